@@ -1,0 +1,171 @@
+"""
+The vocabulary of devices: what a model says of a property, and what a report about one looks like.
+
+Hub and edge both judge values against the model (the hub to set a condition, the edge to refuse a
+write to the device), so the rule is here, once. The types and their texts are those of the
+`devices.kubeedge.io/v1beta1` DeviceModel; every value travels as a string.
+"""
+
+import base64
+import binascii
+import enum
+import math
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from apimachinery.objects import JSON
+
+INT64 = range(-(2**63), 2**63)
+_INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
+_NUMBER = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
+MAX_VALUE_BYTES = 16 * 1024  # KubeEdge allows 512; JSON documents are longer, and what is larger is a ConfigMap
+
+
+class PropertyType(enum.StrEnum):
+    """`type` of a DeviceModel property."""
+
+    INT = "INT"
+    FLOAT = "FLOAT"
+    DOUBLE = "DOUBLE"
+    STRING = "STRING"
+    BOOLEAN = "BOOLEAN"
+    BYTES = "BYTES"
+    STREAM = "STREAM"
+
+
+class PropertyModel(NamedTuple):
+    """What a DeviceModel says of one property."""
+
+    name: str
+    type: PropertyType
+    writable: bool
+    minimum: str
+    maximum: str
+    unit: str
+
+    def problem_with(self, value: str) -> str | None:
+        """
+        Why `value` cannot be this property's value, as a sentence; None when it can.
+
+        Being read-only is no matter of the value: ask `writable`.
+        """
+        if len(value.encode()) > MAX_VALUE_BYTES:
+            return f"{self.name}: the value is longer than {MAX_VALUE_BYTES} bytes"
+        match self.type:
+            case PropertyType.INT:
+                if not _INTEGER.fullmatch(value) or int(value) not in INT64:
+                    return f'{self.name}: "{_short(value)}" is not an integer'
+                return self._out_of_range(int(value))
+            case PropertyType.FLOAT | PropertyType.DOUBLE:
+                if not _NUMBER.fullmatch(value) or not math.isfinite(float(value)):
+                    return f'{self.name}: "{_short(value)}" is not a number'
+                return self._out_of_range(float(value))
+            case PropertyType.BOOLEAN:
+                return None if value in ("true", "false") else f'{self.name}: "{_short(value)}" is not true or false'
+            case PropertyType.BYTES:
+                try:
+                    base64.b64decode(value, validate=True)
+                except (binascii.Error, ValueError):
+                    return f'{self.name}: "{_short(value)}" is not base64'
+                return None
+            case PropertyType.STRING | PropertyType.STREAM:
+                return None
+
+    def _out_of_range(self, number: float) -> str | None:
+        if (low := _bound(self.minimum)) is not None and number < low:
+            return f"{self.name}: {number:g} is below the model's minimum of {self.minimum}"
+        if (high := _bound(self.maximum)) is not None and number > high:
+            return f"{self.name}: {number:g} is above the model's maximum of {self.maximum}"
+        return None
+
+
+def same_value(kind: PropertyType | None, one: str, other: str) -> bool:
+    """Whether two texts mean one value: "21" and "21.0" are the same FLOAT, but not the same STRING."""
+    if one == other:
+        return True
+    if kind in (PropertyType.INT, PropertyType.FLOAT, PropertyType.DOUBLE):
+        return bool(_NUMBER.fullmatch(one) and _NUMBER.fullmatch(other)) and float(one) == float(other)
+    return False
+
+
+def property_models(model: Mapping[str, JSON]) -> dict[str, PropertyModel]:
+    """The properties of a DeviceModel's body. What the schema would have refused is left out."""
+    found: dict[str, PropertyModel] = {}
+    spec = model.get("spec")
+    entries = spec.get("properties") if isinstance(spec, Mapping) else None
+    for entry in entries if isinstance(entries, list) else ():
+        if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str):
+            continue
+        try:
+            kind = PropertyType(str(entry.get("type") or "STRING").upper())
+        except ValueError:
+            continue
+        found[entry["name"]] = PropertyModel(
+            name=entry["name"],
+            type=kind,
+            writable=entry.get("accessMode") != "ReadOnly",
+            minimum=str(entry.get("minimum") or ""),
+            maximum=str(entry.get("maximum") or ""),
+            unit=str(entry.get("unit") or ""),
+        )
+    return found
+
+
+class PropertyReport(NamedTuple):
+    """What an edge reports of one property: the value, and what became of the wish it knew."""
+
+    value: str | None
+    """The last reading; None when the device has not said anything yet."""
+    value_type: str
+    """The mapper's word for the type, for example "int"; "" when it gave none."""
+    observed_at_ms: int
+    """When the edge took the reading in, in milliseconds since 1970 on the edge's clock."""
+    desired: str | None
+    """The desired value the edge knew when it reported; None when there was none."""
+    problem: str
+    """Why the desired value was not passed to the device, "" when it was."""
+
+    def to_json(self) -> dict[str, JSON]:
+        out: dict[str, JSON] = {"observedAt": self.observed_at_ms}
+        for name, text in (("value", self.value), ("desired", self.desired)):
+            if text is not None:
+                out[name] = text
+        for name, text in (("type", self.value_type), ("problem", self.problem)):
+            if text:
+                out[name] = text
+        return out
+
+    @classmethod
+    def from_json(cls, value: JSON) -> "PropertyReport":
+        """Raises ValueError with what is wrong; the sender is a peer, so every field is checked."""
+        if not isinstance(value, Mapping):
+            raise ValueError("a property report must be an object")  # noqa: TRY004 - the caller refuses on ValueError
+        observed_at = value.get("observedAt")
+        if not isinstance(observed_at, int) or isinstance(observed_at, bool):
+            raise ValueError("observedAt must be an integer")  # noqa: TRY004
+        texts: dict[str, str | None] = {}
+        for name in ("value", "desired", "type", "problem"):
+            text = value.get(name)
+            if text is not None and not isinstance(text, str):
+                raise ValueError(f"{name} must be a string")
+            if text is not None and len(text.encode()) > MAX_VALUE_BYTES:
+                raise ValueError(f"{name} is longer than {MAX_VALUE_BYTES} bytes")
+            texts[name] = text
+        return cls(texts["value"], texts["type"] or "", observed_at, texts["desired"], texts["problem"] or "")
+
+
+PROPERTY_FIELD = "property/"
+"""A report's field for one property is this plus the property's name."""
+STATE_FIELD = "state"
+"""A report's field for a device's own state: {"state": "online", "lastOnlineTime": RFC 3339 or absent}."""
+NODE_INFO_FIELD = "nodeInfo"
+"""A report's field for what the edge says of its machine; the target is the Node."""
+
+
+def _bound(text: str) -> float | None:
+    return float(text) if _NUMBER.fullmatch(text) else None
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 64 else text[:61] + "..."

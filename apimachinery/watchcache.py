@@ -1,0 +1,160 @@
+"""
+The state of some resources and the recent history of how it came about.
+
+One class serves three places: under the cloud hub's reflectors, in the embedded apiserver and behind
+the edge's local API. Each has one writer, the owner of the cache; readers get Changes by revision.
+
+The contract, in the manner of client-go's shared_informer.go
+    For each object the sequence of states a consumer sees is a subsequence of the states the source
+    had, in the source's order, and ends with the source's last. States may be skipped, none is made up
+    and none comes back. Nothing is promised about order between objects beyond that of the revisions.
+    A consumer that does list() and then since(the list's revision) misses nothing. One that falls
+    behind the window gets Expired, and must list again; it is never waited for.
+
+Invariants
+    revision is dense: every Change raises it by one
+    list() at revision r, then the changes of since(r), equals list() now
+    the window holds at most `window` changes, however many objects there are
+
+Pure state: no clock, no I/O, no locks; one owner.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from itertools import islice
+
+from apimachinery.errors import Expired
+from apimachinery.events import Change, EventType, WatchEvent
+from apimachinery.keys import ObjectKey, Resource
+from apimachinery.objects import Object
+from apimachinery.selectors import EVERYTHING, LabelSelector
+
+WINDOW = 1024  # kube-apiserver's starts with 100 and grows with the rate; bodies are shared, so this is cheap
+
+
+class ChangeWindow:
+    """The last changes of something that has a dense revision. Bounded; the oldest are forgotten."""
+
+    def __init__(self, revision: int = 0, window: int = WINDOW) -> None:
+        """revision: that of the state the history starts from; changes up to it are not known."""
+        if window < 1:
+            raise ValueError("a window of at least one change is needed")
+        self._changes: deque[Change] = deque(maxlen=window)
+        self.revision = revision
+
+    def append(self, change: Change) -> None:
+        if change.revision != self.revision + 1:
+            raise ValueError(f"change {change.revision} does not follow {self.revision}")
+        self._changes.append(change)
+        self.revision = change.revision
+
+    def since(self, revision: int) -> list[Change]:
+        """
+        The changes after `revision`, oldest first.
+
+        Raises Expired when some of them are forgotten, or when the revision has not been reached yet
+        (a client that saw a later state than we have did not see it here).
+        """
+        missing = self.revision - revision
+        if missing < 0:
+            raise Expired(f"too large resource version: {revision}, current: {self.revision}")
+        if missing > len(self._changes):
+            raise Expired(f"too old resource version: {revision} ({self.revision - len(self._changes)})")
+        return list(islice(self._changes, len(self._changes) - missing, None))
+
+
+class WatchCache:
+    """Objects by resource, plus a window of how they changed."""
+
+    def __init__(self, revision: int = 0, window: int = WINDOW) -> None:
+        self._objects: dict[Resource, dict[ObjectKey, Object]] = {}
+        self._history = ChangeWindow(revision, window)
+        self._resume: dict[Resource, str] = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, self._objects.values()))
+
+    @property
+    def revision(self) -> int:
+        return self._history.revision
+
+    def is_synced(self, resource: Resource) -> bool:
+        """Whether a list of this resource has been taken in. Before that, "none" is not an answer."""
+        return resource in self._resume
+
+    def resume_version(self, resource: Resource) -> str:
+        """The cluster's version from which to go on watching; "" when the resource must be listed first."""
+        return self._resume.get(resource, "")
+
+    def replace(self, resource: Resource, objects: Iterable[Object], resume_version: str) -> list[Change]:
+        """Take a fresh list in. What it lacks is DELETED, what did not change says nothing."""
+        held = self._objects.setdefault(resource, {})
+        fresh = {item.key: item for item in objects}
+        changes = [self._record(EventType.DELETED, held.pop(key), None) for key in list(held) if key not in fresh]
+        for item in fresh.values():
+            if (change := self._upsert(held, item)) is not None:
+                changes.append(change)
+        self._resume[resource] = resume_version
+        return changes
+
+    def apply(self, event: WatchEvent, resource: Resource | None = None) -> list[Change]:
+        """
+        Take one watch event in; returns the change it makes, or nothing where it tells what is known.
+
+        resource: needed for a BOOKMARK only, which carries no object.
+        """
+        if event.object is None:
+            if resource is not None and event.resume_version:
+                self._resume[resource] = event.resume_version
+            return []
+        resource = event.object.key.resource
+        self._resume[resource] = event.resume_version or self._resume.get(resource, "")
+        held = self._objects.setdefault(resource, {})
+        if event.type is EventType.DELETED:
+            last = held.pop(event.object.key, None)
+            return [] if last is None else [self._record(EventType.DELETED, event.object, last)]
+        change = self._upsert(held, event.object)
+        return [] if change is None else [change]
+
+    def get(self, key: ObjectKey) -> Object | None:
+        held = self._objects.get(key.resource)
+        return None if held is None else held.get(key)
+
+    def resources(self) -> Iterator[Resource]:
+        return iter(self._objects)
+
+    def forget(self, resource: Resource) -> list[Change]:
+        """Drop a resource altogether, as when its definition was deleted; says DELETED for each object."""
+        held = self._objects.pop(resource, {})
+        self._resume.pop(resource, None)
+        return [self._record(EventType.DELETED, item, item) for item in held.values()]
+
+    def since(self, revision: int) -> list[Change]:
+        """Changes after `revision`; raises Expired when the window no longer reaches back that far."""
+        return self._history.since(revision)
+
+    def _upsert(self, held: dict[ObjectKey, Object], item: Object) -> Change | None:
+        previous = held.get(item.key)
+        if previous is not None and previous.version == item.version:
+            return None
+        held[item.key] = item
+        return self._record(EventType.ADDED if previous is None else EventType.MODIFIED, item, previous)
+
+    def _record(self, kind: EventType, item: Object, previous: Object | None) -> Change:
+        change = Change(self.revision + 1, kind, item, previous)
+        self._history.append(change)
+        return change
+
+    # Last in the class: after it the name `list` means this method.
+    def list(
+        self, resource: Resource, namespace: str = "", selector: LabelSelector = EVERYTHING
+    ) -> tuple[list[Object], int]:
+        """Objects in the order of their keys, and the revision they are of."""
+        held = self._objects.get(resource, {})
+        found = [
+            item
+            for key, item in held.items()
+            if (not namespace or key.namespace == namespace) and selector.matches(item.labels)
+        ]
+        found.sort(key=lambda item: item.key[1:])
+        return found, self.revision

@@ -1,0 +1,1 @@
+"""The cloud hub: watches an apiserver, places objects on nodes, pushes changes, writes reports back."""

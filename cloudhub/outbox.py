@@ -1,0 +1,249 @@
+"""
+One node's outbox: what it is known to hold, what is under way to it, and which keys may differ.
+
+The outbox keeps keys, not messages. The value is looked up when a frame is built, so any number of
+updates to one object costs one entry, and memory is bounded by the number of objects. What the node
+should hold is not kept here either: it is asked for, key by key, of whoever knows (placement and cache).
+
+Invariants
+    sent  == known with every flight's changes applied, oldest first
+    dirty ⊇ { key : desired(key) != sent(key) }, once known is there
+    known is None until adopt(); pull() gives nothing until then
+    flights are numbered densely after `acked`, oldest first
+
+Pure state: no clock, no I/O. The shell is cloudhub/sessions.py.
+"""
+
+import enum
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+from apimachinery.inventory import digest
+from apimachinery.keys import ObjectKey, ObjectVersion
+from apimachinery.resources import DEVICE_GROUP
+from cloudhub.delta import diff
+from link.frames import Cursor
+
+Desired = Callable[[ObjectKey], ObjectVersion | None]
+"""The version of an object that the node should hold; None when it should not hold it."""
+
+
+class Verdict(enum.Enum):
+    """What a hub makes of a Hello."""
+
+    RESUME = "resume"
+    """The cursor is one of ours: go on after it."""
+    IDENTICAL = "identical"
+    """The node holds exactly what it should: nothing to send."""
+    SURVEY = "survey"
+    """Nothing is known for sure: ask for the inventory."""
+
+
+class Rank(enum.IntEnum):
+    """In which order dirty keys go out. What others refer to goes before what refers to it."""
+
+    DEFINITIONS = 0
+    REFERRED = 1
+    WORKLOADS = 2
+    MODELS = 3
+    DEVICES = 4
+
+
+def rank_of(key: ObjectKey) -> Rank:
+    """A pod must not arrive before its ConfigMap, nor a Device before its model."""
+    resource = key.resource
+    if resource.group == DEVICE_GROUP:
+        return Rank.MODELS if resource.plural == "devicemodels" else Rank.DEVICES
+    if resource.group == "apiextensions.k8s.io" or resource.plural in ("nodes", "namespaces"):
+        return Rank.DEFINITIONS
+    if resource.plural == "pods" and not resource.group:
+        return Rank.WORKLOADS
+    return Rank.REFERRED
+
+
+class Flight(NamedTuple):
+    """One Push that is not acknowledged."""
+
+    seq: int
+    changes: Mapping[ObjectKey, ObjectVersion | None]
+
+
+class Outbox:
+    """What one hub keeps of one node. `epoch` names its life; a cursor of another epoch means nothing to it."""
+
+    def __init__(self, epoch: str) -> None:
+        self.epoch = epoch
+        self.acked = 0
+        self.sent_seq = 0
+        self.synced_told = False
+        """Whether this connection was told that it has everything."""
+        self.refused: dict[ObjectKey, tuple[ObjectVersion | None, str]] = {}
+        """What the node could not take in: at which version, and why. Sent again when the version changes."""
+        self._known: dict[ObjectKey, ObjectVersion] | None = None
+        self._flights: deque[Flight] = deque()
+        self._sent: dict[ObjectKey, ObjectVersion | None] = {}
+        """Overlay on known: the newest version under way, for keys that are."""
+        self._dirty: dict[Rank, dict[ObjectKey, None]] = {rank: {} for rank in Rank}
+
+    def __str__(self) -> str:
+        known = "void" if self._known is None else str(len(self._known))
+        return (
+            f"epoch={self.epoch} known={known} dirty={self.dirty_count} "
+            f"acked={self.acked} sent={self.sent_seq} flights={len(self._flights)}"
+        )
+
+    @property
+    def dirty_count(self) -> int:
+        return sum(map(len, self._dirty.values()))
+
+    @property
+    def known_count(self) -> int | None:
+        """How many objects the node is known to hold; None when that is not known."""
+        return None if self._known is None else len(self._known)
+
+    @property
+    def is_settled(self) -> bool:
+        """Nothing to send and nothing under way."""
+        return self._known is not None and not self._flights and not any(self._dirty.values())
+
+    # What may differ
+
+    def mark(self, key: ObjectKey) -> None:
+        """This object may have changed for the node, in what it is or in whether it is placed there."""
+        self._dirty[rank_of(key)][key] = None
+
+    def sent(self, key: ObjectKey) -> ObjectVersion | None:
+        """The version the node will hold once everything under way has arrived."""
+        if key in self._sent:
+            return self._sent[key]
+        return None if self._known is None else self._known.get(key)
+
+    # What goes out
+
+    def pull(
+        self, desired: Desired, size_of: Callable[[ObjectKey], int], budget_bytes: int, most: int = 512
+    ) -> dict[ObjectKey, ObjectVersion | None]:
+        """
+        Take dirty keys that really differ, up to a budget, and at least one if there is any.
+
+        The caller sends them and says so with launch(). Empty when nothing is dirty or nothing is known.
+        """
+        taken: dict[ObjectKey, ObjectVersion | None] = {}
+        if self._known is None:
+            return taken
+        spent = 0
+        for keys in self._dirty.values():
+            while keys and len(taken) < most:
+                key = next(iter(keys))
+                version = desired(key)
+                if self.sent(key) == version or self._is_refused(key, version):
+                    del keys[key]
+                    continue
+                size = size_of(key) if version is not None else 0
+                if taken and spent + size > budget_bytes:
+                    return taken
+                del keys[key]
+                self.refused.pop(key, None)
+                taken[key] = version
+                spent += size
+        return taken
+
+    def launch(self, seq: int, changes: Mapping[ObjectKey, ObjectVersion | None]) -> None:
+        """What pull() gave went out as number `seq`."""
+        assert seq == self.sent_seq + 1, "the peer and the outbox count alike"
+        self.sent_seq = seq
+        self._flights.append(Flight(seq, changes))
+        self._sent.update(changes)
+
+    def settle(self, seq: int) -> None:
+        """Everything up to `seq` is committed at the node. The peer has checked that it was sent."""
+        while self._flights and self._flights[0].seq <= seq:
+            self._land(self._flights.popleft())
+        self.acked = max(self.acked, seq)
+        self._rebuild_sent()
+
+    def refuse(self, seq: int, key: ObjectKey, reason: str) -> None:
+        """The node could not take this object in: it still holds what it held, and that is not resent as it is."""
+        for place, flight in enumerate(self._flights):
+            if flight.seq == seq and key in flight.changes:
+                changes = dict(flight.changes)
+                self.refused[key] = (changes.pop(key), reason)
+                self._flights[place] = Flight(seq, changes)
+        self._rebuild_sent()
+
+    def retry_refused(self) -> None:
+        """Give every refused object another chance, as it is. Called now and then, not at once."""
+        for key in list(self.refused):
+            del self.refused[key]
+            self.mark(key)
+
+    def _is_refused(self, key: ObjectKey, version: ObjectVersion | None) -> bool:
+        refusal = self.refused.get(key)
+        return refusal is not None and refusal[0] == version
+
+    # What a Hello makes of it
+
+    def hear(self, cursor: Cursor | None, held_digest: bytes, desired: Mapping[ObjectKey, ObjectVersion]) -> Verdict:
+        """
+        Decide how to go on with a node that says it holds `held_digest`, committed up to `cursor`.
+
+        Only RESUME leaves `epoch` as it is; the others need renew() with a new epoch. `desired` is looked
+        at only when the cursor is of no use.
+        """
+        if (
+            self._known is not None
+            and cursor is not None
+            and cursor.epoch == self.epoch
+            and self.acked <= cursor.seq <= self.sent_seq
+        ):
+            return Verdict.RESUME
+        return Verdict.IDENTICAL if held_digest == digest(desired.items()) else Verdict.SURVEY
+
+    def rewind(self, seq: int) -> None:
+        """
+        Go on after `seq`: what is under way up to it has landed, the rest is lost and dirty again.
+
+        Numbers are not used again: a number names one content for ever, in an epoch.
+        """
+        self.settle(seq)
+        for flight in self._flights:
+            for key in flight.changes:
+                self.mark(key)
+        self._flights.clear()
+        self._sent.clear()
+        self.synced_told = False
+
+    def renew(self, epoch: str) -> None:
+        """Start another epoch: nothing is known until adopt()."""
+        self.epoch = epoch
+        self.acked = self.sent_seq = 0
+        self.synced_told = False
+        self.refused.clear()
+        self._known = None
+        self._flights.clear()
+        self._sent.clear()
+
+    def adopt(
+        self, held: Iterable[tuple[ObjectKey, ObjectVersion]], desired: Mapping[ObjectKey, ObjectVersion]
+    ) -> None:
+        """This is what the node holds, all of it; what differs from `desired` is dirty, and nothing else."""
+        self._known = dict(held)
+        for keys in self._dirty.values():
+            keys.clear()
+        for key, _ in diff(desired, self._known):
+            self.mark(key)
+
+    def _land(self, flight: Flight) -> None:
+        assert self._known is not None, "nothing is launched before known is there"
+        for key, version in flight.changes.items():
+            if version is None:
+                self._known.pop(key, None)
+            else:
+                self._known[key] = version
+
+    def _rebuild_sent(self) -> None:
+        """The overlay of what is left under way; the window keeps this small."""
+        self._sent.clear()
+        for flight in self._flights:
+            self._sent.update(flight.changes)

@@ -1,0 +1,82 @@
+"""
+The asyncio around the hub: the listener, the turns of work, the upkeep.
+
+One task gives the sessions their turns and lets the loop breathe between rounds, so that frames and
+watch events are taken in however much there is to send.
+"""
+
+import asyncio
+import logging
+import secrets
+import ssl
+
+from apimachinery.watchcache import WatchCache
+from cloudhub.placement import Placement
+from cloudhub.sessions import GRACE_S, Hub, NodeWatcher, ReportSink
+from link.peer import HEARTBEAT_S
+from link.websocket import Listener, listen
+
+logger = logging.getLogger(__name__)
+
+TURNS = 64  # sessions served before other work gets a chance: about 5 ms with small objects
+UPKEEP_S = 30.0
+RETRY_REFUSED_S = 300.0
+EPOCH_BYTES = 12
+
+
+class HubServer:
+    """A Hub, and what drives it. `hub` is there from the start; nobody is let in before serve()."""
+
+    def __init__(
+        self,
+        cache: WatchCache,
+        placement: Placement,
+        reports: ReportSink,
+        nodes: NodeWatcher,
+        *,
+        heartbeat_s: float = HEARTBEAT_S,
+        grace_s: float = GRACE_S,
+    ) -> None:
+        self._work = asyncio.Event()
+        self.hub = Hub(
+            cache,
+            placement,
+            reports,
+            nodes,
+            clock=asyncio.get_running_loop(),
+            new_epoch=lambda: secrets.token_hex(EPOCH_BYTES),
+            wake=self._work.set,
+            heartbeat_s=heartbeat_s,
+            grace_s=grace_s,
+        )
+
+    async def listen(self, host: str, port: int, context: ssl.SSLContext) -> Listener:
+        """Let nodes in. To be called when the cache is in step with the apiserver: empty is not unknown."""
+        return await listen(host, port, context, self.hub.opened)
+
+    async def run(self, listener: Listener) -> None:
+        """Serve until cancelled; then say Goodbye to everybody and leave no connection behind."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._turns(), name="hub[turns]")
+                tasks.create_task(self._upkeep(), name="hub[upkeep]")
+        finally:
+            self.hub.close("cloudcore is stopping", retry_after_s=1.0)
+            await listener.close()
+
+    async def _turns(self) -> None:
+        while True:
+            await self._work.wait()
+            self._work.clear()
+            while self.hub.work(TURNS):  # noqa: ASYNC110 - gives others a turn, waits for nothing
+                await asyncio.sleep(0)
+
+    async def _upkeep(self) -> None:
+        loop = asyncio.get_running_loop()
+        retry_at = loop.time() + RETRY_REFUSED_S
+        while True:
+            await asyncio.sleep(UPKEEP_S)
+            self.hub.expire()
+            if loop.time() >= retry_at:
+                retry_at = loop.time() + RETRY_REFUSED_S
+                self.hub.retry_refused()

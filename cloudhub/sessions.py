@@ -1,0 +1,370 @@
+"""
+The hub's side of every link: who is connected, what each node has, and what goes out next.
+
+Changes come in from the reflectors, frames from the nodes; both only mark what may differ. What goes
+out is decided in work(), which gives each session that has something to do one turn, so that one
+node's load cannot starve another's. Nothing here waits or reads a clock of its own.
+
+Invariants
+    at most one live session per node; the newer one takes over, and the older has ended before the
+    newer one's Hello is acted upon
+    a node's outbox outlives its session by the grace period, and goes on being marked meanwhile
+    a Report is acknowledged only when the report sink says that it is taken
+
+The shell is cloudhub/server.py.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple, Protocol
+
+from apimachinery.events import Change
+from apimachinery.keys import Node, ObjectKey, ObjectVersion
+from apimachinery.watchcache import WatchCache
+from cloudhub.outbox import Outbox, Verdict
+from cloudhub.placement import EVERYWHERE, Placement
+from link.codec import MAX_BODY_BYTES
+from link.errors import LinkError
+from link.frames import (
+    Ack,
+    Delta,
+    Frame,
+    GoodbyeCode,
+    Hello,
+    Inventory,
+    Nack,
+    RefusedReport,
+    Report,
+    ReportAck,
+    ReportEntry,
+    Welcome,
+)
+from link.peer import HEARTBEAT_S, Peer, Role
+from link.pump import Clock, Pump, Transport
+
+logger = logging.getLogger(__name__)
+
+GRACE_S = 600.0  # an outbox costs a few hundred bytes per object; afterwards a digest does the same job
+KEY_BYTES = 160  # about what a delta takes besides its body
+IDENTITY_PREFIX = "system:node:"
+"""A node's certificate has this plus its name as common name, as a kubelet's has."""
+
+
+class ReportSink(Protocol):
+    """Who takes reports to the apiserver."""
+
+    def accept(self, node: Node, session: "Session", seq: int, entries: tuple[ReportEntry, ...]) -> None:
+        """Take a Report in; Hub.reports_taken is called when the apiserver has it."""
+
+    def session_closed(self, session: "Session") -> None:
+        """Nobody waits for this session's acks any more."""
+
+
+class NodeWatcher(Protocol):
+    """Who wants to know which nodes are connected."""
+
+    def session_up(self, node: Node, agent: str) -> None: ...
+
+    def session_down(self, node: Node) -> None: ...
+
+
+class SessionStatus(NamedTuple):
+    """One line of `cloudcore status`."""
+
+    node: str
+    connected: bool
+    remote: str
+    agent: str
+    outbox: str
+    dirty: int
+    synced: bool
+    refused: int
+
+
+class Session:
+    """One node's connection, from accept to loss. Is a link.pump.Handler."""
+
+    def __init__(self, hub: "Hub", node: Node, transport: Transport, peer: Peer, clock: Clock) -> None:
+        self.node = node
+        self.agent = ""
+        self.outbox: Outbox | None = None
+        """Set once the Hello was acted upon."""
+        self._hub = hub
+        self._inventory: dict[ObjectKey, ObjectVersion] = {}
+        self.pump = Pump(peer, transport, self, clock)
+
+    def __repr__(self) -> str:
+        return f"session[{self.node}]"
+
+    def frame_received(self, frame: Frame) -> None:
+        match frame:
+            case Hello():
+                self._hub.hello(self, frame)
+            case Inventory(entries, last):
+                self._inventory.update(entries)
+                if last:
+                    self._hub.surveyed(self, self._inventory)
+                    self._inventory = {}
+            case Ack(seq) if self.outbox is not None:
+                self.outbox.settle(seq)
+                self._hub.ready(self)
+            case Nack(seq, refusals) if self.outbox is not None:
+                for refusal in refusals:
+                    logger.warning(
+                        "node refused object",
+                        extra={"node": self.node, "key": str(refusal.key), "reason": refusal.reason},
+                    )
+                    self.outbox.refuse(seq, refusal.key, refusal.reason)
+            case Report(seq, entries):
+                self._hub.reports.accept(self.node, self, seq, entries)
+            case _:
+                raise AssertionError(f"the peer let {frame!r} through to a hub")
+
+    def link_lost(self, error: LinkError) -> None:
+        self._hub.ended(self, error)
+
+
+class _Absent(NamedTuple):
+    """A node that was here."""
+
+    outbox: Outbox
+    since: float
+
+
+class Hub:
+    """All sessions of one cloudcore process."""
+
+    def __init__(
+        self,
+        cache: WatchCache,
+        placement: Placement,
+        reports: ReportSink,
+        nodes: NodeWatcher,
+        *,
+        clock: Clock,
+        new_epoch: Callable[[], str],
+        wake: Callable[[], None],
+        heartbeat_s: float = HEARTBEAT_S,
+        grace_s: float = GRACE_S,
+    ) -> None:
+        """
+        cache: what the apiserver holds, as nodes see it. wake: called when work() has something to do.
+        new_epoch: gives a name that was never given before, by any hub.
+        """
+        self.reports = reports
+        self._cache = cache
+        self._placement = placement
+        self._nodes = nodes
+        self._clock = clock
+        self._new_epoch = new_epoch
+        self._wake = wake
+        self._heartbeat_s = heartbeat_s
+        self._grace_s = grace_s
+        self._sessions: dict[Node, Session] = {}
+        self._outboxes: dict[Node, Outbox] = {}
+        self._absent: dict[Node, _Absent] = {}
+        self._ready: dict[Session, None] = {}
+
+    # From the reflectors
+
+    def changed(self, changes: Iterable[Change]) -> None:
+        """The cache has taken these in; nodes may see something different now."""
+        for change in changes:
+            for node, key in self._placement.observe(change):
+                if node == EVERYWHERE:
+                    for each in self._outboxes:
+                        self._mark(each, key)
+                else:
+                    self._mark(node, key)
+
+    def _mark(self, node: Node, key: ObjectKey) -> None:
+        outbox = self._outboxes.get(node)
+        if outbox is None:
+            return
+        outbox.mark(key)
+        session = self._sessions.get(node)
+        if session is not None and session.outbox is outbox:
+            self.ready(session)
+
+    # From the links
+
+    def opened(self, transport: Transport) -> Pump:
+        """A connection was accepted. Without a node's certificate it is told so and ended."""
+        now = self._clock.time()
+        peer = Peer(Role.HUB, now, heartbeat_s=self._heartbeat_s)
+        name = transport.identity.removeprefix(IDENTITY_PREFIX)
+        session = Session(self, Node(name), transport, peer, self._clock)
+        if name == transport.identity or not name:
+            logger.warning("refused", extra={"remote": transport.remote, "identity": transport.identity})
+            session.pump.close(GoodbyeCode.FORBIDDEN, "your certificate is not a node's: join first")
+        return session.pump
+
+    def hello(self, session: Session, hello: Hello) -> None:
+        """Act on a Hello: end an older session of the node, decide how to go on, answer."""
+        node = session.node
+        if hello.node != node:
+            session.pump.close(GoodbyeCode.FORBIDDEN, f'your certificate is for node "{node}", not "{hello.node}"')
+            return
+        older = self._sessions.get(node)
+        if older is not None:
+            older.pump.close(GoodbyeCode.SUPERSEDED, f"another connection of {node} took over")
+        self._absent.pop(node, None)
+        outbox = self._outboxes.get(node)
+        if outbox is None:
+            outbox = self._outboxes[node] = Outbox(self._new_epoch())
+        desired = self.desired_by(node)
+        verdict = outbox.hear(hello.cursor, hello.digest, desired)
+        if verdict is Verdict.RESUME:
+            assert hello.cursor is not None, "only a cursor resumes"
+            outbox.rewind(hello.cursor.seq)
+        else:
+            outbox.renew(self._new_epoch())
+            if verdict is Verdict.IDENTICAL:
+                outbox.adopt(desired.items(), desired)
+        session.agent = hello.agent
+        session.outbox = outbox
+        self._sessions[node] = session
+        logger.info(
+            "session opened",
+            extra={"node": node, "remote": session.pump.transport.remote, "verdict": verdict.value, "outbox": outbox},
+        )
+        survey = verdict is Verdict.SURVEY
+        session.pump.send(Welcome(outbox.epoch, outbox.sent_seq, survey, self._heartbeat_s))
+        self._nodes.session_up(node, hello.agent)
+        self.ready(session)
+
+    def surveyed(self, session: Session, held: Mapping[ObjectKey, ObjectVersion]) -> None:
+        """The inventory is complete."""
+        assert session.outbox is not None, "an inventory follows a Welcome"
+        session.outbox.adopt(held.items(), self.desired_by(session.node))
+        logger.info(
+            "inventory taken",
+            extra={"node": session.node, "held": len(held), "dirty": session.outbox.dirty_count},
+        )
+        self.ready(session)
+
+    def ended(self, session: Session, error: LinkError) -> None:
+        """The link is gone; the outbox stays for the grace period."""
+        self._ready.pop(session, None)
+        self.reports.session_closed(session)
+        if self._sessions.get(session.node) is not session:
+            return
+        del self._sessions[session.node]
+        assert session.outbox is not None, "a session among the sessions has said Hello"
+        self._absent[session.node] = _Absent(session.outbox, self._clock.time())
+        logger.info("session ended", extra={"node": session.node, "reason": str(error), "outbox": session.outbox})
+        self._nodes.session_down(session.node)
+
+    def ready(self, session: Session) -> None:
+        """The session may have something to send."""
+        if not self._ready:
+            self._wake()
+        self._ready[session] = None
+
+    # From the report sink
+
+    def reports_taken(self, session: Session, seq: int, refused: tuple[RefusedReport, ...]) -> None:
+        """The apiserver has everything this session reported up to `seq`, but for what it refused for good."""
+        if self._sessions.get(session.node) is session:
+            session.pump.send(ReportAck(seq, refused))
+
+    # What goes out
+
+    def work(self, most: int = 64) -> bool:
+        """Give up to `most` sessions a turn each; returns whether more are waiting."""
+        for session in list(self._ready)[:most]:
+            del self._ready[session]
+            self._flush(session)
+        return bool(self._ready)
+
+    def _flush(self, session: Session) -> None:
+        outbox = session.outbox
+        if outbox is None:
+            return
+        node = session.node
+
+        def desired(key: ObjectKey) -> ObjectVersion | None:
+            return self._desired(node, key)
+
+        while room := session.pump.peer.push_room():
+            changes = outbox.pull(desired, self._size, room)
+            if not changes:
+                break
+            self._push(session, outbox, changes)
+        if room and outbox.known_count is not None and not outbox.synced_told and not outbox.dirty_count:
+            self._push(session, outbox, {})
+
+    def _push(self, session: Session, outbox: Outbox, changes: Mapping[ObjectKey, ObjectVersion | None]) -> None:
+        deltas = []
+        for key, version in changes.items():
+            item = self._cache.get(key) if version is not None else None
+            if version is not None:
+                assert item is not None, "what is desired is in the cache"
+                assert item.version == version, "nothing changes the cache between pull and push"
+            deltas.append(Delta(key, version, b"" if item is None else item.body))
+        synced = not outbox.dirty_count
+        outbox.synced_told = outbox.synced_told or synced
+        seq = session.pump.push(tuple(deltas), synced)
+        outbox.launch(seq, changes)
+
+    def _size(self, key: ObjectKey) -> int:
+        item = self._cache.get(key)
+        return KEY_BYTES + (0 if item is None else len(item.body))
+
+    def _desired(self, node: Node, key: ObjectKey) -> ObjectVersion | None:
+        if not self._placement.is_placed(node, key):
+            return None
+        item = self._cache.get(key)
+        if item is None or len(item.body) > MAX_BODY_BYTES:
+            return None
+        return item.version
+
+    def desired_by(self, node: Node) -> dict[ObjectKey, ObjectVersion]:
+        """Everything a node should hold now, in which version."""
+        versions = ((key, self._desired(node, key)) for key in self._placement.keys(node))
+        return {key: version for key, version in versions if version is not None}
+
+    # Upkeep
+
+    def expire(self) -> None:
+        """Forget outboxes of nodes that have been away for longer than the grace period."""
+        by = self._clock.time() - self._grace_s
+        for node, absent in list(self._absent.items()):
+            if absent.since <= by:
+                del self._absent[node]
+                del self._outboxes[node]
+
+    def retry_refused(self) -> None:
+        """Send what nodes refused again, in case the reason is gone."""
+        for node, outbox in self._outboxes.items():
+            if outbox.refused:
+                outbox.retry_refused()
+                if node in self._sessions:
+                    self.ready(self._sessions[node])
+
+    def close(self, reason: str, retry_after_s: float = 0.0) -> None:
+        """Say Goodbye to everybody."""
+        for session in list(self._sessions.values()):
+            session.pump.close(GoodbyeCode.SHUTDOWN, reason, retry_after_s)
+
+    def is_connected(self, node: Node) -> bool:
+        return node in self._sessions
+
+    def statuses(self) -> list[SessionStatus]:
+        """How each known node stands, in the order of their names."""
+        found = []
+        for node, outbox in sorted(self._outboxes.items()):
+            session = self._sessions.get(node)
+            found.append(
+                SessionStatus(
+                    node=node,
+                    connected=session is not None,
+                    remote=session.pump.transport.remote if session else "",
+                    agent=session.agent if session else "",
+                    outbox=str(outbox),
+                    dirty=outbox.dirty_count,
+                    synced=outbox.is_settled and outbox.synced_told,
+                    refused=len(outbox.refused),
+                )
+            )
+        return found

@@ -1,0 +1,176 @@
+"""
+Keeps the edge connected: dial, serve the session, wait, dial again.
+
+One connection at a time. Everything a session started has ended before the next Hello is built, because
+the Hello says what is committed, and nothing may commit after that but what the new session brings.
+
+Two tasks serve a session: one commits what comes down and acknowledges it, one sends what waits to go up.
+"""
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from apimachinery.keys import Node
+from edgehub.backoff import delay_s
+from edgehub.session import EdgeSession
+from link.errors import LinkError
+from link.frames import Batch, Cursor, Held, Refusal, RefusedReport, ReportEntry
+from link.websocket import dial
+
+logger = logging.getLogger(__name__)
+
+REPORT_BYTES = 64 << 10  # per frame; what waits meanwhile is coalesced in the store
+
+
+class Store(Protocol):
+    """What a connector needs of the edge's store; metamanager.store.Store satisfies it."""
+
+    async def cursor(self) -> Cursor | None: ...
+
+    async def digest(self) -> bytes: ...
+
+    async def held(self) -> list[Held]: ...
+
+    async def pending_reports(self, after: int, limit_bytes: int) -> list[tuple[int, ReportEntry]]: ...
+
+    async def settle_reports(self, through: int) -> None: ...
+
+
+class Committing(Protocol):
+    """Makes batches durable in one transaction; returns what was refused, by the number of the Push."""
+
+    async def __call__(self, batches: Sequence[Batch]) -> Mapping[int, Sequence[Refusal]]: ...
+
+
+class Hubs(NamedTuple):
+    """Where the hub is and how to trust it."""
+
+    host: str
+    port: int
+    context: ssl.SSLContext
+
+
+class LinkStatus:
+    """How the link stands; read by the local API, the status socket and the log."""
+
+    def __init__(self) -> None:
+        self.connected = False
+        self.synced = False
+        """Connected, and everything the hub had is committed."""
+        self.attempts = 0
+        """Failures in a row."""
+        self.last_error = ""
+        self.refused_reports = 0
+
+
+class Connector:
+    """The edge's end of the link, for as long as edgecore runs."""
+
+    def __init__(
+        self,
+        node: Node,
+        hub: Hubs,
+        store: Store,
+        commit: Committing,
+        *,
+        agent: str,
+        draw: Callable[[], float],
+        status: LinkStatus,
+    ) -> None:
+        """commit: makes batches durable. draw: uniform in [0, 1), for the waiting times."""
+        self._node = node
+        self._hub = hub
+        self._store = store
+        self._commit = commit
+        self._agent = agent
+        self._draw = draw
+        self.status = status
+        self._reports = asyncio.Event()
+        self._reports.set()
+
+    def reports_waiting(self) -> None:
+        """Something was put into the durable outbox."""
+        self._reports.set()
+
+    async def run(self) -> None:
+        """Dial and serve until cancelled."""
+        while True:
+            error = await self._once()
+            self.status.connected = self.status.synced = False
+            self.status.attempts += 1
+            self.status.last_error = str(error)
+            wait = delay_s(error, self.status.attempts, self._draw())
+            level = logging.WARNING if self.status.attempts == 1 else logging.INFO
+            logger.log(level, "link lost", extra={"reason": str(error), "retry_in_s": round(wait, 1)})
+            await asyncio.sleep(wait)
+
+    async def _once(self) -> LinkError:
+        """One connection's life; returns what ended it."""
+        changed = asyncio.Event()
+
+        def wake() -> None:
+            changed.set()
+            self._reports.set()
+
+        session = EdgeSession(
+            self._node,
+            await self._store.cursor(),
+            await self._store.digest(),
+            agent=self._agent,
+            clock=asyncio.get_running_loop(),
+            wake=wake,
+        )
+        try:
+            await dial(self._hub.host, self._hub.port, self._hub.context, session.opened)
+        except LinkError as exc:
+            return exc
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._down(session, changed), name="link[down]")
+            tasks.create_task(self._up(session), name="link[up]")
+        assert session.error is not None, "both tasks end when the link is lost"
+        return session.error
+
+    async def _down(self, session: EdgeSession, changed: asyncio.Event) -> None:
+        while session.error is None:
+            await changed.wait()
+            changed.clear()
+            if session.is_welcome and not self.status.connected:
+                self.status.connected = True
+                self.status.attempts = 0
+                self.status.last_error = ""
+                logger.info("link up", extra={"hub": f"{self._hub.host}:{self._hub.port}"})
+            if session.wants_inventory:
+                session.send_inventory(await self._store.held())
+            batches = session.take_batches()
+            if batches and session.error is None:
+                refusals = await self._commit(batches)
+                session.committed(batches, refusals)
+                self.status.synced = session.is_synced and session.error is None
+
+    async def _up(self, session: EdgeSession) -> None:
+        sent_row = settled_row = 0
+        while session.error is None:
+            await self._reports.wait()
+            self._reports.clear()
+            if session.settled_row > settled_row:
+                settled_row = session.settled_row
+                await self._store.settle_reports(settled_row)
+            self._tell_refused(session.refused_reports)
+            session.refused_reports = []
+            while session.error is None and (room := session.report_room()):
+                rows = await self._store.pending_reports(sent_row, min(room, REPORT_BYTES))
+                if not rows or session.error is not None:
+                    break
+                session.report(rows)
+                sent_row = rows[-1][0]
+
+    def _tell_refused(self, refused: Sequence[RefusedReport]) -> None:
+        for report in refused:
+            self.status.refused_reports += 1
+            logger.warning(
+                "report refused by the cloud",
+                extra={"key": str(report.key), "field": report.field, "reason": report.reason},
+            )

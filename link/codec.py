@@ -1,0 +1,413 @@
+"""
+Frames to bytes and back: one msgpack array per frame, its first element the frame's tag.
+
+The other side is not trusted. Every length is checked before anything of that length is made, every
+field's type before it is used, and whatever is wrong raises RemoteProtocolError and nothing else.
+
+A delta is encoded by itself and carried as a byte string, so that a hub can encode one object once and
+send it to any number of nodes.
+
+Invariants
+    decode(encode(frame)) == frame
+    len(data) > MAX_FRAME_BYTES is refused before it is looked at
+"""
+
+import enum
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+import msgpack
+
+from apimachinery.keys import ObjectKey, ObjectVersion, Resource
+from link.errors import LocalProtocolError, RemoteProtocolError
+from link.frames import (
+    Ack,
+    Cursor,
+    Delta,
+    Frame,
+    Goodbye,
+    GoodbyeCode,
+    Held,
+    Hello,
+    Inventory,
+    Nack,
+    Ping,
+    Pong,
+    Push,
+    Refusal,
+    RefusedReport,
+    Report,
+    ReportAck,
+    ReportEntry,
+    Welcome,
+)
+
+MAX_FRAME_BYTES = 4 << 20  # the largest object Kubernetes takes is 3 MiB (its request limit), plus room for its key
+MAX_BODY_BYTES = 3 << 20
+MAX_NAME_BYTES = 253  # RFC 1123 subdomain, the longest name Kubernetes allows
+MAX_TEXT_BYTES = 1024
+MAX_ENTRIES = 4096  # per frame; a larger inventory comes in chunks
+MAX_SEQ = 2**63 - 1  # SQLite's largest integer, where the cursor is kept
+MAX_SECONDS = 86_400.0
+
+_T = TypeVar("_T")
+
+
+class Tag(enum.IntEnum):
+    """The first element of a frame. Numbers are never used again for something else."""
+
+    HELLO = 1
+    WELCOME = 2
+    INVENTORY = 3
+    PUSH = 4
+    ACK = 5
+    NACK = 6
+    REPORT = 7
+    REPORT_ACK = 8
+    PING = 9
+    PONG = 10
+    GOODBYE = 11
+
+
+_REMOVED = 0
+_WHOLE = 1
+"""How a delta carries its object. Other numbers are kept for bodies that are told as a difference."""
+
+
+def encode(frame: Frame) -> bytes:
+    """One frame as one message. Raises LocalProtocolError when it is larger than the other side would take."""
+    data: bytes = msgpack.packb(_ENCODERS[type(frame)](frame), use_bin_type=True)
+    if len(data) > MAX_FRAME_BYTES:
+        raise LocalProtocolError(f"a {type(frame).__name__} of {len(data)} bytes is over {MAX_FRAME_BYTES}")
+    return data
+
+
+def decode(data: bytes) -> Frame:
+    """The frame in one message. Raises RemoteProtocolError."""
+    if len(data) > MAX_FRAME_BYTES:
+        raise RemoteProtocolError(f"a frame of {len(data)} bytes is over {MAX_FRAME_BYTES}")
+    fields = _Fields(_unpack(data, "frame"), "frame")
+    number = fields.integer("tag", 255)
+    try:
+        decoder = _DECODERS[number]
+    except KeyError:
+        raise RemoteProtocolError(f"unknown frame {number}") from None
+    frame = decoder(fields)
+    fields.end()
+    return frame
+
+
+def encode_delta(delta: Delta) -> bytes:
+    """One object's change by itself; the same bytes serve every node."""
+    key = delta.key
+    head: list[object] = [*key.resource, key.namespace, key.name]
+    if delta.version is None:
+        head.append(_REMOVED)
+    else:
+        head += [_WHOLE, *delta.version, delta.body]
+    data: bytes = msgpack.packb(head, use_bin_type=True)
+    return data
+
+
+def decode_delta(data: bytes) -> Delta:
+    """The inverse of encode_delta. Raises RemoteProtocolError."""
+    fields = _Fields(_unpack(data, "delta"), "delta")
+    key = fields.key()
+    encoding = fields.integer("encoding", 255)
+    if encoding == _REMOVED:
+        delta = Delta(key, None, b"")
+    elif encoding == _WHOLE:
+        delta = Delta(key, fields.version(), fields.binary("body", MAX_BODY_BYTES))
+    else:
+        raise RemoteProtocolError(f"unknown delta encoding {encoding}")
+    fields.end()
+    return delta
+
+
+def _unpack(data: bytes, what: str) -> Any:
+    try:
+        return msgpack.unpackb(
+            data,
+            raw=False,
+            strict_map_key=True,
+            max_str_len=MAX_TEXT_BYTES,
+            max_bin_len=MAX_FRAME_BYTES,
+            max_array_len=MAX_ENTRIES,
+            max_map_len=0,
+            max_ext_len=0,
+        )
+    except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as exc:
+        raise RemoteProtocolError(f"not a {what}: {exc or type(exc).__name__}") from exc
+
+
+class _Fields:
+    """Reads the elements of an array one after another, each checked."""
+
+    def __init__(self, value: Any, what: str) -> None:
+        if not isinstance(value, list):
+            raise RemoteProtocolError(f"a {what} must be an array")
+        self._values = value
+        self._next = 0
+        self._what = what
+
+    def _take(self, name: str) -> Any:
+        if self._next >= len(self._values):
+            raise RemoteProtocolError(f"{self._what}: {name} is missing")
+        value = self._values[self._next]
+        self._next += 1
+        return value
+
+    def end(self) -> None:
+        if self._next != len(self._values):
+            raise RemoteProtocolError(f"{self._what}: {len(self._values) - self._next} elements too many")
+
+    def integer(self, name: str, most: int) -> int:
+        value = self._take(name)
+        if type(value) is not int or not 0 <= value <= most:
+            raise RemoteProtocolError(f"{self._what}: {name} must be an integer from 0 to {most}")
+        return value
+
+    def seconds(self, name: str) -> float:
+        value = self._take(name)
+        if type(value) not in (int, float) or not 0 <= value <= MAX_SECONDS:
+            raise RemoteProtocolError(f"{self._what}: {name} must be a number from 0 to {MAX_SECONDS:g}")
+        return float(value)
+
+    def boolean(self, name: str) -> bool:
+        value = self._take(name)
+        if type(value) is not bool:
+            raise RemoteProtocolError(f"{self._what}: {name} must be a boolean")
+        return value
+
+    def text(self, name: str, most: int = MAX_NAME_BYTES, *, empty: bool = True) -> str:
+        value = self._take(name)
+        if type(value) is not str or len(value) > most or not (value or empty):
+            raise RemoteProtocolError(f"{self._what}: {name} must be a string of at most {most} characters")
+        return value
+
+    def binary(self, name: str, most: int) -> bytes:
+        value = self._take(name)
+        if type(value) is not bytes or len(value) > most:
+            raise RemoteProtocolError(f"{self._what}: {name} must be at most {most} bytes")
+        return value
+
+    def array(self, name: str) -> list[Any]:
+        value = self._take(name)
+        if type(value) is not list:
+            raise RemoteProtocolError(f"{self._what}: {name} must be an array")
+        return value
+
+    def records(self, name: str, read: "Callable[[_Fields], _T]") -> tuple[_T, ...]:
+        found = []
+        for value in self.array(name):
+            fields = _Fields(value, f"{self._what}: {name}")
+            found.append(read(fields))
+            fields.end()
+        return tuple(found)
+
+    def resource(self) -> Resource:
+        group, version = self.text("group"), self.text("version", empty=False)
+        plural, kind = self.text("plural", empty=False), self.text("kind", empty=False)
+        return Resource(group, version, plural, kind, self.boolean("namespaced"))
+
+    def key(self) -> ObjectKey:
+        return ObjectKey(self.resource(), self.text("namespace"), self.text("name", empty=False))
+
+    def version(self) -> ObjectVersion:
+        return ObjectVersion(self.text("uid"), self.text("revision", empty=False))
+
+
+class _Resources:
+    """The resources of a frame's entries, each told once."""
+
+    def __init__(self) -> None:
+        self.places: dict[Resource, int] = {}
+
+    def place(self, resource: Resource) -> int:
+        return self.places.setdefault(resource, len(self.places))
+
+    def table(self) -> list[list[object]]:
+        return [list(resource) for resource in self.places]
+
+
+def _read_with_table(fields: _Fields, name: str, read: "Callable[[_Fields, ObjectKey], _T]") -> tuple[_T, ...]:
+    """Entries that begin with [place in the table, namespace, name]."""
+    table = fields.records("resources", _Fields.resource)
+
+    def entry(inner: _Fields) -> _T:
+        place = inner.integer("resource", MAX_ENTRIES)
+        if place >= len(table):
+            raise RemoteProtocolError(f"{name}: there is no resource {place}")
+        return read(inner, ObjectKey(table[place], inner.text("namespace"), inner.text("name", empty=False)))
+
+    return fields.records(name, entry)
+
+
+def _write_with_table(rows: Sequence[tuple[ObjectKey, list[object]]]) -> list[object]:
+    resources = _Resources()
+    entries = [[resources.place(key.resource), key.namespace, key.name, *rest] for key, rest in rows]
+    return [resources.table(), entries]
+
+
+# One encoder and one decoder per frame, in alphabetical order.
+
+
+def _encode_ack(frame: Ack) -> list[object]:
+    return [Tag.ACK, frame.seq]
+
+
+def _decode_ack(fields: _Fields) -> Frame:
+    return Ack(fields.integer("seq", MAX_SEQ))
+
+
+def _encode_goodbye(frame: Goodbye) -> list[object]:
+    return [Tag.GOODBYE, frame.code.value, frame.reason[: MAX_TEXT_BYTES // 4], frame.retry_after_s]
+
+
+def _decode_goodbye(fields: _Fields) -> Frame:
+    try:
+        code = GoodbyeCode(fields.text("code"))
+    except ValueError as exc:
+        raise RemoteProtocolError(f"goodbye: {exc}") from exc
+    return Goodbye(code, fields.text("reason", MAX_TEXT_BYTES), fields.seconds("retry_after_s"))
+
+
+def _encode_hello(frame: Hello) -> list[object]:
+    cursor = None if frame.cursor is None else list(frame.cursor)
+    return [Tag.HELLO, frame.protocol, frame.node, cursor, frame.digest, frame.agent]
+
+
+def _decode_hello(fields: _Fields) -> Frame:
+    protocol = fields.integer("protocol", 65_535)
+    node = fields.text("node", empty=False)
+    value = fields._take("cursor")
+    cursor = None
+    if value is not None:
+        inner = _Fields(value, "cursor")
+        cursor = Cursor(inner.text("epoch", 64, empty=False), inner.integer("seq", MAX_SEQ))
+        inner.end()
+    return Hello(protocol, node, cursor, fields.binary("digest", 64), fields.text("agent"))
+
+
+def _encode_inventory(frame: Inventory) -> list[object]:
+    return [Tag.INVENTORY, *_write_with_table([(held.key, list(held.version)) for held in frame.entries]), frame.last]
+
+
+def _decode_inventory(fields: _Fields) -> Frame:
+    entries = _read_with_table(fields, "entries", lambda inner, key: Held(key, inner.version()))
+    return Inventory(entries, fields.boolean("last"))
+
+
+def _encode_nack(frame: Nack) -> list[object]:
+    rows: list[tuple[ObjectKey, list[object]]] = [
+        (refusal.key, [refusal.reason[: MAX_TEXT_BYTES // 4]]) for refusal in frame.refusals
+    ]
+    return [Tag.NACK, frame.seq, *_write_with_table(rows)]
+
+
+def _decode_nack(fields: _Fields) -> Frame:
+    seq = fields.integer("seq", MAX_SEQ)
+    return Nack(
+        seq,
+        _read_with_table(fields, "refusals", lambda inner, key: Refusal(key, inner.text("reason", MAX_TEXT_BYTES))),
+    )
+
+
+def _encode_ping(frame: Ping) -> list[object]:
+    return [Tag.PING, frame.number]
+
+
+def _decode_ping(fields: _Fields) -> Frame:
+    return Ping(fields.integer("number", MAX_SEQ))
+
+
+def _encode_pong(frame: Pong) -> list[object]:
+    return [Tag.PONG, frame.number]
+
+
+def _decode_pong(fields: _Fields) -> Frame:
+    return Pong(fields.integer("number", MAX_SEQ))
+
+
+def _encode_push(frame: Push) -> list[object]:
+    return [Tag.PUSH, frame.seq, frame.synced, [encode_delta(delta) for delta in frame.deltas]]
+
+
+def _decode_push(fields: _Fields) -> Frame:
+    seq, synced = fields.integer("seq", MAX_SEQ), fields.boolean("synced")
+    deltas = []
+    for value in fields.array("deltas"):
+        if type(value) is not bytes:
+            raise RemoteProtocolError("push: a delta must be bytes")
+        deltas.append(decode_delta(value))
+    return Push(seq, tuple(deltas), synced)
+
+
+def _encode_report(frame: Report) -> list[object]:
+    return [
+        Tag.REPORT,
+        frame.seq,
+        *_write_with_table([(entry.key, [entry.field, entry.value]) for entry in frame.entries]),
+    ]
+
+
+def _decode_report(fields: _Fields) -> Frame:
+    seq = fields.integer("seq", MAX_SEQ)
+
+    def entry(inner: _Fields, key: ObjectKey) -> ReportEntry:
+        return ReportEntry(key, inner.text("field", MAX_TEXT_BYTES, empty=False), inner.binary("value", MAX_BODY_BYTES))
+
+    return Report(seq, _read_with_table(fields, "entries", entry))
+
+
+def _encode_report_ack(frame: ReportAck) -> list[object]:
+    rows: list[tuple[ObjectKey, list[object]]] = [
+        (refused.key, [refused.field, refused.reason[: MAX_TEXT_BYTES // 4]]) for refused in frame.refused
+    ]
+    return [Tag.REPORT_ACK, frame.seq, *_write_with_table(rows)]
+
+
+def _decode_report_ack(fields: _Fields) -> Frame:
+    seq = fields.integer("seq", MAX_SEQ)
+
+    def entry(inner: _Fields, key: ObjectKey) -> RefusedReport:
+        return RefusedReport(key, inner.text("field", MAX_TEXT_BYTES), inner.text("reason", MAX_TEXT_BYTES))
+
+    return ReportAck(seq, _read_with_table(fields, "refused", entry))
+
+
+def _encode_welcome(frame: Welcome) -> list[object]:
+    return [Tag.WELCOME, frame.epoch, frame.seq, frame.inventory, frame.heartbeat_s]
+
+
+def _decode_welcome(fields: _Fields) -> Frame:
+    return Welcome(
+        fields.text("epoch", 64, empty=False),
+        fields.integer("seq", MAX_SEQ),
+        fields.boolean("inventory"),
+        fields.seconds("heartbeat_s"),
+    )
+
+
+class _Codec(NamedTuple):
+    frame: type
+    tag: Tag
+    encode: Callable[[Any], list[object]]
+    decode: Callable[[_Fields], Frame]
+
+
+_CODECS = (
+    _Codec(Ack, Tag.ACK, _encode_ack, _decode_ack),
+    _Codec(Goodbye, Tag.GOODBYE, _encode_goodbye, _decode_goodbye),
+    _Codec(Hello, Tag.HELLO, _encode_hello, _decode_hello),
+    _Codec(Inventory, Tag.INVENTORY, _encode_inventory, _decode_inventory),
+    _Codec(Nack, Tag.NACK, _encode_nack, _decode_nack),
+    _Codec(Ping, Tag.PING, _encode_ping, _decode_ping),
+    _Codec(Pong, Tag.PONG, _encode_pong, _decode_pong),
+    _Codec(Push, Tag.PUSH, _encode_push, _decode_push),
+    _Codec(Report, Tag.REPORT, _encode_report, _decode_report),
+    _Codec(ReportAck, Tag.REPORT_ACK, _encode_report_ack, _decode_report_ack),
+    _Codec(Welcome, Tag.WELCOME, _encode_welcome, _decode_welcome),
+)
+_ENCODERS = {codec.frame: codec.encode for codec in _CODECS}
+_DECODERS = {int(codec.tag): codec.decode for codec in _CODECS}

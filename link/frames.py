@@ -1,0 +1,180 @@
+"""
+The words of the link: eleven frames, each an immutable tuple.
+
+A frame says one thing and is understood without the one before it; state is kept by the peers, not by
+the wire. The hub speaks Welcome, Push, ReportAck; the edge speaks Hello, Inventory, Ack, Nack, Report;
+both speak Ping, Pong, Goodbye. docs/protocol.md tells when.
+"""
+
+import enum
+from typing import NamedTuple
+
+from apimachinery.keys import ObjectKey, ObjectVersion
+
+PROTOCOL = 1
+"""The protocol's number, in Hello. A hub refuses one it does not speak, with a Goodbye that says which it does."""
+
+
+class Cursor(NamedTuple):
+    """How far an edge has committed what a hub pushed."""
+
+    epoch: str
+    """Names one outbox's life at one hub; a hub that does not know it starts another."""
+    seq: int
+
+
+class Delta(NamedTuple):
+    """One object's change."""
+
+    key: ObjectKey
+    version: ObjectVersion | None
+    """None removes the object."""
+    body: bytes
+    """Canonical JSON; empty for a removal."""
+
+
+class Batch(NamedTuple):
+    """What an edge commits in one transaction."""
+
+    cursor: Cursor
+    deltas: tuple[Delta, ...]
+    synced: bool
+    """After this the edge holds all that the hub had for it."""
+
+
+class Held(NamedTuple):
+    """One line of an inventory."""
+
+    key: ObjectKey
+    version: ObjectVersion
+
+
+class Refusal(NamedTuple):
+    """An object that the edge could not take in, and why."""
+
+    key: ObjectKey
+    reason: str
+
+
+class ReportEntry(NamedTuple):
+    """The last value of one field of one object, on its way up."""
+
+    key: ObjectKey
+    field: str
+    """"property/NAME", "state" or "nodeInfo"; see apimachinery.devices."""
+    value: bytes
+    """JSON."""
+
+
+class RefusedReport(NamedTuple):
+    """A report that the apiserver will never take, and why."""
+
+    key: ObjectKey
+    field: str
+    reason: str
+
+
+class GoodbyeCode(enum.StrEnum):
+    """Why a peer ends the link; tells the other side whether and when to come back."""
+
+    SHUTDOWN = "shutdown"
+    """Come back soon: this process is going away, another will take over."""
+    SUPERSEDED = "superseded"
+    """A newer connection of the same node took this one's place. Do not come back with this one."""
+    PROTOCOL = "protocol"
+    """You broke the protocol, or we do not speak the same one."""
+    FORBIDDEN = "forbidden"
+    """Your certificate does not allow what you ask."""
+    OVERLOADED = "overloaded"
+    """Come back later."""
+
+
+class Hello(NamedTuple):
+    """The edge opens: who it is and what it has."""
+
+    protocol: int
+    node: str
+    """Must equal the name in the certificate; stands here so that a mismatch can be told apart."""
+    cursor: Cursor | None
+    """As committed; None from an edge that never committed a batch."""
+    digest: bytes
+    """apimachinery.inventory.digest of what it holds."""
+    agent: str
+    """Program and version, for people."""
+
+
+class Welcome(NamedTuple):
+    """The hub answers: from where it goes on."""
+
+    epoch: str
+    seq: int
+    """The next Push is seq + 1."""
+    inventory: bool
+    """Whether the edge must send its inventory first."""
+    heartbeat_s: float
+    """How often each side shows that it is alive."""
+
+
+class Inventory(NamedTuple):
+    """A chunk of what the edge holds."""
+
+    entries: tuple[Held, ...]
+    last: bool
+
+
+class Push(NamedTuple):
+    """Changes for the edge to commit."""
+
+    seq: int
+    deltas: tuple[Delta, ...]
+    synced: bool
+
+
+class Ack(NamedTuple):
+    """Everything up to and including `seq` is committed."""
+
+    seq: int
+
+
+class Nack(NamedTuple):
+    """These objects of Push `seq` could not be taken in; the rest of it was. The Ack follows separately."""
+
+    seq: int
+    refusals: tuple[Refusal, ...]
+
+
+class Report(NamedTuple):
+    """Values for the apiserver. seq is dense within one connection, from 1."""
+
+    seq: int
+    entries: tuple[ReportEntry, ...]
+
+
+class ReportAck(NamedTuple):
+    """The apiserver took everything up to and including `seq`, but for what is refused for good."""
+
+    seq: int
+    refused: tuple[RefusedReport, ...]
+
+
+class Ping(NamedTuple):
+    """Are you there? The number comes back in the Pong."""
+
+    number: int
+
+
+class Pong(NamedTuple):
+    """Yes."""
+
+    number: int
+
+
+class Goodbye(NamedTuple):
+    """The last frame of a connection."""
+
+    code: GoodbyeCode
+    reason: str
+    retry_after_s: float
+
+
+Frame = Hello | Welcome | Inventory | Push | Ack | Nack | Report | ReportAck | Ping | Pong | Goodbye

@@ -1,0 +1,336 @@
+"""
+One end of a link as a state machine, for both roles, without I/O.
+
+How to use it, after websockets' and aioquic's sans-I/O cores
+    Give it each message that arrives: receive(data, now). Then take events() and act on them.
+    Tell it what to say: send(frame, now), push(...), report(...).
+    After any of these write what frames_to_send() returns, and arrange that handle_deadline(now) is
+    called at next_deadline(). Time is a float of seconds on any clock that only moves forward.
+
+Theory
+    Which frame may come when is one table for both ends: a row is (state, who speaks, what is said) and
+    the state that follows. A peer looks a frame up whether it sends or receives it, so that no rule can
+    be applied to one side and forgotten on the other. Welcome and Inventory stand in it twice, because
+    what follows depends on one of their fields. Ping, Pong and Goodbye change nothing or end it all.
+
+    OPENING ──Hello──▶ GREETED ──Welcome(inventory)──▶ SURVEYING ──Inventory(last)──▶ STREAMING
+                               └─Welcome──────────────────────────────────────────────▶┘
+
+    The edge shows that it lives: when it has said or heard nothing for a heartbeat it sends a Ping, which
+    the hub answers. Each side gives the other up when nothing has come for DEAD_AFTER heartbeats. The websocket
+    library's own keepalive is off, so that every transport behaves alike.
+
+Invariants
+    an illegal frame raises and leaves the state untouched
+    after CLOSED nothing is sent and nothing is taken in
+    at most one Ping is unanswered
+"""
+
+import enum
+
+from link.codec import decode, encode
+from link.errors import LinkClosed, LocalProtocolError, RemoteProtocolError
+from link.frames import (
+    PROTOCOL,
+    Ack,
+    Delta,
+    Frame,
+    Goodbye,
+    GoodbyeCode,
+    Hello,
+    Inventory,
+    Nack,
+    Ping,
+    Pong,
+    Push,
+    Report,
+    ReportAck,
+    ReportEntry,
+    Welcome,
+)
+from link.receiver import Receiver
+from link.sender import WINDOW_BYTES, WINDOW_FRAMES, Sender
+
+HANDSHAKE_S = (
+    20.0  # from connection to STREAMING; an inventory of 10,000 objects over 64 kbit/s takes longer: it moves this on
+)
+HEARTBEAT_S = 20.0  # NAT tables forget idle TCP after minutes at worst (RFC 5382 asks for 124), mobile ones after 30 s
+DEAD_AFTER = 2.5  # heartbeats: one lost Ping is forgiven
+
+
+class Role(enum.Enum):
+    """Which end this is."""
+
+    EDGE = "edge"
+    HUB = "hub"
+
+    @property
+    def other(self) -> "Role":
+        return Role.HUB if self is Role.EDGE else Role.EDGE
+
+
+class State(enum.Enum):
+    """How far the conversation is."""
+
+    OPENING = "opening"
+    GREETED = "greeted"
+    SURVEYING = "surveying"
+    STREAMING = "streaming"
+    CLOSED = "closed"
+
+
+class Say(enum.Enum):
+    """What a frame means to the state machine; finer than its type where a field decides."""
+
+    HELLO = "Hello"
+    WELCOME = "Welcome"
+    WELCOME_SURVEY = "Welcome(inventory)"
+    INVENTORY = "Inventory"
+    INVENTORY_LAST = "Inventory(last)"
+    PUSH = "Push"
+    ACK = "Ack"
+    NACK = "Nack"
+    REPORT = "Report"
+    REPORT_ACK = "ReportAck"
+    PING = "Ping"
+    PONG = "Pong"
+    GOODBYE = "Goodbye"
+
+
+def meaning(frame: Frame) -> Say:
+    """The row of the table a frame stands for."""
+    if isinstance(frame, Welcome):
+        return Say.WELCOME_SURVEY if frame.inventory else Say.WELCOME
+    if isinstance(frame, Inventory):
+        return Say.INVENTORY_LAST if frame.last else Say.INVENTORY
+    return _PLAIN[type(frame)]
+
+
+_PLAIN: dict[type, Say] = {
+    Hello: Say.HELLO,
+    Push: Say.PUSH,
+    Ack: Say.ACK,
+    Nack: Say.NACK,
+    Report: Say.REPORT,
+    ReportAck: Say.REPORT_ACK,
+    Ping: Say.PING,
+    Pong: Say.PONG,
+    Goodbye: Say.GOODBYE,
+}
+
+TRANSITIONS: dict[tuple[State, Role, Say], State] = {
+    (State.OPENING, Role.EDGE, Say.HELLO): State.GREETED,
+    (State.GREETED, Role.HUB, Say.WELCOME): State.STREAMING,
+    (State.GREETED, Role.HUB, Say.WELCOME_SURVEY): State.SURVEYING,
+    (State.SURVEYING, Role.EDGE, Say.INVENTORY): State.SURVEYING,
+    (State.SURVEYING, Role.EDGE, Say.INVENTORY_LAST): State.STREAMING,
+    (State.STREAMING, Role.HUB, Say.PUSH): State.STREAMING,
+    (State.STREAMING, Role.EDGE, Say.ACK): State.STREAMING,
+    (State.STREAMING, Role.EDGE, Say.NACK): State.STREAMING,
+    (State.STREAMING, Role.EDGE, Say.REPORT): State.STREAMING,
+    (State.STREAMING, Role.HUB, Say.REPORT_ACK): State.STREAMING,
+} | {
+    row: after
+    for state in (State.GREETED, State.SURVEYING, State.STREAMING)
+    for role in Role
+    for row, after in (
+        ((state, role, Say.PING), state),
+        ((state, role, Say.PONG), state),
+        ((state, role, Say.GOODBYE), State.CLOSED),
+    )
+}
+# A hub may turn a connection away before it has said anything (overload, a certificate without a name).
+TRANSITIONS[State.OPENING, Role.HUB, Say.GOODBYE] = State.CLOSED
+TRANSITIONS[State.OPENING, Role.EDGE, Say.GOODBYE] = State.CLOSED
+
+
+class Peer:
+    """One end of one connection; made when it opens, thrown away when it closes."""
+
+    def __init__(
+        self,
+        role: Role,
+        now: float,
+        *,
+        heartbeat_s: float = HEARTBEAT_S,
+        handshake_s: float = HANDSHAKE_S,
+        window_frames: int = WINDOW_FRAMES,
+        window_bytes: int = WINDOW_BYTES,
+    ) -> None:
+        self.role = role
+        self.state = State.OPENING
+        self.heartbeat_s = heartbeat_s
+        """The edge takes over the hub's, from Welcome."""
+        self._window = (window_frames, window_bytes)
+        self._pushes_out = Sender(0, *self._window)
+        self._pushes_in = Receiver(0, *self._window)
+        self._reports_out = Sender(0, *self._window)
+        self._reports_in = Receiver(0, *self._window)
+        self._handshake_s = handshake_s
+        self._handshake_by = now + handshake_s
+        self._heard_at = now
+        self._spoke_at = now
+        self._pings = 0
+        self._ping_open = False
+        self._outgoing: list[bytes] = []
+        self._events: list[Frame] = []
+
+    # What arrives
+
+    def receive(self, data: bytes, now: float) -> None:
+        """
+        Take one message in; its frame is then among events().
+
+        Ping and Pong are dealt with here and are no events. Raises RemoteProtocolError, after which the
+        connection should be ended; raises LinkClosed when the link is already CLOSED.
+        """
+        if self.state is State.CLOSED:
+            raise LinkClosed("the link is closed")
+        frame = decode(data)
+        after = self._after(frame, self.role.other, RemoteProtocolError)
+        self._check_numbers(frame, len(data))
+        self.state = after
+        self._heard_at = now
+        match frame:
+            case Ping(number):
+                self.send(Pong(number), now)
+            case Pong():
+                self._ping_open = False
+            case _:
+                self._take_in(frame, now)
+                self._events.append(frame)
+
+    def _check_numbers(self, frame: Frame, size: int) -> None:
+        """Everything that may still refuse the frame happens here, before any state changes."""
+        match frame:
+            case Push(seq):
+                self._pushes_in.receive(seq, size)
+            case Ack(seq):
+                self._pushes_out.acknowledge(seq)
+            case Nack(seq):
+                if not self._pushes_out.acked < seq <= self._pushes_out.sent:
+                    raise RemoteProtocolError(f"nack of {seq}, which is not under way")
+            case Report(seq):
+                self._reports_in.receive(seq, size)
+            case ReportAck(seq):
+                self._reports_out.acknowledge(seq)
+            case Hello(protocol) if protocol != PROTOCOL:
+                raise RemoteProtocolError(f"this hub speaks protocol {PROTOCOL}, not {protocol}")
+            case _:
+                pass
+
+    def _take_in(self, frame: Frame, now: float) -> None:
+        match frame:
+            case Welcome(_, seq, _, heartbeat_s):
+                self._pushes_in = Receiver(seq, *self._window)
+                self.heartbeat_s = heartbeat_s or self.heartbeat_s
+            case Inventory():
+                # A long inventory over a slow line is progress, not silence.
+                self._handshake_by = now + self._handshake_s
+            case _:
+                pass
+
+    def events(self) -> list[Frame]:
+        """What came since the last call, oldest first."""
+        events, self._events = self._events, []
+        return events
+
+    # What is said
+
+    def send(self, frame: Frame, now: float) -> None:
+        """Say a frame that carries no number of ours. Raises LocalProtocolError where it has no place."""
+        after = self._after(frame, self.role, LocalProtocolError)
+        match frame:
+            case Push() | Report():
+                raise LocalProtocolError("use push() and report(), which number what they send")
+            case Ack(seq):
+                self._pushes_in.acknowledge(seq)
+            case ReportAck(seq):
+                self._reports_in.acknowledge(seq)
+            case Welcome(_, seq):
+                self._pushes_out = Sender(seq, *self._window)
+            case Inventory():
+                self._handshake_by = now + self._handshake_s
+            case _:
+                pass
+        self.state = after
+        self._write(encode(frame), now)
+
+    def push(self, deltas: tuple[Delta, ...], synced: bool, now: float) -> int:
+        """Send changes; returns the number they will be acknowledged by. Look at push_room() first."""
+        frame = Push(self._pushes_out.sent + 1, deltas, synced)
+        self._after(frame, self.role, LocalProtocolError)
+        data = encode(frame)
+        self._write(data, now)
+        return self._pushes_out.send(len(data))
+
+    def report(self, entries: tuple[ReportEntry, ...], now: float) -> int:
+        """Send reports; returns the number they will be acknowledged by. Look at report_room() first."""
+        frame = Report(self._reports_out.sent + 1, entries)
+        self._after(frame, self.role, LocalProtocolError)
+        data = encode(frame)
+        self._write(data, now)
+        return self._reports_out.send(len(data))
+
+    def push_room(self) -> int:
+        """Bytes that may be pushed now; 0 when the window is full or the state does not allow it."""
+        return self._pushes_out.room() if self.state is State.STREAMING else 0
+
+    def report_room(self) -> int:
+        """Bytes that may be reported now; 0 when the window is full or the state does not allow it."""
+        return self._reports_out.room() if self.state is State.STREAMING else 0
+
+    def close(self, code: GoodbyeCode, reason: str, now: float, retry_after_s: float = 0.0) -> None:
+        """Say Goodbye, if there is still anybody to say it to. Never raises."""
+        if self.state is not State.CLOSED:
+            self.send(Goodbye(code, reason, retry_after_s), now)
+
+    def frames_to_send(self) -> list[bytes]:
+        """Messages to write, in order; each is one message of the transport."""
+        outgoing, self._outgoing = self._outgoing, []
+        return outgoing
+
+    # Time
+
+    def next_deadline(self) -> float | None:
+        """When handle_deadline() wants to be called; None when CLOSED."""
+        if self.state is State.CLOSED:
+            return None
+        deadlines = [self._heard_at + DEAD_AFTER * self.heartbeat_s]
+        if self.state is not State.STREAMING:
+            deadlines.append(self._handshake_by)
+        if self._pings_due():
+            deadlines.append(self._ping_at())
+        return min(deadlines)
+
+    def handle_deadline(self, now: float) -> None:
+        """Do what is due. Raises LinkClosed when the other side is to be given up."""
+        if self.state is State.CLOSED:
+            return
+        if self.state is not State.STREAMING and now >= self._handshake_by:
+            self.state = State.CLOSED
+            raise LinkClosed(f"no handshake within {self._handshake_s:g} s")
+        if now >= self._heard_at + DEAD_AFTER * self.heartbeat_s:
+            self.state = State.CLOSED
+            raise LinkClosed(f"nothing heard for {now - self._heard_at:.1f} s")
+        if self._pings_due() and now >= self._ping_at():
+            self._pings += 1
+            self._ping_open = True
+            self.send(Ping(self._pings), now)
+
+    def _pings_due(self) -> bool:
+        return self.role is Role.EDGE and not self._ping_open and self.state is State.STREAMING
+
+    def _ping_at(self) -> float:
+        # Either silence asks for a Ping: an edge that reports to a hub that cannot answer yet hears nothing.
+        return min(self._spoke_at, self._heard_at) + self.heartbeat_s
+
+    def _after(self, frame: Frame, speaker: Role, error: type[Exception]) -> State:
+        try:
+            return TRANSITIONS[self.state, speaker, meaning(frame)]
+        except KeyError:
+            raise error(f"{speaker.value} may not say {meaning(frame).value} while {self.state.value}") from None
+
+    def _write(self, data: bytes, now: float) -> None:
+        self._outgoing.append(data)
+        self._spoke_at = now

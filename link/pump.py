@@ -1,0 +1,167 @@
+"""
+Keeps one Peer and one connection going, whatever the transport.
+
+A transport hands over messages and the news that it is lost; the session above hands over what to say.
+After either, everything the peer wants written is written and one timer is set to the peer's next
+deadline. Nothing here waits, so there is no task per connection: a hub with thousands of nodes has
+thousands of pumps and no more tasks than with one. The loop is used for its clock and timers only, which
+is why the simulation runs this very code under a clock of its own.
+
+Invariants
+    handler.link_lost is called exactly once, and nothing is handed to the handler after it
+    exactly one timer is armed while the link is up, none after
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from link.errors import LinkClosed, LinkError, RemoteProtocolError
+from link.frames import Delta, Frame, Goodbye, GoodbyeCode, ReportEntry
+from link.peer import Peer
+
+logger = logging.getLogger(__name__)
+
+
+class Timer(Protocol):
+    """What call_at gives; asyncio.TimerHandle is one."""
+
+    def cancel(self) -> None: ...
+
+    def when(self) -> float: ...
+
+
+class Clock(Protocol):
+    """Time that only moves forward, and timers on it; an asyncio event loop is one."""
+
+    def time(self) -> float: ...
+
+    def call_at(self, when: float, callback: Callable[[], None], /) -> Timer: ...
+
+
+class Transport(Protocol):
+    """What a pump needs of a connection; link.websocket implements it, link.quic will."""
+
+    identity: str
+    """The common name in the other side's verified certificate, "" without one."""
+    remote: str
+    """The other side's address, for logs."""
+
+    def write(self, messages: Sequence[bytes]) -> None:
+        """Send messages in order. Never waits, never raises; after the connection is lost it does nothing."""
+
+    def close(self) -> None:
+        """End the connection after what was written; connection_lost follows."""
+
+
+class Handler(Protocol):
+    """Who uses a link: the hub's session, the edge's."""
+
+    def frame_received(self, frame: Frame) -> None:
+        """A frame has come. A RemoteProtocolError raised here ends the link like one of the peer's own."""
+
+    def link_lost(self, error: LinkError) -> None:
+        """The link is gone, for this reason. The last call."""
+
+
+class Pump:
+    """One connection's life. Made by whoever accepts or dials, in the loop's thread."""
+
+    def __init__(self, peer: Peer, transport: Transport, handler: Handler, clock: Clock) -> None:
+        self.peer = peer
+        self.transport = transport
+        self._handler = handler
+        self._clock = clock
+        self._timer: Timer | None = None
+        self._lost = False
+        self.bytes_received = 0
+        self.bytes_sent = 0
+        self._transmit()
+
+    # From the transport
+
+    def message_received(self, data: bytes) -> None:
+        """One message has come."""
+        if self._lost:
+            return
+        self.bytes_received += len(data)
+        try:
+            self.peer.receive(data, self._clock.time())
+            for frame in self.peer.events():
+                self._deliver(frame)
+        except RemoteProtocolError as exc:
+            self.peer.close(GoodbyeCode.PROTOCOL, str(exc), self._clock.time())
+            self._lose(exc)
+            return
+        self._transmit()
+
+    def connection_lost(self, reason: str) -> None:
+        """The transport is gone, whoever ended it."""
+        self._lose(LinkClosed(reason))
+
+    # From the session
+
+    def send(self, frame: Frame) -> None:
+        """Say a frame; see Peer.send."""
+        self.peer.send(frame, self._clock.time())
+        self._transmit()
+
+    def push(self, deltas: tuple[Delta, ...], synced: bool) -> int:
+        """Push changes; see Peer.push."""
+        seq = self.peer.push(deltas, synced, self._clock.time())
+        self._transmit()
+        return seq
+
+    def report(self, entries: tuple[ReportEntry, ...]) -> int:
+        """Report values; see Peer.report."""
+        seq = self.peer.report(entries, self._clock.time())
+        self._transmit()
+        return seq
+
+    def close(self, code: GoodbyeCode, reason: str, retry_after_s: float = 0.0) -> None:
+        """Say Goodbye and end the connection; the handler's link_lost is called before this returns."""
+        self.peer.close(code, reason, self._clock.time(), retry_after_s)
+        self._lose(LinkClosed(reason, code))
+
+    def _deliver(self, frame: Frame) -> None:
+        if self._lost:
+            return
+        logger.debug("<", extra={"remote": self.transport.remote, "frame": type(frame).__name__})
+        if isinstance(frame, Goodbye):
+            self._lose(LinkClosed(frame.reason, frame.code, frame.retry_after_s))
+        else:
+            self._handler.frame_received(frame)
+
+    def _transmit(self) -> None:
+        messages = self.peer.frames_to_send()
+        if messages:
+            self.bytes_sent += sum(map(len, messages))
+            self.transport.write(messages)
+        deadline = self.peer.next_deadline()
+        if self._timer is not None and self._timer.when() == deadline:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if deadline is not None and not self._lost:
+            self._timer = self._clock.call_at(deadline, self._deadline)
+
+    def _deadline(self) -> None:
+        self._timer = None
+        try:
+            self.peer.handle_deadline(self._clock.time())
+        except LinkClosed as exc:
+            self._lose(exc)
+            return
+        self._transmit()
+
+    def _lose(self, error: LinkError) -> None:
+        if self._lost:
+            return
+        self._lost = True
+        self._transmit()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self.transport.close()
+        self._handler.link_lost(error)

@@ -1,0 +1,288 @@
+"""
+The link over websocket: the `websockets` library's sans-I/O protocol under asyncio.
+
+The library's own asyncio server costs three times the CPU and twice the memory per connection of this
+arrangement; its protocol core does all that is hard. Compression is off (bodies are compressed once
+per object, if at all), and so is the library's keepalive (the heartbeat is Peer's).
+
+One message of the link is one binary message. All connections of a process read into one buffer, which
+is free again when buffer_updated returns.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from websockets.client import ClientProtocol
+from websockets.exceptions import InvalidHandshake, InvalidStatus
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request, Response
+from websockets.protocol import State
+from websockets.server import ServerProtocol
+from websockets.uri import parse_uri
+
+from link.codec import MAX_FRAME_BYTES
+from link.errors import LinkClosed
+
+PATH = "/v1/link"
+READ_BYTES = 64 << 10
+OPEN_S = 10.0  # for TCP, TLS and the HTTP upgrade together; a peer that takes longer is not served
+CLOSE_S = 2.0  # after our close frame the other side has this long to close the connection
+
+
+class Receiving(Protocol):
+    """What a connection hands messages to; link.pump.Pump is one."""
+
+    def message_received(self, data: bytes) -> None: ...
+
+    def connection_lost(self, reason: str) -> None: ...
+
+
+Opened = Callable[["WebSocket"], Receiving]
+"""Called when the upgrade is done; returns who takes the messages."""
+
+
+class WebSocket(asyncio.BufferedProtocol):
+    """One connection, either end. Is a link.pump.Transport."""
+
+    _buffer = memoryview(bytearray(READ_BYTES))
+
+    def __init__(
+        self, protocol: ServerProtocol | ClientProtocol, opened: Opened, siblings: "set[WebSocket] | None" = None
+    ) -> None:
+        """siblings: where it is to be found while it lasts, TLS handshake excluded."""
+        self.identity = ""
+        self.remote = ""
+        self._protocol = protocol
+        self._opened = opened
+        self._receiving: Receiving | None = None
+        self._transport: asyncio.Transport | None = None
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._message: list[bytes] = []
+        self._siblings = siblings if siblings is not None else set()
+        self.lost: asyncio.Future[str] = self._loop.create_future()
+        """Resolves to the reason when the connection is gone."""
+
+    # asyncio's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport), "a stream protocol is given a stream"
+        self._transport = transport
+        self._siblings.add(self)
+        peer_name = transport.get_extra_info("peername")
+        self.remote = f"{peer_name[0]}:{peer_name[1]}" if peer_name else "unknown"
+        self.identity = _common_name(transport.get_extra_info("peercert"))
+        self._timer = self._loop.call_later(OPEN_S, self._give_up, "no upgrade in time")
+        if isinstance(self._protocol, ClientProtocol):
+            self._protocol.send_request(self._protocol.connect())
+            self._flush()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._protocol.receive_data(bytes(self._buffer[:nbytes]))
+        self._handle_events()
+
+    def eof_received(self) -> bool:
+        self._protocol.receive_eof()
+        self._handle_events()
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._siblings.discard(self)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        reason = self._reason(exc)
+        if not self.lost.done():
+            self.lost.set_result(reason)
+        if self._receiving is not None:
+            self._receiving.connection_lost(reason)
+
+    # The pump's side
+
+    def write(self, messages: Sequence[bytes]) -> None:
+        if self._transport is None or self._protocol.state is not State.OPEN:
+            return
+        for message in messages:
+            self._protocol.send_binary(message)
+        self._flush()
+
+    def close(self) -> None:
+        if self._transport is None:
+            return
+        if self._protocol.state is State.OPEN:
+            self._protocol.send_close(1000)
+            self._flush()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(CLOSE_S, self._give_up, "closed")
+
+    def _give_up(self, reason: str) -> None:
+        if self._transport is not None:
+            if not self.lost.done():
+                self.lost.set_result(reason)
+            self._transport.abort()
+
+    def _handle_events(self) -> None:
+        for event in self._protocol.events_received():
+            if isinstance(event, Request):
+                self._upgrade(event)
+            elif isinstance(event, Response):
+                self._begin()
+            elif isinstance(event, Frame):
+                self._take(event)
+            if self._transport is None:
+                return
+        self._flush()
+        if self._protocol.handshake_exc is not None and isinstance(self._protocol, ClientProtocol):
+            self._transport.close() if self._transport is not None else None
+        if self._protocol.close_expected() and self._transport is not None and self._timer is None:
+            self._timer = self._loop.call_later(CLOSE_S, self._give_up, "closed")
+
+    def _upgrade(self, request: Request) -> None:
+        assert isinstance(self._protocol, ServerProtocol), "only a server gets requests"
+        if request.path == PATH:
+            response = self._protocol.accept(request)
+        else:
+            response = self._protocol.reject(404, f"the link is at {PATH}\n")
+        self._protocol.send_response(response)
+        self._flush()
+        if self._protocol.state is State.OPEN:
+            self._begin()
+
+    def _begin(self) -> None:
+        if self._protocol.state is not State.OPEN:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._receiving = self._opened(self)
+
+    def _take(self, frame: Frame) -> None:
+        if frame.opcode is Opcode.TEXT:
+            self._protocol.fail(1003, "binary messages only")
+            return
+        if frame.opcode not in (Opcode.BINARY, Opcode.CONT) or self._receiving is None:
+            return
+        self._message.append(bytes(frame.data))
+        if frame.fin:
+            message = self._message[0] if len(self._message) == 1 else b"".join(self._message)
+            self._message = []
+            self._receiving.message_received(message)
+
+    def _flush(self) -> None:
+        if self._transport is None:
+            return
+        chunks = self._protocol.data_to_send()
+        data = [chunk for chunk in chunks if chunk]
+        if data:
+            self._transport.write(data[0] if len(data) == 1 else b"".join(data))
+        if len(data) != len(chunks) and not self._transport.is_closing():
+            # An empty chunk is the library's word for the end of the stream.
+            if self._transport.can_write_eof():
+                self._transport.write_eof()
+            else:
+                self._transport.close()
+
+    def _reason(self, exc: Exception | None) -> str:
+        failure = self._protocol.handshake_exc or self._protocol.parser_exc or exc
+        if isinstance(failure, InvalidStatus):
+            return f"the server answered HTTP {failure.response.status_code}"
+        if isinstance(failure, InvalidHandshake):
+            return f"not a websocket server: {failure}"
+        if failure is not None and not isinstance(failure, EOFError):
+            return str(failure) or type(failure).__name__
+        return "connection closed"
+
+
+def _common_name(certificate: object) -> str:
+    """The subject's common name of what ssl's getpeercert() gave; "" without a certificate."""
+    if not isinstance(certificate, dict):
+        return ""
+    for relative in certificate.get("subject", ()):
+        for name, value in relative:
+            if name == "commonName":
+                return str(value)
+    return ""
+
+
+class Listener:
+    """Accepts connections until closed."""
+
+    def __init__(self, server: asyncio.Server, connections: set[WebSocket]) -> None:
+        self._server = server
+        self._connections = connections
+
+    @property
+    def port(self) -> int:
+        """The port in use, also where 0 was asked for."""
+        port: int = self._server.sockets[0].getsockname()[1]
+        return port
+
+    async def close(self) -> None:
+        """Accept no more, end what is open, wait until all is gone."""
+        self._server.close()
+        for connection in list(self._connections):
+            connection.close()
+        for connection in list(self._connections):
+            await connection.lost
+        await self._server.wait_closed()
+
+
+async def listen(host: str, port: int, context: ssl.SSLContext | None, opened: Opened) -> Listener:
+    """Serve the link at HOST:PORT; 0 picks a free port. Raises OSError where the port is taken."""
+    connections: set[WebSocket] = set()
+
+    def accept() -> WebSocket:
+        return WebSocket(ServerProtocol(max_size=MAX_FRAME_BYTES), opened, connections)
+
+    server = await asyncio.get_running_loop().create_server(
+        accept, host or None, port, ssl=context, backlog=1024, ssl_handshake_timeout=OPEN_S if context else None
+    )
+    return Listener(server, connections)
+
+
+async def dial(
+    host: str, port: int, context: ssl.SSLContext | None, opened: Opened, *, server_hostname: str | None = None
+) -> WebSocket:
+    """
+    Connect; returns when the upgrade is done and `opened` was called.
+
+    Raises LinkClosed with a sentence about what failed: name, address, certificate, upgrade.
+    """
+    uri = parse_uri(f"{'wss' if context else 'ws'}://{_bracketed(host)}:{port}{PATH}")
+    is_open = asyncio.get_running_loop().create_future()
+
+    def opening(connection: WebSocket) -> Receiving:
+        receiving = opened(connection)
+        is_open.set_result(None)
+        return receiving
+
+    try:
+        async with asyncio.timeout(OPEN_S):
+            _, connection = await asyncio.get_running_loop().create_connection(
+                lambda: WebSocket(ClientProtocol(uri, max_size=MAX_FRAME_BYTES), opening),
+                host,
+                port,
+                ssl=context,
+                server_hostname=(server_hostname or host) if context else None,
+            )
+            await asyncio.wait([is_open, connection.lost], return_when=asyncio.FIRST_COMPLETED)
+    except TimeoutError as exc:
+        raise LinkClosed(f"{host}:{port} did not answer within {OPEN_S:g} s") from exc
+    except ssl.SSLCertVerificationError as exc:
+        raise LinkClosed(f"the certificate of {host}:{port} is not to be trusted: {exc.verify_message}") from exc
+    except OSError as exc:
+        raise LinkClosed(f"cannot connect to {host}:{port}: {exc.strerror or exc}") from exc
+    if not is_open.done():
+        raise LinkClosed(connection.lost.result())
+    return connection
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,1 @@
+"""A deterministic simulation: the shipped cores under a simulated network, disk, clock and apiserver."""

@@ -1,0 +1,205 @@
+"""Frames to bytes and back, and rubbish to a typed error."""
+
+import contextlib
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apimachinery.keys import ObjectKey, ObjectVersion, Resource
+from apimachinery.resources import CONFIG_MAPS, PODS
+from link.codec import MAX_BODY_BYTES, MAX_ENTRIES, MAX_FRAME_BYTES, decode, decode_delta, encode, encode_delta
+from link.errors import LocalProtocolError, RemoteProtocolError
+from link.frames import (
+    Ack,
+    Cursor,
+    Delta,
+    Frame,
+    Goodbye,
+    GoodbyeCode,
+    Held,
+    Hello,
+    Inventory,
+    Nack,
+    Ping,
+    Pong,
+    Push,
+    Refusal,
+    RefusedReport,
+    Report,
+    ReportAck,
+    ReportEntry,
+    Welcome,
+)
+
+KEY = ObjectKey(CONFIG_MAPS, "default", "a")
+VERSION = ObjectVersion("u", "r1")
+
+# Golden bytes: a peer of another release must read these, so a change here is a change of protocol.
+GOLDEN: list[tuple[Frame, str]] = [
+    (
+        Hello(1, "edge-1", Cursor("e", 7), b"\x01\x02", "fairlead/0.1"),
+        "960101a6656467652d3192a16507c4020102ac666169726c6561642f302e31",
+    ),
+    (Hello(1, "edge-1", None, b"", ""), "960101a6656467652d31c0c400a0"),
+    (Welcome("e", 7, True, 20.0), "9502a16507c3cb4034000000000000"),
+    (
+        Inventory((Held(KEY, VERSION),), True),
+        "94039195a0a27631aa636f6e6669676d617073a9436f6e6669674d6170c3919500a764656661756c74a161a175a27231c3",
+    ),
+    (
+        Push(8, (Delta(KEY, VERSION, b"{}"),), False),
+        "940408c291c42f9ba0a27631aa636f6e6669676d617073a9436f6e6669674d6170c3a764656661756c74a16101a175a27231c4027b7d",
+    ),
+    (
+        Push(9, (Delta(KEY, None, b""),), True),
+        "940409c391c42698a0a27631aa636f6e6669676d617073a9436f6e6669674d6170c3a764656661756c74a16100",
+    ),
+    (Ack(9), "920509"),
+    (
+        Nack(9, (Refusal(KEY, "no"),)),
+        "9406099195a0a27631aa636f6e6669676d617073a9436f6e6669674d6170c3919400a764656661756c74a161a26e6f",
+    ),
+    (
+        Report(1, (ReportEntry(KEY, "state", b"1"),)),
+        "9407019195a0a27631aa636f6e6669676d617073a9436f6e6669674d6170c3919500a764656661756c74a161a57374617465c40131",
+    ),
+    (ReportAck(1, ()), "9408019090"),
+    (
+        ReportAck(1, (RefusedReport(KEY, "state", "no"),)),
+        "9408019195a0a27631aa636f6e6669676d617073a9436f6e6669674d6170c3919500a764656661756c74a161a57374617465a26e6f",
+    ),
+    (Ping(3), "920903"),
+    (Pong(3), "920a03"),
+    (Goodbye(GoodbyeCode.SHUTDOWN, "bye", 1.0), "940ba873687574646f776ea3627965cb3ff0000000000000"),
+]
+
+
+@pytest.mark.parametrize(
+    ("frame", "golden"), GOLDEN, ids=[f"{type(frame).__name__}-{n}" for n, (frame, _) in enumerate(GOLDEN)]
+)
+def test_golden_bytes_both_ways(frame: Frame, golden: str) -> None:
+    assert encode(frame).hex() == golden
+    assert decode(bytes.fromhex(golden)) == frame
+
+
+NAMES = st.text(max_size=20)
+FULL_NAMES = st.text(min_size=1, max_size=20)
+SEQS = st.integers(0, 2**63 - 1)
+KEYS = st.builds(
+    ObjectKey, st.builds(Resource, NAMES, FULL_NAMES, FULL_NAMES, FULL_NAMES, st.booleans()), NAMES, FULL_NAMES
+)
+VERSIONS = st.builds(ObjectVersion, NAMES, FULL_NAMES)
+DELTAS = st.builds(Delta, KEYS, VERSIONS, st.binary(max_size=99)) | st.builds(Delta, KEYS, st.none(), st.just(b""))
+SECONDS = st.floats(0, 86_400)
+
+
+def tuples(strategy: st.SearchStrategy[object]) -> st.SearchStrategy[tuple[object, ...]]:
+    return st.lists(strategy, max_size=3).map(tuple)
+
+
+FRAMES = st.one_of(
+    st.builds(
+        Hello,
+        st.integers(0, 65_535),
+        FULL_NAMES,
+        st.none() | st.builds(Cursor, FULL_NAMES, SEQS),
+        st.binary(max_size=64),
+        NAMES,
+    ),
+    st.builds(Welcome, FULL_NAMES, SEQS, st.booleans(), SECONDS),
+    st.builds(Inventory, tuples(st.builds(Held, KEYS, VERSIONS)), st.booleans()),
+    st.builds(Push, SEQS, tuples(DELTAS), st.booleans()),
+    st.builds(Ack, SEQS),
+    st.builds(Nack, SEQS, tuples(st.builds(Refusal, KEYS, NAMES))),
+    st.builds(Report, SEQS, tuples(st.builds(ReportEntry, KEYS, FULL_NAMES, st.binary(max_size=99)))),
+    st.builds(ReportAck, SEQS, tuples(st.builds(RefusedReport, KEYS, NAMES, NAMES))),
+    st.builds(Ping, SEQS),
+    st.builds(Pong, SEQS),
+    st.builds(Goodbye, st.sampled_from(GoodbyeCode), NAMES, SECONDS),
+)
+
+
+@given(FRAMES)
+def test_decode_inverts_encode(frame: Frame) -> None:
+    assert decode(encode(frame)) == frame
+
+
+@given(DELTAS)
+def test_a_delta_by_itself_survives(delta: Delta) -> None:
+    assert decode_delta(encode_delta(delta)) == delta
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_frame_or_a_remote_protocol_error(data: bytes) -> None:
+    with contextlib.suppress(RemoteProtocolError):
+        decode(data)
+
+
+@given(FRAMES, st.data())
+def test_a_damaged_frame_is_a_frame_or_a_remote_protocol_error(frame: Frame, data: st.DataObject) -> None:
+    encoded = bytearray(encode(frame))
+    place = data.draw(st.integers(0, len(encoded) - 1))
+    encoded[place] = data.draw(st.integers(0, 255))
+    cut = data.draw(st.integers(0, len(encoded)))
+    for damaged in (bytes(encoded), bytes(encoded[:cut])):
+        with contextlib.suppress(RemoteProtocolError):
+            decode(damaged)
+
+
+@pytest.mark.parametrize(
+    ("value", "complaint"),
+    [
+        ({}, "must be an array"),
+        ({"a": 1}, "not a frame"),
+        (7, "must be an array"),
+        ([], "tag is missing"),
+        ([99], "unknown frame 99"),
+        ([True], "tag must be an integer"),
+        ([5], "seq is missing"),
+        ([5, -1], "seq must be an integer"),
+        ([5, 2**63], "seq must be an integer"),
+        ([5, 1, 1], "1 elements too many"),
+        ([1, 1, "", None, b"", ""], "node must be a string"),
+        ([1, 1, "n" * 300, None, b"", ""], "node must be a string"),
+        ([1, 1, "n", [], b"", ""], "epoch is missing"),
+        ([2, "e", 1, True, "soon"], "heartbeat_s must be a number"),
+        ([2, "e", 1, 1, 1.0], "inventory must be a boolean"),
+        ([4, 1, True, ["x"]], "a delta must be bytes"),
+        ([4, 1, True, [b"\xc1"]], "not a delta"),
+        ([4, 1, True, [msgpack.packb(["", "v1", "pods", "Pod", True, "", "a", 9])]], "unknown delta encoding 9"),
+        ([3, [], [[0, "n", "a", "u", "r"]], True], "there is no resource 0"),
+        ([11, "nonsense", "", 0], "nonsense"),
+    ],
+)
+def test_what_is_wrong_is_said(value: object, complaint: str) -> None:
+    with pytest.raises(RemoteProtocolError, match=complaint):
+        decode(msgpack.packb(value))
+
+
+def test_limits_are_checked_on_both_sides() -> None:
+    with pytest.raises(RemoteProtocolError, match="is over"):
+        decode(b"\0" * (MAX_FRAME_BYTES + 1))
+    with pytest.raises(LocalProtocolError, match="is over"):
+        encode(Report(1, tuple(ReportEntry(KEY, str(n), b"x" * MAX_BODY_BYTES) for n in range(2))))
+    with pytest.raises(RemoteProtocolError, match="body must be at most"):
+        decode(encode(Push(1, (Delta(KEY, VERSION, b"x" * (MAX_BODY_BYTES + 1)),), False)))
+    most = Inventory(tuple(Held(KEY, VERSION) for _ in range(MAX_ENTRIES)), True)
+    assert decode(encode(most)) == most
+    with pytest.raises(RemoteProtocolError, match="not a frame"):
+        decode(encode(Inventory((*most.entries, most.entries[0]), True)))
+
+
+def test_a_length_field_cannot_size_an_allocation() -> None:
+    """msgpack's array32 and bin32 headers announce 4 GiB in five bytes."""
+    for header in (b"\xdd\xff\xff\xff\xff", b"\xc6\xff\xff\xff\xff", b"\xdb\xff\xff\xff\xff", b"\xdf\xff\xff\xff\xff"):
+        with pytest.raises(RemoteProtocolError):
+            decode(header)
+    with pytest.raises(RemoteProtocolError):
+        decode(b"\x91" * 100_000)
+
+
+def test_entries_of_one_kind_name_their_resource_once() -> None:
+    entries = tuple(Held(ObjectKey(PODS, "default", f"p{n}"), VERSION) for n in range(100))
+    assert encode(Inventory(entries, True)).count(b"Pod") == 1

@@ -1,0 +1,117 @@
+"""Values against their models."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apimachinery.devices import (
+    MAX_VALUE_BYTES,
+    PropertyModel,
+    PropertyReport,
+    PropertyType,
+    property_models,
+    same_value,
+)
+
+
+def a_property(kind: str, minimum: str = "", maximum: str = "") -> PropertyModel:
+    return PropertyModel("p", PropertyType(kind), True, minimum, maximum, "")
+
+
+@pytest.mark.parametrize(
+    ("prop", "value", "problem"),
+    [
+        (a_property("INT"), "21", None),
+        (a_property("INT"), "-9223372036854775808", None),
+        (a_property("INT"), "9223372036854775808", "not an integer"),
+        (a_property("INT"), "21.5", "not an integer"),
+        (a_property("INT"), "1_000", "not an integer"),
+        (a_property("INT"), "", "not an integer"),
+        (a_property("INT", "0", "60"), "60", None),
+        (a_property("INT", "0", "60"), "61", "above the model's maximum of 60"),
+        (a_property("INT", "0", "60"), "-1", "below the model's minimum of 0"),
+        (a_property("INT", "zero", ""), "-1", None),
+        (a_property("FLOAT"), "1e3", None),
+        (a_property("FLOAT"), "nan", "not a number"),
+        (a_property("FLOAT"), "1e999", "not a number"),
+        (a_property("DOUBLE", "-1.5", ""), "-1.6", "below"),
+        (a_property("BOOLEAN"), "true", None),
+        (a_property("BOOLEAN"), "True", "not true or false"),
+        (a_property("BYTES"), "aGk=", None),
+        (a_property("BYTES"), "aGk", "not base64"),
+        (a_property("STRING"), "anything, {}", None),
+        (a_property("STRING"), "x" * (MAX_VALUE_BYTES + 1), "longer than"),
+        (a_property("STREAM"), "rtsp://x", None),
+    ],
+)
+def test_a_value_against_its_model(prop: PropertyModel, value: str, problem: str | None) -> None:
+    found = prop.problem_with(value)
+    if problem is None:
+        assert found is None
+    else:
+        assert found is not None
+        assert problem in found
+
+
+def test_a_model_as_kubeedge_writes_it() -> None:
+    model = {
+        "spec": {
+            "properties": [
+                {
+                    "name": "temperature",
+                    "type": "INT",
+                    "accessMode": "ReadOnly",
+                    "minimum": "-40",
+                    "maximum": "125",
+                    "unit": "C",
+                },
+                {"name": "note"},
+                {"name": "odd", "type": "MATRIX"},
+                "rubbish",
+            ]
+        }
+    }
+    found = property_models(model)
+    assert found["temperature"] == PropertyModel("temperature", PropertyType.INT, False, "-40", "125", "C")
+    assert found["note"].type is PropertyType.STRING
+    assert found["note"].writable
+    assert set(found) == {"temperature", "note"}
+    assert property_models({}) == {}
+
+
+def test_numbers_are_compared_as_numbers_and_texts_as_texts() -> None:
+    assert same_value(PropertyType.FLOAT, "21", "21.0")
+    assert not same_value(PropertyType.STRING, "21", "21.0")
+    assert not same_value(PropertyType.FLOAT, "21", "x")
+    assert not same_value(None, "21", "21.0")
+
+
+@given(
+    st.builds(
+        PropertyReport,
+        value=st.none() | st.text(),
+        value_type=st.text(),
+        observed_at_ms=st.integers(0, 2**52),
+        desired=st.none() | st.text(),
+        problem=st.text(),
+    )
+)
+def test_a_report_survives_the_wire(report: PropertyReport) -> None:
+    assert PropertyReport.from_json(report.to_json()) == report
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        [],
+        {},
+        {"observedAt": "1"},
+        {"observedAt": True},
+        {"observedAt": 1, "value": 2},
+        {"observedAt": 1, "problem": "x" * 99_999},
+    ],
+)
+def test_rubbish_is_no_report(value: object) -> None:
+    with pytest.raises(ValueError, match=r"must be|longer"):
+        PropertyReport.from_json(value)

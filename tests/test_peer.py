@@ -1,0 +1,279 @@
+"""The link's state machine, played between two peers in one thread with a hand-turned clock."""
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apimachinery.keys import ObjectKey
+from apimachinery.resources import PODS
+from link.codec import encode
+from link.errors import LinkClosed, LocalProtocolError, RemoteProtocolError
+from link.frames import (
+    PROTOCOL,
+    Ack,
+    Delta,
+    Frame,
+    Goodbye,
+    GoodbyeCode,
+    Held,
+    Hello,
+    Inventory,
+    Nack,
+    Ping,
+    Pong,
+    Push,
+    Refusal,
+    Report,
+    ReportAck,
+    ReportEntry,
+    Welcome,
+)
+from link.peer import DEAD_AFTER, TRANSITIONS, Peer, Role, Say, State, meaning
+
+KEY = ObjectKey(PODS, "default", "p")
+HELLO = Hello(PROTOCOL, "n", None, b"", "test")
+WELCOME = Welcome("e", 0, False, 10.0)
+SURVEY = Welcome("e", 0, True, 10.0)
+DELTAS = (Delta(KEY, None, b""),)
+ENTRIES = (ReportEntry(KEY, "state", b"{}"),)
+
+
+def pair() -> tuple[Peer, Peer]:
+    return Peer(Role.EDGE, 0.0, heartbeat_s=10.0), Peer(Role.HUB, 0.0, heartbeat_s=10.0)
+
+
+def carry(sender: Peer, receiver: Peer, now: float = 0.0) -> list[Frame]:
+    """Everything written goes over; what it means to the receiver."""
+    for message in sender.frames_to_send():
+        receiver.receive(message, now)
+    return receiver.events()
+
+
+def streaming(now: float = 0.0) -> tuple[Peer, Peer]:
+    edge, hub = pair()
+    edge.send(HELLO, now)
+    carry(edge, hub, now)
+    hub.send(WELCOME, now)
+    carry(hub, edge, now)
+    return edge, hub
+
+
+def status(*peers: Peer) -> str:
+    """One line per peer, as an operator would read it."""
+    return " | ".join(f"{peer.role.value} {peer.state.value}" for peer in peers)
+
+
+def test_a_whole_conversation() -> None:
+    edge, hub = pair()
+    assert status(edge, hub) == "edge opening | hub opening"
+    edge.send(HELLO, 0.0)
+    assert carry(edge, hub) == [HELLO]
+    assert status(edge, hub) == "edge greeted | hub greeted"
+    hub.send(SURVEY, 0.0)
+    assert carry(hub, edge) == [SURVEY]
+    assert status(edge, hub) == "edge surveying | hub surveying"
+    edge.send(Inventory((), False), 0.0)
+    edge.send(Inventory((), True), 0.0)
+    assert len(carry(edge, hub)) == 2
+    assert status(edge, hub) == "edge streaming | hub streaming"
+    assert hub.push(DELTAS, True, 0.0) == 1
+    assert carry(hub, edge) == [Push(1, DELTAS, True)]
+    edge.send(Nack(1, (Refusal(KEY, "x"),)), 0.0)
+    edge.send(Ack(1), 0.0)
+    assert edge.report(ENTRIES, 0.0) == 1
+    assert [type(frame) for frame in carry(edge, hub)] == [Nack, Ack, Report]
+    hub.send(ReportAck(1, ()), 0.0)
+    assert carry(hub, edge) == [ReportAck(1, ())]
+    hub.close(GoodbyeCode.SHUTDOWN, "stopping", 0.0)
+    assert carry(hub, edge) == [Goodbye(GoodbyeCode.SHUTDOWN, "stopping", 0.0)]
+    assert status(edge, hub) == "edge closed | hub closed"
+    assert edge.next_deadline() is None
+
+
+def test_numbers_go_on_from_the_welcome() -> None:
+    edge, hub = pair()
+    edge.send(HELLO, 0.0)
+    carry(edge, hub)
+    hub.send(Welcome("e", 41, False, 10.0), 0.0)
+    carry(hub, edge)
+    assert hub.push(DELTAS, False, 0.0) == 42
+    assert carry(hub, edge) == [Push(42, DELTAS, False)]
+
+
+SAMPLES: dict[Say, Frame] = {
+    meaning(frame): frame
+    for frame in (
+        HELLO,
+        WELCOME,
+        SURVEY,
+        Inventory((Held(KEY, ("u", "r")),), False),  # type: ignore[arg-type]
+        Inventory((), True),
+        Push(1, DELTAS, False),
+        Ack(0),
+        Nack(1, ()),
+        Report(1, ENTRIES),
+        ReportAck(0, ()),
+        Ping(1),
+        Pong(1),
+        Goodbye(GoodbyeCode.SHUTDOWN, "", 0.0),
+    )
+}
+
+
+def peer_in(role: Role, state: State) -> Peer:
+    peer = Peer(role, 0.0)
+    peer.state = state
+    return peer
+
+
+@pytest.mark.parametrize(
+    ("state", "role", "say"), [row for row in itertools.product(State, Role, Say) if row not in TRANSITIONS]
+)
+def test_the_table_is_total_an_illegal_frame_leaves_the_state_untouched(state: State, role: Role, say: Say) -> None:
+    assert set(SAMPLES) == set(Say), "one sample of each"
+    receiver = peer_in(role.other, state)
+    with pytest.raises((RemoteProtocolError, LinkClosed)):
+        receiver.receive(encode(SAMPLES[say]), 0.0)
+    assert receiver.state is state
+    assert receiver.events() == []
+    sender = peer_in(role, state)
+    with pytest.raises(LocalProtocolError):
+        match SAMPLES[say]:
+            case Push(_, deltas, synced):
+                sender.push(deltas, synced, 0.0)
+            case Report(_, entries):
+                sender.report(entries, 0.0)
+            case frame:
+                sender.send(frame, 0.0)
+    assert sender.state is state
+    assert sender.frames_to_send() == []
+
+
+def test_push_and_report_number_themselves() -> None:
+    edge, hub = streaming()
+    for peer, frame in ((hub, Push(1, (), False)), (edge, Report(1, ()))):
+        with pytest.raises(LocalProtocolError, match="use push"):
+            peer.send(frame, 0.0)
+
+
+def test_a_hub_that_speaks_another_protocol_says_which() -> None:
+    _, hub = pair()
+    with pytest.raises(RemoteProtocolError, match=f"protocol {PROTOCOL}, not 99"):
+        hub.receive(encode(HELLO._replace(protocol=99)), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("frame", "complaint"),
+    [(Ack(1), "ack of 1"), (Nack(1, ()), "nack of 1"), (Report(2, ENTRIES), "expected number 1")],
+)
+def test_numbers_that_make_no_sense_are_refused_by_the_hub(frame: Frame, complaint: str) -> None:
+    _, hub = streaming()
+    with pytest.raises(RemoteProtocolError, match=complaint):
+        hub.receive(encode(frame), 0.0)
+    assert hub.state is State.STREAMING
+
+
+@pytest.mark.parametrize(
+    ("frame", "complaint"), [(Push(2, (), False), "expected number 1"), (ReportAck(1, ()), "ack of 1")]
+)
+def test_numbers_that_make_no_sense_are_refused_by_the_edge(frame: Frame, complaint: str) -> None:
+    edge, _ = streaming()
+    with pytest.raises(RemoteProtocolError, match=complaint):
+        edge.receive(encode(frame), 0.0)
+
+
+def test_nothing_is_acknowledged_that_did_not_come() -> None:
+    edge, _ = streaming()
+    with pytest.raises(LocalProtocolError):
+        edge.send(Ack(1), 0.0)
+
+
+def test_the_window_closes_and_opens_again() -> None:
+    edge, hub = streaming()
+    assert edge.push_room() > 0, "streaming"
+    pushed = 0
+    while hub.push_room():
+        hub.push(DELTAS, False, 0.0)
+        pushed += 1
+    assert pushed == 64
+    carry(hub, edge)
+    edge.send(Ack(10), 0.0)
+    carry(edge, hub)
+    assert hub.push_room() > 0
+
+
+def test_there_is_no_room_before_the_welcome() -> None:
+    edge, hub = pair()
+    assert edge.report_room() == hub.push_room() == 0
+
+
+def test_a_silent_handshake_is_given_up() -> None:
+    _, hub = pair()
+    deadline = hub.next_deadline()
+    assert deadline is not None
+    hub.handle_deadline(deadline - 0.1)
+    assert status(hub) == "hub opening"
+    with pytest.raises(LinkClosed, match="no handshake"):
+        hub.handle_deadline(deadline)
+    assert status(hub) == "hub closed"
+
+
+def test_an_idle_link_lives_on_one_ping_a_heartbeat() -> None:
+    edge, hub = streaming()
+    hub_deadline = hub.next_deadline()
+    for beat in range(1, 6):
+        now = edge.next_deadline()
+        assert now == beat * 10.0
+        edge.handle_deadline(now)
+        assert carry(edge, hub, now) == []
+        assert carry(hub, edge, now) == []
+    assert hub.next_deadline() != hub_deadline
+    assert status(edge, hub) == "edge streaming | hub streaming"
+
+
+def test_an_edge_that_speaks_but_hears_nothing_asks() -> None:
+    edge, _ = streaming()
+    edge.report(ENTRIES, 9.0)
+    assert edge.next_deadline() == 10.0
+
+
+def test_each_side_gives_up_a_dead_other() -> None:
+    edge, hub = streaming()
+    edge.handle_deadline(10.0)
+    assert edge.next_deadline() == DEAD_AFTER * 10.0, "one unanswered ping is enough"
+    for peer in (edge, hub):
+        peer.handle_deadline(DEAD_AFTER * 10.0 - 0.1)
+        with pytest.raises(LinkClosed, match="nothing heard"):
+            peer.handle_deadline(DEAD_AFTER * 10.0)
+        peer.handle_deadline(99.0)  # does nothing any more
+        with pytest.raises(LinkClosed):
+            peer.receive(encode(Ping(1)), 99.0)
+
+
+def test_an_inventory_in_many_chunks_is_progress() -> None:
+    edge, hub = pair()
+    edge.send(HELLO, 0.0)
+    carry(edge, hub)
+    hub.send(SURVEY, 0.0)
+    carry(hub, edge)
+    for step in range(1, 9):
+        edge.send(Inventory((), step == 8), step * 9.0)
+        carry(edge, hub, step * 9.0)
+        hub.handle_deadline(step * 9.0)
+    assert hub.state is State.STREAMING
+
+
+@given(st.lists(st.binary(max_size=40) | st.sampled_from([encode(frame) for frame in SAMPLES.values()]), max_size=12))
+def test_no_input_breaks_a_peer(messages: list[bytes]) -> None:
+    for role in Role:
+        peer = Peer(role, 0.0)
+        if role is Role.EDGE:
+            peer.send(HELLO, 0.0)
+        for message in messages:
+            before = peer.state
+            try:
+                peer.receive(message, 1.0)
+            except (RemoteProtocolError, LinkClosed):
+                assert peer.state is before

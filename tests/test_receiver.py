@@ -1,0 +1,38 @@
+"""The receiving half of a numbered stream."""
+
+import pytest
+
+from link.errors import LocalProtocolError, RemoteProtocolError
+from link.receiver import Receiver
+
+
+def test_a_gap_or_a_repetition_is_refused_and_changes_nothing() -> None:
+    receiver = Receiver(seq=3)
+    receiver.receive(4, 1)
+    for wrong in (4, 6, 0):
+        with pytest.raises(RemoteProtocolError, match="expected number 5"):
+            receiver.receive(wrong, 1)
+    receiver.receive(5, 1)
+    assert receiver.received == 5
+
+
+def test_nothing_is_acknowledged_before_it_came() -> None:
+    receiver = Receiver()
+    receiver.receive(1, 1)
+    with pytest.raises(LocalProtocolError):
+        receiver.acknowledge(2)
+    receiver.acknowledge(1)
+    with pytest.raises(LocalProtocolError):
+        receiver.acknowledge(0)
+
+
+def test_a_sender_that_ignores_the_window_is_refused() -> None:
+    receiver = Receiver(window_frames=2, window_bytes=100)
+    receiver.receive(1, 1000)  # one large frame may always come
+    with pytest.raises(RemoteProtocolError, match="overruns"):
+        receiver.receive(2, 1)
+    receiver.acknowledge(1)
+    receiver.receive(2, 1)
+    receiver.receive(3, 1)
+    with pytest.raises(RemoteProtocolError, match="overruns"):
+        receiver.receive(4, 1)

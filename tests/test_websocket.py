@@ -1,0 +1,208 @@
+"""The link over real sockets, with and without TLS."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+
+from componentbase import pki
+from link.codec import MAX_FRAME_BYTES, decode, encode
+from link.errors import LinkClosed, LinkError
+from link.frames import PROTOCOL, Frame, Goodbye, GoodbyeCode, Hello, Ping, Push, Welcome
+from link.peer import Peer, Role
+from link.pump import Pump
+from link.websocket import PATH, Listener, WebSocket, dial, listen
+
+HELLO = Hello(PROTOCOL, "n", None, b"", "test")
+
+
+class Side:
+    """A handler that answers a Hello and keeps what it is given."""
+
+    def __init__(self, role: Role, answer: bool = True) -> None:
+        self.role = role
+        self.answer = answer
+        self.frames: asyncio.Queue[Frame] = asyncio.Queue()
+        self.lost: asyncio.Future[LinkError] = asyncio.get_running_loop().create_future()
+        self.pump: Pump
+
+    def opened(self, connection: WebSocket) -> Pump:
+        loop = asyncio.get_running_loop()
+        self.pump = Pump(Peer(self.role, loop.time()), connection, self, loop)
+        if self.role is Role.EDGE:
+            self.pump.send(HELLO)
+        return self.pump
+
+    def frame_received(self, frame: Frame) -> None:
+        self.frames.put_nowait(frame)
+        if isinstance(frame, Hello) and self.answer:
+            self.pump.send(Welcome("e", 0, False, 20.0))
+
+    def link_lost(self, error: LinkError) -> None:
+        self.lost.set_result(error)
+
+
+@asynccontextmanager
+async def serving(
+    opened: Callable[[WebSocket], Pump], context: ssl.SSLContext | None = None
+) -> AsyncIterator[Listener]:
+    listener = await listen("127.0.0.1", 0, context, opened)
+    try:
+        yield listener
+    finally:
+        await listener.close()
+
+
+async def test_frames_go_both_ways_and_a_goodbye_ends_it() -> None:
+    hub, edge = Side(Role.HUB), Side(Role.EDGE)
+    async with serving(hub.opened) as listener, asyncio.timeout(5):
+        await dial("127.0.0.1", listener.port, None, edge.opened)
+        assert await hub.frames.get() == HELLO
+        assert await edge.frames.get() == Welcome("e", 0, False, 20.0)
+        for size in (10, 200_000):
+            seq = hub.pump.push((), synced=size == 10)
+            assert await edge.frames.get() == Push(seq, (), size == 10)
+        hub.pump.close(GoodbyeCode.SHUTDOWN, "stopping", retry_after_s=3.0)
+        error = await edge.lost
+        assert isinstance(error, LinkClosed)
+        assert (error.code, error.reason, error.retry_after_s) == (GoodbyeCode.SHUTDOWN, "stopping", 3.0)
+        assert isinstance(await hub.lost, LinkClosed)
+
+
+async def test_a_connection_that_breaks_is_noticed_by_both() -> None:
+    hub, edge = Side(Role.HUB), Side(Role.EDGE)
+    async with serving(hub.opened) as listener, asyncio.timeout(5):
+        connection = await dial("127.0.0.1", listener.port, None, edge.opened)
+        await edge.frames.get()
+        assert connection._transport is not None
+        connection._transport.abort()
+        assert isinstance(await edge.lost, LinkClosed)
+        assert isinstance(await hub.lost, LinkClosed)
+
+
+async def test_a_peer_that_breaks_the_protocol_is_told_and_dropped() -> None:
+    hub = Side(Role.HUB)
+    async with serving(hub.opened) as listener, asyncio.timeout(5):
+        async with connect(f"ws://127.0.0.1:{listener.port}{PATH}", compression=None) as client:
+            await client.send(encode(Ping(1)))
+            goodbye = await client.recv()
+            assert isinstance(goodbye, bytes)
+            assert decode(goodbye) == Goodbye(GoodbyeCode.PROTOCOL, "edge may not say Ping while opening", 0.0)
+        assert "may not say Ping" in str(await hub.lost)
+
+
+@pytest.mark.parametrize(
+    "message", ["text", b"rubbish", b"x" * (MAX_FRAME_BYTES + 1)], ids=["text", "rubbish", "too large"]
+)
+async def test_rubbish_ends_its_own_connection_only(message: str | bytes) -> None:
+    sides: list[Side] = []
+
+    def opened(connection: WebSocket) -> Pump:
+        sides.append(Side(Role.HUB))
+        return sides[-1].opened(connection)
+
+    async with serving(opened) as listener, asyncio.timeout(10):
+        good = Side(Role.EDGE)
+        await dial("127.0.0.1", listener.port, None, good.opened)
+        await good.frames.get()
+        client = await connect(f"ws://127.0.0.1:{listener.port}{PATH}", compression=None)
+        with pytest.raises(ConnectionClosed):  # whichever call meets the end first
+            await client.send(message)
+            while True:
+                await client.recv()
+        await sides[1].lost
+        assert not sides[0].lost.done()
+        assert not good.lost.done()
+
+
+async def test_another_path_and_plain_http_are_refused() -> None:
+    hub = Side(Role.HUB)
+    async with serving(hub.opened) as listener, asyncio.timeout(5):
+        reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await reader.read(12)).startswith(b"HTTP/1.1 ")
+        writer.close()
+        reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+        writer.write(b"\x16\x03\x01rubbish" * 2000)
+        assert b"101" not in await reader.read(100)
+        writer.close()
+
+
+async def test_dialling_says_what_failed(unused_tcp_port: int) -> None:
+    edge = Side(Role.EDGE)
+    with pytest.raises(LinkClosed, match="cannot connect to"):
+        await dial("127.0.0.1", unused_tcp_port, None, edge.opened)
+
+    async def greet(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"SSH-2.0\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(greet, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(LinkClosed):
+            await dial("127.0.0.1", port, None, edge.opened)
+
+
+def contexts(directory: Path, names: list[str]) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """(hub's, edge's) of one CA; the edge is node "n"."""
+    ca = pki.create_ca("test", 1)
+    server = pki.issue_server_cert(ca, names, 1)
+    key, csr = pki.make_key_and_csr("system:node:n", "system:nodes")
+    certificate = pki.sign_client_csr(ca, csr, "system:node:n", "system:nodes", 1)
+    files = {"ca": ca.cert_pem, "server": server.cert_pem + server.key_pem, "edge": certificate + key}
+    for name, data in files.items():
+        (directory / name).write_bytes(data)
+    hub = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(directory / "ca"))
+    hub.verify_mode = ssl.CERT_REQUIRED
+    hub.load_cert_chain(directory / "server")
+    edge = ssl.create_default_context(cafile=str(directory / "ca"))
+    edge.load_cert_chain(directory / "edge")
+    return hub, edge
+
+
+async def test_identity_is_the_common_name_of_the_verified_certificate(tmp_path: Path) -> None:
+    hub_context, edge_context = contexts(tmp_path, ["127.0.0.1"])
+    hub, edge = Side(Role.HUB), Side(Role.EDGE)
+    async with serving(hub.opened, hub_context) as listener, asyncio.timeout(5):
+        await dial("127.0.0.1", listener.port, edge_context, edge.opened)
+        assert await edge.frames.get() == Welcome("e", 0, False, 20.0)
+        assert hub.pump.transport.identity == "system:node:n"
+        edge.pump.close(GoodbyeCode.SHUTDOWN, "done")
+        assert str(await hub.lost) == "done"
+
+
+async def test_without_a_certificate_nobody_gets_in(tmp_path: Path) -> None:
+    hub_context, _ = contexts(tmp_path, ["127.0.0.1"])
+    hub, edge = Side(Role.HUB, answer=False), Side(Role.EDGE)
+    stranger = ssl.create_default_context(cafile=str(tmp_path / "ca"))
+    async with serving(hub.opened, hub_context) as listener, asyncio.timeout(5):
+        try:
+            await dial("127.0.0.1", listener.port, stranger, edge.opened)
+            await edge.lost  # with TLS 1.3 the refusal comes after the client's handshake
+        except LinkClosed:
+            pass
+        assert hub.frames.empty()
+
+
+async def test_a_hub_of_another_name_is_not_trusted(tmp_path: Path) -> None:
+    hub_context, edge_context = contexts(tmp_path, ["another.example"])
+    hub, edge = Side(Role.HUB), Side(Role.EDGE)
+    async with serving(hub.opened, hub_context) as listener, asyncio.timeout(5):
+        with pytest.raises(LinkClosed, match="not to be trusted"):
+            await dial("127.0.0.1", listener.port, edge_context, edge.opened)
+
+
+async def test_closing_the_listener_ends_every_connection() -> None:
+    hub, edge = Side(Role.HUB), Side(Role.EDGE)
+    async with asyncio.timeout(5):
+        async with serving(hub.opened) as listener:
+            connection = await dial("127.0.0.1", listener.port, None, edge.opened)
+            await edge.frames.get()
+        assert isinstance(await edge.lost, LinkClosed)
+        await connection.lost
