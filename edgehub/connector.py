@@ -10,14 +10,14 @@ Two tasks serve a session: one commits what comes down and acknowledges it, one 
 import asyncio
 import logging
 import ssl
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from apimachinery.keys import Node
-from edgehub.backoff import delay_s
+from edgehub.redial import delay_s
 from edgehub.session import EdgeSession
-from link.errors import LinkError
-from link.frames import Batch, Cursor, Held, Refusal, RefusedReport, ReportEntry
+from link.errors import LinkClosed, LinkError
+from link.frames import Batch, Cursor, GoodbyeCode, Held, Refusal, RefusedReport, ReportEntry
 from link.websocket import dial
 
 logger = logging.getLogger(__name__)
@@ -79,8 +79,12 @@ class Connector:
         agent: str,
         draw: Callable[[], float],
         status: LinkStatus,
+        store_errors: tuple[type[Exception], ...] = (OSError,),
     ) -> None:
-        """commit: makes batches durable. draw: uniform in [0, 1), for the waiting times."""
+        """
+        commit: makes batches durable. draw: uniform in [0, 1), for the waiting times.
+        store_errors: what store and commit raise when they cannot now but may later, as on a full disk.
+        """
         self._node = node
         self._hub = hub
         self._store = store
@@ -88,6 +92,7 @@ class Connector:
         self._agent = agent
         self._draw = draw
         self.status = status
+        self._store_errors = store_errors
         self._reports = asyncio.Event()
         self._reports.set()
 
@@ -115,10 +120,14 @@ class Connector:
             changed.set()
             self._reports.set()
 
+        try:
+            cursor, digest = await self._store.cursor(), await self._store.digest()
+        except self._store_errors as exc:
+            return LinkClosed(f"the store cannot be read: {exc}")
         session = EdgeSession(
             self._node,
-            await self._store.cursor(),
-            await self._store.digest(),
+            cursor,
+            digest,
             agent=self._agent,
             clock=asyncio.get_running_loop(),
             wake=wake,
@@ -128,10 +137,23 @@ class Connector:
         except LinkError as exc:
             return exc
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._down(session, changed), name="link[down]")
-            tasks.create_task(self._up(session), name="link[up]")
+            tasks.create_task(self._guarded(session, self._down(session, changed)), name="link[down]")
+            tasks.create_task(self._guarded(session, self._up(session)), name="link[up]")
         assert session.error is not None, "both tasks end when the link is lost"
         return session.error
+
+    async def _guarded(self, session: EdgeSession, work: Coroutine[None, None, None]) -> None:
+        """
+        A store that cannot commit now ends this connection, and nothing else.
+
+        Nothing is lost: what was not committed was not acknowledged, and the next Hello says how far it got.
+        """
+        try:
+            await work
+        except self._store_errors as exc:
+            logger.error("store failed", extra={"reason": str(exc)})
+            if session.error is None:
+                session.pump.close(GoodbyeCode.SHUTDOWN, f"the store cannot commit: {exc}"[:200])
 
     async def _down(self, session: EdgeSession, changed: asyncio.Event) -> None:
         while session.error is None:

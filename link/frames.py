@@ -14,6 +14,11 @@ from apimachinery.keys import ObjectKey, ObjectVersion
 PROTOCOL = 1
 """The protocol's number, in Hello. A hub refuses one it does not speak, with a Goodbye that says which it does."""
 
+WINDOW_FRAMES = 64
+"""Frames of one numbered stream under way: at 200 ms round trip 320 a second, each of many objects."""
+WINDOW_BYTES = 256 << 10
+"""Bytes of one numbered stream under way: what is urgent waits behind at most this, 2 s at 1 Mbit/s."""
+
 
 class Cursor(NamedTuple):
     """How far an edge has committed what a hub pushed."""

@@ -32,6 +32,8 @@ from link.codec import decode, encode
 from link.errors import LinkClosed, LocalProtocolError, RemoteProtocolError
 from link.frames import (
     PROTOCOL,
+    WINDOW_BYTES,
+    WINDOW_FRAMES,
     Ack,
     Delta,
     Frame,
@@ -49,7 +51,7 @@ from link.frames import (
     Welcome,
 )
 from link.receiver import Receiver
-from link.sender import WINDOW_BYTES, WINDOW_FRAMES, Sender
+from link.sender import Sender
 
 HANDSHAKE_S = (
     20.0  # from connection to STREAMING; an inventory of 10,000 objects over 64 kbit/s takes longer: it moves this on

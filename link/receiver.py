@@ -13,7 +13,7 @@ Invariants
 from collections import deque
 
 from link.errors import LocalProtocolError, RemoteProtocolError
-from link.sender import WINDOW_BYTES, WINDOW_FRAMES
+from link.frames import WINDOW_BYTES, WINDOW_FRAMES
 
 
 class Receiver:

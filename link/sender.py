@@ -13,9 +13,7 @@ Invariants
 from collections import deque
 
 from link.errors import RemoteProtocolError
-
-WINDOW_FRAMES = 64  # at 200 ms round trip this is 320 frames a second, each of many objects
-WINDOW_BYTES = 256 << 10  # what is urgent waits behind at most this: 2 s at 1 Mbit/s
+from link.frames import WINDOW_BYTES, WINDOW_FRAMES
 
 
 class Sender:

@@ -10,6 +10,7 @@ is free again when buffer_updated returns.
 """
 
 import asyncio
+import logging
 import ssl
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -28,6 +29,10 @@ from link.errors import LinkClosed
 PATH = "/v1/link"
 READ_BYTES = 64 << 10
 OPEN_S = 10.0  # for TCP, TLS and the HTTP upgrade together; a peer that takes longer is not served
+# The library logs every frame's bytes at DEBUG, and bodies are nobody's business, Secrets least of all.
+_quiet = logging.getLogger(__name__ + ".library")
+_quiet.setLevel(logging.WARNING)
+
 CLOSE_S = 2.0  # after our close frame the other side has this long to close the connection
 
 
@@ -239,7 +244,7 @@ async def listen(host: str, port: int, context: ssl.SSLContext | None, opened: O
     connections: set[WebSocket] = set()
 
     def accept() -> WebSocket:
-        return WebSocket(ServerProtocol(max_size=MAX_FRAME_BYTES), opened, connections)
+        return WebSocket(ServerProtocol(max_size=MAX_FRAME_BYTES, logger=_quiet), opened, connections)
 
     server = await asyncio.get_running_loop().create_server(
         accept, host or None, port, ssl=context, backlog=1024, ssl_handshake_timeout=OPEN_S if context else None
@@ -266,7 +271,7 @@ async def dial(
     try:
         async with asyncio.timeout(OPEN_S):
             _, connection = await asyncio.get_running_loop().create_connection(
-                lambda: WebSocket(ClientProtocol(uri, max_size=MAX_FRAME_BYTES), opening),
+                lambda: WebSocket(ClientProtocol(uri, max_size=MAX_FRAME_BYTES, logger=_quiet), opening),
                 host,
                 port,
                 ssl=context,

@@ -10,13 +10,13 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from componentbase import pki
 from link.codec import MAX_FRAME_BYTES, decode, encode
 from link.errors import LinkClosed, LinkError
 from link.frames import PROTOCOL, Frame, Goodbye, GoodbyeCode, Hello, Ping, Push, Welcome
 from link.peer import Peer, Role
 from link.pump import Pump
 from link.websocket import PATH, Listener, WebSocket, dial, listen
+from tests.harness.tls import contexts
 
 HELLO = Hello(PROTOCOL, "n", None, b"", "test")
 
@@ -149,25 +149,8 @@ async def test_dialling_says_what_failed(unused_tcp_port: int) -> None:
             await dial("127.0.0.1", port, None, edge.opened)
 
 
-def contexts(directory: Path, names: list[str]) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """(hub's, edge's) of one CA; the edge is node "n"."""
-    ca = pki.create_ca("test", 1)
-    server = pki.issue_server_cert(ca, names, 1)
-    key, csr = pki.make_key_and_csr("system:node:n", "system:nodes")
-    certificate = pki.sign_client_csr(ca, csr, "system:node:n", "system:nodes", 1)
-    files = {"ca": ca.cert_pem, "server": server.cert_pem + server.key_pem, "edge": certificate + key}
-    for name, data in files.items():
-        (directory / name).write_bytes(data)
-    hub = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(directory / "ca"))
-    hub.verify_mode = ssl.CERT_REQUIRED
-    hub.load_cert_chain(directory / "server")
-    edge = ssl.create_default_context(cafile=str(directory / "ca"))
-    edge.load_cert_chain(directory / "edge")
-    return hub, edge
-
-
 async def test_identity_is_the_common_name_of_the_verified_certificate(tmp_path: Path) -> None:
-    hub_context, edge_context = contexts(tmp_path, ["127.0.0.1"])
+    hub_context, [edge_context] = contexts(tmp_path, ["127.0.0.1"], ["n"])
     hub, edge = Side(Role.HUB), Side(Role.EDGE)
     async with serving(hub.opened, hub_context) as listener, asyncio.timeout(5):
         await dial("127.0.0.1", listener.port, edge_context, edge.opened)
@@ -178,7 +161,7 @@ async def test_identity_is_the_common_name_of_the_verified_certificate(tmp_path:
 
 
 async def test_without_a_certificate_nobody_gets_in(tmp_path: Path) -> None:
-    hub_context, _ = contexts(tmp_path, ["127.0.0.1"])
+    hub_context, _ = contexts(tmp_path, ["127.0.0.1"], [])
     hub, edge = Side(Role.HUB, answer=False), Side(Role.EDGE)
     stranger = ssl.create_default_context(cafile=str(tmp_path / "ca"))
     async with serving(hub.opened, hub_context) as listener, asyncio.timeout(5):
@@ -191,7 +174,7 @@ async def test_without_a_certificate_nobody_gets_in(tmp_path: Path) -> None:
 
 
 async def test_a_hub_of_another_name_is_not_trusted(tmp_path: Path) -> None:
-    hub_context, edge_context = contexts(tmp_path, ["another.example"])
+    hub_context, [edge_context] = contexts(tmp_path, ["another.example"], ["n"])
     hub, edge = Side(Role.HUB), Side(Role.EDGE)
     async with serving(hub.opened, hub_context) as listener, asyncio.timeout(5):
         with pytest.raises(LinkClosed, match="not to be trusted"):

@@ -1,0 +1,339 @@
+"""The hub's side of the links: who gets in, who takes over, what goes out to whom."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from apimachinery.events import EventType, WatchEvent
+from apimachinery.inventory import digest
+from apimachinery.keys import Node, ObjectKey, Resource
+from apimachinery.objects import Object, from_json
+from apimachinery.resources import CONFIG_MAPS, PODS
+from apimachinery.watchcache import WatchCache
+from cloudhub.placement import STANDARD_RULES, By, Placement, Rule
+from cloudhub.projection import project
+from cloudhub.sessions import Hub, Session
+from link.codec import MAX_BODY_BYTES, decode, encode
+from link.frames import (
+    PROTOCOL,
+    Ack,
+    Cursor,
+    Frame,
+    Goodbye,
+    GoodbyeCode,
+    Held,
+    Hello,
+    Inventory,
+    Nack,
+    Push,
+    Refusal,
+    Report,
+    ReportAck,
+    ReportEntry,
+    Welcome,
+)
+from link.pump import Pump
+from tests.sim.clock import SimClock
+
+POLICIES = Resource("example.com", "v1", "policies", "Policy", True)
+
+
+class Wire:
+    """The hub's end of one node's connection."""
+
+    remote = "test"
+
+    def __init__(self, identity: str) -> None:
+        self.identity = identity
+        self.frames: list[Frame] = []
+        self.closed = False
+        self.pump: Pump
+
+    def write(self, messages: Sequence[bytes]) -> None:
+        self.frames += map(decode, messages)
+
+    def close(self) -> None:
+        self.closed = True
+
+    def say(self, frame: Frame) -> None:
+        self.pump.message_received(encode(frame))
+
+    def take(self) -> list[Frame]:
+        frames, self.frames = self.frames, []
+        return frames
+
+
+class Reports:
+    def __init__(self) -> None:
+        self.accepted: list[tuple[Node, Session, int, tuple[ReportEntry, ...]]] = []
+        self.closed: list[Session] = []
+
+    def accept(self, node: Node, session: Session, seq: int, entries: tuple[ReportEntry, ...]) -> None:
+        self.accepted.append((node, session, seq, entries))
+
+    def session_closed(self, session: Session) -> None:
+        self.closed.append(session)
+
+
+class Nodes:
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def session_up(self, node: Node, agent: str) -> None:
+        self.told.append(f"{node} up {agent}")
+
+    def session_down(self, node: Node) -> None:
+        self.told.append(f"{node} down")
+
+
+class Site:
+    """A hub on a hand-fed cache."""
+
+    def __init__(self, rules: tuple[Rule, ...] = STANDARD_RULES) -> None:
+        self.clock, self.cache, self.reports, self.nodes = SimClock(), WatchCache(), Reports(), Nodes()
+        self.epochs = iter(f"epoch{number}" for number in range(100))
+        self.woken = 0
+        self.hub = Hub(
+            self.cache,
+            Placement(rules),
+            self.reports,
+            self.nodes,
+            clock=self.clock,
+            new_epoch=lambda: next(self.epochs),
+            wake=self.wake,
+            grace_s=60.0,
+        )
+
+    def wake(self) -> None:
+        self.woken += 1
+
+    def put(self, resource: Resource, name: str, **content: Any) -> Object:
+        item = project(
+            from_json(resource, {"metadata": {"name": name, "namespace": "default", "uid": name}, **content})
+        )
+        self.hub.changed(self.cache.apply(WatchEvent(EventType.MODIFIED, item, "1")))
+        return item
+
+    def delete(self, item: Object) -> None:
+        self.hub.changed(self.cache.apply(WatchEvent(EventType.DELETED, item, "2")))
+
+    def connect(self, node: str, identity: str = "") -> Wire:
+        wire = Wire(identity or f"system:node:{node}")
+        wire.pump = self.hub.opened(wire)
+        return wire
+
+    def work(self) -> None:
+        while self.hub.work():
+            pass
+
+    def streaming(self, node: str, held: Sequence[Object] = ()) -> Wire:
+        """Connected and told that it has everything; it held nothing before."""
+        wire = self.connect(node)
+        wire.say(hello(node, held))
+        self.work()
+        return wire
+
+
+def hello(node: str, held: Sequence[Object] = (), cursor: Cursor | None = None) -> Hello:
+    return Hello(PROTOCOL, node, cursor, digest((item.key, item.version) for item in held), "agent")
+
+
+def names(frame: Frame) -> list[str]:
+    assert isinstance(frame, Push)
+    return [("-" if delta.version is None else "+") + delta.key.name for delta in frame.deltas]
+
+
+def test_a_new_node_with_nothing_to_get_is_in_sync_at_once() -> None:
+    site = Site()
+    wire = site.streaming("n1")
+    assert wire.take() == [Welcome("epoch1", 0, False, 20.0), Push(1, (), True)]
+    assert site.nodes.told == ["n1 up agent"]
+    wire.say(Ack(1))
+    assert [(status.node, status.connected, status.synced) for status in site.hub.statuses()] == [("n1", True, True)]
+
+
+def test_a_node_that_lacks_something_is_asked_for_its_inventory() -> None:
+    site = Site()
+    site.put(PODS, "web", spec={"nodeName": "n1", "volumes": [{"configMap": {"name": "conf"}}]})
+    site.put(CONFIG_MAPS, "conf", data={})
+    stale = ObjectKey(CONFIG_MAPS, "default", "stale")
+    wire = site.connect("n1")
+    wire.say(hello("n1"))
+    site.work()
+    assert wire.take() == [Welcome("epoch1", 0, True, 20.0)]
+    wire.say(Inventory((Held(stale, site.cache.get(ObjectKey(PODS, "default", "web")).version),), False))  # type: ignore[union-attr]
+    wire.say(Inventory((), True))
+    site.work()
+    [push] = wire.take()
+    assert names(push) == ["-stale", "+conf", "+default", "+web"] or names(push) == ["+conf", "-stale", "+web"]
+    assert isinstance(push, Push)
+    assert push.synced
+
+
+def test_a_change_reaches_the_nodes_that_need_it_and_no_others() -> None:
+    site = Site()
+    one, other = site.streaming("n1"), site.streaming("n2")
+    one.take()
+    other.take()
+    pod = site.put(PODS, "web", spec={"nodeName": "n1"})
+    site.work()
+    assert [names(frame) for frame in one.take()] == [["+web"]]
+    assert other.take() == []
+    site.delete(pod)
+    site.work()
+    assert [names(frame) for frame in one.take()] == [["-web"]]
+
+
+def test_an_object_for_all_nodes_reaches_all() -> None:
+    site = Site((Rule(POLICIES, By.ALL_NODES),))
+    wires = [site.streaming(f"n{number}") for number in range(3)]
+    site.put(POLICIES, "p")
+    site.work()
+    assert all(names(wire.take()[-1]) == ["+p"] for wire in wires)
+
+
+def test_a_resumed_node_gets_only_what_was_lost() -> None:
+    site = Site()
+    wire = site.streaming("n1")
+    site.put(PODS, "one", spec={"nodeName": "n1"})
+    site.work()
+    site.put(PODS, "two", spec={"nodeName": "n1"})
+    site.work()
+    assert [frame.seq for frame in wire.take() if isinstance(frame, Push)] == [1, 2, 3]
+    wire.pump.connection_lost("cut")
+    assert site.nodes.told[-1] == "n1 down"
+    site.put(PODS, "three", spec={"nodeName": "n1"})
+    again = site.connect("n1")
+    again.say(hello("n1", cursor=Cursor("epoch1", 2)))
+    site.work()
+    welcome, push = again.take()
+    assert welcome == Welcome("epoch1", 3, False, 20.0)
+    assert names(push) == ["+two", "+three"] or names(push) == ["+three", "+two"]
+    assert isinstance(push, Push)
+    assert (push.seq, push.synced) == (4, True)
+
+
+def test_after_the_grace_period_the_digest_does_the_same() -> None:
+    site = Site()
+    pod = site.put(PODS, "one", spec={"nodeName": "n1"})
+    wire = site.streaming("n1", [pod])
+    assert wire.take() == [Welcome("epoch1", 0, False, 20.0), Push(1, (), True)]
+    wire.pump.connection_lost("cut")
+    site.clock.run_until(59.0)
+    site.hub.expire()
+    assert len(site.hub.statuses()) == 1
+    site.clock.run_until(61.0)
+    site.hub.expire()
+    assert site.hub.statuses() == []
+    again = site.connect("n1")
+    again.say(hello("n1", [pod], Cursor("epoch1", 1)))
+    site.work()
+    assert again.take() == [Welcome("epoch3", 0, False, 20.0), Push(1, (), True)]
+
+
+def test_the_newer_connection_takes_over_after_the_older_has_ended() -> None:
+    site = Site()
+    older = site.streaming("n1")
+    older.take()
+    newer = site.streaming("n1")
+    assert older.take() == [Goodbye(GoodbyeCode.SUPERSEDED, "another connection of n1 took over", 0.0)]
+    assert older.closed
+    assert site.nodes.told == ["n1 up agent", "n1 down", "n1 up agent"]
+    assert len(site.reports.closed) == 1
+    assert isinstance(newer.take()[0], Welcome)
+    older.pump.connection_lost("late news")
+    assert site.hub.is_connected(Node("n1"))
+
+
+def test_identity_comes_from_the_certificate_only() -> None:
+    site = Site()
+    wire = site.connect("n1")
+    wire.say(hello("n2"))
+    assert wire.take() == [Goodbye(GoodbyeCode.FORBIDDEN, 'your certificate is for node "n1", not "n2"', 0.0)]
+    for identity in ("somebody", "system:node:", "x:system:node:n1"):
+        stranger = site.connect("", identity)
+        assert [type(frame) for frame in stranger.take()] == [Goodbye]
+        assert stranger.closed
+    assert site.hub.statuses() == []
+    assert site.nodes.told == []
+
+
+def test_the_window_bounds_what_is_under_way() -> None:
+    site = Site()
+    wire = site.streaming("n1")
+    wire.say(Ack(1))
+    wire.take()
+    for number in range(100):
+        site.put(PODS, f"p{number}", spec={"nodeName": "n1", "blob": "x" * 10_000})
+    site.work()
+    under_way = [frame for frame in wire.take() if isinstance(frame, Push)]
+    assert 200_000 < sum(len(encode(frame)) for frame in under_way) < 300_000
+    assert not any(frame.synced for frame in under_way)
+    received = sum(len(frame.deltas) for frame in under_way)
+    while received < 100:
+        wire.say(Ack(under_way[-1].seq))
+        site.work()
+        under_way = [frame for frame in wire.take() if isinstance(frame, Push)]
+        received += sum(len(frame.deltas) for frame in under_way)
+    assert under_way[-1].synced
+
+
+def test_every_session_gets_its_turn() -> None:
+    site = Site((Rule(POLICIES, By.ALL_NODES),))
+    wires = [site.streaming(f"n{number}") for number in range(5)]
+    for wire in wires:
+        wire.take()
+    site.put(POLICIES, "p")
+    assert site.hub.work(2)
+    assert sum(bool(wire.frames) for wire in wires) == 2
+    assert site.hub.work(2)
+    assert not site.hub.work(2)
+    assert all(wire.frames for wire in wires)
+
+
+def test_what_a_node_refuses_is_shown_and_tried_again_later() -> None:
+    site = Site()
+    wire = site.streaming("n1")
+    pod = site.put(PODS, "bad", spec={"nodeName": "n1"})
+    site.work()
+    wire.take()
+    wire.say(Nack(2, (Refusal(pod.key, "too odd"),)))
+    wire.say(Ack(2))
+    site.work()
+    assert wire.take() == []
+    assert site.hub.statuses()[0].refused == 1
+    site.hub.retry_refused()
+    site.work()
+    assert [names(frame) for frame in wire.take()] == [["+bad"]]
+
+
+def test_an_object_too_large_for_the_link_stops_nothing() -> None:
+    site = Site()
+    wire = site.streaming("n1")
+    wire.take()
+    site.put(PODS, "huge", spec={"nodeName": "n1", "blob": "x" * MAX_BODY_BYTES})
+    site.put(PODS, "small", spec={"nodeName": "n1"})
+    site.work()
+    assert [names(frame) for frame in wire.take()] == [["+small"]]
+
+
+def test_reports_go_to_the_sink_and_are_acknowledged_when_it_says_so() -> None:
+    site = Site()
+    wire = site.streaming("n1")
+    wire.take()
+    entry = ReportEntry(ObjectKey(PODS, "default", "web"), "state", b"{}")
+    wire.say(Report(1, (entry,)))
+    [(node, session, seq, entries)] = site.reports.accepted
+    assert (node, seq, entries) == ("n1", 1, (entry,))
+    assert wire.take() == []
+    site.hub.reports_taken(session, 1, ())
+    assert wire.take() == [ReportAck(1, ())]
+    wire.pump.connection_lost("cut")
+    site.hub.reports_taken(session, 1, ())  # nobody is there to be told
+
+
+def test_a_hub_that_stops_says_goodbye() -> None:
+    site = Site()
+    wire = site.streaming("n1")
+    wire.take()
+    site.hub.close("stopping", 2.0)
+    assert wire.take() == [Goodbye(GoodbyeCode.SHUTDOWN, "stopping", 2.0)]
