@@ -13,7 +13,7 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidHandshake, InvalidStatus
@@ -73,8 +73,8 @@ class WebSocket(asyncio.BufferedProtocol):
     # asyncio's side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport), "a stream protocol is given a stream"
-        self._transport = transport
+        # A cast and no isinstance: uvloop's transports are no subclasses of asyncio's.
+        self._transport = transport = cast(asyncio.Transport, transport)
         self._siblings.add(self)
         peer_name = transport.get_extra_info("peername")
         self.remote = f"{peer_name[0]}:{peer_name[1]}" if peer_name else "unknown"

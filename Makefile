@@ -1,0 +1,64 @@
+# Everything a person runs here; `make help` lists it, plain `make` is `make test`.
+# Each target sets up what it needs; nothing has to be installed first but Python 3.11+.
+
+.DEFAULT_GOAL := test
+.PHONY: help demo test soak bench format lint types contracts clean
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+# Arguments for pytest or the demo: make test ARGS=tests/test_house.py
+ARGS   ?=
+
+# What make set up, and for which pyproject.toml. Separate stamps: the demo does not wait for the tools of the tests.
+RUNTIME := $(VENV)/.runtime-ready
+TESTING := $(VENV)/.testing-ready
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(RUNTIME)  ## cluster, hub, node and two devices in this terminal; ctrl-c stops them
+	@$(BIN)/python -m demo $(ARGS)
+
+test: $(TESTING)  ## all that CI runs: format, lint, types, contracts, tests; warnings are errors
+	@VENV='$(VENV)' scripts/setup-tools
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest $(ARGS)
+
+soak: $(TESTING)  ## the tests that take minutes to hours
+	@VENV='$(VENV)' scripts/setup-tools
+	$(BIN)/pytest -m soak --timeout=0 $(ARGS)
+
+bench: $(TESTING)  ## the tests that print figures
+	@VENV='$(VENV)' scripts/setup-tools
+	$(BIN)/pytest -m bench --timeout=0 -s $(ARGS)
+
+format: $(TESTING)  ## rewrite the sources as ruff formats them
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+lint: $(TESTING)  ## ruff
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(TESTING)  ## mypy --strict
+	$(BIN)/mypy
+
+contracts: $(TESTING)  ## who may import whom
+	$(BIN)/lint-imports
+
+clean:  ## caches, the environment and the fetched tools; not the demo's data
+	rm -rf $(VENV) .tools build dist *.egg-info .coverage .coverage.* htmlcov
+	rm -rf .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(RUNTIME): pyproject.toml
+	@PYTHON='$(PYTHON)' scripts/setup-venv '$(VENV)' edge,cloud,mapper,apiserver
+	@touch $@
+
+$(TESTING): $(RUNTIME)
+	@PYTHON='$(PYTHON)' scripts/setup-venv '$(VENV)' all,dev
+	@touch $@

@@ -1,0 +1,452 @@
+"""
+The embedded apiserver's storage: everything in memory to read, every write in a database before it shows.
+
+Reads never touch the database. Writes are plans, made one after another by one writer task, so there is
+no lock and no lost update; those that wait together are committed in one transaction, and become
+visible, in their order, once it is durable.
+
+Invariants
+    the revision is one dense sequence over all kinds: the n-th change has revision n, also across restarts
+    an object's metadata.resourceVersion is the revision of the change that made it so
+    what a reader or a watcher saw is in the database
+
+All SQL is here. The statements are SQLAlchemy Core, so that another database is another URL; what is
+SQLite's own is in `_tune`. One thread owns the connection.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import sqlalchemy as sa
+
+from apimachinery.errors import Expired, TooManyRequests, Unavailable
+from apimachinery.events import Change, EventType, WatchEvent
+from apimachinery.keys import ObjectKey, Resource
+from apimachinery.objects import JSON, Object, from_json
+from apimachinery.resources import CUSTOM_RESOURCE_DEFINITIONS
+from apimachinery.selectors import FieldSelector, LabelSelector
+from apimachinery.watchcache import WatchCache
+from apiserver.builtins import BUILT_IN, REVIEWS
+from apiserver.crds import is_established
+from apiserver.definitions import Catalogue, Definition, from_crd
+from apiserver.metadata import owner_uids
+from apiserver.plans import Plan, Remove, View
+from apiserver.protocols import Page, Stored
+from apiserver.selection import order, selects
+from apiserver.writes import Committed
+
+logger = logging.getLogger(__name__)
+
+WINDOW = 8192  # changes kept for watches to resume; a hub that is restarted amid 500 edits/s has 16 s to come back
+MAX_WAITING = 256  # writes; more get 429, which every client waits for and repeats
+MAX_BATCH = 64  # writes in one transaction: an fsync costs as much as making some fifty plans
+SCHEMA_VERSION = 1
+
+_tables = sa.MetaData()
+_objects = sa.Table(
+    "objects",
+    _tables,
+    sa.Column("api_group", sa.Text, primary_key=True),
+    sa.Column("plural", sa.Text, primary_key=True),
+    sa.Column("namespace", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("revision", sa.BigInteger, nullable=False),
+    sa.Column("body", sa.LargeBinary, nullable=False),
+)
+_counters = sa.Table(
+    "counters",
+    _tables,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("value", sa.BigInteger, nullable=False),
+)
+
+
+class StorageError(Exception):
+    """The database cannot be used; the text says which and why."""
+
+
+class _Row(NamedTuple):
+    """One object as the database keeps it."""
+
+    group: str
+    plural: str
+    namespace: str
+    name: str
+    body: bytes
+
+
+class _Database:
+    """The database, used from one thread only. Every method may raise StorageError."""
+
+    def __init__(self, url: str) -> None:
+        self._shown = sa.make_url(url).render_as_string(hide_password=True)
+        with self._errors():
+            self._engine = sa.create_engine(url)
+            if self._engine.dialect.name == "sqlite":
+                sa.event.listen(self._engine, "connect", _tune)
+            self._connection = self._engine.connect()
+
+    def load(self) -> tuple[int, list[_Row]]:
+        """Make the tables if they are missing; the last revision and all rows."""
+        with self._errors(), self._connection.begin():
+            _tables.create_all(self._connection)
+            counters = dict(self._connection.execute(sa.select(_counters.c.name, _counters.c.value)).all())
+            if not counters:
+                self._connection.execute(
+                    sa.insert(_counters),
+                    [{"name": "revision", "value": 0}, {"name": "schema", "value": SCHEMA_VERSION}],
+                )
+            columns = _objects.c
+            query = sa.select(columns.api_group, columns.plural, columns.namespace, columns.name, columns.body)
+            rows = [_Row(*row) for row in self._connection.execute(query.order_by(columns.revision))]
+        if counters.get("schema", SCHEMA_VERSION) != SCHEMA_VERSION:
+            raise StorageError(
+                f"{self._shown} was written by a newer version of this program (schema {counters['schema']}, "
+                f"this one knows {SCHEMA_VERSION}): use that version, or another data directory"
+            )
+        return counters.get("revision", 0), rows
+
+    def write(self, changes: Sequence[Change]) -> None:
+        """Store the changes in one transaction. Returns once they are durable."""
+        with self._errors(), self._connection.begin():
+            for change in changes:
+                key = change.object.key
+                place = (
+                    (_objects.c.api_group == key.resource.group)
+                    & (_objects.c.plural == key.resource.plural)
+                    & (_objects.c.namespace == key.namespace)
+                    & (_objects.c.name == key.name)
+                )
+                values = {"revision": change.revision, "body": change.object.body}
+                match change.type:
+                    case EventType.DELETED:
+                        self._connection.execute(sa.delete(_objects).where(place))
+                    case EventType.MODIFIED:
+                        self._connection.execute(sa.update(_objects).where(place).values(values))
+                    case _:
+                        named = {
+                            "api_group": key.resource.group,
+                            "plural": key.resource.plural,
+                            "namespace": key.namespace,
+                            "name": key.name,
+                        }
+                        self._connection.execute(sa.insert(_objects).values(named | values))
+            revision = changes[-1].revision
+            self._connection.execute(sa.update(_counters).where(_counters.c.name == "revision").values(value=revision))
+
+    def close(self) -> None:
+        with self._errors():
+            self._connection.close()
+            self._engine.dispose()
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sa.exc.SQLAlchemyError as exc:
+            cause = exc.orig if isinstance(exc, sa.exc.DBAPIError) else exc
+            raise StorageError(f"{self._shown}: {cause}") from exc
+
+
+def _tune(connection: JSON, _record: object) -> None:
+    """
+    SQLite as a durable store: a write-ahead log, flushed to the disk at every commit.
+
+    synchronous=FULL and not NORMAL, which flushes at checkpoints only: after a power cut the revision
+    would go back, and a client that saw the lost ones would take new states for old.
+    """
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute("PRAGMA busy_timeout=2000")
+    cursor.close()
+
+
+@dataclass(eq=False, slots=True)
+class _Waiting:
+    """A write in the queue."""
+
+    make: Callable[[View], Plan]
+    done: asyncio.Future[Committed]
+    rehearsal: bool
+
+
+class Storage:
+    """`apiserver.protocols.Storage` and `apiserver.writes.Committer` in one, over one database."""
+
+    def __init__(self, database: _Database, thread: ThreadPoolExecutor, window: int) -> None:
+        self._database = database
+        self._thread = thread
+        self._window = window
+        self._cache = WatchCache()
+        self._floor = 0  # no history reaches back behind the start of this process
+        self._catalogue = Catalogue(())
+        self._owners = _Owners()
+        self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(MAX_WAITING)
+        self._moved = asyncio.Event()
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def open(cls, url: str, *, window: int = WINDOW) -> "AsyncIterator[Storage]":
+        """
+        Storage over the database at a SQLAlchemy URL, for as long as the block lasts.
+
+        window: changes kept for watches. Raises StorageError; what the block raises comes out as it is.
+        """
+        loop = asyncio.get_running_loop()
+        failure: Exception | None = None
+        with ThreadPoolExecutor(1, "database") as thread:
+            database = await loop.run_in_executor(thread, _Database, url)
+            try:
+                storage = cls(database, thread, window)
+                storage._restore(*await loop.run_in_executor(thread, database.load))
+                async with asyncio.TaskGroup() as group:
+                    writer = group.create_task(storage._write(), name="apiserver[writer]")
+                    try:
+                        yield storage
+                    except Exception as exc:  # the TaskGroup would wrap it in a group that no caller expects
+                        failure = exc
+                    finally:
+                        writer.cancel()
+            finally:
+                await loop.run_in_executor(thread, database.close)
+        if failure is not None:
+            raise failure
+
+    # Reads.
+
+    @property
+    def revision(self) -> int:
+        return self._cache.revision
+
+    def catalogue(self) -> Catalogue:
+        return self._catalogue
+
+    async def get(self, key: ObjectKey) -> Stored | None:
+        found = self._cache.get(key)
+        return None if found is None else _stored(found)
+
+    async def list(
+        self,
+        resource: Resource,
+        namespace: str,
+        labels: LabelSelector,
+        fields: FieldSelector,
+        limit: int,
+        after: tuple[str, str] | None,
+    ) -> Page:
+        found, revision = self._cache.list(resource, namespace, labels)
+        if fields.terms:
+            found = [item for item in found if selects(item, fields=fields)]
+        if after is not None:
+            found = [item for item in found if order(item.key) > after]
+        more = bool(limit) and len(found) > limit
+        return Page([_stored(item) for item in (found[:limit] if more else found)], revision, more)
+
+    def since(self, revision: int) -> Sequence[Change]:
+        if revision < self._floor:
+            raise Expired(f"too old resource version: {revision} ({self._floor})")
+        return self._cache.since(revision)
+
+    async def wait(self, revision: int) -> None:
+        while self._cache.revision <= revision:
+            await self._moved.wait()
+
+    def render(self, item: Object, revision: int) -> bytes:
+        if item.version.revision == str(revision):
+            return item.body
+        return _object_at(item.key.resource, item.parse(), revision).body
+
+    def view(self) -> View:
+        """What is committed now. To look at only: a plan that is committed gets a view of its own."""
+        return _Staged(self._cache, self._owners, self._catalogue)
+
+    # Writes.
+
+    async def commit(self, make: Callable[[View], Plan]) -> Committed:
+        return await self._enqueue(make, rehearsal=False)
+
+    async def rehearse(self, make: Callable[[View], Plan]) -> Plan:
+        return (await self._enqueue(make, rehearsal=True)).plan
+
+    async def _enqueue(self, make: Callable[[View], Plan], *, rehearsal: bool) -> Committed:
+        waiting = _Waiting(make, asyncio.get_running_loop().create_future(), rehearsal)
+        try:
+            self._queue.put_nowait(waiting)
+        except asyncio.QueueFull:
+            raise TooManyRequests("too many writes are waiting, please try again later", retry_after_s=1) from None
+        return await waiting.done
+
+    async def _write(self) -> None:
+        """The writer: takes what waits, and goes on until it is cancelled."""
+        while True:
+            batch = [await self._queue.get()]
+            while len(batch) < MAX_BATCH and not self._queue.empty():
+                batch.append(self._queue.get_nowait())
+            await self._carry_out(batch)
+
+    async def _carry_out(self, batch: Iterable[_Waiting]) -> None:
+        staged = _Staged(self._cache, self._owners, self._catalogue)
+        planned: list[tuple[_Waiting, Committed]] = []
+        for waiting in batch:
+            if waiting.done.done():
+                continue  # its client has left
+            try:
+                plan = waiting.make(staged)
+                planned.append((waiting, Committed(plan, [] if waiting.rehearsal else staged.take(plan))))
+            except Exception as exc:  # an ApiError for the client, or a bug that its handler reports
+                waiting.done.set_exception(exc)
+        if staged.changes:
+            try:
+                await asyncio.get_running_loop().run_in_executor(self._thread, self._database.write, staged.changes)
+            except StorageError as exc:
+                logger.error("write failed", extra={"error": str(exc), "writes": len(staged.changes)})
+                for waiting, _ in planned:
+                    if not waiting.done.done():
+                        waiting.done.set_exception(Unavailable(f"the object cannot be stored: {exc}", retry_after_s=5))
+                return
+            self._show(staged.changes)
+        for waiting, committed in planned:
+            if not waiting.done.done():
+                waiting.done.set_result(committed)
+
+    def _show(self, changes: Iterable[Change]) -> None:
+        """Let readers see what has become durable."""
+        redefined = False
+        for change in changes:
+            shown = self._cache.apply(WatchEvent(change.type, change.object, change.object.version.revision))
+            assert [step.revision for step in shown] == [change.revision], "the cache counts as the database does"
+            self._owners.observe(change)
+            redefined = redefined or change.object.key.resource == CUSTOM_RESOURCE_DEFINITIONS
+        if redefined:
+            crds = self._cache.list(CUSTOM_RESOURCE_DEFINITIONS)[0]
+            self._catalogue = _catalogue_of(crd.parse() for crd in crds)
+        moved, self._moved = self._moved, asyncio.Event()
+        moved.set()
+
+    def _restore(self, revision: int, rows: Iterable[_Row]) -> None:
+        """Take the database's content in."""
+        by_place: dict[tuple[str, str], list[_Row]] = {}
+        for row in rows:
+            by_place.setdefault((row.group, row.plural), []).append(row)
+        definitions = by_place.get((CUSTOM_RESOURCE_DEFINITIONS.group, CUSTOM_RESOURCE_DEFINITIONS.plural), [])
+        self._catalogue = _catalogue_of(json.loads(row.body) for row in definitions)
+        found = {
+            definition.resource: by_place.pop((definition.resource.group, definition.resource.plural), [])
+            for definition in self._catalogue
+        }
+        for (group, plural), lost in by_place.items():
+            logger.warning("objects without a definition", extra={"group": group, "plural": plural, "count": len(lost)})
+        # The cache counts each object it takes in as a change, so it starts that much lower, and its
+        # history of them is hidden behind the floor.
+        self._cache = WatchCache(revision - sum(map(len, found.values())), self._window)
+        for resource, held in found.items():
+            objects = (from_json(resource, json.loads(row.body)) for row in held)
+            for change in self._cache.replace(resource, objects, "0"):
+                self._owners.observe(change)
+        assert self._cache.revision == revision, "every object took a revision to come about"
+        self._floor = revision
+
+
+class _Staged:
+    """A View of the committed state and, on top of it, of what a batch has planned so far."""
+
+    def __init__(self, cache: WatchCache, owners: "_Owners", catalogue: Catalogue) -> None:
+        self.catalogue = catalogue
+        self.changes: list[Change] = []
+        self._cache = cache
+        self._owners = owners
+        self._ahead: dict[ObjectKey, Object | None] = {}
+
+    def get(self, key: ObjectKey) -> Object | None:
+        return self._ahead[key] if key in self._ahead else self._cache.get(key)
+
+    def all_of(self, resource: Resource, namespace: str = "") -> Sequence[Object]:
+        held = {item.key: item for item in self._cache.list(resource, namespace)[0]}
+        for key, item in self._ahead.items():
+            if key.resource == resource and (not namespace or key.namespace == namespace):
+                if item is None:
+                    held.pop(key, None)
+                else:
+                    held[key] = item
+        return list(held.values())
+
+    def dependents(self, uid: str) -> Sequence[ObjectKey]:
+        return [key for key in self._owners.dependents(uid) if self.get(key) is not None]
+
+    def lives(self, uid: str) -> bool:
+        key = self._owners.place_of(uid)
+        return key is not None and self.get(key) is not None
+
+    def take(self, plan: Plan) -> list[Object]:
+        """Add a plan's writes; returns their objects, with the revisions they get."""
+        objects = []
+        for write in plan.writes:
+            revision = self._cache.revision + len(self.changes) + 1
+            previous = self.get(write.key)
+            item = _object_at(write.key.resource, write.body, revision)
+            if isinstance(write, Remove):
+                assert previous is not None, "a plan removes what it has seen"
+                kind = EventType.DELETED
+            else:
+                kind = EventType.ADDED if previous is None else EventType.MODIFIED
+            self.changes.append(Change(revision, kind, item, previous))
+            self._ahead[write.key] = None if isinstance(write, Remove) else item
+            objects.append(item)
+        return objects
+
+
+class _Owners:
+    """Which objects belong to which: uids by place, and the dependents of each uid."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, ObjectKey] = {}
+        self._owners: dict[ObjectKey, tuple[str, ...]] = {}
+        self._dependents: dict[str, set[ObjectKey]] = {}
+
+    def observe(self, change: Change) -> None:
+        key = change.object.key
+        for uid in self._owners.pop(key, ()):
+            self._dependents[uid].discard(key)
+            if not self._dependents[uid]:
+                del self._dependents[uid]
+        if change.type is EventType.DELETED:
+            self._places.pop(change.object.version.uid, None)
+            return
+        self._places[change.object.version.uid] = key
+        # Few objects have owners; a search in the bytes spares the others from being parsed.
+        if b'"ownerReferences"' in change.object.body and (uids := owner_uids(change.object.parse())):
+            self._owners[key] = uids
+            for uid in uids:
+                self._dependents.setdefault(uid, set()).add(key)
+
+    def dependents(self, uid: str) -> list[ObjectKey]:
+        return sorted(self._dependents.get(uid, ()))
+
+    def place_of(self, uid: str) -> ObjectKey | None:
+        return self._places.get(uid)
+
+
+def _catalogue_of(crds: Iterable[Mapping[str, JSON]]) -> Catalogue:
+    """The built-in kinds and those of established definitions, each in the version it is stored in."""
+    found: list[Definition] = [*BUILT_IN, *REVIEWS]
+    for crd in crds:
+        if is_established(crd):
+            # One object has one key, and that has a version: the other versions wait for issue 5.
+            found += [definition for definition in from_crd(crd) if definition.is_stored]
+    return Catalogue(found)
+
+
+def _object_at(resource: Resource, body: dict[str, JSON], revision: int) -> Object:
+    body["metadata"]["resourceVersion"] = str(revision)
+    return from_json(resource, body)
+
+
+def _stored(item: Object) -> Stored:
+    return Stored(item, int(item.version.revision))

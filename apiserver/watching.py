@@ -1,0 +1,144 @@
+"""
+A watch: the changes of a selection as a stream of JSON lines, for one client.
+
+The stream is fed from the store's window by revision, so a client that reads slowly costs nothing but
+its place in the sequence; one that falls out of the window is told 410 and lists again.
+
+Invariants
+    what the client sees of an object is a subsequence of its states, in order, within its selection
+    the resourceVersion on each event is one to resume from without missing anything
+"""
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator
+
+from apimachinery.errors import ApiError
+from apimachinery.events import Change, EventType
+from apimachinery.objects import JSON, Object
+from apiserver import tables
+from apiserver.definitions import Definition
+from apiserver.protocols import Page, Storage
+from apiserver.requests import ApiRequest, Form
+from apiserver.selection import selects
+
+BOOKMARK_S = 60.0  # kube-apiserver's period is about a minute
+TIMEOUT_S = 2700  # where the client asks for none; kube-apiserver takes 1800 to 3600 at random
+CHUNK_BYTES = 32 << 10  # events that are ready together are written together, up to this
+INITIAL_EVENTS_END = "k8s.io/initial-events-end"
+
+
+async def watch(storage: Storage, asked: ApiRequest, definition: Definition) -> AsyncIterator[bytes]:
+    """The stream's bytes, in chunks of whole lines. Ends at the timeout, or after an ERROR event."""
+    lines = _Lines(storage, asked, definition)
+    loop = asyncio.get_running_loop()
+    ends_at = loop.time() + (asked.timeout_s or TIMEOUT_S)
+    bookmark_at = loop.time() + BOOKMARK_S
+    try:
+        if _begins_with_state(asked):
+            page = await storage.list(asked.resource, asked.namespace, asked.labels, asked.fields, limit=0, after=None)
+            revision = page.revision
+            for chunk in _chunked(lines.state(page)):
+                yield chunk
+            if asked.initial_events and asked.bookmarks:
+                yield lines.bookmark(revision, {INITIAL_EVENTS_END: "true"})
+        else:
+            revision = int(asked.resource_version or storage.revision)
+        while True:
+            changes = storage.since(revision)
+            for chunk in _chunked(lines.changes(changes)):
+                yield chunk
+            revision = changes[-1].revision if changes else revision
+            if storage.catalogue().of(asked.resource) is None:
+                return  # the definition was deleted
+            now = loop.time()
+            if asked.bookmarks and now >= min(bookmark_at, ends_at):
+                bookmark_at = now + BOOKMARK_S
+                yield lines.bookmark(revision)
+            if now >= ends_at:
+                return
+            try:
+                async with asyncio.timeout_at(min(bookmark_at, ends_at)):
+                    await storage.wait(revision)
+            except TimeoutError:
+                continue
+    except ApiError as exc:
+        yield _line("ERROR", json.dumps(exc.status(), separators=(",", ":")).encode())
+
+
+def _begins_with_state(asked: ApiRequest) -> bool:
+    if asked.initial_events is not None:
+        return asked.initial_events
+    return asked.resource_version in ("", "0")
+
+
+class _Lines:
+    """Events as lines, in the form the client wants them."""
+
+    def __init__(self, storage: Storage, asked: ApiRequest, definition: Definition) -> None:
+        self._storage = storage
+        self._asked = asked
+        self._definition = definition
+        self._first = True
+
+    def state(self, page: Page) -> Iterator[bytes]:
+        for item in page.items:
+            yield self._event(EventType.ADDED, item.object, item.revision)
+
+    def changes(self, changes: Iterable[Change]) -> Iterator[bytes]:
+        asked = self._asked
+        for change in changes:
+            key = change.object.key
+            if key.resource != asked.resource or (asked.namespace and key.namespace != asked.namespace):
+                continue
+            previous = change.previous
+            if previous is not None and not selects(previous, asked.labels, asked.fields):
+                previous = None  # as if it had not been there
+            if change.type is not EventType.DELETED and selects(change.object, asked.labels, asked.fields):
+                kind = EventType.ADDED if previous is None else EventType.MODIFIED
+                yield self._event(kind, change.object, change.revision)
+            elif previous is not None:
+                # The client gets the state it knew, at the revision at which it left the selection.
+                yield self._event(EventType.DELETED, previous, change.revision)
+
+    def bookmark(self, revision: int, annotations: dict[str, str] | None = None) -> bytes:
+        if self._asked.accepted.form is Form.TABLE:
+            return _line(EventType.BOOKMARK, self._table([], revision))
+        metadata: dict[str, JSON] = {"resourceVersion": str(revision), "creationTimestamp": None}
+        if annotations:
+            metadata["annotations"] = annotations
+        resource = self._asked.resource
+        value = {"kind": resource.kind, "apiVersion": resource.api_version, "metadata": metadata}
+        return _line(EventType.BOOKMARK, json.dumps(value, separators=(",", ":")).encode())
+
+    def _event(self, kind: EventType, item: Object, revision: int) -> bytes:
+        body = self._storage.render(item, revision)
+        if self._asked.accepted.form is Form.METADATA:
+            body = tables.metadata_of(json.loads(body), self._asked.accepted.version)
+        elif self._asked.accepted.form is Form.TABLE:
+            body = self._table([json.loads(body)], revision)
+        return _line(kind, body)
+
+    def _table(self, values: list[JSON], revision: int) -> bytes:
+        first, self._first = self._first, False
+        metadata = {"resourceVersion": str(revision)}
+        return tables.table_of(values, self._definition, self._asked, metadata, now=time.time(), with_columns=first)
+
+
+def _line(kind: str, body: bytes) -> bytes:
+    return b'{"type":"%s","object":%s}\n' % (kind.encode(), body)
+
+
+def _chunked(lines: Iterator[bytes]) -> Iterator[bytes]:
+    """Lines joined up to CHUNK_BYTES, so that a burst costs few writes and no more memory than that."""
+    pending: list[bytes] = []
+    size = 0
+    for line in lines:
+        pending.append(line)
+        size += len(line)
+        if size >= CHUNK_BYTES:
+            yield b"".join(pending)
+            pending, size = [], 0
+    if pending:
+        yield b"".join(pending)

@@ -1,0 +1,197 @@
+"""
+Writes over HTTP: bodies and options in, plans out to the storage, answers back.
+
+The shell around `apiserver.plans`: it reads bodies, takes time and chance from the machine, hands the
+plan to the storage's writer and turns what came of it into an answer.
+"""
+
+import json
+import random
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from apimachinery.errors import BadRequest, MethodNotAllowed, NotFound, UnsupportedMediaType
+from apimachinery.objects import JSON, Object
+from apiserver import patches, plans
+from apiserver.admission import Admission, judge_unknown
+from apiserver.builtins import REVIEWS
+from apiserver.messages import Request
+from apiserver.metadata import Facts, metadata_of
+from apiserver.plans import DeleteOptions, Plan, View
+from apiserver.protocols import Answer
+from apiserver.requests import ApiRequest, Verb
+from apiserver.selection import selects
+
+_REVIEWS = frozenset(definition.resource for definition in REVIEWS)
+_SUFFIX = "bcdfghjklmnpqrstvwxz2456789"  # no vowels and no look-alikes, so that no word comes of it
+USER = {"username": "kubernetes-admin", "groups": ["system:masters", "system:authenticated"]}
+
+
+class Committed(NamedTuple):
+    """A plan and the objects of its writes, as they were committed."""
+
+    plan: Plan
+    objects: Sequence[Object]
+
+
+class Committer(Protocol):
+    """The storage's writing half."""
+
+    async def commit(self, make: Callable[[View], Plan]) -> Committed:
+        """Make the plan against the state at its turn and carry it out durably. What `make` raises comes out."""
+
+    async def rehearse(self, make: Callable[[View], Plan]) -> Plan:
+        """Make the plan against the state at its turn and leave it at that."""
+
+
+class PlannedWrites:
+    """`apiserver.protocols.Writes` over a Committer."""
+
+    def __init__(self, storage: Committer) -> None:
+        self._storage = storage
+        self._admission = Admission()
+
+    async def write(self, request: ApiRequest, http: Request) -> Answer:
+        if request.resource in _REVIEWS:
+            return _review(request, http)
+        if request.subresource not in ("", "status"):
+            raise NotFound("the server could not find the requested resource")
+        if request.subresource and request.verb not in (Verb.UPDATE, Verb.PATCH):
+            raise MethodNotAllowed("the server does not allow this method on the requested resource")
+        warnings: tuple[str, ...] = ()
+        dry_run = request.dry_run
+        match request.verb:
+            case Verb.CREATE | Verb.UPDATE:
+                body, repeated = decode(http)
+                warnings = judge_unknown(repeated, request.resource, request.field_validation)
+                make = self._create(request, body) if request.verb is Verb.CREATE else self._replace(request, body)
+            case Verb.PATCH:
+                make = self._patch(request, http)
+            case Verb.DELETE | Verb.DELETE_COLLECTION:
+                options = _delete_options(request, http)
+                dry_run = dry_run or options.dry_run
+                make = _delete(request, options.plan) if request.name else _delete_all(request, options.plan)
+            case _:
+                raise MethodNotAllowed("the server does not allow this method on the requested resource")
+        plan, objects = await self._carry_out(make, dry_run=dry_run)
+        if plan.answer is not None:
+            shown = json.dumps(plan.answer, separators=(",", ":"), ensure_ascii=False).encode()
+        else:
+            shown = objects[0]
+        return Answer(plan.status, shown, (*warnings, *plan.warnings))
+
+    async def _carry_out(self, make: Callable[[View], Plan], *, dry_run: bool) -> tuple[Plan, list[bytes]]:
+        if not dry_run:
+            committed = await self._storage.commit(make)
+            return committed.plan, [item.body for item in committed.objects]
+        plan = await self._storage.rehearse(make)
+        return plan, [json.dumps(write.body, separators=(",", ":")).encode() for write in plan.writes]
+
+    def _create(self, request: ApiRequest, body: dict[str, JSON]) -> Callable[[View], Plan]:
+        return lambda view: plans.create(view, request, body, facts(), self._admission)
+
+    def _replace(self, request: ApiRequest, body: dict[str, JSON]) -> Callable[[View], Plan]:
+        return lambda view: plans.update(view, request, lambda _: body, facts(), self._admission)
+
+    def _patch(self, request: ApiRequest, http: Request) -> Callable[[View], Plan]:
+        content_type = http.headers.get("content-type", "")
+
+        def make(view: View) -> Plan:
+            definition = view.catalogue.of(request.resource)
+            is_custom = definition is not None and definition.is_custom
+
+            def change(current: dict[str, JSON]) -> dict[str, JSON]:
+                return patches.apply(current, http.body, content_type, is_custom=is_custom)
+
+            return plans.update(view, request, change, facts(), self._admission)
+
+        return make
+
+
+def facts() -> Facts:
+    """The present moment, a fresh uid and a fresh suffix."""
+    suffix = "".join(random.choices(_SUFFIX, k=5))  # noqa: S311  # a name, not a secret
+    return Facts(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), str(uuid.uuid4()), suffix)
+
+
+def decode(http: Request) -> tuple[dict[str, JSON], list[str]]:
+    """
+    A request's JSON object, and a sentence for each field that it repeats.
+
+    Raises UnsupportedMediaType or BadRequest.
+    """
+    media_type = http.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise UnsupportedMediaType(
+            "the body of the request was in an unknown format - accepted media types include: application/json"
+        )
+    repeated: list[str] = []
+
+    def no_repeats(pairs: list[tuple[str, JSON]]) -> dict[str, JSON]:
+        value = dict(pairs)
+        if len(value) != len(pairs):
+            seen: set[str] = set()
+            repeated.extend(f'duplicate field "{name}"' for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        return value
+
+    try:
+        value = json.loads(http.body, object_pairs_hook=no_repeats, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as exc:
+        raise BadRequest(f"the object provided is unrecognized: it is not JSON: {exc}") from None
+    if not isinstance(value, dict):
+        raise BadRequest("the object provided is unrecognized: it must be a JSON object")
+    return value, repeated
+
+
+def _no_constant(name: str) -> JSON:
+    raise ValueError(f"{name} is not JSON")
+
+
+class _DeleteOptions(NamedTuple):
+    plan: DeleteOptions
+    dry_run: bool
+
+
+def _delete_options(request: ApiRequest, http: Request) -> _DeleteOptions:
+    """From the body, where there is one, and from the query."""
+    body: Mapping[str, JSON] = decode(http)[0] if http.body.strip() else {}
+    preconditions = body.get("preconditions")
+    held = preconditions if isinstance(preconditions, Mapping) else {}
+    policy = request.propagation or body.get("propagationPolicy")
+    options = DeleteOptions(
+        uid=str(held.get("uid") or ""),
+        resource_version=str(held.get("resourceVersion") or ""),
+        orphan=policy == "Orphan" or body.get("orphanDependents") is True,
+    )
+    return _DeleteOptions(options, dry_run=bool(body.get("dryRun")))
+
+
+def _delete(request: ApiRequest, options: DeleteOptions) -> Callable[[View], Plan]:
+    return lambda view: plans.delete(view, request.key, options, facts())
+
+
+def _delete_all(request: ApiRequest, options: DeleteOptions) -> Callable[[View], Plan]:
+    def make(view: View) -> Plan:
+        writes: list[plans.Put | plans.Remove] = []
+        for item in view.all_of(request.resource, request.namespace):
+            if view.get(item.key) is not None and selects(item, request.labels, request.fields):
+                writes += plans.delete(view, item.key, options, facts()).writes
+        return Plan(200, tuple(writes), answer=plans.done())
+
+    return make
+
+
+def _review(request: ApiRequest, http: Request) -> Answer:
+    """Whoever has the token may do everything, so every question about rights has the same answer."""
+    if request.verb is not Verb.CREATE:
+        raise MethodNotAllowed("the server does not allow this method on the requested resource")
+    body, _ = decode(http)
+    metadata_of(body)
+    if request.resource.kind == "SelfSubjectReview":
+        body["status"] = {"userInfo": USER}
+    else:
+        body["status"] = {"allowed": True, "reason": "the holder of this server's token may do everything"}
+    body |= {"apiVersion": request.resource.api_version, "kind": request.resource.kind}
+    return Answer(201, json.dumps(body, separators=(",", ":")).encode())

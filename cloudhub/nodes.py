@@ -1,0 +1,238 @@
+"""
+The Node object, its Ready condition and its Lease, as the link to the node comes and goes.
+
+What is to be done is decided in cloudhub.presence; here it is done. A Node's conditions are read, changed
+and written back with the resourceVersion they were read at, so that whoever else writes conditions (a
+kubelet, the node lifecycle controller) loses nothing. A Lease has one writer at a time and is patched
+blindly: one small request per node and interval, as a kubelet makes.
+"""
+
+import asyncio
+import datetime
+import logging
+import random
+from collections.abc import Callable, Mapping
+from typing import NoReturn, Protocol, assert_never
+
+from apimachinery.errors import AlreadyExists, ApiError, NotFound
+from apimachinery.events import Change, EventType
+from apimachinery.keys import Node, ObjectKey, Resource
+from apimachinery.objects import JSON, Object, lookup
+from apimachinery.resources import LEASES, NAMESPACES, NODE_LEASE_NAMESPACE, NODES
+from cloudhub.backoff import full_jitter_s, write_delay_s
+from cloudhub.presence import Duty, Presence, Task
+
+logger = logging.getLogger(__name__)
+
+CONCURRENCY = 8
+EDGE_LABEL = "node-role.kubernetes.io/edge"
+"""Kubernetes prints it as the node's role; KubeEdge's nodes have it too."""
+LEASE_DURATION_S = 40  # the kubelet's nodeLeaseDurationSeconds
+
+READY = "Ready"
+CONNECTED = ("True", "EdgeConnected", "the node is connected to cloudcore")
+DISCONNECTED = ("Unknown", "EdgeDisconnected", "no cloudcore has heard of the node for the grace period")
+
+
+class Client(Protocol):
+    """The requests that this needs; cloudhub.apiclient.ApiClient has them."""
+
+    async def get(self, key: ObjectKey) -> dict[str, JSON]: ...
+
+    async def create(self, resource: Resource, namespace: str, value: Mapping[str, JSON]) -> dict[str, JSON]: ...
+
+    async def patch(
+        self, key: ObjectKey, body: Mapping[str, JSON], patch_type: str = "merge", subresource: str = ""
+    ) -> dict[str, JSON]: ...
+
+
+def _utc_now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
+
+
+class NodeLifecycle:
+    """
+    All nodes of one hub. Is a cloudhub.sessions.NodeWatcher and a cloudhub.reflector.Consumer.
+
+    Give the reflector of Leases observe_lease: what makes a Lease live is not in the cache.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        presence: Presence,
+        *,
+        jitter: Callable[[], float] = random.random,
+        now: Callable[[], datetime.datetime] = _utc_now,
+    ) -> None:
+        """jitter: gives numbers uniform in [0, 1). now: the wall clock, for what is written."""
+        self._client = client
+        self._presence = presence
+        self._jitter = jitter
+        self._now = now
+        self._loop = asyncio.get_running_loop()
+        self._woken = asyncio.Event()
+        self._busy = 0
+
+    # What happens
+
+    def session_up(self, node: Node, agent: str) -> None:
+        """A session of this node is up. Harmless when one was up already."""
+        self._presence.connected(node, self._loop.time())
+        self._woken.set()
+
+    def session_down(self, node: Node) -> None:
+        self._presence.disconnected(node, self._loop.time())
+        self._woken.set()
+
+    def changed(self, changes: list[Change]) -> None:
+        """From the reflectors; other kinds than Nodes are no business of ours."""
+        for change in changes:
+            key = change.object.key
+            if key.resource != NODES:
+                continue
+            if change.type is EventType.DELETED:
+                self._presence.node_gone(Node(key.name))
+            else:
+                is_edge = EDGE_LABEL in change.object.labels
+                ready = _ready(change.object.parse())
+                self._presence.node_seen(Node(key.name), is_edge, ready, self._loop.time())
+            self._woken.set()
+
+    def observe_lease(self, lease: Object) -> None:
+        """A Lease as the apiserver has it."""
+        if lease.key.namespace == NODE_LEASE_NAMESPACE:
+            self._presence.lease_seen(Node(lease.key.name), lease.version.revision, self._loop.time())
+
+    # What is done about it
+
+    async def run(self) -> NoReturn:
+        """Run it once the reflectors of Nodes and Leases are in step; ends only when cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                self._woken.clear()
+                for task in self._presence.due(self._loop.time(), CONCURRENCY - self._busy):
+                    self._busy += 1
+                    tasks.create_task(self._perform(task), name=f"node[{task.node}]")
+                deadline = self._presence.next_deadline() if self._busy < CONCURRENCY else None
+                try:
+                    async with asyncio.timeout_at(deadline):
+                        await self._woken.wait()
+                except TimeoutError:
+                    pass
+
+    async def _perform(self, task: Task) -> None:
+        delay_s: float | None = None
+        try:
+            await self._do(task)
+        except ApiError as error:
+            # What is refused is asked again, less often: somebody may grant the right.
+            delay_s = write_delay_s(error, task.failures + 1, self._jitter())
+            if delay_s is None:
+                delay_s = 1.0 + full_jitter_s(task.failures + 4, self._jitter())
+            # The first failure may be a passing thing, and the tenth is no news.
+            level = logging.WARNING if task.failures == 2 else logging.DEBUG
+            logger.log(
+                level,
+                "cannot tell the apiserver of node, trying again",
+                extra={"node": task.node, "duty": task.duty.value, "problem": str(error), "in_s": round(delay_s, 2)},
+            )
+        finally:
+            self._busy -= 1
+        self._presence.finished(task, self._loop.time(), delay_s, self._jitter())
+        self._woken.set()
+
+    async def _do(self, task: Task) -> None:
+        match task.duty:
+            case Duty.REGISTER:
+                await self._register(task.node)
+            case Duty.READY:
+                await self._set_ready(task.node, *CONNECTED)
+            case Duty.RENEW:
+                await self._renew(task.node)
+            case Duty.GIVE_UP:
+                await self._set_ready(task.node, *DISCONNECTED)
+            case _:
+                assert_never(task.duty)
+
+    async def _register(self, node: Node) -> None:
+        labels = {"kubernetes.io/hostname": node, EDGE_LABEL: ""}
+        value = {"apiVersion": "v1", "kind": NODES.kind, "metadata": {"name": node, "labels": labels}, "spec": {}}
+        try:
+            await self._client.create(NODES, "", value)
+        except AlreadyExists:
+            return
+        logger.info("node registered", extra={"node": node})
+
+    async def _set_ready(self, node: Node, status: str, reason: str, message: str) -> None:
+        key = ObjectKey(NODES, "", node)
+        try:
+            body = await self._client.get(key)
+        except NotFound:
+            return  # deleted in the meantime: the watch will say so
+        if _ready(body) == status:
+            return  # somebody else was quicker
+        at = _seconds(self._now())
+        condition = {
+            "type": READY,
+            "status": status,
+            "reason": reason,
+            "message": message,
+            "lastHeartbeatTime": at,
+            "lastTransitionTime": at,
+        }
+        others = [entry for entry in lookup(body, "status.conditions") or () if entry.get("type") != READY]
+        patch = {
+            "metadata": {"resourceVersion": lookup(body, "metadata.resourceVersion")},
+            "status": {"conditions": [*others, condition]},
+        }
+        await self._client.patch(key, patch, subresource="status")
+        logger.info("node is ready" if status == "True" else "node given up", extra={"node": node, "reason": reason})
+
+    async def _renew(self, node: Node) -> None:
+        spec = {
+            "holderIdentity": node,
+            "leaseDurationSeconds": LEASE_DURATION_S,
+            "renewTime": _microseconds(self._now()),
+        }
+        try:
+            await self._client.patch(ObjectKey(LEASES, NODE_LEASE_NAMESPACE, node), {"spec": spec})
+        except NotFound:
+            await self._create_lease(node, spec)
+
+    async def _create_lease(self, node: Node, spec: Mapping[str, JSON]) -> None:
+        owner = await self._client.get(ObjectKey(NODES, "", node))
+        metadata = {
+            "name": node,
+            "namespace": NODE_LEASE_NAMESPACE,
+            # With the Node goes the Lease.
+            "ownerReferences": [
+                {"apiVersion": "v1", "kind": NODES.kind, "name": node, "uid": lookup(owner, "metadata.uid")}
+            ],
+        }
+        lease = {"apiVersion": LEASES.api_version, "kind": LEASES.kind, "metadata": metadata, "spec": spec}
+        try:
+            await self._client.create(LEASES, NODE_LEASE_NAMESPACE, lease)
+        except NotFound:
+            # Every Kubernetes has this namespace; something smaller may not.
+            namespace = {"apiVersion": "v1", "kind": NAMESPACES.kind, "metadata": {"name": NODE_LEASE_NAMESPACE}}
+            await self._client.create(NAMESPACES, "", namespace)
+            await self._client.create(LEASES, NODE_LEASE_NAMESPACE, lease)
+
+
+def _ready(node: Mapping[str, JSON]) -> str:
+    """The status of the Ready condition; "" where there is none."""
+    for entry in lookup(node, "status.conditions") or ():
+        if entry.get("type") == READY:
+            return str(entry.get("status") or "")
+    return ""
+
+
+def _seconds(moment: datetime.datetime) -> str:
+    """As metav1.Time."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _microseconds(moment: datetime.datetime) -> str:
+    """As metav1.MicroTime, which refuses anything shorter."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -1,0 +1,451 @@
+"""
+Writes what nodes report into the status of Devices and Nodes, and keeps the Devices' conditions true.
+
+One object's status has one writer here: a report and a change of the Device, its model or its node both
+end in the same write, which computes the whole status from what is known and sends what differs. When
+nothing differs nothing is sent, so that a hub that starts over a settled cluster sends nothing.
+
+Twice the same values, on purpose: DeviceStatus is where KubeEdge's users look, Device.status is where
+kubectl and every other controller look. Where the Device's definition has no status subresource (KubeEdge's
+own) only the first is written.
+
+A status is changed with the resourceVersion it was read at. After a Conflict it is read again; two replicas
+that write the same Device end with the same conditions and both their twins.
+
+The core is cloudhub/reports.py, what is written is computed in cloudhub/devices.py.
+"""
+
+import asyncio
+import datetime
+import json
+import logging
+import random
+import sys
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from typing import Generic, NamedTuple, NoReturn, Protocol, TypeVar
+
+from apimachinery.devices import PROPERTY_FIELD, PropertyReport
+from apimachinery.errors import AlreadyExists, ApiError, BadRequest, Conflict, Invalid, NotFound, TooLarge, Unavailable
+from apimachinery.events import Change, EventType
+from apimachinery.keys import Node, ObjectKey, Resource
+from apimachinery.objects import JSON, Object, canonical, lookup
+from apimachinery.resources import DEVICE_MODELS, DEVICE_STATUSES, DEVICES, NODES
+from apimachinery.watchcache import WatchCache
+from cloudhub.backoff import write_delay_s
+from cloudhub.devices import StateReport, model_of, node_of, property_names, reported_after, status_after
+from cloudhub.reports import (
+    MIN_INTERVAL_S,
+    MOVED,
+    Acknowledgement,
+    NodeReport,
+    Outcome,
+    Refused,
+    Reports,
+    Retry,
+    Taken,
+    Write,
+)
+from link.frames import RefusedReport, ReportEntry
+
+logger = logging.getLogger(__name__)
+
+CONCURRENCY = 8
+STATUSES_REMEMBERED = 4096  # DeviceStatus objects whose state we know from our own writes; beyond, each costs a GET
+NO_STATUS_S = 600.0  # a definition without a status subresource may be replaced by one that has it
+
+S = TypeVar("S", bound=Hashable)
+
+
+class Client(Protocol):
+    """The requests that this needs; cloudhub.apiclient.ApiClient has them."""
+
+    async def get(self, key: ObjectKey) -> dict[str, JSON]: ...
+
+    async def create(self, resource: Resource, namespace: str, value: Mapping[str, JSON]) -> dict[str, JSON]: ...
+
+    async def patch(
+        self, key: ObjectKey, body: Mapping[str, JSON], patch_type: str = "merge", subresource: str = ""
+    ) -> dict[str, JSON]: ...
+
+
+class _Known(NamedTuple):
+    """An object's status as the apiserver last said it is."""
+
+    uid: str
+    """The Device's; for a DeviceStatus that of the Device which owns it."""
+    resource_version: str
+    status: bytes
+    """Canonical JSON: a third of the memory that the decoded one takes."""
+
+
+class _Attachment(NamedTuple):
+    """What a Device refers to, read once per version."""
+
+    node: Node
+    model: ObjectKey
+    properties: tuple[str, ...]
+
+
+class StatusWriter(Generic[S]):
+    """
+    Is a cloudhub.sessions.ReportSink and a cloudhub.reflector.Consumer. S is whatever stands for a session.
+
+    Give the reflector of Devices `observe`: their status is not in the cache, and without it each Device costs a GET.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        cache: WatchCache,
+        acknowledge: Callable[[S, int, tuple[RefusedReport, ...]], None],
+        *,
+        min_interval_s: float = MIN_INTERVAL_S,
+        jitter: Callable[[], float] = random.random,
+        now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC),
+    ) -> None:
+        """
+        acknowledge: the session's Reports up to this number are settled, but for what is refused for good.
+        min_interval_s: between two writes of one object. jitter: gives numbers uniform in [0, 1).
+        """
+        self._client = client
+        self._cache = cache
+        self._acknowledge = acknowledge
+        self._jitter = jitter
+        self._now = now
+        self._loop = asyncio.get_running_loop()
+        self._reports: Reports[S] = Reports(self._problem_with, min_interval_s=min_interval_s)
+        self._settled: list[Acknowledgement[S]] = []
+        self._woken = asyncio.Event()
+        self._busy = 0
+        self._attached: dict[ObjectKey, _Attachment] = {}
+        self._by_node: defaultdict[Node, set[ObjectKey]] = defaultdict(set)
+        self._by_model: defaultdict[ObjectKey, set[ObjectKey]] = defaultdict(set)
+        self._models: dict[ObjectKey, tuple[Object, dict[str, JSON]]] = {}
+        self._devices: dict[ObjectKey, _Known] = {}
+        self._statuses: OrderedDict[ObjectKey, _Known] = OrderedDict()
+        self._no_status_until = 0.0
+
+    # From the links
+
+    def accept(self, node: Node, session: S, seq: int, entries: Iterable[ReportEntry]) -> None:
+        """Take a Report in; it is acknowledged when the apiserver has it."""
+        self._settled += self._reports.accept(node, session, seq, entries)
+        self._woken.set()
+
+    def session_closed(self, session: S) -> None:
+        """Nobody waits for this session's acknowledgements any more."""
+        self._reports.close(session)
+
+    def _problem_with(self, node: Node, key: ObjectKey, field: str) -> str | None:
+        """Why a node may not report this; None when it may. A node reports of itself and of its own devices."""
+        if key.resource == NODES:
+            return None if key.name == node else "a node may report of no other node"
+        attachment = self._attached.get(key)
+        # Whose device it is stays untold: a node need not learn of devices that are not its own.
+        if attachment is None or attachment.node != node:
+            return f"there is no such device on node {node}"
+        if field.startswith(PROPERTY_FIELD) and field.removeprefix(PROPERTY_FIELD) not in attachment.properties:
+            return _NOT_LISTED
+        return None
+
+    # From the reflectors
+
+    def observe(self, device: Object) -> None:
+        """A Device as the apiserver has it, with its status."""
+        if device.key.resource == DEVICES:
+            self._remember_device(device.key, device.parse())
+
+    def changed(self, changes: list[Change]) -> None:
+        """Devices, models and Nodes decide on conditions; other kinds are no business of ours."""
+        for change in changes:
+            key = change.object.key
+            if key.resource == DEVICES:
+                self._detach(key)
+                if change.type is EventType.DELETED:
+                    self._devices.pop(key, None)
+                    self._statuses.pop(key, None)
+                else:
+                    self._attach(key, change.object.parse())
+                    self._reports.touch(key)
+            elif key.resource == DEVICE_MODELS:
+                self._models.pop(key, None)
+                self._touch(self._by_model.get(key, ()))
+            elif key.resource == NODES and change.type is not EventType.MODIFIED:
+                self._touch(self._by_node.get(Node(key.name), ()))
+        self._woken.set()
+
+    def _touch(self, keys: Iterable[ObjectKey]) -> None:
+        for key in keys:
+            self._reports.touch(key)
+
+    def _attach(self, key: ObjectKey, device: Mapping[str, JSON]) -> None:
+        attachment = _Attachment(
+            Node(node_of(device)),
+            ObjectKey(DEVICE_MODELS, key.namespace, model_of(device)),
+            # A thousand devices of one model have the same few names.
+            tuple(map(sys.intern, property_names(device))),
+        )
+        self._attached[key] = attachment
+        self._by_node[attachment.node].add(key)
+        self._by_model[attachment.model].add(key)
+
+    def _detach(self, key: ObjectKey) -> None:
+        attachment = self._attached.pop(key, None)
+        if attachment is None:
+            return
+        self._by_node[attachment.node].discard(key)
+        if not self._by_node[attachment.node]:
+            del self._by_node[attachment.node]
+        self._by_model[attachment.model].discard(key)
+        if not self._by_model[attachment.model]:
+            del self._by_model[attachment.model]
+
+    # What is done about it
+
+    async def run(self) -> NoReturn:
+        """
+        Run it once the reflectors of Devices, DeviceModels and Nodes are in step; ends only when cancelled.
+
+        Before that, a model that has not been listed yet would count as missing.
+        """
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                self._woken.clear()
+                settled, self._settled = self._settled, []
+                for session, seq, refused in settled:
+                    self._acknowledge(session, seq, refused)
+                for write in self._reports.due(self._loop.time(), CONCURRENCY - self._busy):
+                    self._busy += 1
+                    tasks.create_task(self._perform(write), name=f"status[{write.key}]")
+                deadline = self._reports.next_deadline() if self._busy < CONCURRENCY else None
+                try:
+                    async with asyncio.timeout_at(deadline):
+                        await self._woken.wait()
+                except TimeoutError:
+                    pass
+
+    async def _perform(self, write: Write) -> None:
+        try:
+            outcome = await (self._write_node(write) if write.key.resource == NODES else self._write_device(write))
+        except ApiError as error:
+            outcome = self._after(write, error)
+        finally:
+            self._busy -= 1
+        self._settled += self._reports.finished(write, outcome, self._loop.time())
+        self._woken.set()
+
+    def _after(self, write: Write, error: ApiError) -> Outcome:
+        delay_s = write_delay_s(error, write.failures + 1, self._jitter())
+        extra = {"key": str(write.key), "node": write.node, "problem": str(error)}
+        if delay_s is None:
+            logger.warning("the apiserver refuses a status", extra=extra)
+            return Refused(str(error), divisible=isinstance(error, BadRequest | Invalid | TooLarge))
+        # The first failures may be a passing thing, and the tenth is no news.
+        level = logging.WARNING if write.failures == 2 else logging.DEBUG
+        logger.log(level, "cannot write a status, trying again", extra={**extra, "in_s": round(delay_s, 2)})
+        return Retry(delay_s)
+
+    async def _write_device(self, write: Write) -> Outcome:
+        item = self._cache.get(write.key)
+        if item is None:
+            return Refused("the Device is gone")
+        device = item.parse()
+        if write.values and node_of(device) != write.node:
+            return Refused(MOVED)
+        listed = property_names(device)
+        properties: dict[str, PropertyReport] = {}
+        state: StateReport | None = None
+        refused: dict[str, str] = {}
+        for field, value in write.values.items():
+            if isinstance(value, StateReport):
+                state = value
+            elif isinstance(value, PropertyReport) and (name := field.removeprefix(PROPERTY_FIELD)) in listed:
+                properties[name] = value
+            else:
+                refused[field] = _NOT_LISTED
+        kept = False
+        if properties or state is not None:
+            kept = await self._write_device_status(item.key, device, properties, state)
+        kept = await self._write_own_status(item.key, device, properties, state) or kept
+        if not kept and (properties or state is not None):
+            raise Unavailable("neither DeviceStatus nor Device.status is served: apply what `cloudcore crds` prints")
+        return Taken(refused)
+
+    # Device.status
+
+    async def _write_own_status(
+        self,
+        key: ObjectKey,
+        device: Mapping[str, JSON],
+        properties: Mapping[str, PropertyReport],
+        state: StateReport | None,
+    ) -> bool:
+        """Whether Device.status holds the values now; False when Devices have no status subresource."""
+        if self._loop.time() < self._no_status_until:
+            return False
+        known = self._devices.get(key)
+        if known is None or known.uid != _uid(device):
+            known = self._remember_device(key, await self._client.get(key))
+            if known.uid != _uid(device):
+                raise Conflict("the Device was deleted and made again")  # the watch will say so
+        status = _decode(known.status)
+        after = status_after(
+            device,
+            self._model(ObjectKey(DEVICE_MODELS, key.namespace, model_of(device))),
+            self._cache.get(ObjectKey(NODES, "", node_of(device))) is not None,
+            status,
+            properties,
+            state,
+            _seconds(self._now()),
+        )
+        changes = {field: value for field, value in after.items() if status.get(field) != value}
+        if not changes:
+            return True
+        patch = {"metadata": {"resourceVersion": known.resource_version}, "status": changes}
+        try:
+            answer = await self._client.patch(key, patch, subresource="status")
+        except Conflict:
+            if self._devices.get(key) is known:
+                del self._devices[key]
+            raise
+        except NotFound:
+            # An apiserver says the same of a Device that is gone and of a subresource that there is not.
+            await self._client.get(key)
+            logger.warning("Devices have no status subresource: conditions cannot be shown (see `cloudcore crds`)")
+            self._no_status_until = self._loop.time() + NO_STATUS_S
+            return False
+        if key in self._attached:  # else it was deleted meanwhile, and nobody would forget it
+            self._remember_device(key, answer)
+        return True
+
+    def _remember_device(self, key: ObjectKey, device: Mapping[str, JSON]) -> _Known:
+        known = _Known(_uid(device), _version(device), canonical(device.get("status") or {}))
+        self._devices[key] = known
+        return known
+
+    def _model(self, key: ObjectKey) -> dict[str, JSON] | None:
+        """The decoded model, decoded once per version."""
+        item = self._cache.get(key)
+        if item is None:
+            return None
+        held = self._models.get(key)
+        if held is None or held[0] is not item:
+            held = self._models[key] = (item, item.parse())
+        return held[1]
+
+    # DeviceStatus
+
+    async def _write_device_status(
+        self,
+        device_key: ObjectKey,
+        device: Mapping[str, JSON],
+        properties: Mapping[str, PropertyReport],
+        state: StateReport | None,
+    ) -> bool:
+        """Whether the DeviceStatus holds the values now; False when there is no such resource."""
+        key = device_key._replace(resource=DEVICE_STATUSES)
+        owner = _owner(device)
+        known = self._statuses.get(device_key)
+        if known is None:
+            try:
+                known = self._remember_status(device_key, await self._client.get(key))
+            except NotFound:
+                known = None
+        metadata: dict[str, JSON] = {"ownerReferences": [owner]}
+        if known is None:
+            value = {
+                "apiVersion": DEVICE_STATUSES.api_version,
+                "kind": DEVICE_STATUSES.kind,
+                "metadata": {"name": key.name, "namespace": key.namespace, **metadata},
+                "spec": {},
+                "status": reported_after(device, {}, properties, state),
+            }
+            try:
+                self._remember_status(device_key, await self._client.create(key.resource, key.namespace, value))
+            except AlreadyExists as exc:
+                raise Conflict(str(exc)) from exc
+            except NotFound:
+                return False
+            return True
+        # What a Device of this name that was deleted reported is none of this one's.
+        inherited = known.uid not in ("", _uid(device))
+        status = _decode(known.status)
+        after = dict.fromkeys(status.keys() & _REPORTED) if inherited else {}
+        after |= reported_after(device, {} if inherited else status, properties, state)
+        changes = {field: value for field, value in after.items() if status.get(field) != value}
+        if known.uid == _uid(device):
+            if not changes:
+                return True
+            metadata = {}
+        patch = {"metadata": {"resourceVersion": known.resource_version, **metadata}, "status": changes}
+        try:
+            self._remember_status(device_key, await self._client.patch(key, patch))
+        except (Conflict, NotFound) as exc:
+            self._statuses.pop(device_key, None)
+            raise Conflict(str(exc)) from exc
+        return True
+
+    def _remember_status(self, device_key: ObjectKey, value: Mapping[str, JSON]) -> _Known:
+        owners = lookup(value, "metadata.ownerReferences") or ()
+        uid = next((str(owner.get("uid")) for owner in owners if owner.get("kind") == DEVICES.kind), "")
+        known = _Known(uid, _version(value), canonical(value.get("status") or {}))
+        self._statuses[device_key] = known
+        self._statuses.move_to_end(device_key)
+        if len(self._statuses) > STATUSES_REMEMBERED:
+            self._statuses.popitem(last=False)
+        return known
+
+    # Node.status
+
+    async def _write_node(self, write: Write) -> Outcome:
+        item = self._cache.get(write.key)
+        if item is None:
+            raise Unavailable(f"the Node {write.key.name} is not there yet")
+        status = item.parse().get("status") or {}
+        changes: dict[str, JSON] = {}
+        for value in write.values.values():
+            assert isinstance(value, NodeReport), "parse() gives a Node's fields for a Node"
+            wanted = {
+                "nodeInfo": {**(status.get("nodeInfo") or {}), **value.node_info},
+                "addresses": [{"type": kind, "address": address} for kind, address in value.addresses],
+                "capacity": dict(value.capacity),
+                "allocatable": dict(value.capacity),
+            }
+            changes = {field: part for field, part in wanted.items() if part and status.get(field) != part}
+        if changes:
+            await self._client.patch(write.key, {"status": changes}, subresource="status")
+        return Taken()
+
+
+_REPORTED = frozenset({"twins", "state", "lastOnlineTime"})
+"""The fields of a DeviceStatus that are ours; null in a merge patch removes one."""
+_NOT_LISTED = "the Device does not list this property"
+
+
+def _decode(status: bytes) -> dict[str, JSON]:
+    value: dict[str, JSON] = json.loads(status)
+    return value
+
+
+def _owner(device: Mapping[str, JSON]) -> dict[str, JSON]:
+    return {
+        "apiVersion": DEVICES.api_version,
+        "kind": DEVICES.kind,
+        "name": lookup(device, "metadata.name"),
+        "uid": _uid(device),
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+
+
+def _uid(body: Mapping[str, JSON]) -> str:
+    return str(lookup(body, "metadata.uid") or "")
+
+
+def _version(body: Mapping[str, JSON]) -> str:
+    return str(lookup(body, "metadata.resourceVersion") or "")
+
+
+def _seconds(moment: datetime.datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")

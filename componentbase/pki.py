@@ -1,0 +1,310 @@
+"""
+Keys and certificates: one CA per installation, server certificates, and client certificates whose common name is who
+the client is.
+
+Everything is PEM in bytes; new keys are EC P-256. Certificates carry the extensions that a strict verifier asks for
+(RFC 5280; Python 3.13 sets VERIFY_X509_STRICT by default).
+
+Invariants
+    a request decides nothing but its key: name, organisation, usage and lifetime are the signer's
+    a private key never shows in a repr, a log or an error
+    no certificate outlives its CA
+
+The one home of `cryptography`. Importing it costs about 9 MB, so a process that runs for long imports this module
+inside the command that needs it; TLS itself is the ssl module's and needs none of this.
+"""
+
+import hashlib
+import ipaddress
+import re
+import ssl
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+CSR_BYTES_MAX = 16 << 10  # a request with an RSA key of 8192 bits is under 3 KB
+RSA_BITS_MIN = 2048  # NIST SP 800-57 part 1: 112 bits of strength
+RSA_BITS_MAX = 8192  # beyond, checking a signature becomes a way to keep the signer busy
+BACKDATE = timedelta(minutes=5)  # an edge node without a battery for its clock may be a little behind
+
+_COMMON_NAME_MAX = 64  # RFC 5280, ub-common-name
+_PEM_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+
+
+class PkiError(Exception):
+    """What was given is not what it should be."""
+
+
+class BadCertificate(PkiError):
+    """Not a certificate, or not one for this use: ask for another one."""
+
+
+class CsrRefused(PkiError):
+    """The request cannot be signed as it is; the client has to make another one."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class KeyPair:
+    """A certificate and the private key that belongs to it."""
+
+    cert_pem: bytes
+    key_pem: bytes = field(repr=False)
+    """PKCS #8, not encrypted: keep it in a file of mode 0600 or in a Secret."""
+
+
+# ---- making
+
+
+def create_ca(common_name: str, days: float) -> KeyPair:
+    """A self-signed CA that may sign leaves but no further CA."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = _name(common_name)
+    start = _now()
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(start - BACKDATE)
+        .not_valid_after(start + timedelta(days=days))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_key_usage(key_cert_sign=True, crl_sign=True), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+    )
+    return KeyPair(_pem(builder.sign(key, hashes.SHA256())), _key_pem(key))
+
+
+def issue_server_cert(ca: KeyPair, names: Iterable[str], days: float) -> KeyPair:
+    """
+    A key and a certificate for a server that is reached under these DNS names and IP addresses.
+
+    The first one becomes the common name. Raises ValueError where there is none, or one is neither.
+    """
+    names = list(dict.fromkeys(names))
+    if not names:
+        raise ValueError("a server certificate needs a name or an address")
+    key = ec.generate_private_key(ec.SECP256R1())
+    leaf = _leaf(ca, _name(names[0][:_COMMON_NAME_MAX]), key.public_key(), ExtendedKeyUsageOID.SERVER_AUTH, days)
+    leaf = leaf.add_extension(x509.SubjectAlternativeName([_general_name(name) for name in names]), critical=False)
+    return KeyPair(_pem(leaf.sign(_signing_key(ca), hashes.SHA256())), _key_pem(key))
+
+
+def make_key_and_csr(common_name: str, organization: str) -> tuple[bytes, bytes]:
+    """A new private key, and a request for a client certificate in this name: (key_pem, csr_pem)."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    csr = x509.CertificateSigningRequestBuilder().subject_name(_name(common_name, organization))
+    return _key_pem(key), csr.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+def sign_client_csr(ca: KeyPair, csr_pem: bytes, expect_cn: str, organization: str, days: float) -> bytes:
+    """
+    The client certificate for a request from a client that is known to be expect_cn; PEM. Raises CsrRefused.
+
+    The request must be signed with its key, name no other client and ask for no rights; a different organisation is
+    refused rather than replaced, for its sender expects to be somebody else.
+    """
+    csr = _read_csr(csr_pem)
+    key = _checked_key(csr)
+    _check_signature(csr)
+    _check_subject(csr, expect_cn, organization)
+    _check_wishes(csr)
+    leaf = _leaf(ca, _name(expect_cn, organization), key, ExtendedKeyUsageOID.CLIENT_AUTH, days)
+    return _pem(leaf.sign(_signing_key(ca), hashes.SHA256()))
+
+
+# ---- reading
+
+
+def fingerprint(cert_pem: bytes) -> str:
+    """SHA-256 of the first certificate's DER, 64 hexadecimal digits. Raises BadCertificate."""
+    found = _PEM_CERTIFICATE.search(cert_pem)
+    if found is None:
+        raise BadCertificate("there is no certificate in PEM form")
+    try:
+        return hashlib.sha256(ssl.PEM_cert_to_DER_cert(found.group().decode("ascii"))).hexdigest()
+    except ValueError as exc:
+        raise BadCertificate("the PEM text is damaged") from exc
+
+
+def common_name(cert_pem: bytes) -> str:
+    """The subject's one common name. Raises BadCertificate."""
+    names = _common_names(_read_cert(cert_pem).subject)
+    if len(names) != 1:
+        raise BadCertificate(f"the certificate has {len(names)} common names instead of one")
+    return names[0]
+
+
+def not_after(cert_pem: bytes) -> datetime:
+    """The last moment at which the certificate is valid, in UTC. Raises BadCertificate."""
+    return _read_cert(cert_pem).not_valid_after_utc
+
+
+# ---- checks of a request
+
+
+_ClientKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey
+
+
+def _read_csr(csr_pem: bytes) -> x509.CertificateSigningRequest:
+    if len(csr_pem) > CSR_BYTES_MAX:
+        raise CsrRefused(f"it is larger than {CSR_BYTES_MAX} bytes")
+    try:
+        return x509.load_pem_x509_csr(csr_pem)
+    except ValueError as exc:
+        raise CsrRefused("it is not a certificate signing request in PEM form") from exc
+
+
+def _checked_key(csr: x509.CertificateSigningRequest) -> _ClientKey:
+    try:
+        key = csr.public_key()
+    except (ValueError, UnsupportedAlgorithm) as exc:
+        raise CsrRefused("its key cannot be read") from exc
+    match key:
+        case ec.EllipticCurvePublicKey(curve=ec.SECP256R1() | ec.SECP384R1() | ec.SECP521R1()):
+            return key
+        case ec.EllipticCurvePublicKey():
+            raise CsrRefused(f"the curve {key.curve.name} is not allowed: use P-256, P-384 or P-521")
+        case rsa.RSAPublicKey() if RSA_BITS_MIN <= key.key_size <= RSA_BITS_MAX:
+            return key
+        case rsa.RSAPublicKey():
+            raise CsrRefused(f"an RSA key of {key.key_size} bits is not allowed: {RSA_BITS_MIN} to {RSA_BITS_MAX}")
+        case ed25519.Ed25519PublicKey():
+            return key
+        case _:
+            raise CsrRefused("its kind of key is not allowed: use EC P-256, Ed25519 or RSA")
+
+
+def _check_signature(csr: x509.CertificateSigningRequest) -> None:
+    try:
+        valid = csr.is_signature_valid
+    except (ValueError, UnsupportedAlgorithm, InvalidSignature) as exc:
+        raise CsrRefused("its signature cannot be checked") from exc
+    if not valid:
+        raise CsrRefused("its signature does not belong to its key")
+
+
+def _check_subject(csr: x509.CertificateSigningRequest, expect_cn: str, organization: str) -> None:
+    names = _common_names(csr.subject)
+    if names != [expect_cn]:
+        raise CsrRefused(f"its common name is {', '.join(map(repr, names)) or 'missing'} instead of {expect_cn!r}")
+    organizations = [
+        str(attribute.value) for attribute in csr.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
+    ]
+    if organizations not in ([], [organization]):
+        raise CsrRefused(f"its organisation is {', '.join(map(repr, organizations))} instead of {organization!r}")
+
+
+def _check_wishes(csr: x509.CertificateSigningRequest) -> None:
+    try:
+        extensions = list(csr.extensions)
+    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as exc:
+        raise CsrRefused("its extensions cannot be read") from exc
+    for extension in extensions:
+        match extension.value:
+            case x509.BasicConstraints(ca=True):
+                raise CsrRefused("it asks to be a CA")
+            case x509.KeyUsage(key_cert_sign=True) | x509.KeyUsage(crl_sign=True):
+                raise CsrRefused("it asks for the right to sign certificates")
+            case _:
+                pass  # whatever else it wishes for is not copied
+
+
+# ---- parts of a certificate
+
+
+def _leaf(
+    ca: KeyPair, subject: x509.Name, key: _ClientKey, usage: x509.ObjectIdentifier, days: float
+) -> x509.CertificateBuilder:
+    issuer = _read_cert(ca.cert_pem)
+    issuer_key_id = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    start = _now()
+    end = min(start + timedelta(days=days), issuer.not_valid_after_utc)
+    if end <= start:
+        raise BadCertificate(f"the CA has expired on {issuer.not_valid_after_utc:%Y-%m-%d}")
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer.subject)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(start - BACKDATE)
+        .not_valid_after(end)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_key_usage(digital_signature=True), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer_key_id), critical=False)
+    )
+
+
+def _key_usage(
+    *, digital_signature: bool = False, key_cert_sign: bool = False, crl_sign: bool = False
+) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=digital_signature,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=key_cert_sign,
+        crl_sign=crl_sign,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _name(common_name: str, organization: str | None = None) -> x509.Name:
+    """Kubernetes' order of a subject: O, then CN. Raises ValueError for an empty or overlong name."""
+    attributes = [] if organization is None else [x509.NameAttribute(NameOID.ORGANIZATION_NAME, organization)]
+    return x509.Name([*attributes, x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+
+
+def _general_name(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
+def _common_names(name: x509.Name) -> list[str]:
+    return [str(attribute.value) for attribute in name.get_attributes_for_oid(NameOID.COMMON_NAME)]
+
+
+def _read_cert(cert_pem: bytes) -> x509.Certificate:
+    try:
+        return x509.load_pem_x509_certificate(cert_pem)
+    except ValueError as exc:
+        raise BadCertificate("it is not a certificate in PEM form") from exc
+
+
+def _signing_key(ca: KeyPair) -> ec.EllipticCurvePrivateKey:
+    key = serialization.load_pem_private_key(ca.key_pem, password=None)
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise BadCertificate("the CA's key is not an EC key")
+    return key
+
+
+def _pem(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def _now() -> datetime:
+    """Whole seconds, which is all a certificate can hold."""
+    return datetime.now(UTC).replace(microsecond=0)

@@ -1,0 +1,51 @@
+"""
+Asking a running process how it stands, over the socket file in its data directory.
+
+Both cores serve GET /statusz there (the name is Kubernetes' own for such pages); only whoever may read
+the directory can ask.
+"""
+
+import http.client
+import json
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from componentbase.errors import CommandError
+
+TIMEOUT_S = 5.0
+MAX_BYTES = 16 << 20
+
+
+class _SocketFile(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=TIMEOUT_S)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(TIMEOUT_S)
+        self.sock.connect(str(self._path))
+
+
+def ask(path: Path, prog: str) -> Mapping[str, Any]:
+    """What GET /statusz answers. Raises CommandError, which says whether the process is not running."""
+    connection = _SocketFile(path)
+    try:
+        connection.request("GET", "/statusz")
+        answer = connection.getresponse()
+        body = answer.read(MAX_BYTES)
+    except (FileNotFoundError, ConnectionRefusedError):
+        raise CommandError(f"{prog} is not running with {path.parent}: start it with `{prog} run`") from None
+    except (OSError, http.client.HTTPException) as exc:
+        raise CommandError(f"{prog} does not answer on {path}: {exc}") from exc
+    finally:
+        connection.close()
+    try:
+        facts = json.loads(body)
+    except ValueError:
+        facts = None
+    if answer.status != 200 or not isinstance(facts, dict):
+        raise CommandError(f"{prog} gave no status on {path}: HTTP {answer.status}")
+    return facts

@@ -1,0 +1,316 @@
+"""
+All devices of this node: their objects, their twins, and what a piece of news means for each.
+
+The fleet finds the twins that news concerns, steps them and gathers the outcome; it performs nothing. Model
+and Device arrive in any order and change on their own, so the fleet remembers which devices use which model.
+
+Invariants
+    a twin is here exactly when its Device is; between start and the first snapshot also those kept from before
+    an outcome's documents are those of the twins as they are when `seal` is called, each once
+
+Pure: ids and the time are arguments. The shell is devicetwin/service.py.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from apimachinery.events import Change, EventType
+from apimachinery.keys import ObjectKey
+from apimachinery.objects import JSON, Object, canonical
+from apimachinery.resources import DEVICE_MODELS, DEVICES
+from devicetwin.declaration import configuration, declaration, model_of
+from devicetwin.documents import Kept, mapper_document, mapper_name, twin_document, twin_name
+from devicetwin.messages import (
+    OFFLINE,
+    Channel,
+    DeviceId,
+    ErrorReply,
+    Member,
+    MembershipList,
+    MembershipUpdate,
+    NodeChannel,
+)
+from devicetwin.reconcile import (
+    Asked,
+    Connected,
+    Declared,
+    Event,
+    Forget,
+    QueueReport,
+    Removed,
+    Save,
+    StateReported,
+    Updated,
+    step,
+)
+from devicetwin.twin import Twin
+from devicetwin.wire import (
+    ConfigSeen,
+    Ignored,
+    MapperSpoke,
+    MembershipAsked,
+    Publication,
+    Refused,
+    id_of,
+    key_of,
+    read,
+    written,
+)
+from link.frames import ReportEntry
+
+logger = logging.getLogger(__name__)
+
+MEMBERS_PER_MESSAGE = 100
+MAX_LEFT = 1024  # devices that left since the broker was last there; mappers that miss older ones ask for the list
+MAX_MAPPERS = 1024
+
+
+class Moment(NamedTuple):
+    """What the outside gives to every decision."""
+
+    now_ms: int
+    new_id: Callable[[], str]
+
+
+class Outcome:
+    """What a batch of news asks for: to be made durable, then to be said."""
+
+    def __init__(self) -> None:
+        self.documents: dict[str, bytes | None] = {}
+        self.publications: list[Publication] = []
+        self.requests: list[tuple[DeviceId, str]] = []
+        """The updates in it by device and event id: they want to know if the outcome cannot be made durable."""
+        self._reports: dict[tuple[ObjectKey, str], ReportEntry] = {}
+        self.unsealed: set[DeviceId] = set()
+
+    @property
+    def reports(self) -> list[ReportEntry]:
+        return list(self._reports.values())
+
+    def report(self, key: ObjectKey, field: str, value: Mapping[str, JSON]) -> None:
+        self._reports[key, field] = ReportEntry(key, field, canonical(value))
+
+    @property
+    def is_durable(self) -> bool:
+        """Whether there is nothing to be committed."""
+        return not self.documents and not self._reports
+
+    def not_stored(self, now_ms: int, reason: str) -> list[Publication]:
+        """What to tell those who wait, while the outcome cannot be made durable."""
+        return [
+            Publication(
+                Channel.TWIN_UPDATE_RESULT.topic(device),
+                ErrorReply(event_id, now_ms, 500, f"not stored yet, still trying: {reason}").encode(),
+            )
+            for device, event_id in self.requests
+        ]
+
+
+class Fleet:
+    """The devices of one node."""
+
+    def __init__(self, node: str, kept: Kept) -> None:
+        self.node = node
+        self.ignored = 0
+        """Messages on our topics that nobody waits for an answer to."""
+        self._twins = kept.twins
+        self._mappers = kept.mappers
+        self._devices: dict[DeviceId, Object] = {}
+        self._models: dict[tuple[str, str], Object] = {}
+        self._users: dict[tuple[str, str], set[DeviceId]] = {}
+        self._model_of: dict[DeviceId, tuple[str, str]] = {}
+        self._configured: dict[DeviceId, int] = {}
+        self._left: dict[DeviceId, None] = {}
+
+    @property
+    def twins(self) -> Mapping[DeviceId, Twin]:
+        return self._twins
+
+    # --- the cluster's objects
+
+    def take_snapshot(self, objects: Iterable[Object], moment: Moment, outcome: Outcome) -> list[DeviceId]:
+        """Take this for all there is. Returns the devices to `declare`."""
+        devices = {id_of(each.key): each for each in objects if each.key.resource.collection == DEVICES.collection}
+        self._models = {
+            (each.key.namespace, each.key.name): each
+            for each in objects
+            if each.key.resource.collection == DEVICE_MODELS.collection
+        }
+        for device in [*self._twins, *self._devices]:
+            if device not in devices:
+                self._remove(device, moment, outcome)
+        for device, each in devices.items():
+            self._place(device, each)
+        return list(devices)
+
+    def take_changes(self, changes: Iterable[Change], moment: Moment, outcome: Outcome) -> list[DeviceId]:
+        """Returns the devices to `declare`, each once."""
+        concerned: dict[DeviceId, None] = {}
+        for change in changes:
+            key, is_gone = change.object.key, change.type is EventType.DELETED
+            if key.resource.collection == DEVICES.collection:
+                device = id_of(key)
+                if is_gone:
+                    self._remove(device, moment, outcome)
+                    concerned.pop(device, None)
+                else:
+                    self._place(device, change.object)
+                    concerned[device] = None
+            elif key.resource.collection == DEVICE_MODELS.collection:
+                name = (key.namespace, key.name)
+                if is_gone:
+                    self._models.pop(name, None)
+                else:
+                    self._models[name] = change.object
+                concerned |= dict.fromkeys(sorted(self._users.get(name, ())))
+        return list(concerned)
+
+    def declare(self, devices: Sequence[DeviceId], moment: Moment, outcome: Outcome) -> None:
+        """Bring the twins of these devices in step with their objects. Some 0.2 ms each: cut long lists."""
+        bodies: dict[tuple[str, str], dict[str, JSON] | None] = {}
+        for device in devices:
+            if (each := self._devices.get(device)) is None:
+                continue
+            name = self._model_of[device]
+            if name not in bodies:
+                model = self._models.get(name)
+                bodies[name] = model.parse() if model else None
+            body = each.parse()
+            is_new = device not in self._twins
+            self._step(Declared(each.key, declaration(body, bodies[name])), moment, outcome)
+            if is_new:
+                self._left.pop(device, None)
+                self._say_members(moment, outcome, added=[self._member(device)])
+            payload = configuration(device, self.node, body, bodies[name]).encode()
+            if self._configured.get(device) != hash(payload):
+                self._configured[device] = hash(payload)
+                outcome.publications.append(Publication(Channel.CONFIG.topic(device), payload, retain=True))
+
+    def _place(self, device: DeviceId, each: Object) -> None:
+        self._displace(device)
+        model = (device.namespace, model_of(each.parse()))
+        self._devices[device] = each
+        self._model_of[device] = model
+        self._users.setdefault(model, set()).add(device)
+
+    def _displace(self, device: DeviceId) -> None:
+        self._devices.pop(device, None)
+        if (model := self._model_of.pop(device, None)) is not None:
+            users = self._users[model]
+            users.discard(device)
+            if not users:
+                del self._users[model]
+
+    def _remove(self, device: DeviceId, moment: Moment, outcome: Outcome) -> None:
+        self._displace(device)
+        self._configured.pop(device, None)
+        if device not in self._twins:
+            return
+        self._step(Removed(key_of(device)), moment, outcome)
+        self._left[device] = None
+        while len(self._left) > MAX_LEFT:
+            del self._left[next(iter(self._left))]
+        self._say_members(moment, outcome, removed=[Member(device)])
+        outcome.publications.append(Publication(Channel.CONFIG.topic(device), b"", retain=True))
+
+    # --- the broker
+
+    def take_online(self, moment: Moment, outcome: Outcome) -> list[DeviceId]:
+        """
+        The broker is there (again), and may have forgotten all or missed much: say everything that stands.
+
+        Returns the devices to `declare`, for their configurations.
+        """
+        members = [self._member(device) for device in self._devices]
+        for start in range(0, len(members), MEMBERS_PER_MESSAGE):
+            self._say_members(moment, outcome, added=members[start : start + MEMBERS_PER_MESSAGE])
+        if self._left:
+            self._say_members(moment, outcome, removed=[Member(device) for device in self._left])
+            self._left.clear()
+        self._configured.clear()
+        for twin in list(self._twins.values()):
+            self._step(Connected(twin.device), moment, outcome)
+        return list(self._devices)
+
+    def take_message(
+        self, topic: str, payload: bytes, moment: Moment, outcome: Outcome, *, retained: bool = False
+    ) -> None:
+        """A message on one of our topics, whatever is in it."""
+        match said := read(topic, payload, retained=retained):
+            case Updated() | StateReported() | Asked():
+                if isinstance(said, Updated):
+                    outcome.requests.append((id_of(said.device), said.event_id))
+                self._step(said, moment, outcome)
+            case MembershipAsked(event_id):
+                members = tuple(self._member(device) for device in self._devices)
+                self._say(NodeChannel.MEMBERSHIP_GET_RESULT, MembershipList(event_id, moment.now_ms, members), outcome)
+            case MapperSpoke():
+                self._take_mapper(said, moment, outcome)
+            case ConfigSeen(device, node):
+                if node == self.node and device not in self._devices:
+                    outcome.publications.append(Publication(Channel.CONFIG.topic(device), b"", retain=True))
+            case Refused(device, refuse):
+                logger.debug("refused a message", extra={"topic": topic, "code": refuse.code, "reason": refuse.reason})
+                outcome.publications.append(written(device, refuse, moment.now_ms, ""))
+            case Ignored(reason):
+                self.ignored += 1
+                logger.debug("ignored a message", extra={"topic": topic, "reason": reason})
+
+    def _take_mapper(self, said: MapperSpoke, moment: Moment, outcome: Outcome) -> None:
+        served = self._mappers.get(said.mapper) if said.devices is None else said.devices
+        if said.state.lower() == OFFLINE:
+            for device in served or ():
+                if device in self._twins:
+                    self._step(StateReported(key_of(device), "", OFFLINE), moment, outcome)
+            # Forgotten, so that the will, which the broker retains, turns off nobody's devices a second time.
+            if self._mappers.pop(said.mapper, None) is not None:
+                outcome.documents[mapper_name(said.mapper)] = None
+        elif served is not None and served != self._mappers.get(said.mapper):
+            if said.mapper not in self._mappers and len(self._mappers) >= MAX_MAPPERS:
+                logger.warning("too many mappers, this one's end will go unnoticed", extra={"mapper": said.mapper})
+                return
+            self._mappers[said.mapper] = served
+            outcome.documents[mapper_name(said.mapper)] = mapper_document(served)
+
+    # --- outcomes
+
+    def seal(self, outcome: Outcome) -> None:
+        """Write down the twins that the outcome changed, as they are now."""
+        for device in outcome.unsealed:
+            if (twin := self._twins.get(device)) is not None:
+                outcome.documents[twin_name(device)] = twin_document(twin)
+        outcome.unsealed.clear()
+
+    def _step(self, event: Event, moment: Moment, outcome: Outcome) -> None:
+        device = id_of(event.device)
+        twin, effects = step(self._twins.get(device), event, moment.now_ms)
+        if twin is not None:
+            self._twins[device] = twin
+        else:
+            self._twins.pop(device, None)
+        for effect in effects:
+            match effect:
+                case Save():
+                    outcome.unsealed.add(device)
+                case Forget():
+                    outcome.unsealed.discard(device)
+                    outcome.documents[twin_name(device)] = None
+                case QueueReport(field, value):
+                    outcome.report(event.device, field, value)
+                case _:
+                    outcome.publications.append(written(device, effect, moment.now_ms, moment.new_id()))
+
+    def _member(self, device: DeviceId) -> Member:
+        twin, each = self._twins.get(device), self._devices[device]
+        description = each.labels.get("description", "")  # a label, as in KubeEdge
+        return Member(device, description, twin.state if twin else "", twin.last_online if twin else "")
+
+    def _say_members(
+        self, moment: Moment, outcome: Outcome, added: Sequence[Member] = (), removed: Sequence[Member] = ()
+    ) -> None:
+        said = MembershipUpdate(moment.new_id(), moment.now_ms, tuple(added), tuple(removed))
+        self._say(NodeChannel.MEMBERSHIP_UPDATED, said, outcome)
+
+    def _say(self, channel: NodeChannel, message: MembershipUpdate | MembershipList, outcome: Outcome) -> None:
+        outcome.publications.append(Publication(channel.topic(self.node), message.encode()))

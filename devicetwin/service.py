@@ -1,0 +1,190 @@
+"""
+The twins of this node's devices, kept: the shell around devicetwin.fleet.
+
+One task owns every twin. It takes what came in a batch, from the broker and from the cluster's objects alike,
+makes the outcome durable in one transaction, and only then answers, publishes and acknowledges. A broker that
+is away stops nothing: what was not published is said anew when it is back. A store that does not take the
+outcome stops the devices' traffic, not the process: nothing is acknowledged that could be lost.
+
+Invariants
+    an MQTT message of quality of service 1 is acknowledged after what it changed was committed
+    a report for the cloud is committed in the transaction of the twin it was made from
+    no message is looked at before this node was told what it holds: until then no device is unknown
+"""
+
+import asyncio
+import logging
+import random
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import islice
+from typing import NamedTuple, Protocol
+
+from apimachinery.events import Change
+from devicetwin.bus import Arrived, Bus, BusStatus, Online
+from devicetwin.documents import MAPPER_PREFIX, TWIN_PREFIX, read_documents
+from devicetwin.feed import DeviceFeed, Snapshot
+from devicetwin.fleet import Fleet, Moment, Outcome
+from devicetwin.messages import DeviceId
+from devicetwin.wire import Publication
+from link.frames import ReportEntry
+
+logger = logging.getLogger(__name__)
+
+BATCH = 128  # messages per transaction: some 10 ms of work between two turns of the event loop
+DECLARE_SLICE = 32  # devices whose objects are read in one turn of the event loop
+PUBLISH_SLICE = 256
+QUEUE = 4  # batches that wait for the owner; behind them the bus stops reading
+STORE_BACKOFF_S = (0.5, 30.0)
+
+News = Snapshot | Sequence[Change] | Sequence[Arrived | Online]
+
+
+class TwinStore(Protocol):
+    """Where twins and reports are kept."""
+
+    async def documents(self, prefix: str = "") -> dict[str, bytes]: ...
+
+    async def save(self, documents: Mapping[str, bytes | None], reports: Sequence[ReportEntry]) -> None:
+        """One transaction, durable on return; None deletes a document. Raises one of `store_errors`."""
+        ...
+
+
+class TwinStatus(NamedTuple):
+    """How things stand, for people."""
+
+    bus: BusStatus
+    ready: bool
+    """Whether this node was ever told what it holds; the broker is not called before."""
+    devices: int
+    open_wishes: int
+    ignored: int
+    store_problem: str
+
+
+class TwinService:
+    """Keeps the twins of a node's devices."""
+
+    def __init__(
+        self,
+        node: str,
+        store: TwinStore,
+        feed: DeviceFeed,
+        bus: Bus,
+        *,
+        store_errors: tuple[type[Exception], ...] = (OSError,),
+        clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+        new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
+    ) -> None:
+        """store_errors: what `store.save` raises when it cannot commit now but may later, as on a full disk."""
+        self._node = node
+        self._store = store
+        self._feed = feed
+        self._bus = bus
+        self._store_errors = store_errors
+        self._clock_ms = clock_ms
+        self._new_id = new_id
+        self._fleet: Fleet | None = None
+        self._ready = False
+        self._store_problem = ""
+
+    async def run(self) -> None:
+        """Until cancelled. Ends with the store's error when its documents cannot be read at the start."""
+        kept = read_documents(
+            {**await self._store.documents(TWIN_PREFIX), **await self._store.documents(MAPPER_PREFIX)}
+        )
+        fleet = self._fleet = Fleet(self._node, kept)
+        queue: asyncio.Queue[News] = asyncio.Queue(QUEUE)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._follow(queue), name="twin-feed")
+            await self._take(fleet, [await queue.get()])
+            self._ready = True
+            group.create_task(self._bus.run(), name="twin-bus")
+            group.create_task(self._receive(queue), name="twin-intake")
+            while True:
+                batch = [await queue.get()]
+                while not queue.empty() and sum(map(_weight, batch)) < BATCH:
+                    batch.append(queue.get_nowait())
+                await self._take(fleet, batch)
+
+    def status(self) -> TwinStatus:
+        twins = self._fleet.twins if self._fleet else {}
+        return TwinStatus(
+            bus=self._bus.status(),
+            ready=self._ready,
+            devices=len(twins),
+            open_wishes=sum(len(twin.delta()) for twin in twins.values()),
+            ignored=self._fleet.ignored if self._fleet else 0,
+            store_problem=self._store_problem,
+        )
+
+    async def _follow(self, queue: asyncio.Queue[News]) -> None:
+        async for news in self._feed.follow():
+            await queue.put(news)
+
+    async def _receive(self, queue: asyncio.Queue[News]) -> None:
+        while True:
+            await queue.put(await self._bus.receive(BATCH))
+
+    async def _take(self, fleet: Fleet, batch: Sequence[News]) -> None:
+        outcome = Outcome()
+        for news in batch:
+            moment = Moment(self._clock_ms(), self._new_id)
+            if isinstance(news, Snapshot):
+                await self._declare(fleet, fleet.take_snapshot(news.objects, moment, outcome), moment, outcome)
+                continue
+            changes = [each for each in news if isinstance(each, Change)]
+            if changes:
+                await self._declare(fleet, fleet.take_changes(changes, moment, outcome), moment, outcome)
+            for each in news:
+                if isinstance(each, Arrived):
+                    fleet.take_message(each.topic, each.payload, moment, outcome, retained=each.retained)
+                elif isinstance(each, Online):
+                    await self._declare(fleet, fleet.take_online(moment, outcome), moment, outcome)
+        fleet.seal(outcome)
+        if not outcome.is_durable:
+            await self._save(outcome)
+        await self._publish(outcome.publications)
+        self._bus.acknowledge(
+            each.receipt
+            for news in batch
+            if not isinstance(news, Snapshot)
+            for each in news
+            if isinstance(each, Arrived)
+        )
+
+    async def _declare(self, fleet: Fleet, devices: list[DeviceId], moment: Moment, outcome: Outcome) -> None:
+        for start in range(0, len(devices), DECLARE_SLICE):
+            fleet.declare(devices[start : start + DECLARE_SLICE], moment, outcome)
+            await asyncio.sleep(0)
+
+    async def _save(self, outcome: Outcome) -> None:
+        """Until it is committed: the twins went on already, and what they answer must be true."""
+        bound = STORE_BACKOFF_S[0]
+        while True:
+            try:
+                await self._store.save(outcome.documents, outcome.reports)
+            except self._store_errors as error:
+                if not self._store_problem:
+                    logger.error("twins cannot be stored, devices wait", extra={"problem": str(error)})
+                    await self._publish(outcome.not_stored(self._clock_ms(), str(error)))
+                self._store_problem = str(error)
+                await asyncio.sleep(random.uniform(bound / 2, bound))  # noqa: S311  keeps no secret
+                bound = min(bound * 2, STORE_BACKOFF_S[1])
+            else:
+                if self._store_problem:
+                    logger.info("twins are stored again")
+                self._store_problem = ""
+                return
+
+    async def _publish(self, publications: Iterable[Publication]) -> None:
+        remaining = iter(publications)
+        while some := list(islice(remaining, PUBLISH_SLICE)):
+            await self._bus.room()
+            for publication in some:
+                self._bus.publish(publication)
+
+
+def _weight(news: News) -> int:
+    return BATCH if isinstance(news, Snapshot) else len(news)

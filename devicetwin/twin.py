@@ -1,0 +1,196 @@
+"""
+A device's twin: what it should be, what it says it is, and how far the one follows from the other.
+
+The desired half is written by the cloud (or, until the cloud says otherwise, by somebody at the edge), the
+reported half by the device's mapper; neither half writes the other. Every desired value has a number that
+only grows within the twin, so that an answer can say which one it is about.
+
+Invariants
+    versions >= the version of every desired value ever given; a removed and re-added property gets a new one
+    a wish with a problem is never shown to the device
+    Twin.from_json(key, twin.to_json()) == twin, but for the models, which come from the cluster's objects
+
+Pure.
+"""
+
+import enum
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from apimachinery.devices import PropertyModel, PropertyReport, same_value
+from apimachinery.keys import ObjectKey
+from apimachinery.objects import JSON
+from devicetwin.declaration import model_for_word
+from devicetwin.messages import TwinEntry, Value
+
+
+class Origin(enum.StrEnum):
+    """Who wished."""
+
+    CLOUD = "cloud"
+    EDGE = "edge"
+
+
+class Desired(NamedTuple):
+    """What a property should be."""
+
+    value: str
+    """ "" is no wish."""
+    version: int
+    """The number of this wish in the twin; 0: there never was one."""
+    since_ms: int = 0
+    """When the edge learned of it, in milliseconds since 1970."""
+    origin: Origin = Origin.CLOUD
+    problem: str = ""
+    """Why it is kept from the device; "" when it is not."""
+
+
+class Reported(NamedTuple):
+    """What a property is, by its mapper's word."""
+
+    value: str
+    version: int
+    """Grows by one whenever the value or the mapper's word for its type changes."""
+    answers: int | None
+    """The version of the wish that the mapper says this answers; None when it does not say."""
+    observed_at_ms: int
+    """When the edge took it in, in milliseconds since 1970."""
+
+
+NO_WISH = Desired("", 0)
+
+
+class Property(NamedTuple):
+    """One property of a twin."""
+
+    desired: Desired = NO_WISH
+    reported: Reported | None = None
+    cloud: str = ""
+    """The cloud's latest wish, to tell when it changes its mind while a wish of the edge stands."""
+    type: str = ""
+    """The mapper's word for the type; "" until it gave one."""
+    optional: bool = True
+    """Whether a mapper may delete it; false for ever once false, as in KubeEdge."""
+    declared: bool = False
+    """Whether the Device or its model has it. What only a mapper knows stays at the edge."""
+    model: PropertyModel | None = None
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether there is a wish the device may see."""
+        return bool(self.desired.value) and not self.desired.problem
+
+    @property
+    def is_open(self) -> bool:
+        """
+        Whether there is a wish the device has not met.
+
+        A reading that says which wish it answers is believed only for that wish or an older one: the value of a
+        late answer may by chance be what is wanted now. One that does not say is judged by its value.
+        """
+        if not self.is_wanted:
+            return False
+        reported = self.reported
+        if reported is None or (reported.answers is not None and reported.answers < self.desired.version):
+            return True
+        model = self.model or model_for_word("", self.type)
+        return not same_value(model.type, reported.value, self.desired.value)
+
+    def entry(self, *, versioned: bool = False) -> TwinEntry:
+        """As messages show it. `versioned` adds the number of the cloud's wish, which only a Delta carries."""
+        desired, reported = self.desired, self.reported
+        show_version = versioned and self.is_wanted and desired.origin is Origin.CLOUD
+        return TwinEntry(
+            expected=Value(desired.value, desired.since_ms) if self.is_wanted else None,
+            actual=Value(reported.value, reported.observed_at_ms) if reported else None,
+            optional=self.optional,
+            type=self.type or (self.model.type.value.lower() if self.model else "string"),
+            expected_version=desired.version if show_version else None,
+        )
+
+    def report(self) -> PropertyReport:
+        """As it goes up to the cloud."""
+        return PropertyReport(
+            value=self.reported.value if self.reported else None,
+            value_type=self.type if self.reported else "",
+            observed_at_ms=self.reported.observed_at_ms if self.reported else self.desired.since_ms,
+            desired=self.desired.value or None,
+            problem=self.desired.problem,
+        )
+
+
+class Twin(NamedTuple):
+    """One device's twin."""
+
+    device: ObjectKey
+    uid: str
+    """The incarnation of the Device it belongs to."""
+    properties: Mapping[str, Property]
+    state: str = ""
+    """As the mapper spelled it; "" until one has said anything."""
+    last_online: str = ""
+    """RFC 3339, UTC: when it last said online or ok; "" for never."""
+    versions: int = 0
+    """The latest version given to a wish."""
+
+    def delta(self) -> dict[str, str]:
+        """The wishes the device has not met, by property."""
+        return {name: each.desired.value for name, each in self.properties.items() if each.is_open}
+
+    def to_json(self) -> dict[str, JSON]:
+        """The durable document; models are left out."""
+        return {
+            "uid": self.uid,
+            "state": self.state,
+            "lastOnline": self.last_online,
+            "versions": self.versions,
+            "properties": {name: _property_json(each) for name, each in self.properties.items()},
+        }
+
+    @classmethod
+    def from_json(cls, device: ObjectKey, value: JSON) -> "Twin":
+        """Raises ValueError for a document that to_json did not write: somebody else did, or a newer program."""
+        try:
+            return cls(
+                device,
+                uid=str(value["uid"]),
+                properties={name: _property_from(each) for name, each in value["properties"].items()},
+                state=str(value["state"]),
+                last_online=str(value["lastOnline"]),
+                versions=int(value["versions"]),
+            )
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise ValueError(f"the stored twin of {device} is not readable: {error!r}") from error
+
+
+def _property_json(each: Property) -> dict[str, JSON]:
+    desired, reported = each.desired, each.reported
+    out: dict[str, JSON] = {
+        "cloud": each.cloud,
+        "type": each.type,
+        "optional": each.optional,
+        "declared": each.declared,
+    }
+    if desired != NO_WISH:
+        out["desired"] = [desired.value, desired.version, desired.since_ms, desired.origin.value, desired.problem]
+    if reported is not None:
+        out["reported"] = [reported.value, reported.version, reported.answers, reported.observed_at_ms]
+    return out
+
+
+def _property_from(value: JSON) -> Property:
+    desired, reported = NO_WISH, None
+    if "desired" in value:
+        wish, version, since_ms, origin, problem = value["desired"]
+        desired = Desired(str(wish), int(version), int(since_ms), Origin(origin), str(problem))
+    if "reported" in value:
+        reading, version, answers, observed_at_ms = value["reported"]
+        reported = Reported(str(reading), int(version), None if answers is None else int(answers), int(observed_at_ms))
+    return Property(
+        desired=desired,
+        reported=reported,
+        cloud=str(value["cloud"]),
+        type=str(value["type"]),
+        optional=bool(value["optional"]),
+        declared=bool(value["declared"]),
+    )

@@ -1,0 +1,195 @@
+"""
+Between the bytes on MQTT and the words of the core: what a message asks for, and how an effect is said.
+
+Invariants
+    whatever topic and bytes come in, `read` returns; what cannot be read becomes a Refuse where the sender looks
+    `written` gives one publication per effect, on the topics and in the formats of devicetwin.messages
+
+Pure: ids and the time are arguments.
+"""
+
+from typing import NamedTuple
+
+from apimachinery.keys import ObjectKey
+from apimachinery.resources import DEVICES
+from devicetwin.messages import (
+    MAPPER_STATE_FILTER,
+    Ask,
+    Channel,
+    Delta,
+    DeviceConfig,
+    DeviceId,
+    DeviceTopic,
+    Document,
+    ErrorReply,
+    MapperState,
+    MapperTopic,
+    MessageError,
+    NodeChannel,
+    NodeTopic,
+    StateResult,
+    StateUpdate,
+    TopicError,
+    TwinResult,
+    TwinUpdate,
+    parse_topic,
+)
+from devicetwin.reconcile import (
+    Asked,
+    PublishDelta,
+    PublishDocument,
+    PublishResult,
+    PublishState,
+    Refuse,
+    StateReported,
+    Updated,
+)
+
+
+def subscriptions(node: str) -> list[tuple[str, int]]:
+    """
+    What edgecore listens to, with the quality of service.
+
+    `twin/+` and not the two requests it answers, so that a wrong topic is told so. The configurations are its own:
+    a broker hands out the retained ones at each subscription, which is how those of devices that left are found.
+    """
+    return [
+        ("$hw/events/device/+/+/twin/+", 1),
+        (Channel.STATE_UPDATE.filter, 1),
+        (NodeChannel.MEMBERSHIP_GET.topic(node), 1),
+        (MAPPER_STATE_FILTER, 1),
+        (Channel.CONFIG.filter, 0),
+    ]
+
+
+class Publication(NamedTuple):
+    """One message to publish, with quality of service 1."""
+
+    topic: str
+    payload: bytes
+    retain: bool = False
+
+
+class MembershipAsked(NamedTuple):
+    """A mapper wants to know the node's devices."""
+
+    event_id: str
+
+
+class MapperSpoke(NamedTuple):
+    """A mapper, or its last will, said whether it lives."""
+
+    mapper: str
+    event_id: str
+    state: str
+    devices: tuple[DeviceId, ...] | None
+
+
+class ConfigSeen(NamedTuple):
+    """A configuration that the broker keeps for this node's devices."""
+
+    device: DeviceId
+    node: str
+
+
+class Refused(NamedTuple):
+    """A request that could not be read, and the answer."""
+
+    device: DeviceId
+    refuse: Refuse
+
+
+class Ignored(NamedTuple):
+    """A message that nobody waits for an answer to."""
+
+    reason: str
+
+
+Read = Updated | StateReported | Asked | MembershipAsked | MapperSpoke | ConfigSeen | Refused | Ignored
+
+
+def key_of(device: DeviceId) -> ObjectKey:
+    """The Device that a topic's id names."""
+    return ObjectKey(DEVICES, device.namespace, device.name)
+
+
+def id_of(key: ObjectKey) -> DeviceId:
+    """The id that topics name a Device by."""
+    return DeviceId(key.namespace, key.name)
+
+
+def read(topic: str, payload: bytes, *, retained: bool = False) -> Read:
+    """What a message asks for."""
+    try:
+        place = parse_topic(topic)
+    except TopicError as error:
+        return Ignored(str(error))
+    try:
+        match place:
+            case DeviceTopic(device, channel):
+                return _read_device(device, channel, payload, retained)
+            case NodeTopic(_, NodeChannel.MEMBERSHIP_GET):
+                return MembershipAsked(Ask.decode(payload).event_id)
+            case MapperTopic(mapper):
+                said = MapperState.decode(payload)
+                return MapperSpoke(mapper, said.event_id, said.state, said.devices)
+            case _:
+                return Ignored("nobody asks on this topic")
+    except MessageError as error:
+        # Without a device there is no topic for the answer.
+        return Ignored(error.reason)
+
+
+# Where the answer to what stands on a channel goes.
+_ANSWERS = {
+    Channel.TWIN_UPDATE: Channel.TWIN_UPDATE_RESULT,
+    Channel.TWIN_GET: Channel.TWIN_GET_RESULT,
+    Channel.STATE_UPDATE: Channel.STATE_UPDATE_RESULT,
+    Channel.TWIN_CLOUD_UPDATED: Channel.TWIN_UPDATE_RESULT,
+}
+
+
+def _read_device(device: DeviceId, channel: Channel, payload: bytes, retained: bool) -> Read:
+    key = key_of(device)
+    try:
+        match channel:
+            case Channel.TWIN_UPDATE:
+                update = TwinUpdate.decode(payload)
+                return Updated(key, update.event_id, update.twin)
+            case Channel.TWIN_GET:
+                return Asked(key, Ask.decode(payload).event_id)
+            case Channel.STATE_UPDATE:
+                state = StateUpdate.decode(payload)
+                return StateReported(key, state.event_id, state.state)
+            case Channel.TWIN_CLOUD_UPDATED:
+                raise MessageError("twin/cloud_updated is not taken from MQTT: change the Device instead", code=403)
+            case Channel.CONFIG if retained and payload:
+                return ConfigSeen(device, DeviceConfig.decode(payload).node)
+            case _:
+                return Ignored("nobody asks on this topic")
+    except MessageError as error:
+        answer = _ANSWERS.get(channel)
+        if answer is None:
+            return Ignored(error.reason)
+        return Refused(device, Refuse(answer, error.event_id, error.code, error.reason))
+
+
+Spoken = PublishResult | PublishDocument | PublishDelta | PublishState | Refuse
+"""The effects that are said on MQTT."""
+
+
+def written(device: DeviceId, effect: Spoken, now_ms: int, new_id: str) -> Publication:
+    """The message for an effect. new_id: the event id to use where nobody asked."""
+    match effect:
+        case PublishResult(channel, event_id, twin):
+            return Publication(channel.topic(device), TwinResult(event_id, now_ms, twin).encode())
+        case PublishDocument(event_id, twin):
+            payload = Document(event_id or new_id, now_ms, twin).encode()
+            return Publication(Channel.TWIN_DOCUMENT.topic(device), payload)
+        case PublishDelta(twin, delta):
+            return Publication(Channel.TWIN_DELTA.topic(device), Delta(new_id, now_ms, twin, delta).encode())
+        case PublishState(event_id, state, last_online):
+            result = StateResult(event_id or new_id, now_ms, device.name, state, last_online)
+            return Publication(Channel.STATE_UPDATE_RESULT.topic(device), result.encode())
+        case Refuse(channel, event_id, code, reason):
+            return Publication(channel.topic(device), ErrorReply(event_id, now_ms, code, reason).encode())

@@ -1,0 +1,482 @@
+"""
+edgecore: the agent on an edge node. One of the two composition roots: configuration in, one TaskGroup out.
+
+Everything is made here and handed what it needs; nothing imports this module. What is heavy is imported
+where it is used, because on the edge every import costs memory for as long as the process lives.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import logging
+import random
+import ssl
+import sys
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from apimachinery.devices import NODE_INFO_FIELD
+from apimachinery.errors import NotFound
+from apimachinery.keys import Node, ObjectKey
+from apimachinery.resources import NODES
+from componentbase import cli, config, statusz
+from componentbase.config import setting
+from componentbase.endpoints import Endpoint
+from componentbase.files import lock_dir, open_private_dir
+from link.frames import Batch, Refusal, ReportEntry
+
+if TYPE_CHECKING:
+    from apiserver.messages import Request, Response
+    from devicetwin.bus import BrokerAddress
+    from devicetwin.service import TwinService
+    from edgehub.connector import LinkStatus
+    from metamanager.api import LinkState
+    from metamanager.store import Store
+
+logger = logging.getLogger(__name__)
+
+PROG = "edgecore"
+CONFIG_NAME = "edgecore.yaml"
+SOCKET_NAME = "edgecore.sock"
+STORE_NAME = "edge.db"
+EMBEDDED = "embedded"
+NOTE_SYNC_S = 30.0  # a write of a few bytes to the card; how stale the store is after a restart is known this exactly
+
+
+@dataclass(frozen=True)
+class CloudConfig:
+    """The hub this node belongs to; `edgecore join` writes it."""
+
+    link: Endpoint = setting(Endpoint("", 10000), "HOST:PORT of cloudcore's link.")
+    certificate_authority: Path = setting(Path("pki/ca.crt"), "The CA that signed the hub's certificate.")
+    certificate: Path = setting(Path("pki/edge.crt"), "This node's certificate; its name is this node's identity.")
+    key: Path = setting(Path("pki/edge.key"), "The private key; it never leaves this machine.")
+
+
+@dataclass(frozen=True)
+class MqttConfig:
+    """Where devices and mappers speak with this node."""
+
+    broker: str = setting(EMBEDDED, '"embedded" for a broker inside edgecore, or mqtt://[USER:PASSWORD@]HOST:PORT.')
+    listen: Endpoint = setting(Endpoint("127.0.0.1", 1883), "Where the embedded broker listens; it asks no password.")
+
+
+@dataclass(frozen=True)
+class ApiConfig:
+    """The local Kubernetes API, served from this node's own store."""
+
+    enabled: bool = setting(True, "Whether to serve it.")
+    listen: Endpoint = setting(
+        Endpoint("127.0.0.1", 10550),
+        "Where; whoever can connect can read everything this node holds, Secrets included.",
+    )
+
+
+@dataclass(frozen=True)
+class EdgeConfig:
+    """Configuration of edgecore. Relative paths are taken from the directory of this file."""
+
+    node: str = setting("", "The node's name in Kubernetes; must be the one in the certificate.")
+    cloud: CloudConfig = CloudConfig()
+    mqtt: MqttConfig = MqttConfig()
+    api: ApiConfig = ApiConfig()
+
+
+def version() -> str:
+    """The installed release, or that this is a tree without one."""
+    try:
+        return metadata.version("fairlead")
+    except metadata.PackageNotFoundError:
+        return "unreleased"
+
+
+def main() -> None:
+    """The console script."""
+    parser = _parser()
+    args = parser.parse_args()
+    cli.configure_logs(args)
+    command = {"run": _run, "join": _join, "status": _status, "config": _config}[args.command]
+    sys.exit(command(args))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = cli.new_parser(
+        PROG,
+        "The agent on an edge node: keeps its part of Kubernetes here, serves it locally, twins its devices.",
+        "edgecore join --cloud hub.example:10002 --token TOKEN --node edge-1 --data-dir /var/lib/edgecore\n"
+        "edgecore run --data-dir /var/lib/edgecore",
+    )
+    parser.add_argument("--version", action="version", version=f"{PROG} {version()}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    run = cli.add_command(
+        commands,
+        "run",
+        "Run the agent until it is stopped.",
+        "edgecore run --data-dir /var/lib/edgecore --mqtt embedded",
+    )
+    _add_data_dir(run)
+    run.add_argument("--config", type=Path, metavar="FILE", help=f"DIR/{CONFIG_NAME} by default")
+    run.add_argument(
+        "--mqtt", metavar="embedded|URL", help="the MQTT broker: embedded, or mqtt://[USER:PASSWORD@]HOST:PORT"
+    )
+    run.add_argument("--mqtt-listen", type=cli.endpoint, metavar="HOST:PORT", help="where the embedded broker listens")
+    run.add_argument("--api", type=cli.endpoint, metavar="HOST:PORT", help="where the local API listens")
+
+    join = cli.add_command(
+        commands,
+        "join",
+        "Make this machine a node: get a certificate and write the configuration.",
+        "edgecore join --cloud hub.example:10002 --token TOKEN --node edge-1 --data-dir /var/lib/edgecore",
+    )
+    _add_data_dir(join)
+    join.add_argument(
+        "--cloud", type=cli.endpoint_with(10002), required=True, metavar="HOST:PORT", help="cloudcore's join endpoint"
+    )
+    join.add_argument("--token", required=True, help="from `cloudcore token create`; - reads it from standard input")
+    join.add_argument("--node", required=True, metavar="NAME", help="the node's name in Kubernetes")
+    join.add_argument("--force", action="store_true", help="take the place of what joined in this directory before")
+
+    status = cli.add_command(
+        commands, "status", "Say in a few lines how things stand.", "edgecore status --data-dir /var/lib/edgecore"
+    )
+    _add_data_dir(status)
+    status.add_argument("--output", "-o", choices=("text", "json"), default="text", help="text by default")
+
+    show = cli.add_command(
+        commands,
+        "config",
+        "Print the configuration in force, or every default.",
+        "edgecore config > edgecore.yaml\nedgecore config --data-dir /var/lib/edgecore",
+    )
+    show.add_argument("--data-dir", type=Path, metavar="DIR", help="print DIR's configuration rather than the defaults")
+    for each in (run, join, status, show):
+        cli.add_log_flags(each)
+    return parser
+
+
+def _add_data_dir(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--data-dir", type=Path, required=True, metavar="DIR", help="where this node keeps its state")
+
+
+# ---- join, config
+
+
+def _join(args: argparse.Namespace) -> int:
+    from edgehub.join import Joined, join
+
+    def command() -> None:
+        def configuration(joined: Joined) -> str:
+            return config.dump(EdgeConfig(node=joined.node, cloud=CloudConfig(link=joined.link)))
+
+        token = sys.stdin.readline().strip() if args.token == "-" else args.token  # noqa: S105 - the flag, not a secret
+        joined = join(args.cloud, token, Node(args.node), args.data_dir, configuration, replace=args.force)
+        print(f"{joined.node} has joined; start it with: {PROG} run --data-dir {args.data_dir}")
+
+    return cli.guard(PROG, command)
+
+
+def _config(args: argparse.Namespace) -> int:
+    def command() -> None:
+        settings = EdgeConfig() if args.data_dir is None else _load(args.data_dir / CONFIG_NAME)
+        print(config.dump(settings), end="")
+
+    return cli.guard(PROG, command)
+
+
+def _load(path: Path) -> EdgeConfig:
+    if not path.exists():
+        raise cli.CommandError(
+            f"{path.parent} is not a node's directory: there is no {path.name}; run `{PROG} join` first"
+        )
+    settings = config.load(EdgeConfig, path)
+    if not settings.node:
+        raise config.ConfigError(str(path), None, "node is missing: the name that this machine joined as")
+    if not settings.cloud.link.host:
+        raise config.ConfigError(str(path), None, "cloud.link is missing: HOST:PORT of cloudcore's link")
+    return settings
+
+
+# ---- run
+
+
+def _run(args: argparse.Namespace) -> int:
+    def prepared() -> EdgeConfig:
+        settings = _load(args.config or args.data_dir / CONFIG_NAME)
+        return config.override(
+            settings, {"mqtt.broker": args.mqtt, "mqtt.listen": args.mqtt_listen, "api.listen": args.api}
+        )
+
+    async def run() -> None:
+        await serve(prepared(), args.data_dir)
+
+    return cli.run(run(), prog=PROG)
+
+
+def _link_context(cloud: CloudConfig) -> ssl.SSLContext:
+    """Trusts the join CA and nothing else; loading the system's would cost 2.5 MB and trust the world."""
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.load_verify_locations(cafile=cloud.certificate_authority)
+        context.load_cert_chain(cloud.certificate, cloud.key)
+    except (OSError, ssl.SSLError) as exc:
+        names = f"{cloud.certificate_authority}, {cloud.certificate}, {cloud.key}"
+        raise cli.CommandError(
+            f"cannot read this node's certificates ({names}): {exc}; join again with --force"
+        ) from exc
+    return context
+
+
+async def serve(settings: EdgeConfig, data_dir: Path) -> None:
+    """Everything an edge node does, until cancelled."""
+    open_private_dir(data_dir)
+    with lock_dir(data_dir):
+        context = _link_context(settings.cloud)
+        async with contextlib.AsyncExitStack() as stack:
+            await _compose(settings, data_dir, context, stack)
+
+
+async def _compose(
+    settings: EdgeConfig, data_dir: Path, context: ssl.SSLContext, stack: contextlib.AsyncExitStack
+) -> None:
+    """Make the parts, join them, run them in one TaskGroup."""
+    from apiserver.http import ListenError, serve
+    from devicetwin.bus import Bus
+    from devicetwin.feed import StoreFeed
+    from devicetwin.service import TwinService
+    from devicetwin.wire import subscriptions
+    from edgehub.connector import Connector, Hubs, LinkStatus
+    from metamanager.api import serve_local_api
+    from metamanager.errors import StoreError
+    from metamanager.store import Store
+
+    node = Node(settings.node)
+    try:
+        store = await Store.open(data_dir / STORE_NAME)
+    except StoreError as exc:
+        raise cli.CommandError(str(exc)) from exc
+    stack.push_async_callback(store.close)
+    address, broker = await _broker(settings.mqtt, node, stack)
+    bus = Bus(address, _client_id(node), subscriptions(node))
+    link = LinkStatus()
+
+    async def commit(batches: Sequence[Batch]) -> Mapping[int, Sequence[Refusal]]:
+        return (await store.apply(batches)).refusals
+
+    connector = Connector(
+        node,
+        Hubs(settings.cloud.link.host, settings.cloud.link.port, context),
+        store,
+        commit,
+        agent=f"fairlead/{version()}",
+        draw=random.random,
+        status=link,
+        store_errors=(StoreError,),
+    )
+    outbox = Outbox(store, connector.reports_waiting)
+    twins = TwinService(node, outbox, StoreFeed(store), bus, store_errors=(StoreError,))
+    status = NodeStatus(settings, store, link, twins)
+    try:
+        await stack.enter_async_context(serve(status.answer, unix_path=data_dir / SOCKET_NAME))
+        if settings.api.enabled:
+            api = serve_local_api(
+                store,
+                host=settings.api.listen.host,
+                port=settings.api.listen.port,
+                link_state=status.link_state,
+                version=version(),
+            )
+            status.api = (await stack.enter_async_context(api)).endpoint
+    except ListenError as exc:
+        raise cli.CommandError(f"the local API cannot be served: {exc}") from exc
+    async with asyncio.TaskGroup() as tasks:
+        if broker is not None:
+            tasks.create_task(broker, name="broker")
+        tasks.create_task(_report_node_info(store, outbox, node, settings.cloud.link), name="node-info")
+        tasks.create_task(twins.run(), name="twins")
+        tasks.create_task(connector.run(), name="link")
+        tasks.create_task(status.keep(), name="status")
+
+
+async def _broker(
+    mqtt: MqttConfig, node: Node, stack: contextlib.AsyncExitStack
+) -> "tuple[BrokerAddress, Coroutine[None, None, None] | None]":
+    """Where the broker is, and what runs it when it is the embedded one, which is imported only then."""
+    from devicetwin.bus import BrokerAddress
+    from devicetwin.wire import subscriptions
+
+    if mqtt.broker != EMBEDDED:
+        try:
+            return BrokerAddress.parse(mqtt.broker), None
+        except ValueError as exc:
+            raise cli.CommandError(f'mqtt.broker: {exc}, or "{EMBEDDED}"') from exc
+    from devicetwin.broker.config import BrokerConfig
+    from devicetwin.broker.server import ListenError, listen
+
+    filters = tuple(topic for topic, quality in subscriptions(node) if quality)
+    broker_config = BrokerConfig(
+        host=mqtt.listen.host, port=mqtt.listen.port, durable_client_id=_client_id(node), durable_filters=filters
+    )
+    try:
+        server = await listen(broker_config)
+    except ListenError as exc:
+        raise cli.CommandError(f"{exc}") from exc
+    stack.push_async_callback(server.close)
+    return BrokerAddress(Endpoint(mqtt.listen.host or "127.0.0.1", server.port)), server.run()
+
+
+def _client_id(node: Node) -> str:
+    """Names this node's session at the broker, the same at each start; two nodes may share one broker."""
+    return f"fairlead-{node}"
+
+
+async def _report_node_info(store: "Store", outbox: "Outbox", node: Node, link: Endpoint) -> None:
+    """Tell the cloud what machine this is, once and whenever that has changed."""
+    from edgehub.nodeinfo import node_info, outgoing_address
+    from metamanager.errors import StoreError
+
+    address = await asyncio.to_thread(outgoing_address, link.host, link.port)
+    told = node_info(f"fairlead-{version()}", address)
+    document = "edgecore/nodeInfo"
+    try:
+        if (await store.documents(document)).get(document) != told:
+            await outbox.save({document: told}, [ReportEntry(ObjectKey(NODES, "", node), NODE_INFO_FIELD, told)])
+    except StoreError as exc:
+        logger.warning("node info not reported", extra={"reason": str(exc)})
+
+
+class Outbox:
+    """The store as the twins see it: what they save may have to go up, so the link is told."""
+
+    def __init__(self, store: "Store", saved: Callable[[], None]) -> None:
+        self._store = store
+        self._saved = saved
+
+    async def documents(self, prefix: str = "") -> dict[str, bytes]:
+        return await self._store.documents(prefix)
+
+    async def save(self, documents: Mapping[str, bytes | None], reports: Sequence[ReportEntry]) -> None:
+        await self._store.save(documents, reports)
+        if reports:
+            self._saved()
+
+
+# ---- status
+
+
+class NodeStatus:
+    """How this node stands, for `edgecore status`, the local API's header and the store's note of being in sync."""
+
+    def __init__(self, settings: EdgeConfig, store: "Store", link: "LinkStatus", twins: "TwinService") -> None:
+        self.api = ""
+        self._settings = settings
+        self._store = store
+        self._link = link
+        self._twins = twins
+        self._left_sync_at_ms: int | None = None
+        self._was_in_sync = False
+
+    def link_state(self) -> "LinkState":
+        from metamanager.api import LinkState
+
+        return LinkState(self._link.synced, self._left_sync_at_ms)
+
+    async def keep(self) -> None:
+        """Note now and then that the node is in sync: after a restart that is all that tells how old the state is."""
+        from metamanager.errors import StoreError
+
+        noted = 0.0
+        while True:
+            await asyncio.sleep(1.0)
+            if self._link.synced:
+                self._was_in_sync = True
+                if time.monotonic() - noted > NOTE_SYNC_S:
+                    noted = time.monotonic()
+                    with contextlib.suppress(StoreError):
+                        await self._store.note_in_sync(_now_ms())
+            elif self._was_in_sync:
+                self._was_in_sync = False
+                self._left_sync_at_ms = _now_ms()
+
+    async def answer(self, request: "Request") -> "Response":
+        """GET /statusz on the status socket."""
+        from apiserver.messages import json_response
+
+        if request.path != "/statusz":
+            raise NotFound(f"{request.path} is not served here; /statusz is")
+        return json_response(200, await self._facts())
+
+    async def _facts(self) -> dict[str, object]:
+        twins = self._twins.status()
+        return {
+            "node": self._settings.node,
+            "version": version(),
+            "hub": str(self._settings.cloud.link),
+            "connected": self._link.connected,
+            "inSync": self._link.synced,
+            "failures": self._link.attempts,
+            "problem": self._link.last_error,
+            "lastSyncedAtMs": await self._store.last_synced_at_ms(),
+            "objects": await self._store.object_count(),
+            "reportsWaiting": await self._store.report_count(),
+            "reportsRefused": self._link.refused_reports,
+            "api": self.api,
+            "mqtt": str(twins.bus.address),
+            "mqttConnected": twins.bus.connected,
+            "mqttProblem": twins.bus.problem,
+            "devices": twins.devices,
+            "openWishes": twins.open_wishes,
+            "storeProblem": twins.store_problem,
+        }
+
+
+def _status(args: argparse.Namespace) -> int:
+    def command() -> None:
+        facts = statusz.ask(args.data_dir / SOCKET_NAME, PROG)
+        print(json.dumps(facts, indent=2) if args.output == "json" else "\n".join(_told(facts)))
+
+    return cli.guard(PROG, command)
+
+
+def _told(facts: Mapping[str, Any]) -> list[str]:
+    """A few lines for a person."""
+    if facts["connected"]:
+        link = f"connected to {facts['hub']}, " + ("in sync" if facts["inSync"] else "catching up")
+    else:
+        link = f"not connected to {facts['hub']} ({facts['problem'] or 'dialling'})"
+    synced_at = facts["lastSyncedAtMs"]
+    if synced_at is None:
+        age = "never was in sync: the local API answers 503"
+    elif facts["inSync"]:
+        age = "up to date"
+    else:
+        age = f"as of {max(0, _now_ms() - synced_at) // 1000} s ago"
+    mqtt = f"{facts['mqtt']} {'connected' if facts['mqttConnected'] else 'not connected'}"
+    if facts["mqttProblem"] and not facts["mqttConnected"]:
+        mqtt += f" ({facts['mqttProblem']})"
+    lines = [
+        f"node     {facts['node']} (fairlead {facts['version']})",
+        f"link     {link}",
+        f"store    {facts['objects']} objects, {age}",
+        f"reports  {facts['reportsWaiting']} waiting, {facts['reportsRefused']} refused by the cloud",
+        f"mqtt     {mqtt}",
+        f"devices  {facts['devices']}, {facts['openWishes']} with a desired value that is not met",
+        f"api      {facts['api'] or 'off'}",
+    ]
+    if facts["storeProblem"]:
+        lines.append(f"problem  {facts['storeProblem']}")
+    return lines
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,15 @@
+"""
+Mappers: the programs that stand between real devices and the device twin.
+
+A mapper is a process of its own that speaks MQTT and nothing else with the edge. It imports from
+devicetwin only the message formats, so it has exactly what a mapper in another language would have.
+
+    driver.py                   what a driver is: all that a new driver imports
+    words.py, values.py         its words, and its values as text (pure)
+    registry.py                 drivers by name
+    polling.py, dialogue.py     when to read, write and report; what to say over MQTT (pure)
+    membership.py               what the edge says of a device, checked (pure)
+    attendant.py, mqtt.py       one device's task; the one MQTT connection
+    runtime.py                  the process: learns its devices, starts and stops their tasks
+    simulated.py, thermostat.py, host.py    the two drivers that come with the project
+"""

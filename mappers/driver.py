@@ -1,0 +1,69 @@
+"""
+What a driver is: the four methods that turn one device into readings. All that a new driver imports is here.
+
+The runtime makes one driver for each device and calls it from one task, so a driver holds no lock and
+never sees two calls at once. It deals in Python values; texts, ranges, cycles, MQTT and reconnecting
+are the runtime's business. A call that takes longer than CALL_TIMEOUT_S is given up.
+
+Errors a driver raises
+    DeviceSilent    the device does not answer: the runtime closes the driver, reports the device
+                    offline and connects again later, ever less often. OSError (and so TimeoutError and
+                    ConnectionError) counts as the same, so that most drivers need not translate anything.
+    WriteRefused    the device answers, but will not take this value: told to the user, not repeated at once
+    BadConfig       what the Device says about the device cannot work: nothing is tried until it changes
+Anything else is a bug in the driver: it is logged with its traceback, and this device starts again.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Protocol
+
+from mappers.words import BadConfig, Device, DeviceSilent, DriverError, Property, Reading, Value, WriteRefused
+
+__all__ = [
+    "CALL_TIMEOUT_S",
+    "BadConfig",
+    "Device",
+    "DeviceSilent",
+    "Driver",
+    "DriverError",
+    "DriverFactory",
+    "Property",
+    "Reading",
+    "Value",
+    "WriteRefused",
+]
+
+CALL_TIMEOUT_S = 10.0
+"""How long connect, read or write may take. A field bus with long silences has its own, shorter, timeout."""
+
+
+class Driver(Protocol):
+    """One device. After close() or an error that means silence, connect() is called again on the same driver."""
+
+    async def connect(self) -> None:
+        """Reach the device; raises DeviceSilent when it cannot be reached."""
+        ...
+
+    async def read(self, names: Collection[str]) -> Mapping[str, Reading]:
+        """
+        Read these properties, all that are due, so that one request to the device may serve several.
+
+        A property that has no value now is left out of the answer. Raises DeviceSilent.
+        """
+        ...
+
+    async def write(self, name: str, value: Value) -> None:
+        """
+        Set one property; it is read back right after. The value is of the model's type and in its range.
+
+        Raises WriteRefused or DeviceSilent.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of the device; called once for each connect(), also for one that failed."""
+        ...
+
+
+DriverFactory = Callable[[Device], Driver]
+"""Usually the driver's class. May raise BadConfig; must not do I/O."""

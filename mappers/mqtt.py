@@ -1,0 +1,322 @@
+"""
+One MQTT connection of a mapper, on asyncio: paho-mqtt's home in this package.
+
+A connection lives once: it is made, used, and lost or closed; whoever wants another makes another. So
+nothing of an old connection (half-sent messages, a stale will) can leak into the next.
+
+Invariants
+    connect() returns only after the broker has said yes, and raises one of the errors below otherwise
+    receive() gives every message once, in order, and raises ConnectionLost after the last one
+    at most INBOX_LIMIT messages are held: beyond that the socket is not read, so TCP slows the broker down
+    about OUTBOX_LIMIT messages wait for the broker: beyond that has_room() says no, and at twice that they are dropped
+
+Errors
+    MqttError          any of them: wait and connect again
+      BrokerUnreachable  nobody listens there, or does not answer
+      BrokerRefused      the broker says no; the argument is its reason
+      ConnectionLost     the connection was there and has gone
+"""
+
+import asyncio
+import socket
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager, suppress
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
+from paho.mqtt.reasoncodes import ReasonCode
+
+KEEPALIVE_S = 15
+"""A machine that vanishes without a word is noticed, and its will published, after 1.5 times this (MQTT 3.1.2.10)."""
+CONNECT_TIMEOUT_S = 5.0
+CLOSE_TIMEOUT_S = 1.0
+INBOX_LIMIT = 256
+OUTBOX_LIMIT = 4096
+RECONNECT_FIRST_S = 0.5
+RECONNECT_LAST_S = 15.0
+_DEFAULT_PORT = 1883
+_QOS = 1
+
+
+class MqttError(Exception):
+    """Connect again, after a while."""
+
+
+class BrokerUnreachable(MqttError):
+    """Nobody answers at the broker's address."""
+
+
+class BrokerRefused(MqttError):
+    """The broker does not want this client."""
+
+
+class ConnectionLost(MqttError):
+    """The connection has gone."""
+
+
+class Broker(NamedTuple):
+    """Where a broker is."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, url: str) -> "Broker":
+        """Read mqtt://HOST[:PORT]. Raises ValueError with a sentence for whoever wrote it."""
+        parts = urlsplit(url)
+        if parts.scheme != "mqtt" or not parts.hostname or parts.path not in ("", "/") or parts.query:
+            raise ValueError(f'"{url}" is not mqtt://HOST:PORT, such as mqtt://127.0.0.1:1883')
+        if parts.username is not None or parts.password is not None:
+            raise ValueError("a name and a password in the broker's URL are not supported")
+        try:
+            port = parts.port
+        except ValueError:
+            raise ValueError(f'"{url}": a port is 1 to 65535') from None
+        return cls(parts.hostname, _DEFAULT_PORT if port is None else port)
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"mqtt://{host}:{self.port}"
+
+
+class Message(NamedTuple):
+    """A message as it came, or as it is to be sent."""
+
+    topic: str
+    payload: bytes
+    retain: bool = False
+
+
+def reconnect_after_s(attempt: int, chance: float) -> float:
+    """
+    How long to wait before connection attempt number `attempt`, counted from 1 after a connection that held.
+
+    chance: uniform in [0, 1), so that the mappers of a restarted broker do not all come at once; half of the wait
+    is fixed, half is chance.
+    """
+    limit = min(RECONNECT_FIRST_S * 2.0 ** min(attempt - 1, 30), RECONNECT_LAST_S)
+    return limit * (0.5 + 0.5 * chance)
+
+
+class Connection:
+    """A connection that the broker has accepted. Made by connect(), used from one event loop."""
+
+    def __init__(self, broker: Broker, client_id: str, will: Message) -> None:
+        self._broker = broker
+        self._loop = asyncio.get_running_loop()
+        self._answer: asyncio.Future[ReasonCode] = self._loop.create_future()
+        self._inbox: deque[Message] = deque()
+        self._news = asyncio.Event()
+        self._unconfirmed: set[int] = set()
+        self._flushed = asyncio.Event()
+        self._lost: str | None = None
+        self._socket: socket.socket | None = None
+        self._tick: asyncio.TimerHandle | None = None
+        self._reads = False
+        client = paho.Client(
+            CallbackAPIVersion.VERSION2, client_id=client_id, clean_session=True, reconnect_on_failure=False
+        )
+        client.connect_timeout = CONNECT_TIMEOUT_S
+        client.max_queued_messages_set(2 * OUTBOX_LIMIT)
+        client.will_set(will.topic, will.payload, qos=_QOS, retain=will.retain)
+        client.on_connect = lambda _client, _data, _flags, reason, _properties: self._on_connack(reason)
+        client.on_message = lambda _client, _data, message: self._on_message(message)
+        client.on_publish = lambda _client, _data, mid, _reason, _properties: self._on_confirmed(mid)
+        client.on_disconnect = lambda _client, _data, _flags, reason, _properties: self._on_lost(str(reason))
+        client.on_socket_close = lambda _client, _data, _socket: self._unwatch()
+        self._client = client
+
+    # --- using it
+
+    def subscribe(self, filters: Iterable[str]) -> None:
+        """Subscribe with QoS 1. Raises ConnectionLost."""
+        self._check()
+        self._client.subscribe([(each, _QOS) for each in filters])
+
+    def unsubscribe(self, filters: Iterable[str]) -> None:
+        """Raises ConnectionLost."""
+        self._check()
+        self._client.unsubscribe(list(filters))
+
+    def has_room(self) -> bool:
+        """False while so many messages wait for the broker that ordinary ones should not be added."""
+        return len(self._unconfirmed) < OUTBOX_LIMIT
+
+    def publish(self, message: Message) -> None:
+        """Send with QoS 1. Whoever sends more than a few asks has_room() first. Raises ConnectionLost."""
+        self._check()
+        sent = self._client.publish(message.topic, message.payload, qos=_QOS, retain=message.retain)
+        if sent.rc == MQTTErrorCode.MQTT_ERR_SUCCESS:
+            self._unconfirmed.add(sent.mid)
+
+    def has_messages(self) -> bool:
+        """Whether receive() would return at once."""
+        return bool(self._inbox)
+
+    async def receive(self) -> Message:
+        """The next message. Raises ConnectionLost when there is none and will be none."""
+        while not self._inbox:
+            self._check()
+            self._news.clear()
+            await self._news.wait()
+        message = self._inbox.popleft()
+        if len(self._inbox) < INBOX_LIMIT // 2:
+            self._watch_reads(True)
+        return message
+
+    def _check(self) -> None:
+        if self._lost is not None:
+            raise ConnectionLost(self._lost)
+
+    # --- opening and closing, for connect() below
+
+    async def open(self) -> None:
+        # paho resolves the name and connects with blocking calls. A daemon thread, not the loop's executor: a
+        # resolver that hangs must not keep the process from ending.
+        opened: asyncio.Future[None] = self._loop.create_future()
+        thread = threading.Thread(target=self._dial, args=(opened,), name=f"dial[{self._broker}]", daemon=True)
+        thread.start()
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                await opened
+                self._watch()
+                reason = await self._answer
+        except TimeoutError:
+            raise BrokerUnreachable(f"{self._broker} does not answer") from None
+        if reason.is_failure:
+            raise BrokerRefused(str(reason))
+
+    def _dial(self, opened: "asyncio.Future[None]") -> None:
+        error: OSError | None = None
+        try:
+            self._client.connect_async(self._broker.host, self._broker.port, KEEPALIVE_S)
+            # No socket callback is set yet, so paho writes CONNECT from here, into a socket with an empty buffer.
+            self._client.reconnect()
+        except OSError as exc:
+            error = exc
+        with suppress(RuntimeError):  # the loop was closed meanwhile, and the socket closes with the process
+            self._loop.call_soon_threadsafe(self._dialled, opened, error)
+
+    def _dialled(self, opened: "asyncio.Future[None]", error: OSError | None) -> None:
+        if opened.cancelled():
+            if (abandoned := self._client.socket()) is not None:
+                abandoned.close()
+        elif error is not None:
+            reason = error.strerror or str(error)
+            opened.set_exception(BrokerUnreachable(f"{self._broker}: {reason}"))
+        else:
+            opened.set_result(None)
+
+    async def close(self) -> None:
+        """Send what waits, say goodbye (so that the will is not published) and let go, within CLOSE_TIMEOUT_S."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                while self._lost is None and self._unconfirmed:
+                    self._flushed.clear()
+                    await self._flushed.wait()
+                if self._lost is None:
+                    self._client.disconnect()
+                while self._socket is not None:
+                    self._news.clear()
+                    await self._news.wait()
+        self.abort()
+
+    def abort(self) -> None:
+        """Let go at once; the broker publishes the will."""
+        sock = self._socket
+        self._unwatch()
+        if sock is not None:
+            sock.close()
+        if self._lost is None:
+            self._lost = "closed"
+
+    # --- the socket
+
+    def _watch(self) -> None:
+        sock = self._client.socket()
+        assert isinstance(sock, socket.socket), "reconnect() returned, so there is a socket"
+        # Without this a QoS 1 round trip waits for delayed acknowledgements: 44 ms instead of 0.2.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket = sock
+        self._client.on_socket_register_write = lambda *_: self._watch_writes(True)
+        self._client.on_socket_unregister_write = lambda *_: self._watch_writes(False)
+        self._watch_reads(True)
+        self._watch_writes(self._client.want_write())
+        self._on_tick()
+
+    def _watch_reads(self, wanted: bool) -> None:
+        if self._socket is None or wanted == self._reads:
+            return
+        self._reads = wanted
+        if wanted:
+            self._loop.add_reader(self._socket, self._client.loop_read)
+        else:
+            self._loop.remove_reader(self._socket)
+
+    def _watch_writes(self, wanted: bool) -> None:
+        if self._socket is None:
+            return
+        if wanted:
+            self._loop.add_writer(self._socket, self._client.loop_write)
+        else:
+            self._loop.remove_writer(self._socket)
+
+    def _unwatch(self) -> None:
+        if self._tick is not None:
+            self._tick.cancel()
+        if self._socket is not None:
+            self._watch_reads(False)
+            self._loop.remove_writer(self._socket)
+            self._socket = None
+        self._news.set()
+
+    def _on_tick(self) -> None:
+        # Half the keepalive: paho pings when it has sent nothing for a whole one.
+        self._tick = self._loop.call_later(KEEPALIVE_S / 2, self._on_tick)
+        self._client.loop_misc()
+
+    # --- paho's callbacks, called from within its loop_ methods, so on the event loop
+
+    def _on_connack(self, reason: ReasonCode) -> None:
+        if not self._answer.done():
+            self._answer.set_result(reason)
+
+    def _on_message(self, message: paho.MQTTMessage) -> None:
+        self._inbox.append(Message(message.topic, bytes(message.payload), message.retain))
+        if len(self._inbox) >= INBOX_LIMIT:
+            self._watch_reads(False)
+        self._news.set()
+
+    def _on_confirmed(self, mid: int) -> None:
+        self._unconfirmed.discard(mid)
+        if not self._unconfirmed:
+            self._flushed.set()
+
+    def _on_lost(self, reason: str) -> None:
+        self._lost = reason
+        if not self._answer.done():
+            self._answer.set_exception(ConnectionLost(reason))
+        self._news.set()
+        self._flushed.set()
+
+
+@asynccontextmanager
+async def connect(broker: Broker, client_id: str, will: Message) -> AsyncIterator[Connection]:
+    """
+    A connection that is closed at the end of the block; an MqttError that leaves the block means it was lost.
+
+    A client of the same id that is still connected is thrown out by the broker, which publishes its will first.
+    """
+    connection = Connection(broker, client_id, will)
+    try:
+        await connection.open()
+        yield connection
+    except MqttError:
+        connection.abort()
+        raise
+    finally:
+        await connection.close()

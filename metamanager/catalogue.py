@@ -1,0 +1,59 @@
+"""
+Which kinds the node's local API serves: those of which the node knows what it should hold.
+
+A kind that is served and has no objects is answered with an empty list, which says "there are none for
+this node". So a kind is served only where the hub sends it to this node: the ones that every node gets,
+the custom ones whose definition the hub sent, and any that the node holds or once held. Any other is
+"not found", which is not the same as "none".
+
+Pure: no I/O.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from apimachinery.keys import Resource
+from apimachinery.objects import Object
+from apimachinery.resources import (
+    CONFIG_MAPS,
+    CUSTOM_RESOURCE_DEFINITIONS,
+    LEASES,
+    NODES,
+    PODS,
+    SECRETS,
+    SERVICE_ACCOUNTS,
+)
+from apiserver.builtins import BUILT_IN
+from apiserver.definitions import READ_VERBS, Catalogue, Definition, from_crd
+
+EVERY_NODE_HOLDS = (NODES, LEASES, PODS, CONFIG_MAPS, SECRETS, SERVICE_ACCOUNTS, CUSTOM_RESOURCE_DEFINITIONS)
+"""The built-in kinds that a hub sends to every node (cloudhub's standard placement)."""
+
+_BUILT_IN = {definition.resource: definition for definition in BUILT_IN}
+
+
+def catalogue_of(
+    definitions: Iterable[Object],
+    held: Iterable[Resource],
+    once_held: Iterable[Resource],
+    withheld: frozenset[Resource] = frozenset(),
+) -> Catalogue:
+    """
+    What is served, to be read only.
+
+    definitions: CustomResourceDefinitions. held: resources that have objects. once_held: resources that
+    ever had any; of these, custom ones count only while they are defined. withheld: never served.
+    """
+    found = _definitions(definitions, held, once_held)
+    return Catalogue(replace(entry, verbs=READ_VERBS) for entry in found if entry.resource not in withheld)
+
+
+def _definitions(
+    definitions: Iterable[Object], held: Iterable[Resource], once_held: Iterable[Resource]
+) -> Iterator[Definition]:
+    built_in = {resource for resource in (*EVERY_NODE_HOLDS, *once_held) if resource in _BUILT_IN}
+    yield from (entry for resource, entry in _BUILT_IN.items() if resource in built_in)
+    yield from (Definition(resource, is_custom=True) for resource in held if resource not in _BUILT_IN)
+    # Last, so that a definition takes the place of the bare fact that there are objects.
+    for item in definitions:
+        yield from from_crd(item.parse())

@@ -1,0 +1,79 @@
+"""
+What the store takes from the hub: a delta in, the object to be stored out, or why it cannot be taken.
+
+The hub is trusted to mean well and not to be free of bugs: a body that is not the object its key says
+would be served under a wrong name for ever, so it is looked at once, here, before it is stored.
+
+Pure: no I/O.
+"""
+
+import json
+from collections.abc import Mapping
+
+from apimachinery.objects import JSON, Object
+from link.frames import Delta
+
+MAX_BODY_BYTES = 3 << 20  # the link's bound, which is that of a request to an apiserver
+MAX_NAME_BYTES = 253  # RFC 1123 subdomain
+
+
+class Untakable(Exception):
+    """The delta cannot be stored; the text is a sentence for whoever looks at the node's state."""
+
+
+def take(delta: Delta) -> Object:
+    """The object of a delta that is no removal. Raises Untakable. O(size of the body)."""
+    assert delta.version is not None, "a removal has no body to look at"
+    _check_key(delta)
+    value = _decode(delta.body)
+    metadata = value.get("metadata")
+    if not isinstance(metadata, Mapping):
+        raise Untakable("the body has no metadata")
+    _check_identity(delta, value, metadata)
+    labels = metadata.get("labels") or {}
+    if not isinstance(labels, Mapping) or not all(isinstance(text, str) for text in labels.values()):
+        raise Untakable("metadata.labels is not a mapping of strings")
+    return Object(delta.key, delta.version, labels, delta.body)
+
+
+def _check_key(delta: Delta) -> None:
+    resource, namespace, name = delta.key
+    if not name or len(name) > MAX_NAME_BYTES or len(namespace) > MAX_NAME_BYTES:
+        raise Untakable("the name is empty or too long")
+    if bool(namespace) is not resource.namespaced:
+        raise Untakable(f"a {resource.kind} {'needs a' if resource.namespaced else 'has no'} namespace")
+    if len(delta.body) > MAX_BODY_BYTES:
+        raise Untakable(f"the body has {len(delta.body)} bytes, more than {MAX_BODY_BYTES}")
+
+
+def _decode(body: bytes) -> dict[str, JSON]:
+    try:
+        value = json.loads(body, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise Untakable("the body is nested too deeply") from None
+    except ValueError as exc:
+        raise Untakable(f"the body is not JSON: {exc}") from None
+    if not isinstance(value, dict):
+        raise Untakable("the body is not a JSON object")
+    return value
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON value")
+
+
+def _check_identity(delta: Delta, value: Mapping[str, JSON], metadata: Mapping[str, JSON]) -> None:
+    resource, namespace, name = delta.key
+    said: tuple[tuple[str, object, str], ...] = (
+        ("metadata.name", metadata.get("name"), name),
+        ("metadata.namespace", metadata.get("namespace") or "", namespace),
+    )
+    # Items of a list that an apiserver gave need not say what they are.
+    if "apiVersion" in value or "kind" in value:
+        said += (
+            ("apiVersion", value.get("apiVersion"), resource.api_version),
+            ("kind", value.get("kind"), resource.kind),
+        )
+    for field, found, expected in said:
+        if found != expected:
+            raise Untakable(f"{field} in the body is {found!r:.80}, but the key says {expected!r}")

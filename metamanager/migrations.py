@@ -1,0 +1,98 @@
+"""
+How a database of any earlier release becomes one of this release.
+
+Each migration is the text of what one release changed, and is never edited afterwards: what a database
+went through is history, `metamanager.schema` is what came of it, and a test holds the two together.
+
+Invariants
+    a migration and the number that records it commit in one transaction, so that a crash leaves either both
+    or neither
+    a database newer than this release is never touched
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+APPLICATION_ID = 0x46614C65  # "FaLe", in the header of the file, so that nobody else's database is taken for ours
+
+_FIRST = (
+    # The one row of what is true of the whole: how far the hub's pushes are committed, the local revision, and
+    # when the node last held all that the hub had for it (NULL: never).
+    """
+    CREATE TABLE state (
+        id INTEGER NOT NULL PRIMARY KEY CHECK (id = 1),
+        revision INTEGER NOT NULL,
+        epoch TEXT,
+        seq INTEGER,
+        synced_at_ms INTEGER
+    )
+    """,
+    """
+    CREATE TABLE resources (
+        id INTEGER NOT NULL PRIMARY KEY,
+        "group" TEXT NOT NULL,
+        version TEXT NOT NULL,
+        plural TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        namespaced BOOLEAN NOT NULL,
+        UNIQUE ("group", version, plural, kind, namespaced)
+    )
+    """,
+    # Bodies stand last in a row: what does not fit the page goes to overflow pages that a scan of keys and versions
+    # never reads.
+    """
+    CREATE TABLE objects (
+        id INTEGER NOT NULL PRIMARY KEY,
+        resource INTEGER NOT NULL REFERENCES resources (id),
+        namespace TEXT NOT NULL,
+        name TEXT NOT NULL,
+        uid TEXT NOT NULL,
+        version TEXT NOT NULL,
+        revision INTEGER NOT NULL,
+        labels TEXT NOT NULL,
+        checksum INTEGER NOT NULL,
+        body BLOB NOT NULL,
+        UNIQUE (resource, namespace, name)
+    )
+    """,
+    "CREATE TABLE documents (name TEXT NOT NULL PRIMARY KEY, checksum INTEGER NOT NULL, value BLOB NOT NULL)",
+    # AUTOINCREMENT: a number is never given twice, also not after the row that had it is gone.
+    """
+    CREATE TABLE reports (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL,
+        resource INTEGER NOT NULL REFERENCES resources (id),
+        namespace TEXT NOT NULL,
+        name TEXT NOT NULL,
+        field TEXT NOT NULL,
+        checksum INTEGER NOT NULL,
+        value BLOB NOT NULL,
+        UNIQUE (resource, namespace, name, field)
+    )
+    """,
+)
+
+MIGRATIONS: Sequence[Sequence[str]] = (_FIRST,)
+"""Statements by number: MIGRATIONS[n] turns a database of schema n into one of schema n + 1."""
+
+SCHEMA = len(MIGRATIONS)
+"""The schema this release reads and writes."""
+
+
+class Execute(Protocol):
+    """Runs one statement in the transaction that the caller began."""
+
+    def __call__(self, statement: str, /) -> object: ...
+
+
+def migrate(execute: Execute, found: int, migrations: Sequence[Sequence[str]] = MIGRATIONS) -> None:
+    """
+    Bring a database from schema `found` to the newest one; 0 is an empty file.
+
+    To be called inside one transaction. PRAGMA user_version is part of the file's header and commits with the rest
+    (sqlite.org/pragma.html#pragma_user_version).
+    """
+    for statements in migrations[found:]:
+        for statement in statements:
+            execute(statement)
+    execute(f"PRAGMA user_version = {len(migrations)}")
+    execute(f"PRAGMA application_id = {APPLICATION_ID}")

@@ -1,0 +1,323 @@
+"""
+The store's operations on an open database: what one transaction does, without threads or waiting.
+
+Invariants
+    the cursor is written in the transaction of the objects it covers
+    every change raises the local revision by one; an object's row has the revision of its last change
+    what this class remembers (revision, cursor, digest, resource numbers) is what the last commit left
+    a row whose bytes are not those that were written is never given out: StoreCorrupt
+"""
+
+import contextlib
+import json
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from apimachinery.events import Change, EventType
+from apimachinery.inventory import digest
+from apimachinery.keys import ObjectKey, ObjectVersion, Resource
+from apimachinery.objects import Object
+from apimachinery.selectors import FieldSelector, LabelSelector
+from apiserver.selection import selects
+from link.frames import Batch, Cursor, Held, Refusal, ReportEntry
+from metamanager import schema
+from metamanager.connection import Database, Row
+from metamanager.errors import StoreCorrupt, StoreFull
+from metamanager.intake import Untakable, take
+
+TIDY_AFTER = 512  # removed objects; at about a page each, what incremental vacuum is worth a write for
+TIDY_PAGES = 1024
+REPORT_OVERHEAD_BYTES = 16  # around one report in a frame, generously
+
+
+class StoredObject(NamedTuple):
+    """An object and the local revision at which it came into this state."""
+
+    object: Object
+    revision: int
+
+
+class Applied(NamedTuple):
+    """What a transaction came to."""
+
+    changes: list[Change]
+    refusals: dict[int, list[Refusal]]
+    """By the number of the batch; a batch that was taken whole is not in it."""
+
+
+class Records:
+    """The content of one database."""
+
+    def __init__(self, database: Database) -> None:
+        """Reads what is remembered, and with it every key: damage to the tables shows here. Raises a StoreError."""
+        self._database = database
+        self._ids: dict[Resource, int] = {}
+        self._resources: dict[int, Resource] = {}
+        self._digest: bytes | None = None
+        self._removed = 0
+        with database.transaction():
+            state = database.row(schema.SELECT_STATE)
+            if state is None:
+                raise StoreCorrupt(database.path, "the database is damaged (its state is missing)")
+            self.revision = int(state[0])
+            self.cursor = None if state[1] is None else Cursor(str(state[1]), int(state[2]))
+            self.synced_at_ms = None if state[3] is None else int(state[3])
+            """When the node last held all that the hub had for it, in milliseconds since 1970; None: never."""
+            self._load_resources()
+            self.report_count = database.number(schema.COUNT_REPORTS)
+        self.digest()
+
+    # Objects
+
+    def apply(self, batches: Sequence[Batch], now_ms: int) -> Applied:
+        """Commit batches in one transaction. now_ms: the wall clock, kept when a batch says `synced`."""
+        applied = Applied([], {})
+        latest: dict[ObjectKey, StoredObject | None] = {}
+        revision = self.revision
+        synced_at_ms = now_ms if any(batch.synced for batch in batches) else self.synced_at_ms
+        cursor = batches[-1].cursor
+        with self._writing():
+            for batch in batches:
+                for delta in batch.deltas:
+                    try:
+                        wanted = None if delta.version is None else take(delta)
+                    except Untakable as exc:
+                        applied.refusals.setdefault(batch.cursor.seq, []).append(Refusal(delta.key, str(exc)))
+                        continue
+                    key = delta.key
+                    held = latest[key] if key in latest else self._stored(key)
+                    for kind, item in _steps(None if held is None else held.object, wanted):
+                        revision += 1
+                        previous = None if held is None or kind is EventType.ADDED else held.object
+                        applied.changes.append(Change(revision, kind, item, previous))
+                        latest[key] = None if wanted is None else StoredObject(wanted, revision)
+            removed = self._write(latest)
+            self._database.run(schema.UPDATE_STATE, (revision, cursor.epoch, cursor.seq, synced_at_ms))
+        self.revision, self.cursor, self.synced_at_ms = revision, cursor, synced_at_ms
+        if applied.changes:
+            self._digest = None
+        self._tidy(removed)
+        return applied
+
+    def note_in_sync(self, now_ms: int) -> None:
+        """Remember that the node held all that the hub had at this time. Nothing before the first `synced`."""
+        if self.synced_at_ms is None:
+            return
+        with self._writing():
+            self._database.run(schema.UPDATE_SYNCED, (now_ms,))
+        self.synced_at_ms = now_ms
+
+    def held(self) -> list[Held]:
+        """Keys and versions of everything, in no order. Bodies are not read."""
+        with self._database.transaction():
+            return [
+                Held(ObjectKey(self._resource(row[0]), row[1], row[2]), ObjectVersion(row[3], row[4]))
+                for row in self._database.rows(schema.SELECT_HELD)
+            ]
+
+    def digest(self) -> bytes:
+        """apimachinery.inventory.digest of what is held; computed once per change of it."""
+        if self._digest is None:
+            self._digest = digest(self.held())
+        return self._digest
+
+    def count(self) -> int:
+        with self._database.transaction():
+            return self._database.number(schema.COUNT_OBJECTS)
+
+    def get(self, key: ObjectKey) -> StoredObject | None:
+        with self._database.transaction():
+            return self._stored(key)
+
+    def resources(self) -> list[Resource]:
+        """Those that have objects."""
+        with self._database.transaction():
+            return sorted(self._resource(row[0]) for row in self._database.rows(schema.SELECT_RESOURCES_IN_USE))
+
+    def known_resources(self) -> list[Resource]:
+        """Those that have or once had objects or reports."""
+        return sorted(self._ids)
+
+    # Documents and reports
+
+    def save(self, documents: Mapping[str, bytes | None], reports: Sequence[ReportEntry]) -> None:
+        """Write and delete (None) documents and put reports, in one transaction."""
+        with self._writing():
+            self._database.run_many(
+                schema.UPSERT_DOCUMENT,
+                [(name, zlib.crc32(value), value) for name, value in documents.items() if value is not None],
+            )
+            self._database.run_many(
+                schema.DELETE_DOCUMENT, [(name,) for name, value in documents.items() if value is None]
+            )
+            self._database.run_many(
+                schema.PUT_REPORT,
+                [
+                    (self._id(key.resource), key.namespace, key.name, field, zlib.crc32(value), value)
+                    for key, field, value in reports
+                ],
+            )
+            count = self._database.number(schema.COUNT_REPORTS)
+        self.report_count = count
+
+    def documents(self, prefix: str) -> dict[str, bytes]:
+        with self._database.transaction():
+            found = {}
+            for name, checksum, value in self._database.rows(schema.SELECT_DOCUMENTS, (prefix, prefix)):
+                self._check(checksum == zlib.crc32(value), "a document")
+                found[str(name)] = bytes(value)
+            return found
+
+    def pending_reports(self, after: int, limit_bytes: int) -> list[tuple[int, ReportEntry]]:
+        """Reports with numbers after `after`, oldest first, about `limit_bytes` of them but at least one."""
+        found: list[tuple[int, ReportEntry]] = []
+        with self._database.transaction():
+            for row in self._database.rows(schema.SELECT_REPORTS, (after,)):
+                seq, entry = self._report(row)
+                limit_bytes -= len(entry.value) + len(entry.field) + len(entry.key.name) + REPORT_OVERHEAD_BYTES
+                if found and limit_bytes < 0:
+                    break
+                found.append((seq, entry))
+        return found
+
+    def settle_reports(self, through: int) -> None:
+        """Forget reports up to this number. One that was put again since then has a higher number and stays."""
+        with self._writing():
+            self._database.run(schema.DELETE_REPORTS, (through,))
+            count = self._database.number(schema.COUNT_REPORTS)
+        self.report_count = count
+
+    # Parts of the above, inside its transaction
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """A transaction after whose failure the numbers of resources are forgotten that it would have given."""
+        known = len(self._ids)
+        try:
+            with self._database.transaction():
+                yield
+        except BaseException:
+            for resource in list(self._ids)[known:]:
+                del self._resources[self._ids.pop(resource)]
+            raise
+
+    def _write(self, latest: Mapping[ObjectKey, StoredObject | None]) -> int:
+        """Each object's last state, however many deltas led there; how many are gone."""
+        upserts: list[tuple[object, ...]] = []
+        removals: list[tuple[object, ...]] = []
+        for key, stored in latest.items():
+            place = (self._id(key.resource), key.namespace, key.name)
+            if stored is None:
+                removals.append(place)
+                continue
+            item, revision = stored
+            labels = json.dumps(item.labels) if item.labels else ""
+            checksum = _checksum(key, item.version, labels, item.body)
+            upserts.append((*place, item.version.uid, item.version.revision, revision, labels, checksum, item.body))
+        self._database.run_many(schema.UPSERT_OBJECT, upserts)
+        self._database.run_many(schema.DELETE_OBJECT, removals)
+        return len(removals)
+
+    def _stored(self, key: ObjectKey) -> StoredObject | None:
+        number = self._ids.get(key.resource)
+        if number is None:
+            return None
+        row = self._database.row(schema.SELECT_OBJECT, (number, key.namespace, key.name))
+        return None if row is None else self._object(key.resource, row)
+
+    def _object(self, resource: Resource, row: Row) -> StoredObject:
+        namespace, name, uid, version, revision, labels, checksum, body = row
+        key, known = ObjectKey(resource, namespace, name), ObjectVersion(uid, version)
+        self._check(checksum == _checksum(key, known, labels, body), str(key))
+        return StoredObject(Object(key, known, json.loads(labels) if labels else {}, body), revision)
+
+    def _report(self, row: Row) -> tuple[int, ReportEntry]:
+        seq, resource, namespace, name, field, checksum, value = row
+        self._check(checksum == zlib.crc32(value), "a report")
+        return seq, ReportEntry(ObjectKey(self._resource(resource), namespace, name), field, value)
+
+    def _id(self, resource: Resource) -> int:
+        number = self._ids.get(resource)
+        if number is None:
+            number = self._database.inserted(schema.INSERT_RESOURCE, tuple(resource))
+            self._ids[resource] = number
+            self._resources[number] = resource
+        return number
+
+    def _resource(self, number: int) -> Resource:
+        resource = self._resources.get(number)
+        self._check(resource is not None, "the table of resources")
+        assert resource is not None, "checked in the line above"
+        return resource
+
+    def _load_resources(self) -> None:
+        for number, *names, namespaced in self._database.rows(schema.SELECT_RESOURCES):
+            group, version, plural, kind = map(str, names)
+            self._resources[number] = Resource(group, version, plural, kind, bool(namespaced))
+        self._ids = {resource: number for number, resource in self._resources.items()}
+
+    def _check(self, is_whole: bool, what: str) -> None:
+        if not is_whole:
+            raise StoreCorrupt(self._database.path, f"the database is damaged ({what} is not what was written)")
+
+    def _tidy(self, removed: int) -> None:
+        """Keep the file from staying as large as it ever was."""
+        self._removed += removed
+        if self._removed >= TIDY_AFTER:
+            self._removed = 0
+            with contextlib.suppress(StoreFull):  # it needs room to make room; another time
+                self._database.give_back(TIDY_PAGES)
+
+    # Last in the class: after it the name `list` means this method.
+    def list(
+        self,
+        resource: Resource,
+        namespace: str,
+        labels: LabelSelector,
+        fields: FieldSelector,
+        limit: int,
+        after: ObjectKey | None,
+    ) -> tuple[list[StoredObject], int]:
+        """Selected objects in the order of their keys, and the revision they are of."""
+        found: list[StoredObject] = []
+        number = self._ids.get(resource)
+        if number is None:
+            return found, self.revision
+        name = next((value for path, value, wanted in fields.terms if wanted and path == "metadata.name"), None)
+        start = ("", "") if after is None else (after.namespace, after.name)
+        parameters = (number, *start, not namespace, namespace, name is None, name or "")
+        with self._database.transaction():
+            rows = self._database.rows(schema.SELECT_LIST, parameters)
+            for row in rows:
+                stored = self._object(resource, row)
+                if selects(stored.object, labels, fields):
+                    found.append(stored)
+                    if len(found) == limit:
+                        break
+        return found, self.revision
+
+
+def _steps(held: Object | None, wanted: Object | None) -> Iterator[tuple[EventType, Object]]:
+    """
+    How an object comes from one state to the other, in events.
+
+    Another uid is another object under the same name: local clients see the one go and the other come, as
+    they would at the cluster's apiserver.
+    """
+    if held is None:
+        if wanted is not None:
+            yield EventType.ADDED, wanted
+    elif wanted is None:
+        yield EventType.DELETED, held
+    elif held.version.uid != wanted.version.uid:
+        yield EventType.DELETED, held
+        yield EventType.ADDED, wanted
+    elif held.version != wanted.version:
+        yield EventType.MODIFIED, wanted
+
+
+def _checksum(key: ObjectKey, version: ObjectVersion, labels: str, body: bytes) -> int:
+    """CRC-32 of what a row says of an object; SQLite notices damage to its pages' structure, not to their content."""
+    words = "\0".join((key.namespace, key.name, version.uid, version.revision, labels))
+    return zlib.crc32(body, zlib.crc32(words.encode()))

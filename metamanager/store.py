@@ -1,0 +1,207 @@
+"""
+What the node holds and what it has to report, durable, for everybody in this process.
+
+The store is the node's memory of itself: the cursor that it committed is all that a hub needs to go on
+where it was, so it is written with the objects or not at all. Everything here waits for a disk, which on
+an SD card takes tens of milliseconds; one thread does that and nothing else.
+
+Invariants
+    when apply() or save() has returned, what they were given survives a power cut
+    a call that raised changed nothing; after StoreFull the same call succeeds once there is space
+    changes reach the feed after their commit, in its order, also when the caller of apply() was cancelled
+    at most QUEUE calls wait for the thread; more wait before it
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from apimachinery.keys import ObjectKey, Resource
+from apimachinery.selectors import ALL_FIELDS, EVERYTHING, FieldSelector, LabelSelector
+from link.frames import Batch, Cursor, Held, ReportEntry
+from metamanager.connection import Database
+from metamanager.errors import StoreClosed, StoreCorrupt
+from metamanager.feed import ChangeFeed
+from metamanager.opening import mark_corrupt, open_records
+from metamanager.records import Applied, Records, StoredObject
+
+__all__ = ["Applied", "Store", "StoredObject"]
+
+QUEUE = 64
+
+T = TypeVar("T")
+
+
+class Store:
+    """An open store. Make one with `Store.open`."""
+
+    def __init__(self, path: Path, database: Database, records: Records, thread: ThreadPoolExecutor) -> None:
+        self.path = path
+        self.feed = ChangeFeed(records.revision)
+        self._database = database
+        self._records = records
+        self._thread = thread
+        self._room = asyncio.BoundedSemaphore(QUEUE)
+        self._loop = asyncio.get_running_loop()
+        self._closed = False
+        # What the last commit left, as far as callers need to know without asking the thread.
+        self._cursor = records.cursor
+        self._synced_at_ms = records.synced_at_ms
+        self._report_count = records.report_count
+
+    @classmethod
+    async def open(cls, path: Path, *, max_bytes: int | None = None) -> "Store":
+        """
+        Open the store, make it, or begin it anew where it is damaged (metamanager.opening).
+
+        max_bytes: how large the file may grow; None for as large as the disk allows. Raises a StoreError.
+        """
+        thread = ThreadPoolExecutor(1, thread_name_prefix="store")
+        try:
+            loop = asyncio.get_running_loop()
+            database, records = await loop.run_in_executor(thread, open_records, path, max_bytes)
+        except BaseException:
+            thread.shutdown(wait=False)
+            raise
+        return cls(path, database, records, thread)
+
+    async def close(self) -> None:
+        """Let what was asked for finish, then close the file. The feed's subscriptions end."""
+        if self._closed:
+            return
+        self._closed = True
+        self.feed.close()
+        await self._loop.run_in_executor(self._thread, self._database.close)
+        self._thread.shutdown(wait=False)
+
+    # Down
+
+    async def cursor(self) -> Cursor | None:
+        """How far the hub's pushes are committed; None before the first."""
+        return self._cursor
+
+    async def held(self) -> list[Held]:
+        """Keys and versions of everything. Bodies are not read."""
+        return await self._run(self._records.held)
+
+    async def digest(self) -> bytes:
+        """apimachinery.inventory.digest of what is held."""
+        return await self._run(self._records.digest)
+
+    async def apply(self, batches: Sequence[Batch], *, now_ms: int | None = None) -> Applied:
+        """
+        Commit batches and the cursor of the last, in one transaction.
+
+        Objects that cannot be taken are refused, the rest is applied; the cursor moves all the same. now_ms: the
+        wall clock in milliseconds since 1970, kept as the time of being in sync if a batch says `synced`.
+        """
+        if not batches:
+            return Applied([], {})
+        at_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
+
+        def commit() -> Applied:
+            applied = self._records.apply(batches, at_ms)
+            # Told to the loop before the caller is, and whether or not the caller still waits.
+            self._loop.call_soon_threadsafe(self._committed, applied, self._records.cursor, self._records.synced_at_ms)
+            return applied
+
+        return await self._run(commit)
+
+    async def is_synced(self) -> bool:
+        """Whether a batch that said `synced` was ever committed. Before, what is held may be a part only."""
+        return self._synced_at_ms is not None
+
+    async def last_synced_at_ms(self) -> int | None:
+        """When the node last held all that the hub had for it, by the wall clock; None: never."""
+        return self._synced_at_ms
+
+    async def note_in_sync(self, now_ms: int) -> None:
+        """
+        Remember that the node is in sync now, though nothing was pushed: for when the link goes away.
+
+        One small write; without it a restart without a network would count from the last push.
+        """
+        await self._run(lambda: self._records.note_in_sync(now_ms))
+        self._synced_at_ms = self._records.synced_at_ms
+
+    # Reads
+
+    async def get(self, key: ObjectKey) -> StoredObject | None:
+        return await self._run(lambda: self._records.get(key))
+
+    async def resources(self) -> list[Resource]:
+        """Resources that have objects."""
+        return await self._run(self._records.resources)
+
+    async def known_resources(self) -> list[Resource]:
+        """Resources that have or once had objects or reports."""
+        return await self._run(self._records.known_resources)
+
+    async def object_count(self) -> int:
+        return await self._run(self._records.count)
+
+    # Up
+
+    async def save(self, documents: Mapping[str, bytes | None], reports: Sequence[ReportEntry]) -> None:
+        """
+        Write documents (None deletes one) and put reports, in one transaction.
+
+        A report takes the place of the last one of the same object and field, and the next number.
+        """
+        await self._run(lambda: self._records.save(documents, reports))
+        self._report_count = self._records.report_count
+
+    async def documents(self, prefix: str = "") -> dict[str, bytes]:
+        """Documents whose names begin with `prefix`, in the order of their names."""
+        return await self._run(lambda: self._records.documents(prefix))
+
+    async def pending_reports(self, after: int, limit_bytes: int) -> list[tuple[int, ReportEntry]]:
+        """Reports with numbers after `after`, oldest first: about `limit_bytes` of them, but at least one if any."""
+        return await self._run(lambda: self._records.pending_reports(after, limit_bytes))
+
+    async def settle_reports(self, through: int) -> None:
+        """The cloud has the reports up to this number. One put again since then has a higher number and stays."""
+        await self._run(lambda: self._records.settle_reports(through))
+        self._report_count = self._records.report_count
+
+    async def report_count(self) -> int:
+        """How many reports wait to go up."""
+        return self._report_count
+
+    # Inner parts
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        """Have the thread do something. Raises what it raises."""
+        async with self._room:
+            if self._closed:
+                raise StoreClosed(self.path, "the store is closed")
+            try:
+                return await self._loop.run_in_executor(self._thread, work)
+            except StoreCorrupt:
+                mark_corrupt(self.path)
+                raise
+
+    def _committed(self, applied: Applied, cursor: Cursor | None, synced_at_ms: int | None) -> None:
+        self._cursor = cursor
+        self._synced_at_ms = synced_at_ms
+        self.feed.publish(applied.changes)
+
+    # Last in the class: after it the name `list` means this method.
+    async def list(
+        self,
+        resource: Resource,
+        namespace: str = "",
+        labels: LabelSelector = EVERYTHING,
+        fields: FieldSelector = ALL_FIELDS,
+        limit: int = 0,
+        after: ObjectKey | None = None,
+    ) -> tuple[list[StoredObject], int]:
+        """
+        Selected objects in the order of their keys, and the revision they are of.
+
+        namespace: "" for all. limit: most objects, 0 for all. after: only keys that follow this one.
+        """
+        return await self._run(lambda: self._records.list(resource, namespace, labels, fields, limit, after))

@@ -1,0 +1,63 @@
+"""
+What tests of several packages share: free ports and the real tools.
+
+A missing tool fails the test and says how to get it. Skipping would let a whole promise go untested in silence.
+"""
+
+import shutil
+import socket
+from pathlib import Path
+
+import pytest
+
+TOOLS = Path(__file__).resolve().parent.parent / ".tools"
+"""Where scripts/setup-tools puts what it fetched."""
+
+KUBECTLS = ("kubectl-debian", "kubectl-current")
+SBIN = "/usr/sbin:/usr/local/sbin"
+"""Where a broker lies that is not on a user's PATH."""
+
+
+def find_tool(name: str) -> Path | None:
+    """The tool from .tools, else from PATH."""
+    kept = TOOLS / name
+    if kept.exists():
+        return kept
+    found = shutil.which(name) or shutil.which(name, path=SBIN)
+    return Path(found) if found else None
+
+
+def need_tool(name: str) -> Path:
+    """The tool, or the test fails with what to run."""
+    found = find_tool(name)
+    if found is None:
+        pytest.fail(f"{name} is missing: run scripts/setup-tools, as `make test` does", pytrace=False)
+    return found
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test that takes `kubectl` runs with each kubectl: Debian's, a current one, or failing both the one on PATH."""
+    if "kubectl" in metafunc.fixturenames:
+        names = [name for name in KUBECTLS if (TOOLS / name).exists()]
+        metafunc.parametrize("kubectl", names or ["kubectl"], indirect=True)
+
+
+@pytest.fixture
+def kubectl(request: pytest.FixtureRequest) -> Path:
+    """One kubectl binary."""
+    return need_tool(str(request.param))
+
+
+@pytest.fixture
+def mosquitto() -> Path:
+    """The mosquitto broker's binary."""
+    return need_tool("mosquitto")
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A TCP port on 127.0.0.1 that was free a moment ago. Bind port 0 instead wherever the server can tell its port."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

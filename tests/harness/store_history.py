@@ -1,0 +1,48 @@
+"""
+Deltas and reports for tests of the store, and a history that is a function of a seed and a number.
+
+Apart from the tests, so that a child process that is to be killed starts without their libraries.
+"""
+
+import random
+
+from apimachinery.keys import ObjectKey, ObjectVersion, Resource
+from apimachinery.objects import canonical, revision_of
+from apimachinery.resources import CONFIG_MAPS
+from link.frames import Batch, Cursor, Delta, ReportEntry
+
+BROKEN = b"]"
+GADGETS = Resource("example.com", "v1", "gadgets", "Gadget", True)
+
+
+def upsert(resource: Resource, name: str, value: object, uid: str = "u", **labels: str) -> Delta:
+    namespace = "default" if resource.namespaced else ""
+    metadata = {"name": name, "uid": uid} | ({"namespace": namespace} if namespace else {})
+    if labels:
+        metadata |= {"labels": labels}  # type: ignore[dict-item]
+    body = canonical(
+        {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": metadata, "data": {"value": value}}
+    )
+    return Delta(ObjectKey(resource, namespace, name), ObjectVersion(uid, revision_of(body)), body)
+
+
+def removal(delta: Delta) -> Delta:
+    return Delta(delta.key, None, b"")
+
+
+def broken(delta: Delta) -> Delta:
+    return delta._replace(body=delta.body + BROKEN)
+
+
+def batch(seq: int, *deltas: Delta, synced: bool = False) -> Batch:
+    return Batch(Cursor("epoch", seq), deltas, synced)
+
+
+def deltas_of(seed: int, seq: int) -> tuple[Delta, ...]:
+    chance = random.Random(f"{seed}/{seq}")
+    made = [upsert(CONFIG_MAPS, f"c{chance.randrange(40)}", f"{seq}-{'x' * chance.randrange(2000)}") for _ in range(20)]
+    return tuple(removal(delta) if chance.random() < 0.2 else delta for delta in made)
+
+
+def report_of(seq: int) -> ReportEntry:
+    return ReportEntry(ObjectKey(GADGETS, "default", "g"), f"property/{seq % 5}", str(seq).encode())

@@ -1,0 +1,125 @@
+"""Tests for cloudhub.apiwire."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apimachinery.errors import ApiError, BadRequest, Conflict, Expired, Invalid, NotFound, TooManyRequests, Unavailable
+from apimachinery.events import EventType
+from apimachinery.keys import ObjectVersion
+from apimachinery.resources import DEVICES, NODES, PODS
+from cloudhub.apiwire import error_in, event_of, object_of, path_of, segment, selection
+
+
+@pytest.mark.parametrize(
+    ("parts", "path"),
+    [
+        ((PODS,), "/api/v1/pods"),
+        ((PODS, "default"), "/api/v1/namespaces/default/pods"),
+        ((PODS, "default", "web-0"), "/api/v1/namespaces/default/pods/web-0"),
+        ((NODES, "", "edge-1", "status"), "/api/v1/nodes/edge-1/status"),
+        ((DEVICES, "a b", "x?y"), "/apis/devices.kubeedge.io/v1beta1/namespaces/a%20b/devices/x%3Fy"),
+        ((PODS, "default", "system:x"), "/api/v1/namespaces/default/pods/system:x"),
+    ],
+)
+def test_paths(parts: tuple[object, ...], path: str) -> None:
+    assert path_of(*parts) == path  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", [".", ".."])
+def test_a_name_that_would_lead_elsewhere_is_refused(name: str) -> None:
+    with pytest.raises(BadRequest):
+        path_of(PODS, "default", name)
+
+
+@given(st.text(min_size=1))
+def test_a_segment_stays_one_segment(text: str) -> None:
+    try:
+        encoded = segment(text)
+    except (BadRequest, UnicodeEncodeError):
+        return
+    assert not set(encoded) & set("/?#\\ \r\n")
+
+
+def test_empty_selectors_are_left_out() -> None:
+    assert selection("", "") == {}
+    assert selection("a=b", "c=d") == {"labelSelector": "a=b", "fieldSelector": "c=d"}
+
+
+def test_an_item_of_a_list_reads_like_an_event() -> None:
+    metadata = {"name": "n", "uid": "u", "resourceVersion": "7"}
+    line = json.dumps({"type": "ADDED", "object": {"apiVersion": "v1", "kind": "Node", "metadata": metadata}})
+    event = event_of(NODES, line.encode())
+    assert event.object == object_of(NODES, {"metadata": metadata})
+    assert (event.type, event.resume_version) == (EventType.ADDED, "7")
+    assert event.object is not None
+    assert event.object.version == ObjectVersion("u", "7")
+
+
+def test_a_bookmark_has_a_version_and_no_object() -> None:
+    event = event_of(PODS, b'{"type":"BOOKMARK","object":{"kind":"Pod","metadata":{"resourceVersion":"9"}}}')
+    assert event == (EventType.BOOKMARK, None, "9")
+
+
+def test_an_error_in_the_stream_is_raised() -> None:
+    status = Expired("too old").status()
+    with pytest.raises(Expired):
+        event_of(PODS, json.dumps({"type": "ERROR", "object": status}).encode())
+    with pytest.raises(Expired):
+        event_of(PODS, json.dumps({"type": "ERROR", "object": {**status, "reason": "Gone"}}).encode())
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"<html>",
+        b"{}",
+        b"[]",
+        b'{"type":"ADDED","object":[]}',
+        b'{"type":"WHAT","object":{"metadata":{"name":"a"}}}',
+    ],
+)
+def test_rubbish_in_the_stream_is_no_crash(line: bytes) -> None:
+    with pytest.raises(Unavailable, match="no event"):
+        event_of(PODS, line)
+
+
+@pytest.mark.parametrize(
+    ("code", "body", "kind", "message"),
+    [
+        (404, NotFound("gone", name="x").status(), NotFound, "gone"),
+        (409, Conflict("again").status(), Conflict, "again"),
+        (422, Invalid("bad field").status(), Invalid, "bad field"),
+        (404, "404 page not found", NotFound, "GET /x: 404"),
+        (502, "<html>bad gateway</html>", Unavailable, "GET /x: 502"),
+        (504, {"kind": "Status", "reason": "Timeout", "message": "late"}, Unavailable, "late"),
+        (418, [], BadRequest, "GET /x: 418"),
+        (400, {"kind": "Status", "details": 7, "message": "m"}, BadRequest, "m"),
+    ],
+)
+def test_errors(code: int, body: object, kind: type[ApiError], message: str) -> None:
+    content = body.encode() if isinstance(body, str) else json.dumps(body).encode()
+    error = error_in(code, content, "", "GET /x")
+    assert type(error) is kind
+    assert str(error) == message
+
+
+def test_when_to_come_back_is_in_the_header_or_the_details() -> None:
+    assert error_in(429, b"", "3", "GET /x").retry_after_s == 3
+    assert error_in(429, b"", "Wed, 21 Oct 2015 07:28:00 GMT", "GET /x").retry_after_s is None
+    error = error_in(429, json.dumps(TooManyRequests("m", retry_after_s=5).status()).encode(), "3", "GET /x")
+    assert error.retry_after_s == 5
+
+
+def test_a_missing_object_has_a_name_and_a_missing_path_has_none() -> None:
+    assert error_in(404, json.dumps(NotFound("m", name="thing").status()).encode(), "", "GET /x").name == "thing"
+    assert error_in(404, b"404 page not found", "", "GET /x").name == ""
+
+
+def test_causes_survive() -> None:
+    body = {"kind": "Status", "details": {"causes": [{"field": "spec.a", "reason": "Bad", "message": "no"}, 5]}}
+    error = error_in(422, json.dumps(body).encode(), "", "PUT /x")
+    assert [tuple(cause) for cause in error.causes] == [("spec.a", "Bad", "no")]

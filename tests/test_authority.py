@@ -1,0 +1,190 @@
+"""The CA in its Secret, and what is signed with it, over real TLS sockets on loopback."""
+
+import asyncio
+import os
+import socket
+import ssl
+from pathlib import Path
+
+import pytest
+
+from apimachinery.errors import InternalError, Invalid
+from apimachinery.keys import Node
+from apimachinery.resources import SECRETS
+from cloudhub import authority
+from cloudhub.authority import SECRET_NAME, Authority, server_names
+from cloudhub.vault import NAMESPACE, Vault
+from componentbase import pki
+from tests.harness.objects import MemoryObjects
+
+EDGE = Node("edge-1")
+
+
+@pytest.fixture
+def objects() -> MemoryObjects:
+    return MemoryObjects()
+
+
+@pytest.fixture
+async def made(objects: MemoryObjects) -> Authority:
+    return await Authority.load(Vault(objects))
+
+
+async def test_the_ca_is_made_once_and_shared(made: Authority, objects: MemoryObjects) -> None:
+    again = await Authority.load(Vault(objects))
+    assert again.certificate_pem == made.certificate_pem
+    assert again.pin == made.pin == pki.fingerprint(made.certificate_pem)
+    secret = objects.kept[SECRETS, NAMESPACE, SECRET_NAME]
+    assert secret["type"] == "kubernetes.io/tls"
+    assert set(secret["data"]) == {"tls.crt", "tls.key"}
+
+
+async def test_replicas_that_start_at_once_agree_on_one_ca() -> None:
+    objects = MemoryObjects()
+    async with asyncio.TaskGroup() as group:
+        starts = [group.create_task(Authority.load(Vault(objects)), name=f"replica[{n}]") for n in range(4)]
+    assert len({start.result().pin for start in starts}) == 1
+
+
+@pytest.mark.parametrize("field", ["tls.crt", "tls.key"])
+async def test_a_damaged_ca_is_an_error_that_says_what_to_do(
+    made: Authority, objects: MemoryObjects, field: str
+) -> None:
+    data = objects.kept[SECRETS, NAMESPACE, SECRET_NAME]["data"]
+    other = MemoryObjects()
+    await Authority.load(Vault(other))
+    for content in ("", "bm90IFBFTQ==", other.kept[SECRETS, NAMESPACE, SECRET_NAME]["data"][field]):
+        data[field] = content
+        with pytest.raises(InternalError, match=r"fairlead-system/fairlead-ca.*restore it"):
+            await Authority.load(Vault(objects))
+
+
+async def test_a_node_certificate_names_the_node(made: Authority) -> None:
+    _, csr = pki.make_key_and_csr("system:node:edge-1", "system:nodes")
+    assert pki.common_name(made.sign_node(csr, EDGE)) == "system:node:edge-1"
+
+
+async def test_a_request_for_another_name_is_not_signed(made: Authority) -> None:
+    _, csr = pki.make_key_and_csr("system:node:edge-2", "system:nodes")
+    with pytest.raises(Invalid, match="common name is 'system:node:edge-2'"):
+        made.sign_node(csr, EDGE)
+    with pytest.raises(Invalid, match="not a certificate signing request"):
+        made.sign_node(b"rubbish", EDGE)
+
+
+async def exchange(server: ssl.SSLContext, client: ssl.SSLContext, host: str = "127.0.0.1") -> str:
+    """What a client reads from a server that greets it by the name in its certificate."""
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        certificate = writer.get_extra_info("peercert") or {}
+        names = [value for part in certificate.get("subject", ()) for kind, value in part if kind == "commonName"]
+        writer.write("".join(names).encode() or b"nobody")
+        writer.close()
+        await writer.wait_closed()
+
+    async with await asyncio.start_server(greet, "127.0.0.1", 0, ssl=server) as listener:
+        port = listener.sockets[0].getsockname()[1]
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=client, server_hostname=host)
+        try:
+            return (await reader.read(100)).decode()
+        finally:
+            writer.close()
+
+
+async def is_refused(server: ssl.SSLContext, client: ssl.SSLContext) -> bool:
+    """asyncio may close the socket before the alert that says why has left it: then it is a reset, or just the end."""
+    try:
+        return await exchange(server, client) == ""
+    except (ssl.SSLError, ConnectionResetError):
+        return True
+
+
+def client_context(made: Authority) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(cadata=made.certificate_pem.decode())
+    return context
+
+
+def with_certificate(context: ssl.SSLContext, folder: Path, certificate: bytes, key: bytes) -> ssl.SSLContext:
+    path = folder / "both.pem"
+    path.write_bytes(certificate + key)
+    context.load_cert_chain(path)
+    return context
+
+
+async def test_the_link_lets_a_node_in_and_knows_its_name(made: Authority, tmp_path: Path) -> None:
+    key, csr = pki.make_key_and_csr("system:node:edge-1", "system:nodes")
+    client = with_certificate(client_context(made), tmp_path, made.sign_node(csr, EDGE), key)
+    assert await exchange(made.server(["127.0.0.1"]).link_context, client) == "system:node:edge-1"
+
+
+async def test_the_link_refuses_whoever_has_no_certificate(made: Authority) -> None:
+    assert await is_refused(made.server(["127.0.0.1"]).link_context, client_context(made))
+
+
+async def test_the_link_refuses_certificates_of_another_ca_and_of_another_use(made: Authority, tmp_path: Path) -> None:
+    stranger = await Authority.load(Vault(MemoryObjects()))
+    key, csr = pki.make_key_and_csr("system:node:edge-1", "system:nodes")
+    forged = with_certificate(client_context(made), tmp_path, stranger.sign_node(csr, EDGE), key)
+    assert await is_refused(made.server(["127.0.0.1"]).link_context, forged)
+    ca = pki.create_ca("fairlead", 1)
+    pair = pki.issue_server_cert(ca, ["system:node:edge-1"], 1)
+    misused = with_certificate(client_context(Authority(ca)), tmp_path, pair.cert_pem, pair.key_pem)
+    assert await is_refused(Authority(ca).server(["127.0.0.1"]).link_context, misused)
+
+
+async def test_joining_takes_no_certificate(made: Authority) -> None:
+    assert await exchange(made.server(["127.0.0.1"]).join_context, client_context(made)) == "nobody"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "hub.example.org"])
+async def test_the_server_is_valid_under_each_of_its_names(made: Authority, host: str) -> None:
+    identity = made.server(server_names(["127.0.0.1"], ["hub.example.org"]))
+    assert await exchange(identity.join_context, client_context(made), host) == "nobody"
+    with pytest.raises(ssl.SSLCertVerificationError):
+        await exchange(identity.join_context, client_context(made), "other.example.org")
+
+
+async def test_tls_1_2_is_refused(made: Authority) -> None:
+    client = client_context(made)
+    client.maximum_version = ssl.TLSVersion.TLSv1_2
+    assert await is_refused(made.server(["127.0.0.1"]).join_context, client)
+
+
+async def test_renewing_changes_the_certificate_of_running_servers(made: Authority) -> None:
+    identity = made.server(["127.0.0.1"])
+    seen = []
+
+    async def look() -> None:
+        async with await asyncio.start_server(lambda r, w: w.close(), "127.0.0.1", 0, ssl=identity.join_context) as one:
+            port = one.sockets[0].getsockname()[1]
+            for _ in range(2):
+                _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=client_context(made))
+                seen.append(writer.get_extra_info("ssl_object").getpeercert(binary_form=True))
+                writer.close()
+                identity.renew()
+
+    await look()
+    assert len(set(seen)) == 2
+
+
+def test_names_cover_loopback_the_machine_and_what_was_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = server_names(["10.1.2.3"], ["hub.example.org", "192.0.2.7"])
+    assert names[:3] == ["hub.example.org", "192.0.2.7", "10.1.2.3"]
+    assert {socket.gethostname(), "localhost", "127.0.0.1", "::1"} <= set(names)
+    assert len(names) == len(set(names))
+    monkeypatch.setattr(authority, "_outgoing_addresses", lambda: ["198.51.100.9", "fe80::1%eth0"])
+    for everywhere in ("", "0.0.0.0", "::"):
+        names = server_names([everywhere, "127.0.0.1"], [])
+        assert "198.51.100.9" in names
+        assert everywhere not in names
+        assert "fe80::1%eth0" not in names
+
+
+def test_without_memory_files_a_private_directory_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "memfd_create", raising=False)
+    made = Authority(pki.create_ca("fairlead", 1))
+    assert made.server(["localhost"]).join_context.cert_store_stats() is not None
+    with authority._as_file(b"key") as path:
+        assert Path(path).parent.stat().st_mode & 0o077 == 0
+    assert not Path(path).exists()

@@ -1,0 +1,268 @@
+"""Keys and certificates: that strict verifiers take them, and that a request gets its key signed and nothing else."""
+
+import base64
+import contextlib
+import ssl
+import subprocess
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from componentbase import pki
+from componentbase.pki import BadCertificate, CsrRefused, KeyPair
+
+NODE, GROUP = "system:node:edge-7", "system:nodes"
+
+
+@pytest.fixture(scope="module")
+def ca() -> KeyPair:
+    return pki.create_ca("fairlead-ca", days=3650)
+
+
+def csr(
+    key: Any = None,
+    common_names: tuple[str, ...] = (NODE,),
+    organizations: tuple[str, ...] = (GROUP,),
+    extensions: tuple[x509.ExtensionType, ...] = (),
+) -> bytes:
+    key = key or ec.generate_private_key(ec.SECP256R1())
+    names = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, name) for name in organizations]
+    names += [x509.NameAttribute(NameOID.COMMON_NAME, name) for name in common_names]
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name(names))
+    for extension in extensions:
+        builder = builder.add_extension(extension, critical=False)
+    algorithm = None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
+    return builder.sign(key, algorithm).public_bytes(serialization.Encoding.PEM)
+
+
+def sign(ca: KeyPair, csr_pem: bytes) -> bytes:
+    return pki.sign_client_csr(ca, csr_pem, NODE, GROUP, days=365)
+
+
+def refusal(ca: KeyPair, csr_pem: bytes) -> str:
+    with pytest.raises(CsrRefused) as caught:
+        sign(ca, csr_pem)
+    return caught.value.reason
+
+
+def strict(context: ssl.SSLContext) -> ssl.SSLContext:
+    context.verify_flags |= ssl.VERIFY_X509_STRICT | ssl.VERIFY_X509_PARTIAL_CHAIN  # as Python 3.13 has them
+    return context
+
+
+def load(context: ssl.SSLContext, pair: KeyPair, directory: Path) -> None:
+    (directory / "tls.crt").write_bytes(pair.cert_pem)
+    (directory / "tls.key").write_bytes(pair.key_pem)
+    context.load_cert_chain(directory / "tls.crt", directory / "tls.key")
+
+
+def handshake(client: ssl.SSLContext, server: ssl.SSLContext, hostname: str) -> ssl.SSLObject:
+    """Both sides in memory until both are done; the server's side, which has verified the client."""
+    to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
+    ends = [
+        client.wrap_bio(to_client, to_server, server_hostname=hostname),
+        server.wrap_bio(to_server, to_client, server_side=True),
+    ]
+    for _ in range(4):
+        for end in ends:
+            with contextlib.suppress(ssl.SSLWantReadError):
+                end.do_handshake()
+    assert ends[1].version() == "TLSv1.3"
+    return ends[1]
+
+
+@pytest.mark.parametrize("hostname", ["hub.example.org", "10.0.0.1", "::1"])
+def test_mutual_tls_with_strict_verification(ca: KeyPair, tmp_path: Path, hostname: str) -> None:
+    pair = pki.issue_server_cert(ca, ["hub.example.org", "10.0.0.1", "::1", "10.0.0.1"], days=365)
+    server = strict(ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cadata=ca.cert_pem.decode()))
+    server.verify_mode = ssl.CERT_REQUIRED
+    load(server, pair, tmp_path)
+    key_pem, csr_pem = pki.make_key_and_csr(NODE, GROUP)
+    client = strict(ssl.create_default_context(cadata=ca.cert_pem.decode()))
+    load(client, KeyPair(sign(ca, csr_pem), key_pem), tmp_path)
+
+    peer = handshake(client, server, hostname).getpeercert()
+
+    assert peer is not None
+    assert peer["subject"] == ((("organizationName", GROUP),), (("commonName", NODE),))
+
+
+def test_server_certificate_is_no_client_certificate(ca: KeyPair, tmp_path: Path) -> None:
+    pair = pki.issue_server_cert(ca, ["hub"], days=1)
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cadata=ca.cert_pem.decode())
+    server.verify_mode = ssl.CERT_REQUIRED
+    load(server, pair, tmp_path)
+    client = ssl.create_default_context(cadata=ca.cert_pem.decode())
+    load(client, pair, tmp_path)
+    with pytest.raises(ssl.SSLCertVerificationError, match="unsuitable certificate purpose"):
+        handshake(client, server, "hub")
+
+
+def test_certificate_says_who_until_when_and_for_what(ca: KeyPair) -> None:
+    before = datetime.now(UTC)
+    _key, csr_pem = pki.make_key_and_csr(NODE, GROUP)
+    cert_pem = sign(ca, csr_pem)
+    cert = x509.load_pem_x509_certificate(cert_pem)
+
+    assert pki.common_name(cert_pem) == NODE
+    assert abs(pki.not_after(cert_pem) - before - timedelta(days=365)) < timedelta(minutes=1)
+    assert abs(before - timedelta(minutes=5) - cert.not_valid_before_utc) < timedelta(minutes=1)
+    assert list(cert.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value) == [
+        ExtendedKeyUsageOID.CLIENT_AUTH
+    ]
+    assert cert.extensions.get_extension_for_class(x509.BasicConstraints).value.ca is False
+    assert cert.serial_number != x509.load_pem_x509_certificate(sign(ca, csr_pem)).serial_number
+
+
+def test_certificate_does_not_outlive_its_ca() -> None:
+    ca = pki.create_ca("short", days=2)
+    pair = pki.issue_server_cert(ca, ["hub"], days=100)
+    assert pki.not_after(pair.cert_pem) == pki.not_after(ca.cert_pem)
+
+
+def test_expired_ca_signs_nothing() -> None:
+    ca = pki.create_ca("over", days=-0.001)
+    with pytest.raises(BadCertificate, match="the CA has expired"):
+        sign(ca, csr())
+
+
+def test_openssl_agrees(ca: KeyPair, tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_bytes(ca.cert_pem)
+    (tmp_path / "leaf.pem").write_bytes(sign(ca, csr()))
+    command = ["openssl", "verify", "-x509_strict", "-purpose", "sslclient", "-CAfile", "ca.pem", "leaf.pem"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.stdout == "leaf.pem: OK\n", done.stderr
+
+
+def test_server_certificate_needs_a_name(ca: KeyPair) -> None:
+    with pytest.raises(ValueError, match="needs a name or an address"):
+        pki.issue_server_cert(ca, [], days=1)
+
+
+def test_private_key_does_not_show(ca: KeyPair) -> None:
+    assert "PRIVATE" not in repr(ca)
+    assert "CERTIFICATE" in repr(ca)
+
+
+# ---- requests
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: ec.generate_private_key(ec.SECP384R1()),
+        lambda: ec.generate_private_key(ec.SECP521R1()),
+        lambda: rsa.generate_private_key(65537, 2048),
+        ed25519.Ed25519PrivateKey.generate,
+    ],
+    ids=["P-384", "P-521", "RSA 2048", "Ed25519"],
+)
+def test_strong_keys_of_other_kinds_are_signed(ca: KeyPair, make: Callable[[], Any]) -> None:
+    key = make()
+    cert = x509.load_pem_x509_certificate(sign(ca, csr(key)))
+    assert cert.public_key() == key.public_key()
+
+
+def test_request_without_organisation_gets_the_signers(ca: KeyPair) -> None:
+    cert = x509.load_pem_x509_certificate(sign(ca, csr(organizations=())))
+    assert cert.subject.rfc4514_string() == f"CN={NODE},O={GROUP}"
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: csr(common_names=("system:node:edge-8",)), "its common name is 'system:node:edge-8' instead of"),
+        (lambda: csr(common_names=()), "its common name is missing instead of"),
+        (lambda: csr(common_names=(NODE, NODE)), "its common name is"),
+        (lambda: csr(organizations=("system:masters",)), "its organisation is 'system:masters' instead of"),
+        (lambda: csr(organizations=(GROUP, "system:masters")), "its organisation is"),
+        (lambda: csr(ec.generate_private_key(ec.SECP192R1())), "the curve secp192r1 is not allowed"),
+        (lambda: csr(ec.generate_private_key(ec.SECP256K1())), "the curve secp256k1 is not allowed"),
+        (lambda: csr(rsa.generate_private_key(65537, 1024)), "an RSA key of 1024 bits is not allowed"),  # noqa: S505
+        (lambda: csr(dsa.generate_private_key(2048)), "its kind of key is not allowed"),
+        (lambda: csr(extensions=(x509.BasicConstraints(ca=True, path_length=None),)), "it asks to be a CA"),
+        (
+            lambda: csr(extensions=(x509.KeyUsage(False, False, False, False, False, True, False, False, False),)),
+            "it asks for the right to sign certificates",
+        ),
+        (lambda: b"", "it is not a certificate signing request in PEM form"),
+        (lambda: b"-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n", "it is not a"),
+        (lambda: pki.create_ca("x", 1).cert_pem, "it is not a certificate signing request in PEM form"),
+        (lambda: csr() + b" " * pki.CSR_BYTES_MAX, "it is larger than 16384 bytes"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_request_for_anything_else_is_refused(ca: KeyPair, make: Callable[[], bytes], says: str) -> None:
+    assert says in refusal(ca, make())
+
+
+def test_request_signed_with_another_key_is_refused(ca: KeyPair) -> None:
+    der = bytearray(x509.load_pem_x509_csr(csr()).public_bytes(serialization.Encoding.DER))
+    der[-1] ^= 1
+    body = base64.encodebytes(bytes(der))
+    pem = b"-----BEGIN CERTIFICATE REQUEST-----\n" + body + b"-----END CERTIFICATE REQUEST-----\n"
+    assert refusal(ca, pem) == "its signature does not belong to its key"
+
+
+def test_what_else_a_request_wishes_for_is_not_copied(ca: KeyPair) -> None:
+    wishes = (
+        x509.SubjectAlternativeName([x509.DNSName("kubernetes.default")]),
+        x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]),
+    )
+    cert = x509.load_pem_x509_certificate(sign(ca, csr(extensions=wishes)))
+    with pytest.raises(x509.ExtensionNotFound):
+        cert.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    assert list(cert.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value) == [
+        ExtendedKeyUsageOID.CLIENT_AUTH
+    ]
+
+
+# ---- reading
+
+
+def test_fingerprint_is_the_digest_of_the_der(ca: KeyPair) -> None:
+    expected = x509.load_pem_x509_certificate(ca.cert_pem).fingerprint(hashes.SHA256()).hex()
+    assert pki.fingerprint(ca.cert_pem) == expected
+    assert pki.fingerprint(b"a comment\n" + ca.cert_pem + pki.create_ca("y", 1).cert_pem) == expected
+
+
+def test_what_is_no_certificate_is_told(ca: KeyPair) -> None:
+    with pytest.raises(BadCertificate, match="there is no certificate"):
+        pki.fingerprint(ca.key_pem)
+    with pytest.raises(BadCertificate, match="damaged"):
+        pki.fingerprint(b"-----BEGIN CERTIFICATE-----\n\xff!\n-----END CERTIFICATE-----\n")
+    with pytest.raises(BadCertificate, match="not a certificate in PEM form"):
+        pki.common_name(b"x")
+    with pytest.raises(BadCertificate, match="not a certificate in PEM form"):
+        pki.not_after(ca.key_pem)
+
+
+def test_ca_with_a_key_of_another_kind_is_refused(ca: KeyPair) -> None:
+    key = rsa.generate_private_key(65537, 2048)
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    with pytest.raises(BadCertificate, match="not an EC key"):
+        sign(KeyPair(ca.cert_pem, pem), csr())
+
+
+def test_certificate_without_one_common_name_is_told(ca: KeyPair) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    start = datetime.now(UTC)
+    cert = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([]))
+        .issuer_name(x509.Name([]))
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(start)
+        .not_valid_after(start + timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    with pytest.raises(BadCertificate, match="has 0 common names instead of one"):
+        pki.common_name(cert.public_bytes(serialization.Encoding.PEM))

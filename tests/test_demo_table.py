@@ -1,0 +1,127 @@
+"""What the demo shows of the API's answers."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from demo.table import Process, Snapshot, age, cut, lines, printable
+
+NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
+CREATED = "2026-11-23T11:00:00Z"
+MODEL = {
+    "metadata": {"name": "thermostat", "namespace": "default"},
+    "spec": {
+        "properties": [
+            {"name": "setpoint", "type": "FLOAT", "unit": "°C"},
+            {"name": "temperature", "type": "FLOAT", "accessMode": "ReadOnly", "unit": "°C"},
+        ]
+    },
+}
+
+
+def node(status: str | None) -> dict[str, Any]:
+    conditions = [] if status is None else [
+        {"type": "MemoryPressure", "status": "False"},
+        {"type": "Ready", "status": status, "lastTransitionTime": "2026-11-23T11:57:00Z"},
+    ]  # fmt: skip
+    return {"metadata": {"name": "edge-1", "creationTimestamp": CREATED}, "status": {"conditions": conditions}}
+
+
+def device(desired: str | None, reported: str | None, **metadata: str) -> dict[str, Any]:
+    setpoint: dict[str, Any] = {"name": "setpoint"}
+    twins = []
+    if desired is not None:
+        setpoint["desired"] = {"value": desired}
+    if reported is not None:
+        stamp = str(round(NOW.timestamp() * 1000) - 4200)
+        twins.append({"propertyName": "setpoint", "reported": {"value": reported, "metadata": {"timestamp": stamp}}})
+    return {
+        "metadata": {"name": "thermostat", "namespace": "default", "creationTimestamp": CREATED, **metadata},
+        "spec": {
+            "nodeName": "edge-1",
+            "deviceModelRef": {"name": "thermostat"},
+            "properties": [setpoint, {"name": "temperature"}],
+        },
+        "status": {"state": "online", "twins": twins},
+    }
+
+
+def picture(snapshot: Snapshot) -> str:
+    return "\n".join(lines(snapshot, [Process("apiserver", "running"), Process("cloudcore", "restarting")], NOW))
+
+
+def test_the_whole_picture() -> None:
+    assert picture(Snapshot([node("True")], [device("21", "21.0")], [MODEL])) == (
+        "apiserver running   cloudcore restarting\n"
+        "\n"
+        "NODE     LINK        SINCE   AGE\n"
+        "edge-1   connected   3m      60m\n"
+        "\n"
+        "DEVICE       NODE     STATE    PROPERTY      DESIRED   REPORTED   AGE\n"
+        "thermostat   edge-1   online   setpoint      21        21.0 °C    4s    in step\n"
+        "                               temperature   -         -          -"
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "shown"), [("True", "connected"), ("False", "down"), ("Unknown", "lost"), (None, "never connected")]
+)
+def test_the_link_is_what_the_nodes_condition_says(status: str | None, shown: str) -> None:
+    assert shown in picture(Snapshot([node(status)], [], []))
+
+
+def test_a_value_not_yet_obeyed_is_pending() -> None:
+    assert "pending" in picture(Snapshot([], [device("22", "21")], [MODEL]))
+    assert "pending" in picture(Snapshot([], [device("22", None)], [MODEL]))
+    assert "pending" not in picture(Snapshot([], [device(None, "21")], [MODEL]))
+
+
+def test_without_a_model_values_are_compared_as_texts() -> None:
+    assert "pending" in picture(Snapshot([], [device("21", "21.0")], []))
+
+
+def test_devices_of_other_namespaces_are_called_by_both_names() -> None:
+    assert "plant/thermostat" in picture(Snapshot([], [device("21", "21", namespace="plant")], []))
+
+
+def test_nothing_yet_is_said() -> None:
+    assert "(no node yet)" in picture(Snapshot([], [], []))
+    assert "(no device)" in picture(Snapshot([], [], []))
+
+
+def test_values_cannot_move_the_cursor() -> None:
+    hostile = device("\x1b[2J", "a\r\n\x9b31m\u202e" + "x" * 100)
+    shown = picture(Snapshot([], [hostile], []))
+    assert all(line.isprintable() for line in shown.split("\n"))
+    assert "x" * 30 not in shown
+
+
+@pytest.mark.parametrize("value", [None, 1, [], {}, "x", [None], [[]]])
+def test_odd_bodies_are_shown_somehow(value: Any) -> None:
+    for body in (
+        {"metadata": {"name": value, "namespace": value}, "spec": value, "status": value},
+        {"metadata": value, "spec": {"properties": value, "nodeName": value}, "status": {"twins": value}},
+        {"spec": {"properties": [{"name": value, "desired": {"value": value}}]}, "status": {"conditions": value}},
+        {"spec": {"properties": [{"name": "p"}]}, "status": {"twins": [{"propertyName": "p", "reported": value}]}},
+    ):
+        assert picture(Snapshot([body], [body], [body]))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(-3, "now"), (0, "0s"), (119, "119s"), (120, "2m"), (7200, "2h"), (200000, "2d")]
+)
+def test_ages(seconds: float, text: str) -> None:
+    assert age(seconds) == text
+
+
+def test_lines_are_cut_by_columns_and_not_by_characters() -> None:
+    assert cut("abcdef", 3) == "abc"
+    assert cut("温度温度", 5) == "温度"
+    assert cut("e\u0301e\u0301e\u0301", 2) == "e\u0301e\u0301"
+    assert cut("abc", 10) == "abc"
+
+
+def test_long_texts_end_with_an_ellipsis() -> None:
+    assert printable("x" * 30) == "x" * 23 + "…"
+    assert printable("") == "-"

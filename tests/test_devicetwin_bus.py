@@ -1,0 +1,228 @@
+"""The bus against a real mosquitto, and against listeners that misbehave."""
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+
+from componentbase.endpoints import Endpoint
+from devicetwin.bus import IN_LIMIT, OUT_LIMIT, Arrived, BrokerAddress, Bus, Online
+from devicetwin.wire import Publication
+from tests.harness.mosquitto import Mosquitto, free_port
+
+DEADLINE_S = 10.0
+
+
+async def until(is_so: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not is_so():
+        assert time.monotonic() < deadline, "waited in vain"
+        await asyncio.sleep(0.01)
+
+
+@contextlib.asynccontextmanager
+async def running(bus: Bus) -> AsyncIterator[Bus]:
+    task = asyncio.create_task(bus.run(), name="bus")
+    try:
+        yield bus
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+def bus_to(port: int, client_id: str = "edge", *topics: str, user: str = "") -> Bus:
+    return Bus(
+        BrokerAddress.parse(f"mqtt://{user}127.0.0.1:{port}"), client_id, [(topic, 1) for topic in topics or ("t/#",)]
+    )
+
+
+@pytest.fixture
+def mosquitto() -> Iterator[Mosquitto]:
+    with Mosquitto("max_queued_messages 0", persistent=True) as broker:
+        yield broker
+
+
+async def arrived(bus: Bus, count: int) -> list[Arrived]:
+    got: list[Arrived] = []
+    async with asyncio.timeout(DEADLINE_S):
+        while len(got) < count:
+            got += [each for each in await bus.receive(64) if isinstance(each, Arrived)]
+    return got
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("mqtt://h:1", BrokerAddress(Endpoint("h", 1))),
+        ("mqtt://h", BrokerAddress(Endpoint("h", 1883))),
+        ("mqtt://[::1]:9/", BrokerAddress(Endpoint("::1", 9))),
+        ("mqtt://me@h:1", BrokerAddress(Endpoint("h", 1), "me")),
+        ("mqtt://me:p%40ss:w@h:1", BrokerAddress(Endpoint("h", 1), "me", "p@ss:w")),
+    ],
+)
+def test_a_url_says_where_the_broker_is(url: str, address: BrokerAddress) -> None:
+    assert BrokerAddress.parse(url) == address
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("", "mqtt://HOST:PORT"),
+        ("127.0.0.1:1883", "mqtt://HOST:PORT"),
+        ("mqtts://h", "only mqtt:// is"),
+        ("http://h", "only mqtt:// is"),
+        ("mqtt://", "HOST:PORT"),
+        ("mqtt://:1883", "does not say which broker"),
+        ("mqtt://h:0", "does not say which broker"),
+        ("mqtt://h:99999", "65535"),
+        ("mqtt://h:x", "port"),
+        ("mqtt://:secret@h:1", "user's name"),
+        ("mqtt://h:1/path", "port"),
+    ],
+)
+def test_a_url_that_says_nothing_useful_is_refused_with_the_right_form(url: str, says: str) -> None:
+    with pytest.raises(ValueError, match=r"mqtt://|HOST:PORT") as caught:
+        BrokerAddress.parse(url)
+    assert says in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_password_is_never_shown() -> None:
+    address = BrokerAddress.parse("mqtt://me:secret@h:1")
+    assert "secret" not in f"{address} {address!r}"
+
+
+async def test_what_is_published_arrives_and_is_acknowledged(mosquitto: Mosquitto) -> None:
+    async with running(bus_to(mosquitto.port)) as bus:
+        assert await bus.receive(9) == [Online(1)]
+        assert bus.publish(Publication("t/1", b"one"))
+        (message,) = await arrived(bus, 1)
+        assert (message.topic, message.payload, message.retained) == ("t/1", b"one", False)
+        bus.acknowledge([message.receipt])
+        await until(lambda: bus.status().waiting_out == 0)
+        assert bus.status().connected
+
+
+async def test_the_socket_does_not_wait_to_fill_packets(mosquitto: Mosquitto) -> None:
+    async with running(bus_to(mosquitto.port)) as bus:
+        await until(lambda: bus.status().connected)
+        sock = bus._client.socket()
+        assert isinstance(sock, socket.socket)
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+async def test_what_was_not_acknowledged_comes_again_and_what_was_does_not(mosquitto: Mosquitto) -> None:
+    async with running(bus_to(mosquitto.port)) as bus:
+        await until(lambda: bus.status().connected)
+        for number in range(5):
+            bus.publish(Publication(f"t/{number}", b""))
+        first = await arrived(bus, 5)
+        bus.acknowledge(each.receipt for each in first[:2])
+        # A round trip behind the acknowledgements, so that the broker has them.
+        bus.publish(Publication("elsewhere", b""))
+        await until(lambda: bus.status().waiting_out == 0)
+    async with running(bus_to(mosquitto.port)) as again:
+        assert [each.topic for each in await arrived(again, 3)] == ["t/2", "t/3", "t/4"]
+
+
+async def test_a_receipt_of_an_earlier_connection_acknowledges_nothing(mosquitto: Mosquitto) -> None:
+    async with running(bus_to(mosquitto.port)) as bus:
+        await until(lambda: bus.status().connected)
+        bus.publish(Publication("t/1", b"1"))
+        (old,) = await arrived(bus, 1)
+        mosquitto.stop()
+        await until(lambda: not bus.status().connected)
+        mosquitto.start()
+        (new,) = await arrived(bus, 1)
+        assert new.payload == b"1"
+        assert new.receipt != old.receipt
+        bus.acknowledge([old.receipt])
+    async with running(bus_to(mosquitto.port)) as again:
+        assert (await arrived(again, 1))[0].payload == b"1"
+
+
+async def test_a_full_queue_stops_the_reading_and_nothing_is_lost(mosquitto: Mosquitto) -> None:
+    count = 3 * IN_LIMIT
+    async with running(bus_to(mosquitto.port)) as bus, running(bus_to(mosquitto.port, "sender", "none")) as sender:
+        await until(lambda: bus.status().connected and sender.status().connected)
+        client = sender._client
+        for number in range(count):
+            client.publish("t/x", str(number), qos=0)
+        # Nobody receives: the queue fills to its bound, plus what one read brings.
+        await until(lambda: bus.status().waiting_in >= IN_LIMIT)
+        assert bus._paused
+        await asyncio.sleep(0.05)
+        assert bus.status().waiting_in < IN_LIMIT + 64
+        got = await arrived(bus, count)
+        assert [int(each.payload) for each in got] == list(range(count))
+        assert bus.status().dropped_in == 0
+
+
+async def test_a_stuck_broker_bounds_what_waits_to_be_published(mosquitto: Mosquitto) -> None:
+    async with running(bus_to(mosquitto.port)) as bus:
+        await until(lambda: bus.status().connected)
+        for _ in range(OUT_LIMIT):
+            assert bus.publish(Publication("other/x", b""))
+        assert not bus.publish(Publication("other/x", b""))
+        assert bus.status().dropped_out == 1
+        async with asyncio.timeout(DEADLINE_S):
+            await bus.room()
+        assert bus.publish(Publication("other/x", b""))
+
+
+async def test_without_a_connection_publishing_and_waiting_for_room_return_at_once() -> None:
+    bus = bus_to(free_port())
+    assert not bus.publish(Publication("t/1", b""))
+    await bus.room()
+    bus.acknowledge([None])
+    assert bus.status().dropped_out == 0
+
+
+async def test_a_broker_that_is_down_is_one_warning_and_is_found_when_it_comes(
+    mosquitto: Mosquitto, caplog: pytest.LogCaptureFixture
+) -> None:
+    mosquitto.stop()
+    async with running(bus_to(mosquitto.port)) as bus:
+        await until(lambda: bus.status().problem)
+        assert "refused" in bus.status().problem.lower()
+        await asyncio.sleep(0.05)
+        mosquitto.start()
+        await until(lambda: bus.status().connected)
+        assert bus.status().problem == ""
+    assert [record.levelname for record in caplog.records].count("WARNING") == 1
+
+
+async def test_a_wrong_password_is_told() -> None:
+    with Mosquitto("allow_anonymous false") as strict:
+        async with running(bus_to(strict.port, user="me:wrong@")) as bus:
+            await until(lambda: bus.status().problem)
+            assert "the broker refused us" in bus.status().problem
+            assert not bus.status().connected
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\xff" * 64, b"\x20\x01"])
+async def test_what_is_no_broker_ends_the_attempt_and_not_the_bus(answer: bytes) -> None:
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(answer)
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+    server = await asyncio.start_server(listen, "127.0.0.1", 0)
+    async with server, running(bus_to(server.sockets[0].getsockname()[1])) as bus:
+        await until(lambda: bus.status().problem)
+        assert not bus.status().connected
+
+
+async def test_it_stops_at_once_while_nobody_answers() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        async with running(bus_to(silent.getsockname()[1])):
+            await asyncio.sleep(0.05)
+            start = time.monotonic()
+    assert time.monotonic() - start < 1

@@ -1,0 +1,135 @@
+"""Device and model bodies, read into wishes and configuration; odd shapes are taken for absent."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from devicetwin.configuration import DeviceConfig, ProtocolConfig
+from devicetwin.declaration import configuration, declaration, model_for_word, model_of
+from devicetwin.messages import DeviceId
+
+ID = DeviceId("default", "thermo")
+DEVICE: dict[str, Any] = {
+    "metadata": {"name": "thermo", "uid": "u"},
+    "spec": {
+        "deviceModelRef": {"name": "thermostat"},
+        "protocol": {"protocolName": "modbus", "configData": {"slaveID": 1}},
+        "properties": [
+            {
+                "name": "setpoint",
+                "desired": {"value": "22"},
+                "visitors": {"protocolName": "modbus", "configData": {"register": "HoldingRegister"}},
+                "collectCycle": 500,
+                "reportCycle": 1000,
+                "reportToCloud": False,
+                "pushMethod": {"http": {"hostName": "h"}},
+            },
+            {"name": "ghost", "desired": {"value": "1"}, "collectCycle": -1},
+        ],
+    },
+}
+MODEL: dict[str, Any] = {
+    "metadata": {"name": "thermostat"},
+    "spec": {
+        "protocol": "modbus",
+        "protocolConfigData": {"speed": 9600},
+        "properties": [
+            {
+                "name": "setpoint",
+                "type": "INT",
+                "accessMode": "ReadWrite",
+                "minimum": "5",
+                "maximum": "35",
+                "unit": "C",
+            },
+            {
+                "name": "temperature",
+                "type": "FLOAT",
+                "accessMode": "ReadOnly",
+                "visitors": {"protocolName": "modbus", "configData": {"register": "InputRegister"}},
+            },
+        ],
+    },
+}
+
+
+def test_wishes_and_model_are_read() -> None:
+    said = declaration(DEVICE, MODEL)
+    assert (said.uid, said.model) == ("u", "thermostat")
+    assert said.wishes == {"setpoint": "22", "ghost": "1"}
+    assert said.models is not None
+    assert set(said.models) == {"setpoint", "temperature"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("setpoint", "22", ""),
+        ("setpoint", "", ""),
+        ("setpoint", "36", "setpoint: 36 is above the model's maximum of 35"),
+        ("temperature", "1", "temperature is read-only"),
+        ("ghost", "1", 'ghost: the model "thermostat" has no such property'),
+    ],
+)
+def test_a_wish_is_judged_by_the_model(name: str, value: str, says: str) -> None:
+    assert declaration(DEVICE, MODEL).problem_with(name, value) == says
+
+
+def test_without_a_model_no_wish_can_be_judged() -> None:
+    assert "not on this node" in declaration(DEVICE, None).problem_with("setpoint", "22")
+    assert "names no model" in declaration({"spec": {}}, None).problem_with("setpoint", "22")
+
+
+def test_the_configuration_joins_device_and_model() -> None:
+    config = configuration(ID, "edge1", DEVICE, MODEL)
+    assert (config.id, config.node, config.model, config.problem) == (ID, "edge1", "thermostat", "")
+    assert config.protocol == ProtocolConfig("modbus", {"slaveID": 1})
+    setpoint, ghost, temperature = config.properties
+    assert (setpoint.type, setpoint.writable, setpoint.minimum, setpoint.maximum, setpoint.unit) == (
+        "INT",
+        True,
+        "5",
+        "35",
+        "C",
+    )
+    assert (setpoint.collect_cycle_ms, setpoint.report_cycle_ms, setpoint.report_to_cloud) == (500, 1000, False)
+    assert setpoint.visitors == ProtocolConfig("modbus", {"register": "HoldingRegister"})
+    assert setpoint.push_method == {"http": {"hostName": "h"}}
+    assert (ghost.name, ghost.type, ghost.collect_cycle_ms) == ("ghost", "", 0)
+    assert (temperature.name, temperature.writable) == ("temperature", False)
+    assert temperature.visitors.data == {"register": "InputRegister"}
+    assert DeviceConfig.decode(config.encode()) == config
+
+
+def test_the_protocol_falls_back_on_the_model_s() -> None:
+    config = configuration(ID, "edge1", {"spec": {"deviceModelRef": {"name": "thermostat"}}}, MODEL)
+    assert config.protocol == ProtocolConfig("modbus", {"speed": 9600})
+    assert "not on this node" in configuration(ID, "edge1", DEVICE, None).problem
+
+
+def test_a_word_for_a_type_is_checked_as_far_as_it_is_known() -> None:
+    assert model_for_word("t", "Integer").problem_with("x") is not None
+    assert model_for_word("t", "enum").problem_with("x") is None
+
+
+ODD = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["spec", "metadata", "properties", "name", "desired", "value", "visitors", "protocol"]),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=15,
+)
+
+
+@given(st.dictionaries(st.sampled_from(["spec", "metadata"]), ODD), st.dictionaries(st.just("spec"), ODD))
+def test_no_shape_stops_the_reading(device: dict[str, Any], model: dict[str, Any]) -> None:
+    model_of(device)
+    declaration(device, model)
+    configuration(ID, "n", device, model).encode()

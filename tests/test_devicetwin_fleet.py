@@ -1,0 +1,261 @@
+"""The fleet: a replay of what a real KubeEdge answered, and the bookkeeping of devices, models and mappers."""
+
+import json
+from typing import Any
+
+import pytest
+
+from apimachinery.events import Change, EventType
+from apimachinery.objects import Object, from_json
+from apimachinery.resources import DEVICE_MODELS, DEVICES
+from devicetwin.documents import Kept, read_documents
+from devicetwin.fleet import MAX_MAPPERS, MEMBERS_PER_MESSAGE, Fleet, Moment, Outcome
+from devicetwin.messages import Channel, DeviceConfig, DeviceId, MapperState, MembershipUpdate, mapper_state_topic
+from tests.test_devicetwin_messages import TRANSCRIPT
+
+ID = DeviceId("default", "thermo-1")
+
+
+def moment(now_ms: int = 1000, new_id: str = "new") -> Moment:
+    return Moment(now_ms, lambda: new_id)
+
+
+def model(name: str = "thermostat", maximum: str = "35") -> Object:
+    properties = [
+        {"name": "temperature", "type": "INT", "accessMode": "ReadOnly"},
+        {"name": "setpoint", "type": "INT", "accessMode": "ReadWrite", "maximum": maximum},
+    ]
+    return from_json(
+        DEVICE_MODELS, {"metadata": {"name": name, "namespace": "default"}, "spec": {"properties": properties}}
+    )
+
+
+def device(name: str = "thermo-1", setpoint: str = "", of: str = "thermostat", uid: str = "u") -> Object:
+    return from_json(
+        DEVICES,
+        {
+            "metadata": {"name": name, "namespace": "default", "uid": uid, "labels": {"description": "demo"}},
+            "spec": {
+                "deviceModelRef": {"name": of},
+                "properties": [{"name": "temperature"}, {"name": "setpoint", "desired": {"value": setpoint}}],
+            },
+        },
+    )
+
+
+def change(each: Object, type: EventType = EventType.MODIFIED) -> Change:
+    return Change(1, type, each, None)
+
+
+class Driver:
+    """A fleet with one outcome per call."""
+
+    def __init__(self, *objects: Object, kept: Kept | None = None) -> None:
+        self.fleet = Fleet("edge1", kept or Kept({}, {}))
+        self.documents: dict[str, bytes] = {}
+        self.start = self.snapshot(*objects)
+
+    def snapshot(self, *objects: Object) -> Outcome:
+        outcome = Outcome()
+        self.fleet.declare(self.fleet.take_snapshot(objects, moment(), outcome), moment(), outcome)
+        return self.seal(outcome)
+
+    def change(self, *changes: Change) -> Outcome:
+        outcome = Outcome()
+        self.fleet.declare(self.fleet.take_changes(changes, moment(), outcome), moment(), outcome)
+        return self.seal(outcome)
+
+    def online(self) -> Outcome:
+        outcome = Outcome()
+        self.fleet.declare(self.fleet.take_online(moment(), outcome), moment(), outcome)
+        return self.seal(outcome)
+
+    def message(
+        self, topic: str, payload: bytes, now_ms: int = 1000, new_id: str = "new", *, retained: bool = False
+    ) -> Outcome:
+        outcome = Outcome()
+        self.fleet.take_message(topic, payload, moment(now_ms, new_id), outcome, retained=retained)
+        return self.seal(outcome)
+
+    def seal(self, outcome: Outcome) -> Outcome:
+        self.fleet.seal(outcome)
+        for name, document in outcome.documents.items():
+            if document is None:
+                self.documents.pop(name, None)
+            else:
+                self.documents[name] = document
+        return outcome
+
+
+def said(outcome: Outcome, channel: Channel) -> list[dict[str, Any]]:
+    return [
+        json.loads(each.payload) for each in outcome.publications if each.topic.endswith("/" + channel) and each.payload
+    ]
+
+
+def members(outcome: Outcome) -> list[MembershipUpdate]:
+    return [
+        MembershipUpdate.decode(each.payload)
+        for each in outcome.publications
+        if each.topic == "$hw/events/node/edge1/membership/updated"
+    ]
+
+
+REQUESTS = tuple(f"/{name}" for name in ("twin/update", "twin/get", "membership/get", "state/update"))
+
+
+def test_the_answers_are_kubeedge_s_byte_for_byte() -> None:
+    """
+    Every request of the transcript, each at the time its answers bear, and every answer compared.
+
+    Two differences are ours: the answer to a state carries the request's event id (KubeEdge makes one up), and
+    the membership list says the state of a device that has one (KubeEdge's list came before the state).
+    """
+    driver = Driver(model(), device(uid="u"))
+    lines = [line.partition(" ")[::2] for line in TRANSCRIPT.splitlines()][1:]
+    answers: list[tuple[str, str]] = []
+    expected: list[tuple[str, str]] = []
+    for index, (topic, payload) in enumerate(lines):
+        if not topic.endswith(REQUESTS):
+            expected.append((topic, payload))
+            continue
+        reply = next(line for line in lines[index:] if line[0] == topic + "/result")
+        stamp = json.loads(reply[1])["timestamp"]
+        answers += [
+            (each.topic, each.payload.decode()) for each in driver.message(topic, payload.encode(), stamp).publications
+        ]
+
+    def comparable(line: tuple[str, str]) -> tuple[str, str]:
+        value = json.loads(line[1])
+        if line[0].endswith(("/delta", "/state/update/result")):
+            # Ids made up on the way, and the delta was written a little later than the twin.
+            value["event_id"], value["timestamp"] = "", 0
+        return line[0], json.dumps(value)
+
+    assert sorted(map(comparable, answers)) == sorted(map(comparable, expected))
+
+
+def test_a_device_that_comes_is_announced_and_configured() -> None:
+    driver = Driver(model())
+    outcome = driver.change(change(device(), EventType.ADDED))
+    (update,) = members(outcome)
+    assert [(each.id, each.description) for each in update.added] == [(ID, "demo")]
+    (config,) = [each for each in outcome.publications if each.retain]
+    assert DeviceConfig.decode(config.payload).node == "edge1"
+    assert driver.change(change(device())).publications == []
+
+
+def test_a_wish_alone_does_not_publish_the_configuration_again() -> None:
+    driver = Driver(model(), device())
+    outcome = driver.change(change(device(setpoint="22")))
+    assert said(outcome, Channel.TWIN_DELTA)[0]["delta"] == {"setpoint": "22"}
+    assert said(outcome, Channel.CONFIG) == []
+
+
+def test_a_model_that_changes_concerns_the_devices_that_use_it() -> None:
+    driver = Driver(model(), model("other"), device(setpoint="50"), device("x", of="other"))
+    assert said(driver.start, Channel.TWIN_DELTA) == []
+    outcome = driver.change(change(model(maximum="60")))
+    assert said(outcome, Channel.TWIN_DELTA)[0]["delta"] == {"setpoint": "50"}
+    assert [each.topic for each in outcome.publications if each.retain] == [Channel.CONFIG.topic(ID)]
+    outcome = driver.change(change(model(), EventType.DELETED))
+    assert "not on this node" in said(outcome, Channel.CONFIG)[0]["problem"]
+
+
+def test_a_device_and_its_model_may_come_in_any_order() -> None:
+    first = Driver(device(setpoint="22"))
+    assert said(first.start, Channel.TWIN_DELTA) == []
+    assert said(first.change(change(model())), Channel.TWIN_DELTA)[0]["delta"] == {"setpoint": "22"}
+
+
+def test_a_device_that_changes_its_model_leaves_the_old_one_s_users() -> None:
+    driver = Driver(model(), model("other", maximum="10"), device(setpoint="22"))
+    driver.change(change(device(setpoint="22", of="other")))
+    assert driver.fleet.twins[ID].properties["setpoint"].desired.problem
+    assert driver.change(change(model())).publications == []
+
+
+def test_a_device_that_leaves_takes_everything_with_it() -> None:
+    driver = Driver(model(), device())
+    outcome = driver.change(change(device(), EventType.DELETED))
+    assert members(outcome)[0].removed[0].id == ID
+    assert (Channel.CONFIG.topic(ID), b"", True) in outcome.publications
+    assert driver.documents == {}
+    assert said(driver.message(Channel.TWIN_GET.topic(ID), b"{}"), Channel.TWIN_GET_RESULT)[0]["code"] == 404
+
+
+def test_what_left_while_edgecore_was_away_is_found_at_the_start() -> None:
+    before = Driver(model(), device(), device("old"))
+    after = Driver(model(), device(), kept=read_documents(before.documents))
+    assert after.start.documents == {"twin/default/old": None}
+    assert [each.id.name for update in members(after.online()) for each in update.removed] == ["old"]
+
+
+def test_a_restart_with_nothing_new_writes_nothing() -> None:
+    before = Driver(model(), device(setpoint="22"))
+    before.message(Channel.TWIN_UPDATE.topic(ID), b'{"twin":{"temperature":{"actual":{"value":"1"}}}}')
+    after = Driver(model(), device(setpoint="22"), kept=read_documents(before.documents))
+    assert after.start.is_durable
+    assert after.fleet.twins[ID] == before.fleet.twins[ID]
+
+
+def test_on_connect_everything_that_stands_is_said() -> None:
+    driver = Driver(model(), *(device(f"d{n}", setpoint="22") for n in range(MEMBERS_PER_MESSAGE + 1)))
+    outcome = driver.online()
+    assert [len(update.added) for update in members(outcome)] == [MEMBERS_PER_MESSAGE, 1]
+    assert len(said(outcome, Channel.CONFIG)) == MEMBERS_PER_MESSAGE + 1
+    assert len(said(outcome, Channel.TWIN_DELTA)) == MEMBERS_PER_MESSAGE + 1
+    assert outcome.is_durable
+
+
+def test_a_retained_configuration_of_a_device_that_is_not_here_is_taken_away_but_only_ours() -> None:
+    driver = Driver(model(), device())
+    gone = DeviceId("default", "gone")
+    topic = Channel.CONFIG.topic(gone)
+    outcome = driver.message(topic, DeviceConfig(gone, "edge1").encode(), retained=True)
+    assert outcome.publications == [(topic, b"", True)]
+    assert driver.message(topic, DeviceConfig(gone, "edge2").encode(), retained=True).publications == []
+    here = DeviceConfig(ID, "edge1").encode()
+    assert driver.message(Channel.CONFIG.topic(ID), here, retained=True).publications == []
+
+
+def test_a_mapper_s_will_turns_off_the_devices_it_served_once() -> None:
+    driver = Driver(model(), device(), device("other"))
+    topic = mapper_state_topic("m1")
+    driver.message(topic, MapperState("", 0, "online", (ID, DeviceId("default", "unknown"))).encode())
+    driver.message(Channel.STATE_UPDATE.topic(ID), b'{"state":"online"}')
+    restarted = Driver(model(), device(), device("other"), kept=read_documents(driver.documents))
+    will = MapperState("", 0, "offline").encode()
+    outcome = restarted.message(topic, will, retained=True)
+    assert [each["device"]["state"] for each in said(outcome, Channel.STATE_UPDATE_RESULT)] == ["offline"]
+    assert outcome.documents["mapper/m1"] is None
+    restarted.message(Channel.STATE_UPDATE.topic(ID), b'{"state":"online"}')
+    assert restarted.message(topic, will, retained=True).publications == []
+    assert restarted.fleet.twins[ID].state == "online"
+
+
+def test_mappers_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
+    kept = Kept({}, {f"m{n}": () for n in range(MAX_MAPPERS)})
+    driver = Driver(model(), device(), kept=kept)
+    outcome = driver.message(mapper_state_topic("one-more"), MapperState("", 0, "online", (ID,)).encode())
+    assert outcome.documents == {}
+    assert "too many mappers" in caplog.text
+
+
+def test_of_many_readings_in_one_outcome_the_last_is_reported() -> None:
+    driver = Driver(model(), device())
+    outcome = Outcome()
+    for value in ("1", "2", "3"):
+        payload = json.dumps({"event_id": value, "twin": {"temperature": {"actual": {"value": value}}}}).encode()
+        driver.fleet.take_message(Channel.TWIN_UPDATE.topic(ID), payload, moment(), outcome)
+    driver.fleet.seal(outcome)
+    (report,) = outcome.reports
+    assert (report.field, json.loads(report.value)["value"]) == ("property/temperature", "3")
+    assert list(outcome.documents) == ["twin/default/thermo-1"]
+    assert [json.loads(each.payload)["event_id"] for each in outcome.not_stored(5, "full")] == ["1", "2", "3"]
+
+
+def test_a_message_that_nobody_waits_for_is_counted() -> None:
+    driver = Driver(model(), device())
+    assert driver.message("$hw/events/device/default/thermo-1/twin/nonsense", b"").publications == []
+    assert driver.fleet.ignored == 1

@@ -1,0 +1,474 @@
+"""The promises of devicetwin.reconcile: examples for each decision, Hypothesis for what must hold always."""
+
+from collections.abc import Mapping
+from itertools import permutations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apimachinery.devices import PropertyModel, PropertyReport, PropertyType
+from apimachinery.keys import ObjectKey
+from apimachinery.resources import DEVICES
+from devicetwin.declaration import Declaration
+from devicetwin.messages import Channel, TwinEntry, Value
+from devicetwin.reconcile import (
+    MAX_UNDECLARED,
+    Asked,
+    Connected,
+    Declared,
+    Effect,
+    Event,
+    Forget,
+    PublishDelta,
+    PublishDocument,
+    PublishResult,
+    PublishState,
+    QueueReport,
+    Refuse,
+    Removed,
+    Save,
+    StateReported,
+    Updated,
+    step,
+)
+from devicetwin.twin import Origin, Twin
+
+KEY = ObjectKey(DEVICES, "default", "thermo")
+MODELS = {
+    "temperature": PropertyModel("temperature", PropertyType.FLOAT, False, "", "", "C"),
+    "setpoint": PropertyModel("setpoint", PropertyType.INT, True, "5", "35", "C"),
+    "mode": PropertyModel("mode", PropertyType.STRING, True, "", "", ""),
+}
+
+
+def declare(wishes: Mapping[str, str], models: Mapping[str, PropertyModel] | None, uid: str) -> Declared:
+    names = {"temperature": "", "setpoint": "", "mode": ""}
+    return Declared(KEY, Declaration(uid, "thermostat", models, {**names, **wishes}))
+
+
+def declared(uid: str = "u1", models: Mapping[str, PropertyModel] | None = MODELS, **wishes: str) -> Declared:
+    return declare(wishes, models, uid)
+
+
+def reading(name: str, value: str, answers: int | None = None, event_id: str = "e") -> Updated:
+    return Updated(KEY, event_id, {name: TwinEntry(actual=Value(value), type="int", expected_version=answers)})
+
+
+def wish(name: str, value: str, base: int | None = None) -> Updated:
+    return Updated(KEY, "w", {name: TwinEntry(expected=Value(value), expected_version=base)})
+
+
+def run(*events: Event, twin: Twin | None = None, now_ms: int = 1000) -> tuple[Twin, list[Effect]]:
+    """The twin after all events, and the effects of the last one."""
+    effects: tuple[Effect, ...] = ()
+    for event in events:
+        twin, effects = step(twin, event, now_ms)
+    assert twin is not None
+    return twin, list(effects)
+
+
+def reports(effects: list[Effect]) -> dict[str, PropertyReport]:
+    return {
+        each.field.removeprefix("property/"): PropertyReport.from_json(each.value)
+        for each in effects
+        if isinstance(each, QueueReport) and each.field.startswith("property/")
+    }
+
+
+def deltas(effects: list[Effect]) -> list[Mapping[str, str]]:
+    return [each.delta for each in effects if isinstance(each, PublishDelta)]
+
+
+# --- the wish
+
+
+def test_a_wish_of_the_cloud_is_published_and_its_knowledge_goes_up() -> None:
+    twin, effects = run(declared(), declared(setpoint="22"))
+    assert [type(each) for each in effects] == [Save, PublishDocument, PublishDelta, QueueReport]
+    assert deltas(effects) == [{"setpoint": "22"}]
+    assert reports(effects)["setpoint"] == PropertyReport(None, "", 1000, "22", "")
+    assert twin.properties["setpoint"].desired.version == 1
+
+
+def test_the_delta_tells_the_version_of_the_wish() -> None:
+    _, effects = run(declared(setpoint="22"), declared(setpoint="23"))
+    (delta,) = [each for each in effects if isinstance(each, PublishDelta)]
+    assert delta.twin["setpoint"] == TwinEntry(
+        expected=Value("23", 1000), optional=True, type="int", expected_version=2
+    )
+
+
+def test_an_empty_wish_is_no_wish() -> None:
+    twin, effects = run(declared(setpoint="22"), declared(setpoint=""))
+    assert twin.delta() == {}
+    assert deltas(effects) == []
+    assert reports(effects)["setpoint"].desired is None
+
+
+def test_a_wish_that_the_device_already_meets_is_not_published() -> None:
+    _, effects = run(declared(), reading("setpoint", "22"), declared(setpoint="22"))
+    assert deltas(effects) == []
+    assert reports(effects)["setpoint"].desired == "22"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("setpoint", "50", "above the model's maximum of 35"),
+        ("setpoint", "1", "below the model's minimum of 5"),
+        ("setpoint", "warm", "is not an integer"),
+        ("temperature", "21", "temperature is read-only"),
+        ("humidity", "21", 'the model "thermostat" has no such property'),
+    ],
+)
+def test_a_wish_the_model_forbids_stays_from_the_device_and_says_why(name: str, value: str, says: str) -> None:
+    twin, effects = run(declared(), declare({name: value}, MODELS, "u1"))
+    assert deltas(effects) == []
+    assert not any(isinstance(each, PublishDocument) for each in effects)
+    assert says in reports(effects)[name].problem
+    assert reports(effects)[name].desired == value
+    _, asked = run(Asked(KEY, "g"), twin=twin)
+    (result,) = [each for each in asked if isinstance(each, PublishResult)]
+    assert name not in result.twin
+
+
+def test_a_forbidden_wish_takes_the_allowed_one_before_it_back() -> None:
+    twin, effects = run(declared(setpoint="22"), declared(setpoint="50"))
+    assert twin.delta() == {}
+    (document,) = [each for each in effects if isinstance(each, PublishDocument)]
+    assert document.twin["setpoint"].current is None
+
+
+def test_without_its_model_a_wish_waits_and_goes_out_when_the_model_comes() -> None:
+    twin, effects = run(declared(models=None, setpoint="22"))
+    assert deltas(effects) == []
+    assert 'the model "thermostat" is not on this node' in reports(effects)["setpoint"].problem
+    _, effects = run(declared(setpoint="22"), twin=twin)
+    assert deltas(effects) == [{"setpoint": "22"}]
+    assert reports(effects)["setpoint"].problem == ""
+
+
+def test_a_property_taken_out_of_the_device_leaves_the_twin_and_comes_back_with_a_new_version() -> None:
+    only_mode = Declared(KEY, Declaration("u1", "thermostat", {"mode": MODELS["mode"]}, {"mode": ""}))
+    twin, _ = run(declared(setpoint="22"), reading("setpoint", "20"), only_mode)
+    assert set(twin.properties) == {"mode"}
+    twin, effects = run(declared(setpoint="22"), twin=twin)
+    assert twin.properties["setpoint"].desired.version == 2
+    assert deltas(effects) == [{"setpoint": "22"}]
+
+
+def test_a_device_made_anew_under_an_old_name_inherits_nothing() -> None:
+    twin, effects = run(declared(setpoint="22"), reading("temperature", "20"), declared(uid="u2", setpoint="22"))
+    assert twin.properties["temperature"].reported is None
+    assert twin.properties["setpoint"].desired.version == 2
+    assert Save() in effects
+    assert "setpoint" in reports(effects)
+
+
+# --- the reading
+
+
+def test_the_first_report_goes_up_and_the_same_again_does_not() -> None:
+    twin, effects = run(declared(), reading("temperature", "21"))
+    assert [type(each) for each in effects] == [Save, PublishResult, PublishDocument, QueueReport]
+    assert reports(effects)["temperature"] == PropertyReport("21", "int", 1000, None, "")
+    twin, effects = run(reading("temperature", "21"), twin=twin, now_ms=2000)
+    assert [type(each) for each in effects] == [PublishResult, PublishDocument]
+    twin, effects = run(reading("temperature", "22"), twin=twin, now_ms=3000)
+    assert reports(effects)["temperature"] == PropertyReport("22", "int", 3000, None, "")
+
+
+def test_a_reading_the_model_forbids_refuses_the_whole_update() -> None:
+    update = Updated(
+        KEY, "e7", {"temperature": TwinEntry(actual=Value("21")), "setpoint": TwinEntry(actual=Value("hot"))}
+    )
+    twin, effects = run(declared(), update)
+    assert effects == [Refuse(Channel.TWIN_UPDATE_RESULT, "e7", 400, 'setpoint: "hot" is not an integer')]
+    assert twin.properties["temperature"].reported is None
+
+
+def test_a_reading_for_an_unknown_device_is_answered_404() -> None:
+    assert step(None, reading("t", "1", event_id="e9"), 0) == (
+        None,
+        (Refuse(Channel.TWIN_UPDATE_RESULT, "e9", 404, "update rejected due to the device is not existed"),),
+    )
+    for event in (Asked(KEY, "g"), StateReported(KEY, "s", "online")):
+        twin, (refusal,) = step(None, event, 0)
+        assert twin is None
+        assert isinstance(refusal, Refuse)
+        assert refusal.code == 404
+
+
+def test_an_undeclared_property_is_kept_at_the_edge_and_goes_up_once_it_is_declared() -> None:
+    twin, effects = run(declared(), reading("pressure", "3"))
+    assert reports(effects) == {}
+    assert isinstance(effects[1], PublishResult)
+    more = MODELS | {"pressure": PropertyModel("pressure", PropertyType.INT, False, "", "", "")}
+    _, effects = run(declared(models=more, pressure=""), twin=twin)
+    assert reports(effects)["pressure"].value == "3"
+
+
+def test_undeclared_properties_are_bounded() -> None:
+    twin, _ = run(declared(), *(reading(f"p{n}", "1") for n in range(MAX_UNDECLARED)))
+    _, effects = run(reading("one-more", "1"), twin=twin)
+    assert isinstance(effects[0], Refuse)
+    _, effects = run(reading("p0", "2"), twin=twin)
+    assert not isinstance(effects[0], Refuse)
+
+
+def test_a_type_word_is_checked_where_there_is_no_model() -> None:
+    update = Updated(KEY, "e", {"odd": TwinEntry(actual=Value("x"), type="integer")})
+    _, effects = run(declared(), update)
+    assert effects == [Refuse(Channel.TWIN_UPDATE_RESULT, "e", 400, 'odd: "x" is not an integer')]
+
+
+def test_null_deletes_what_a_mapper_may_delete() -> None:
+    delete = Updated(KEY, "d", {"temperature": None, "pressure": None, "nowhere": None})
+    twin, effects = run(declared(), reading("temperature", "21"), reading("pressure", "3"), delete)
+    assert twin.properties["temperature"].reported is None
+    assert "pressure" not in twin.properties
+    (result,) = [each for each in effects if isinstance(each, PublishResult)]
+    assert result.twin == {"temperature": None, "pressure": None, "nowhere": None}
+    assert reports(effects)["temperature"].value is None
+    kept = Updated(KEY, "k", {"temperature": TwinEntry(actual=Value("21"), optional=False)})
+    twin, _ = run(kept, delete, twin=twin)
+    assert twin.properties["temperature"].reported is not None
+
+
+def test_numbers_are_compared_as_numbers() -> None:
+    _, effects = run(declared(setpoint="22"), reading("setpoint", "+22"))
+    assert deltas(effects) == []
+
+
+def test_an_open_wish_is_repeated_with_each_update_and_on_request_and_on_connect() -> None:
+    twin, effects = run(declared(setpoint="22"), reading("temperature", "20"))
+    assert deltas(effects) == [{"setpoint": "22"}]
+    for event in (Asked(KEY, "g"), Connected(KEY)):
+        _, effects = run(event, twin=twin)
+        assert deltas(effects) == [{"setpoint": "22"}]
+
+
+def test_a_stale_answer_does_not_meet_a_newer_wish_of_the_same_value() -> None:
+    twin, _ = run(declared(setpoint="20"), declared(setpoint="22"), declared(setpoint="20"))
+    twin, effects = run(reading("setpoint", "20", answers=1), twin=twin)
+    assert deltas(effects) == [{"setpoint": "20"}]
+    _, effects = run(reading("setpoint", "20", answers=3), twin=twin)
+    assert deltas(effects) == []
+    _, effects = run(reading("setpoint", "20"), twin=twin)
+    assert deltas(effects) == []
+
+
+# --- the wish from the edge
+
+
+def test_a_wish_of_the_edge_stands_until_the_cloud_changes_its_mind() -> None:
+    twin, effects = run(declared(setpoint="22"), wish("setpoint", "30"))
+    assert twin.properties["setpoint"].desired.origin is Origin.EDGE
+    assert deltas(effects) == [{"setpoint": "30"}]
+    assert reports(effects)["setpoint"].desired == "30"
+    twin, effects = run(declared(setpoint="22"), twin=twin)
+    assert twin.delta() == {"setpoint": "30"}
+    twin, effects = run(declared(setpoint="23"), twin=twin)
+    assert deltas(effects) == [{"setpoint": "23"}]
+
+
+def test_a_wish_of_the_edge_is_checked_like_the_cloud_s() -> None:
+    for name, value, says in (("setpoint", "50", "above"), ("temperature", "2", "read-only")):
+        twin, effects = run(declared(), wish(name, value))
+        assert isinstance(effects[0], Refuse)
+        assert effects[0].code == 400
+        assert says in effects[0].reason
+        assert twin.delta() == {}
+
+
+def test_a_wish_of_the_edge_based_on_an_old_version_is_refused() -> None:
+    twin, _ = run(declared(setpoint="22"), declared(setpoint="23"))
+    _, effects = run(wish("setpoint", "30", base=1), twin=twin)
+    assert effects == [
+        Refuse(Channel.TWIN_UPDATE_RESULT, "w", 409, "setpoint: expected is at version 2, the update is based on 1")
+    ]
+    twin, _ = run(wish("setpoint", "30", base=2), twin=twin)
+    assert twin.delta() == {"setpoint": "30"}
+    again, _ = run(wish("setpoint", "30", base=2), twin=twin)
+    assert again == twin
+
+
+# --- the state
+
+
+def test_a_state_goes_up_when_it_changes_and_keeps_when_it_was_last_online() -> None:
+    twin, effects = run(declared(), StateReported(KEY, "s1", "online"), now_ms=1_795_423_692_302)
+    assert effects == [
+        Save(),
+        PublishState("s1", "online", "2026-11-23T08:48:12Z"),
+        QueueReport("state", {"state": "online", "lastOnlineTime": "2026-11-23T08:48:12Z"}),
+    ]
+    twin, effects = run(StateReported(KEY, "s2", "online"), twin=twin, now_ms=1_795_423_700_000)
+    assert [type(each) for each in effects] == [PublishState]
+    _, effects = run(StateReported(KEY, "", "offline"), twin=twin, now_ms=1_795_423_800_000)
+    assert effects[1:] == [
+        PublishState("", "offline", ""),
+        QueueReport("state", {"state": "offline", "lastOnlineTime": "2026-11-23T08:48:20Z"}),
+    ]
+
+
+def test_a_removed_device_is_forgotten_once() -> None:
+    twin, _ = run(declared())
+    assert step(twin, Removed(KEY), 0) == (None, (Forget(),))
+    assert step(None, Removed(KEY), 0) == (None, ())
+    assert step(None, Connected(KEY), 0) == (None, ())
+
+
+# --- what always holds
+
+WISHES = st.fixed_dictionaries(
+    {
+        "temperature": st.sampled_from(["", "20"]),
+        "setpoint": st.sampled_from(["", "20", "22", "+22", "50", "x"]),
+        "mode": st.sampled_from(["", "eco", "{}"]),
+    }
+)
+ANSWERS = st.none() | st.integers(0, 6)
+READINGS = st.dictionaries(
+    st.sampled_from(["temperature", "setpoint", "mode", "pressure"]),
+    st.builds(
+        TwinEntry,
+        expected=st.none(),
+        optional=st.none(),
+        actual=st.builds(Value, st.sampled_from(["20", "22", "x"])),
+        type=st.sampled_from([None, "int", "string"]),
+        expected_version=ANSWERS,
+    ),
+    max_size=3,
+)
+ANY_ENTRIES = st.dictionaries(
+    st.sampled_from(["temperature", "setpoint", "mode", "pressure"]),
+    st.none()
+    | st.builds(
+        TwinEntry,
+        expected=st.none() | st.builds(Value, st.sampled_from(["", "20", "22", "99"])),
+        actual=st.none() | st.builds(Value, st.sampled_from(["20", "22", "x"])),
+        optional=st.sampled_from([None, True, False]),
+        type=st.sampled_from([None, "int", "string"]),
+        expected_version=ANSWERS,
+    ),
+    max_size=3,
+)
+SOME_MODELS = st.sampled_from([MODELS, None, {"setpoint": MODELS["setpoint"]}, {}])
+EVENTS = st.one_of(
+    WISHES.map(lambda wishes: declare(wishes, MODELS, "u1")),
+    st.builds(declare, WISHES, SOME_MODELS, st.sampled_from("ab")),
+    st.builds(lambda twin: Updated(KEY, "e", twin), READINGS | ANY_ENTRIES),
+    st.sampled_from(
+        [StateReported(KEY, "s", "online"), StateReported(KEY, "s", "offline"), Asked(KEY, "g"), Connected(KEY)]
+    ),
+)
+HISTORIES = st.lists(EVENTS, max_size=8).map(lambda events: [declared(), *events])
+
+
+@given(HISTORIES, EVENTS)
+def test_the_same_event_twice_changes_nothing_more_and_queues_nothing(history: list[Event], event: Event) -> None:
+    once, _ = run(*history, event)
+    twice, effects = run(event, twin=once)
+    assert twice == once
+    assert not any(isinstance(each, QueueReport | Save) for each in effects)
+
+
+@given(HISTORIES, WISHES, st.lists(READINGS, max_size=3))
+def test_the_halves_commute(history: list[Event], wishes: dict[str, str], readings: list[dict[str, TwinEntry]]) -> None:
+    start, _ = run(*history, declared())
+    wished = declare(wishes, MODELS, "u1")
+    updates = [Updated(KEY, "e", twin) for twin in readings]
+    ends = []
+    for place in range(len(updates) + 1):
+        twin, _ = run(*updates[:place], wished, *updates[place:], twin=start)
+        ends.append((twin, {name: each.report() for name, each in twin.properties.items()}))
+    assert all(end == ends[0] for end in ends)
+
+
+@given(HISTORIES)
+def test_the_versions_of_wishes_only_grow(history: list[Event]) -> None:
+    twin: Twin | None = None
+    highest: dict[str, int] = {}
+    ceiling = 0
+    for event in history:
+        twin, _ = step(twin, event, 1000)
+        assert twin is not None
+        assert twin.versions >= ceiling
+        ceiling = twin.versions
+        for name, each in twin.properties.items():
+            if each.desired.version:
+                assert each.desired.version >= highest.get(name, 0)
+                highest[name] = each.desired.version
+            assert each.desired.version <= ceiling
+
+
+@given(HISTORIES)
+def test_a_reading_of_what_is_wanted_empties_the_delta(history: list[Event]) -> None:
+    twin, _ = run(*history, declared(setpoint="22", mode="eco"))
+    delta = twin.delta()
+    after, effects = run(
+        Updated(KEY, "e", {name: TwinEntry(actual=Value(value)) for name, value in delta.items()}), twin=twin
+    )
+    assert after.delta() == {}
+    assert deltas(effects) == []
+
+
+@given(HISTORIES, st.integers(0, 20), st.sampled_from(["20", "22"]))
+def test_an_answer_to_an_older_wish_never_meets_the_newer(history: list[Event], answers: int, value: str) -> None:
+    twin, _ = run(*history, declared(setpoint="21"), declared(setpoint=value))
+    version = twin.properties["setpoint"].desired.version
+    after, _ = run(reading("setpoint", value, answers=answers), twin=twin)
+    assert ("setpoint" in after.delta()) == (answers < version)
+
+
+@given(HISTORIES)
+def test_what_the_cloud_was_told_last_is_what_is(history: list[Event]) -> None:
+    twin: Twin | None = None
+    told: dict[str, PropertyReport] = {}
+    uid = ""
+    for event in history:
+        twin, effects = step(twin, event, 1000)
+        assert twin is not None
+        if twin.uid != uid:
+            # Another device: the cloud starts anew too.
+            uid, told = twin.uid, {}
+        told |= reports(list(effects))
+    assert twin is not None
+    for name, each in twin.properties.items():
+        if each.declared and (each.reported or each.desired.value):
+            assert told[name] == each.report()
+
+
+@given(HISTORIES)
+def test_a_delta_never_shows_what_the_model_forbids(history: list[Event]) -> None:
+    twin: Twin | None = None
+    for event in history:
+        twin, effects = step(twin, event, 1000)
+        assert twin is not None
+        for delta in deltas(list(effects)):
+            for name, value in delta.items():
+                model = twin.properties[name].model
+                assert not twin.properties[name].declared or (
+                    model is not None and model.writable and model.problem_with(value) is None
+                )
+
+
+@given(HISTORIES)
+def test_a_change_that_is_not_saved_would_not_be_missed(history: list[Event]) -> None:
+    """What is written down at the last Save differs from the twin by times only."""
+    twin: Twin | None = None
+    saved: object = None
+    for now_ms, event in enumerate(history):
+        twin, effects = step(twin, event, 1000)
+        assert twin is not None
+        if Save() in effects:
+            saved = twin.to_json()
+        assert saved == twin.to_json(), now_ms
+
+
+def test_the_order_of_three_wishes_is_theirs() -> None:
+    for order in permutations(["20", "21", "22"]):
+        twin, _ = run(declared(), *(declared(setpoint=value) for value in order))
+        assert twin.delta() == {"setpoint": order[-1]}

@@ -1,0 +1,193 @@
+"""One connection, against a real mosquitto."""
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from mappers.mqtt import (
+    INBOX_LIMIT,
+    RECONNECT_LAST_S,
+    Broker,
+    BrokerRefused,
+    BrokerUnreachable,
+    Connection,
+    ConnectionLost,
+    Message,
+    connect,
+    reconnect_after_s,
+)
+from tests.harness.mosquitto import Mosquitto
+
+WILL = Message("wills/one", b"dead", retain=True)
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Mosquitto]:
+    with Mosquitto() as one:
+        yield one
+
+
+@pytest.fixture
+def broker(shared: Mosquitto) -> Broker:
+    return Broker("127.0.0.1", shared.port)
+
+
+@pytest.fixture
+async def watcher(broker: Broker) -> AsyncIterator[Connection]:
+    """Sees every will; retained ones of earlier tests are cleared."""
+    async with connect(broker, "watcher", Message("wills/watcher", b"")) as connection:
+        connection.publish(Message(WILL.topic, b"", retain=True))
+        connection.subscribe(["wills/#", "chat/#"])
+        await soon(connection, "chat/ready")
+        yield connection
+
+
+async def soon(connection: Connection, topic: str) -> None:
+    """Until what was published and subscribed before is in effect at the broker."""
+    connection.publish(Message(topic, b""))
+    while (await connection.receive()).topic != topic:
+        pass
+
+
+async def next_message(connection: Connection) -> Message:
+    async with asyncio.timeout(10):
+        return await connection.receive()
+
+
+# --- addresses and waiting times
+
+
+@pytest.mark.parametrize(
+    ("url", "broker"),
+    [
+        ("mqtt://127.0.0.1:1884", Broker("127.0.0.1", 1884)),
+        ("mqtt://edge.local", Broker("edge.local", 1883)),
+        ("mqtt://[::1]:1884/", Broker("::1", 1884)),
+    ],
+)
+def test_a_brokers_url_is_read(url: str, broker: Broker) -> None:
+    assert Broker.parse(url) == broker
+    assert Broker.parse(str(broker)) == broker
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "127.0.0.1:1883", "mqtts://x:1", "mqtt://", "mqtt://x:0x1", "mqtt://x:99999", "mqtt://x/y", "mqtt://u:p@x"],
+)
+def test_a_url_that_is_none_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        Broker.parse(url)
+
+
+def test_waiting_times_grow_are_bounded_and_spread() -> None:
+    assert reconnect_after_s(1, 0.0) == 0.25
+    assert reconnect_after_s(1, 1.0) == 0.5
+    assert reconnect_after_s(2, 1.0) == 1.0
+    assert reconnect_after_s(1000, 1.0) == RECONNECT_LAST_S
+    assert reconnect_after_s(1000, 0.0) == RECONNECT_LAST_S / 2
+
+
+# --- a connection
+
+
+async def test_messages_arrive_once_and_in_order(broker: Broker, watcher: Connection) -> None:
+    async with connect(broker, "one", WILL) as one:
+        for number in range(100):
+            one.publish(Message("chat/one", str(number).encode()))
+        assert [(await next_message(watcher)).payload for _ in range(100)] == [str(n).encode() for n in range(100)]
+
+
+async def test_what_was_published_last_is_sent_before_the_goodbye(broker: Broker, watcher: Connection) -> None:
+    async with connect(broker, "one", WILL) as one:
+        one.publish(Message("chat/one", b"x" * 200_000))
+    assert len((await next_message(watcher)).payload) == 200_000
+    await soon(watcher, "chat/ready")  # the will would have come before
+
+
+async def test_the_will_comes_when_the_connection_is_let_go_of_without_a_goodbye(
+    broker: Broker, watcher: Connection
+) -> None:
+    with pytest.raises(ConnectionLost):
+        async with connect(broker, "one", WILL) as one:
+            one.abort()
+            await one.receive()
+    assert await next_message(watcher) == Message("wills/one", b"dead")
+
+
+async def test_a_successor_of_the_same_name_brings_the_will_before_its_own_words(
+    broker: Broker, watcher: Connection
+) -> None:
+    async with connect(broker, "one", WILL), connect(broker, "one", WILL) as successor:
+        successor.publish(Message("chat/one", b"here I am"))
+        assert [await next_message(watcher) for _ in range(2)] == [
+            Message("wills/one", b"dead"),
+            Message("chat/one", b"here I am"),
+        ]
+
+
+async def test_a_lost_connection_gives_what_it_had_and_then_says_so() -> None:
+    with Mosquitto() as mosquitto:
+        with pytest.raises(ConnectionLost):
+            async with connect(Broker("127.0.0.1", mosquitto.port), "one", WILL) as one:
+                one.subscribe(["chat/#"])
+                one.publish(Message("chat/one", b"last"))
+                while not one.has_messages():
+                    await asyncio.sleep(0.01)
+                mosquitto.kill()
+                assert (await next_message(one)).payload == b"last"
+                await next_message(one)
+        with pytest.raises(ConnectionLost):
+            one.publish(Message("chat/one", b"too late"))
+
+
+async def test_a_flood_is_held_back_by_the_socket_and_not_in_memory(broker: Broker) -> None:
+    async with connect(broker, "reader", WILL) as reader, connect(broker, "writer", WILL) as writer:
+        reader.subscribe(["chat/#"])
+        await soon(reader, "chat/ready")
+        for number in range(3 * INBOX_LIMIT):
+            writer.publish(Message("chat/flood", str(number).encode()))
+        deadline = time.monotonic() + 10
+        while len(reader._inbox) < INBOX_LIMIT and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        assert INBOX_LIMIT <= len(reader._inbox) < INBOX_LIMIT + 50
+        got = [int((await next_message(reader)).payload) for _ in range(3 * INBOX_LIMIT)]
+        assert got == list(range(3 * INBOX_LIMIT))
+
+
+async def test_small_messages_do_not_wait_for_each_other(broker: Broker) -> None:
+    async with connect(broker, "one", WILL) as one:
+        one.subscribe(["chat/echo"])
+        await soon(one, "chat/echo")
+        sock = one._socket
+        assert sock is not None
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+async def test_nobody_there_is_said_plainly(free_port: int) -> None:
+    with pytest.raises(BrokerUnreachable, match=f"mqtt://127.0.0.1:{free_port}: Connection refused"):
+        async with connect(Broker("127.0.0.1", free_port), "one", WILL):
+            pass
+
+
+async def test_a_listener_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mappers.mqtt.CONNECT_TIMEOUT_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(BrokerUnreachable, match="does not answer"):
+        async with connect(Broker("127.0.0.1", silent.getsockname()[1]), "one", WILL):
+            pass
+
+
+async def test_a_broker_that_refuses_gives_its_reason() -> None:
+    with Mosquitto("allow_anonymous false") as mosquitto, pytest.raises(BrokerRefused, match="Not authorized"):
+        async with connect(Broker("127.0.0.1", mosquitto.port), "one", WILL):
+            pass
+
+
+async def test_a_connection_being_made_can_be_cancelled() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            async with connect(Broker("127.0.0.1", silent.getsockname()[1]), "one", WILL):
+                pass

@@ -1,0 +1,334 @@
+"""Tests for cloudhub.reflector, against a server that speaks the real protocol over real sockets."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from apimachinery.errors import Expired, Forbidden, NotFound, Unavailable
+from apimachinery.events import Change, EventType
+from apimachinery.keys import ObjectKey, Resource
+from apimachinery.objects import Object
+from apimachinery.resources import BUILT_IN, DEVICES, NODES, PODS
+from apimachinery.watchcache import WatchCache
+from apiserver.messages import Request
+from cloudhub.apiclient import ApiClient
+from cloudhub.projection import project
+from cloudhub.reflector import Phase, Reflector, Selection
+from tests.harness.tinyapi import TinyApi, kubeconfig, tiny_api
+
+
+class Recorder:
+    """A consumer that remembers."""
+
+    def __init__(self) -> None:
+        self.changes: list[Change] = []
+
+    def changed(self, changes: list[Change]) -> None:
+        assert changes, "nothing is told when nothing changed"
+        self.changes += changes
+
+    def told(self) -> list[tuple[str, str]]:
+        return [(change.type.value, change.object.key.name) for change in self.changes]
+
+
+class Followed:
+    """A reflector that runs, and all around it."""
+
+    def __init__(self, api: TinyApi, client: ApiClient, resource: Resource, **options: Any) -> None:
+        self.api = api
+        self.cache = WatchCache()
+        self.consumer = Recorder()
+        self.reflector = Reflector(client, resource, self.cache, self.consumer, jitter=lambda: 0.05, **options)
+
+    def names(self) -> set[str]:
+        return {item.key.name for item in self.cache.list(self.reflector.resource)[0]}
+
+
+@asynccontextmanager
+async def follow(
+    tmp_path: Path, resource: Resource = PODS, api: TinyApi | None = None, **options: Any
+) -> AsyncIterator[Followed]:
+    path = tmp_path / "kubeconfig"
+    async with tiny_api(api) as api:
+        path.write_text(kubeconfig(api.url))
+        async with ApiClient.from_kubeconfig(path) as client:
+            followed = Followed(api, client, resource, **options)
+            task = asyncio.create_task(followed.reflector.run(), name="reflector")
+            try:
+                yield followed
+            finally:
+                assert not task.done(), "a reflector ends only when it is cancelled"
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+
+
+async def until(condition: Callable[[], object], within_s: float = 5.0) -> None:
+    async with asyncio.timeout(within_s):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+def pod(name: str, **spec: object) -> dict[str, Any]:
+    return {"metadata": {"name": name}, "spec": spec}
+
+
+async def test_lists_then_watches(tmp_path: Path) -> None:
+    api = TinyApi()
+    await api.put(PODS, pod("a"), "ns")
+    async with follow(tmp_path, api=api) as f:
+        await f.reflector.wait_synced()
+        assert f.names() == {"a"}
+        await api.put(PODS, pod("b"), "ns")
+        await api.put(PODS, pod("a", x=1), "ns")
+        await api.delete(ObjectKey(PODS, "ns", "b"))
+        await until(lambda: len(f.consumer.changes) == 4)
+        assert f.consumer.told() == [("ADDED", "a"), ("ADDED", "b"), ("MODIFIED", "a"), ("DELETED", "b")]
+        assert f.reflector.status().phase is Phase.WATCHING
+        assert (f.reflector.status().lists, f.reflector.status().watches) == (1, 1)
+
+
+async def test_a_watch_that_ends_or_breaks_goes_on_without_a_list(tmp_path: Path) -> None:
+    async with follow(tmp_path) as f:
+        await f.reflector.wait_synced()
+        for number in range(5):
+            await until(lambda: f.api.watchers == 1)
+            await f.api.break_watches()
+            await f.api.put(PODS, pod(f"p{number}"), "ns")
+            await until(lambda number=number: f"p{number}" in f.names())  # type: ignore[misc]
+        assert f.reflector.status().lists == 1
+        assert f.reflector.status().watches >= 6
+        assert f.consumer.told() == [("ADDED", f"p{number}") for number in range(5)]
+
+
+async def test_a_bookmark_moves_on_where_the_next_watch_starts(tmp_path: Path) -> None:
+    api = TinyApi()
+    api.bookmark_every_s = 0.01
+    async with follow(tmp_path, api=api) as f:
+        await until(lambda: api.watchers == 1)
+        await api.put(NODES, {"metadata": {"name": "n"}})  # another resource: no event for pods
+        await until(lambda: f.cache.resume_version(PODS) == str(api.revision))
+        api.compact()
+        await api.break_watches()
+        await until(lambda: f.reflector.status().watches >= 2 and api.watchers == 1)
+        assert f.reflector.status().lists == 1
+
+
+async def test_after_410_a_list_is_not_older_than_what_was_seen(tmp_path: Path) -> None:
+    api = TinyApi()
+    await api.put(PODS, pod("gone"), "ns")
+    await api.put(PODS, pod("kept"), "ns")
+    async with follow(tmp_path, api=api) as f:
+        await until(lambda: api.watchers == 1)
+        seen = f.cache.resume_version(PODS)
+        api.answer = lambda request: Unavailable("down") if "/pods" in request.path else None
+        await api.break_watches()
+        await api.delete(ObjectKey(PODS, "ns", "gone"))
+        await api.put(PODS, pod("new"), "ns")
+        api.compact()
+        api.answer = lambda request: None
+        await until(lambda: "new" in f.names())
+        assert f.consumer.told() == [("ADDED", "gone"), ("ADDED", "kept"), ("DELETED", "gone"), ("ADDED", "new")]
+        lists = api.asked("GET", "/pods")
+        assert "resourceVersion" not in lists[0].query
+        assert (lists[1].query["resourceVersion"], lists[1].query["resourceVersionMatch"]) == (seen, "NotOlderThan")
+
+
+async def test_a_server_restored_from_a_backup_is_asked_for_its_newest_state(tmp_path: Path) -> None:
+    api = TinyApi()
+    await api.put(PODS, pod("lost"), "ns")
+
+    def younger(request: Request) -> Exception | None:
+        query = dict(request.query)
+        if query.get("watch") and int(query["resourceVersion"]) > 50:
+            return Expired("too large resource version")
+        if query.get("resourceVersionMatch"):
+            return Unavailable("Too large resource version")
+        return None
+
+    async with follow(tmp_path, api=api) as f:
+        await until(lambda: api.watchers == 1)
+        api.objects.clear()
+        api._history.clear()
+        api._compacted, api.revision = 5, 10
+        api.answer = younger  # type: ignore[assignment]
+        await api.break_watches()
+        await until(lambda: f.names() == set() and api.watchers == 1)
+        assert f.cache.resume_version(PODS) == "10"
+
+
+async def test_what_projection_removes_makes_no_change(tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    def observe(item: Object) -> None:
+        seen.append(item.version.revision)
+
+    async with follow(tmp_path, DEVICES, project=project, observe=observe) as f:
+        await f.reflector.wait_synced()
+        await f.api.put(DEVICES, {"metadata": {"name": "d"}, "spec": {}}, "ns")
+        await f.api.put(DEVICES, {"metadata": {"name": "d"}, "spec": {}, "status": {"state": "online"}}, "ns")
+        await until(lambda: len(seen) == 2)
+        await f.api.put(DEVICES, {"metadata": {"name": "d"}, "spec": {"nodeName": "n"}}, "ns")
+        await until(lambda: len(f.consumer.changes) == 2)
+        assert f.consumer.told() == [("ADDED", "d"), ("MODIFIED", "d")]
+        assert seen == ["101", "102", "103"]
+
+
+async def test_observers_see_what_is_listed_but_not_what_is_deleted(tmp_path: Path) -> None:
+    api = TinyApi()
+    await api.put(PODS, pod("a"), "ns")
+    seen: list[str] = []
+    async with follow(tmp_path, api=api, observe=lambda item: seen.append(item.key.name)) as f:
+        await until(lambda: api.watchers == 1)
+        await api.delete(ObjectKey(PODS, "ns", "a"))
+        await until(lambda: not f.names())
+        assert seen == ["a"]
+
+
+async def test_a_resource_that_is_not_defined_yet_is_waited_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "cloudhub.reflector"):
+        async with follow(tmp_path, DEVICES, TinyApi(BUILT_IN)) as f:
+            await f.reflector.wait_synced()
+            assert f.reflector.status().phase is Phase.ABSENT
+            assert f.cache.is_synced(DEVICES)
+            await until(lambda: f.reflector.status().lists >= 4)
+            assert [record.levelname for record in caplog.records] == ["WARNING"]
+            assert "cloudcore crds" in caplog.text
+            await f.api.define(DEVICES)
+            await f.api.put(DEVICES, {"metadata": {"name": "d"}}, "ns")
+            f.reflector.wake()
+            await until(lambda: f.names() == {"d"})
+            assert f.reflector.status().phase is Phase.WATCHING
+
+
+async def test_a_resource_whose_definition_goes_is_forgotten_and_may_come_back(tmp_path: Path) -> None:
+    api = TinyApi()
+    await api.define(DEVICES)
+    await api.put(DEVICES, {"metadata": {"name": "d"}}, "ns")
+    async with follow(tmp_path, DEVICES, api) as f:
+        await until(lambda: api.watchers == 1)
+        # The hard way: no DELETED events, as when the watch was broken meanwhile.
+        await api.break_watches()
+        api.objects.clear()
+        api._history.clear()
+        api.served.discard(DEVICES)
+        await until(lambda: f.reflector.status().phase is Phase.ABSENT)
+        assert f.consumer.told() == [("ADDED", "d"), ("DELETED", "d")]
+        await api.define(DEVICES)
+        await api.put(DEVICES, {"metadata": {"name": "d"}}, "ns")
+        await until(lambda: f.names() == {"d"})
+        assert "resourceVersion" not in api.asked("GET", "/devices")[-1].query
+
+
+@pytest.mark.parametrize("proof", ["defined", "forbidden", "unknown path"])
+async def test_a_404_alone_forgets_nothing(tmp_path: Path, proof: str) -> None:
+    api = TinyApi()
+    await api.define(DEVICES)
+    await api.put(DEVICES, {"metadata": {"name": "d"}}, "ns")
+    refusals = 0
+
+    def starting(request: Request) -> Exception | None:
+        nonlocal refusals
+        if "/devices" in request.path and "customresource" not in request.path:
+            refusals += 1
+            return NotFound("the server could not find the requested resource")
+        if "customresource" in request.path and proof != "defined":
+            return Forbidden("no") if proof == "forbidden" else NotFound("404 page not found")
+        return None
+
+    async with follow(tmp_path, DEVICES, api) as f:
+        await until(lambda: api.watchers == 1)
+        api.answer = starting  # type: ignore[assignment]
+        await api.break_watches()
+        await until(lambda: refusals >= 3)
+        assert f.names() == {"d"}
+        assert f.reflector.status().phase is Phase.FAILING
+        api.answer = lambda request: None
+        await until(lambda: api.watchers == 1)
+        assert f.consumer.told() == [("ADDED", "d")]
+
+
+async def test_troubles_are_told_once_and_outlasted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    api = TinyApi()
+    attempts = 0
+
+    def refusing(request: Request) -> Exception:
+        nonlocal attempts
+        attempts += 1
+        return Forbidden('pods is forbidden: User "x" cannot list resource "pods"')
+
+    api.answer = refusing  # type: ignore[assignment]
+    with caplog.at_level(logging.INFO, "cloudhub.reflector"):
+        async with follow(tmp_path, api=api) as f:
+            await until(lambda: attempts >= 4)
+            assert not f.cache.is_synced(PODS)
+            assert f.reflector.status().problem.startswith("pods is forbidden")
+            api.answer = lambda request: None
+            await f.reflector.wait_synced()
+            await until(lambda: f.reflector.status().phase is Phase.WATCHING)
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+
+
+async def test_a_watch_that_ends_at_once_is_not_repeated_in_a_loop(tmp_path: Path) -> None:
+    api = TinyApi()
+    api.watch_most_s = 0.0
+    async with follow(tmp_path, api=api) as f:
+        f.reflector._jitter = lambda: 1.0
+        await f.reflector.wait_synced()
+        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.05)
+        assert f.reflector.status().watches <= 2
+
+
+async def test_only_what_is_selected_is_asked_for(tmp_path: Path) -> None:
+    select = Selection(namespace="kube-node-lease", labels="a=b", fields="metadata.name=x")
+    async with follow(tmp_path, select=select) as f:
+        await until(lambda: f.api.watchers == 1)
+        for entry in (*f.api.asked("GET"), *f.api.asked("WATCH")):
+            assert "/namespaces/kube-node-lease/" in entry.path
+            assert (entry.query["labelSelector"], entry.query["fieldSelector"]) == ("a=b", "metadata.name=x")
+
+
+async def test_watches_are_asked_to_end_at_different_times(tmp_path: Path) -> None:
+    async with follow(tmp_path) as f:
+        await until(lambda: f.api.watchers == 1)
+        assert f.api.asked("WATCH")[0].query["timeoutSeconds"] == str(round(300 * (0.8 + 0.4 * 0.05)))
+
+
+async def test_a_bug_ends_the_reflector(tmp_path: Path) -> None:
+    def broken(item: Object) -> Object:
+        raise ZeroDivisionError
+
+    async with tiny_api() as api:
+        await api.put(PODS, pod("a"), "ns")
+        (tmp_path / "kubeconfig").write_text(kubeconfig(api.url))
+        async with ApiClient.from_kubeconfig(tmp_path / "kubeconfig") as client:
+            reflector = Reflector(client, PODS, WatchCache(), Recorder(), project=broken)
+            with pytest.raises(ZeroDivisionError):
+                await reflector.run()
+
+
+async def test_several_reflectors_share_a_cache_and_revisions_arrive_in_order(tmp_path: Path) -> None:
+    async with tiny_api() as api:
+        (tmp_path / "kubeconfig").write_text(kubeconfig(api.url))
+        cache, consumer = WatchCache(), Recorder()
+        async with ApiClient.from_kubeconfig(tmp_path / "kubeconfig") as client, asyncio.TaskGroup() as tasks:
+            running = [
+                tasks.create_task(Reflector(client, resource, cache, consumer).run(), name=resource.plural)
+                for resource in (PODS, NODES)
+            ]
+            for number in range(20):
+                await api.put(PODS, pod(f"p{number}"), "ns")
+                await api.put(NODES, {"metadata": {"name": f"n{number}"}})
+            await until(lambda: len(consumer.changes) == 40)
+            assert [change.revision for change in consumer.changes] == list(range(1, 41))
+            assert {change.type for change in consumer.changes} == {EventType.ADDED}
+            for task in running:
+                task.cancel()
