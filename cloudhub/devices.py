@@ -151,9 +151,7 @@ def conditions(
     }
     previous = {entry["type"]: entry for entry in _entries(status.get("conditions"), "type")}
     generation = lookup(device, "metadata.generation")
-    ours = [
-        _condition(kind, verdict, previous.pop(kind, None), generation, now) for kind, verdict in verdicts.items()
-    ]
+    ours = [_condition(kind, verdict, previous.pop(kind, None), generation, now) for kind, verdict in verdicts.items()]
     return ours + list(previous.values())
 
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from apimachinery.errors import ApiError
-from apimachinery.keys import Resource
+from apimachinery.keys import ObjectKey, Resource
 from apimachinery.objects import JSON
 from apimachinery.resources import DEVICE_MODELS, DEVICES, NAMESPACES, NODES
 from cloudhub.apiclient import ApiClient, KubeconfigError
@@ -94,6 +94,8 @@ class Demo:
             command += ["--kubeconfig", str(kubeconfig), "--data-dir", self._dir("cloudcore")]
             cloudcore = await self._start("cloudcore", ["-m", "cloudcore", *command])
             await cloudcore.until(lambda: _accepts(ports.join), START_WITHIN_S)
+            default = await found[0].get(ObjectKey(NAMESPACES, "", "default"))
+            self._state.meet(default["metadata"]["uid"])
         except BaseException:
             await found[0].close()
             raise

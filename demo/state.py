@@ -16,6 +16,7 @@ from componentbase.files import write_atomic
 
 FILE = "demo.json"
 HOST = "127.0.0.1"
+TRIES = 100
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class State:
     """Of one data directory. Change it, then save() it."""
 
     ports: Ports = field(default_factory=Ports)
+    cluster: str = ""
+    """Which cluster the rest is about: the uid of its namespace `default`."""
     joined_link: int | None = None
     """The link's port that the edge was told when it joined."""
     has_devices: bool = False
@@ -45,8 +48,13 @@ class State:
             value = json.loads((folder / FILE).read_bytes())
             ports = Ports(**value["ports"])
             if all(type(port) is int and 0 < port < 1 << 16 for port in asdict(ports).values()):
-                return cls(ports, value["joined_link"], bool(value["has_devices"]))
+                return cls(ports, str(value["cluster"]), value["joined_link"], bool(value["has_devices"]))
         return cls()
+
+    def meet(self, cluster: str) -> None:
+        """Forget what was done in another cluster: somebody has removed the apiserver's directory."""
+        if cluster != self.cluster:
+            self.cluster, self.joined_link, self.has_devices = cluster, None, False
 
     def save(self, folder: Path) -> None:
         """Raises componentbase.files.FilesError."""
@@ -55,8 +63,10 @@ class State:
 
 def free_ports(wanted: Ports) -> Ports:
     """
-    The wanted ports where nobody listens on them, others where somebody does.
+    The wanted ports where nobody listens on them, the next higher free ones where somebody does.
 
+    Not any free port: the kernel gives those out from the range that it also takes for outgoing connections, and
+    while a killed process is started again, one of those would take its port.
     Between this and the process that takes the port somebody else may take it; then that process says so and ends.
     """
     with contextlib.ExitStack() as held:  # all bound together, so that no port is given out twice
@@ -65,12 +75,14 @@ def free_ports(wanted: Ports) -> Ports:
 
 def _take(wanted: Ports, held: contextlib.ExitStack) -> Iterator[tuple[str, int]]:
     for each in fields(wanted):
-        listener = held.enter_context(socket.socket())
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # what an ended server left in TIME_WAIT is free
-        try:
-            listener.bind((HOST, getattr(wanted, each.name)))
-            listener.listen()  # with SO_REUSEADDR, only this finds a listener on every address
-        except OSError:
+        first: int = getattr(wanted, each.name)
+        for port in [*range(first, min(first + TRIES, 1 << 16)), 0]:
             listener = held.enter_context(socket.socket())
-            listener.bind((HOST, 0))
-        yield each.name, listener.getsockname()[1]
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # what an ended server left is free
+            try:
+                listener.bind((HOST, port))
+                listener.listen()  # with SO_REUSEADDR, only this finds a listener on every address
+            except OSError:
+                continue
+            yield each.name, listener.getsockname()[1]
+            break

@@ -114,10 +114,7 @@ def _property_cells(
     unit = f" {printable(known.unit, 8)}" if known and known.unit else ""
     stamp = _text(lookup(twin, "reported.metadata.timestamp"))
     seen = age(now.timestamp() - int(stamp) / 1000) if stamp.isascii() and stamp.isdigit() else "-"
-    mark = ""
-    if isinstance(desired, str):
-        same = isinstance(value, str) and same_value(known.type if known else None, desired, value)
-        mark = "in step" if same else "pending"
+    mark = _mark(desired, value, known) if isinstance(desired, str) else ""
     return (
         printable(_text(prop.get("name"))),
         printable(desired) if isinstance(desired, str) else "-",
@@ -125,6 +122,13 @@ def _property_cells(
         seen,
         mark,
     )
+
+
+def _mark(desired: str, value: JSON, known: PropertyModel | None) -> str:
+    if known and (not known.writable or known.problem_with(desired)):
+        return "refused"  # the Device's conditions say why
+    same = isinstance(value, str) and same_value(known.type if known else None, desired, value)
+    return "in step" if same else "pending"
 
 
 def _columns(rows: Sequence[tuple[str, ...]]) -> list[str]:

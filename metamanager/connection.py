@@ -30,8 +30,9 @@ PAGE_CACHE_KIB = 1024  # half of SQLite's default: the store is read by key and 
 WAL_PAGES = 1000  # SQLite's default; 4 MiB written ahead between two checkpoints
 WAL_BYTES = 4 << 20  # what a checkpoint leaves of a log that a burst made larger
 
+# Counts only before the first table is made, and before WAL; said again it would cost a write at every start.
+_NEW_PRAGMAS = ("PRAGMA auto_vacuum = INCREMENTAL",)
 _PRAGMAS = (
-    "PRAGMA auto_vacuum = INCREMENTAL",  # counts only before the first table is made, and before WAL
     "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = FULL",  # in WAL mode NORMAL would lose the last commits in a power cut
     "PRAGMA secure_delete = ON",  # a Secret that was taken from this node is not left in the file
@@ -52,7 +53,8 @@ class Database:
 
         def connect() -> sqlite3.Connection:
             connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, cached_statements=64)
-            for pragma in _PRAGMAS:
+            is_new = connection.execute("PRAGMA page_count").fetchone() == (0,)
+            for pragma in (*_NEW_PRAGMAS, *_PRAGMAS) if is_new else _PRAGMAS:
                 connection.execute(pragma).close()
             if max_bytes is not None:
                 (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()

@@ -50,7 +50,7 @@ class Records:
     """The content of one database."""
 
     def __init__(self, database: Database) -> None:
-        """Reads what is remembered, and with it every key: damage to the tables shows here. Raises a StoreError."""
+        """Reads what is remembered, and with it the key of every row: damage shows here. Raises a StoreError."""
         self._database = database
         self._ids: dict[Resource, int] = {}
         self._resources: dict[int, Resource] = {}
@@ -65,7 +65,8 @@ class Records:
             self.synced_at_ms = None if state[3] is None else int(state[3])
             """When the node last held all that the hub had for it, in milliseconds since 1970; None: never."""
             self._load_resources()
-            self.report_count = database.number(schema.COUNT_REPORTS)
+            self.report_count = database.number(schema.CHECK_REPORTS)
+            database.number(schema.CHECK_DOCUMENTS)
         self.digest()
 
     # Objects

@@ -196,4 +196,7 @@ SELECT_REPORTS = _text(
     "after",
 )
 DELETE_REPORTS = _text(delete(_reports).where(_reports.c.seq <= bindparam("through")), "through")
+# Both read every row of the table and not only an index of it: damage shows.
+CHECK_REPORTS = _text(select(func.count(), func.total(func.length(_reports.c.value))).select_from(_reports))
+CHECK_DOCUMENTS = _text(select(func.count(), func.total(func.length(_documents.c.value))).select_from(_documents))
 COUNT_REPORTS = _text(select(func.count()).select_from(_reports))

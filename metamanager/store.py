@@ -47,6 +47,7 @@ class Store:
         self._room = asyncio.BoundedSemaphore(QUEUE)
         self._loop = asyncio.get_running_loop()
         self._closed = False
+        self._damaged = asyncio.Event()
         # What the last commit left, as far as callers need to know without asking the thread.
         self._cursor = records.cursor
         self._synced_at_ms = records.synced_at_ms
@@ -76,6 +77,14 @@ class Store:
         self.feed.close()
         await self._loop.run_in_executor(self._thread, self._database.close)
         self._thread.shutdown(wait=False)
+
+    async def wait_damaged(self) -> None:
+        """
+        Return once any call met damage (StoreCorrupt), whoever made it.
+
+        The process is then to end and be started again: opening sets the file aside and begins anew.
+        """
+        await self._damaged.wait()
 
     # Down
 
@@ -182,6 +191,7 @@ class Store:
                 return await self._loop.run_in_executor(self._thread, work)
             except StoreCorrupt:
                 mark_corrupt(self.path)
+                self._damaged.set()
                 raise
 
     def _committed(self, applied: Applied, cursor: Cursor | None, synced_at_ms: int | None) -> None:

@@ -281,7 +281,8 @@ def test_reading_a_device() -> None:
 NAMES = st.sampled_from(["temperature", "setpoint", "mode", "count", "ghost"])
 VALUES = st.sampled_from(["0", "21", "21.0", "99", "warm", ""])
 REPORTS = st.builds(report, st.none() | VALUES, st.none() | VALUES, st.sampled_from(["", "refused"]), st.integers(0, 9))
-DEVICES = st.dictionaries(NAMES, st.none() | VALUES).map(lambda desired: device(**desired))
+DESIRED: st.SearchStrategy[dict[str, Any]] = st.dictionaries(NAMES, st.none() | VALUES)
+DEVICES = DESIRED.map(lambda desired: device(**desired))
 
 
 @given(DEVICES, st.none() | st.just(MODEL), st.booleans(), st.lists(st.dictionaries(NAMES, REPORTS)), st.booleans())

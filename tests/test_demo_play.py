@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import re
+import shutil
 import signal
 import sys
 import time
@@ -102,10 +103,16 @@ async def test_start_obey_crash_stop_resume_and_be_killed(tmp_path: Path) -> Non
     async with demo(folder) as run:
         await run.until(r"edge-1 +connected")
         await run.until(r"in step")
-        assert "edgecore-join" not in run.text
+        assert not (folder / "logs" / "edgecore-join.log").stat().st_size
         run.process.kill()
         await run.process.wait()
     assert await gone(folder)
+
+    shutil.rmtree(folder / "apiserver")  # another cluster: the edge must join anew
+    async with demo(folder) as run:
+        await run.until(r"edge-1 +connected.*thermostat +edge-1 +online +setpoint +21 +21")
+        run.process.send_signal(signal.SIGTERM)
+        assert await run.process.wait() == 0
 
 
 async def test_two_demos_do_not_share_a_directory(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from demo.state import FILE, Ports, State, free_ports
 
 
 def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
-    state = State(Ports(mqtt=4242), joined_link=10000, has_devices=True)
+    state = State(Ports(mqtt=4242), "uid", joined_link=10000, has_devices=True)
     state.save(tmp_path)
     assert State.load(tmp_path) == state
 
@@ -21,6 +21,14 @@ def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
 def test_rubbish_is_a_first_start(tmp_path: Path, text: str) -> None:
     (tmp_path / FILE).write_text(text)
     assert State.load(tmp_path) == State()
+
+
+def test_in_another_cluster_everything_is_still_to_be_done() -> None:
+    state = State(Ports(mqtt=4242), "uid", joined_link=10000, has_devices=True)
+    state.meet("uid")
+    assert (state.joined_link, state.has_devices) == (10000, True)
+    state.meet("another")
+    assert state == State(Ports(mqtt=4242), "another")
 
 
 def test_nothing_is_a_first_start(tmp_path: Path) -> None:

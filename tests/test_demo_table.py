@@ -13,7 +13,7 @@ MODEL = {
     "metadata": {"name": "thermostat", "namespace": "default"},
     "spec": {
         "properties": [
-            {"name": "setpoint", "type": "FLOAT", "unit": "°C"},
+            {"name": "setpoint", "type": "FLOAT", "maximum": "30", "unit": "°C"},
             {"name": "temperature", "type": "FLOAT", "accessMode": "ReadOnly", "unit": "°C"},
         ]
     },
@@ -75,6 +75,15 @@ def test_a_value_not_yet_obeyed_is_pending() -> None:
     assert "pending" in picture(Snapshot([], [device("22", "21")], [MODEL]))
     assert "pending" in picture(Snapshot([], [device("22", None)], [MODEL]))
     assert "pending" not in picture(Snapshot([], [device(None, "21")], [MODEL]))
+
+
+def test_a_value_the_model_does_not_allow_is_refused() -> None:
+    assert "refused" in picture(Snapshot([], [device("31", "21")], [MODEL]))
+    read_only = {
+        "metadata": MODEL["metadata"],
+        "spec": {"properties": [{"name": "setpoint", "accessMode": "ReadOnly"}]},
+    }
+    assert "refused" in picture(Snapshot([], [device("21", "21")], [read_only]))
 
 
 def test_without_a_model_values_are_compared_as_texts() -> None:

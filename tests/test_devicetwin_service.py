@@ -51,13 +51,14 @@ class MapperClient:
     def __init__(self, port: int, name: str = "mapper", will: tuple[str, bytes] | None = None) -> None:
         self.received: list[tuple[str, dict[str, Any]]] = []
         self.raw: list[tuple[str, bytes, bool]] = []
+        self.subscribed = 0
         self._up = threading.Event()
         self.client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=name, clean_session=False)
         if will:
             self.client.will_set(*will, qos=1, retain=True)
         self.client.reconnect_delay_set(0.05, 0.2)  # type: ignore[arg-type]
         self.client.on_connect = self._on_connect
-        self.client.on_subscribe = lambda *_: self._up.set()
+        self.client.on_subscribe = self._on_subscribe
         self.client.on_message = self._on_message
         self.client.connect("127.0.0.1", port)
         self.client.loop_start()
@@ -65,6 +66,10 @@ class MapperClient:
 
     def _on_connect(self, client: mqtt.Client, *_: object) -> None:
         client.subscribe([("$hw/events/device/+/+/#", 1), ("$hw/events/node/#", 1)])
+
+    def _on_subscribe(self, *_: object) -> None:
+        self.subscribed += 1
+        self._up.set()
 
     def _on_message(self, client: object, userdata: object, message: mqtt.MQTTMessage) -> None:
         self.raw.append((message.topic, bytes(message.payload), message.retain))
@@ -313,10 +318,14 @@ async def test_a_killed_broker_is_waited_for_and_told_everything_again(
     warnings = [record for record in caplog.records if record.levelname == "WARNING"]
     assert 1 <= len(warnings) <= 2  # the connection that broke, and that the port refuses; not one per attempt
     mosquitto.start()
+    # The broker may have lost the mapper's session, and the mapper come back after the edge: so it asks, as it must.
+    await until(lambda: mapper.subscribed == 2 and edge.service.status().bus.connected)
+    mapper.say(TWIN + "get", {"event_id": "g"})
     await until(lambda: mapper.on(TWIN + "update/delta"))
     assert mapper.on(TWIN + "update/delta")[-1]["delta"] == {"setpoint": "25"}
     topic = Channel.CONFIG.topic(DeviceId("default", "thermo-3"))
     await until(lambda: [each for each in mapper.raw if each[0] == topic])
+    await until(lambda: edge.service.status().bus.connected)
     mapper.report("temperature", "18", "again")
     await until(lambda: mapper.on(TWIN + "update/result", "again"))
 

@@ -219,7 +219,7 @@ def test_store_equals_its_specification_whatever_happens() -> None:
     run_state_machine_as_test(
         StoreMachine,
         settings=settings(
-            max_examples=25, stateful_step_count=20, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+            max_examples=30, stateful_step_count=20, deadline=None, suppress_health_check=[HealthCheck.too_slow]
         ),
     )
 
@@ -484,6 +484,8 @@ async def test_a_row_that_is_not_what_was_written_is_not_given_out(tmp_path: Pat
     async with opened(tmp_path) as store:
         with pytest.raises(StoreCorrupt, match="damaged"):
             await store.get(delta.key)
+        async with asyncio.timeout(1):
+            await store.wait_damaged()
     async with opened(tmp_path) as store:
         assert await store.held() == []
         assert await store.cursor() is None

@@ -13,12 +13,13 @@ from apimachinery.errors import Expired, Forbidden, NotFound, Unavailable
 from apimachinery.events import Change, EventType
 from apimachinery.keys import ObjectKey, Resource
 from apimachinery.objects import Object
-from apimachinery.resources import BUILT_IN, DEVICES, NODES, PODS
+from apimachinery.resources import BUILT_IN, CUSTOM_RESOURCE_DEFINITIONS, DEVICES, NODES, PODS
 from apimachinery.watchcache import WatchCache
 from apiserver.messages import Request
 from cloudhub.apiclient import ApiClient
 from cloudhub.projection import project
 from cloudhub.reflector import Phase, Reflector, Selection
+from tests.harness.devapi import apply_device_definitions, dev_api
 from tests.harness.tinyapi import TinyApi, kubeconfig, tiny_api
 
 
@@ -332,3 +333,24 @@ async def test_several_reflectors_share_a_cache_and_revisions_arrive_in_order(tm
             assert {change.type for change in consumer.changes} == {EventType.ADDED}
             for task in running:
                 task.cancel()
+
+
+async def test_following_the_embedded_apiserver_before_and_after_its_definitions(tmp_path: Path) -> None:
+    async with dev_api(tmp_path / "api") as client:
+        cache, consumer = WatchCache(), Recorder()
+        reflector = Reflector(client, DEVICES, cache, consumer)
+        task = asyncio.create_task(reflector.run(), name="reflector")
+        await reflector.wait_synced()
+        assert reflector.status().phase is Phase.ABSENT
+        await apply_device_definitions(client)
+        reflector.wake()
+        body = {"apiVersion": DEVICES.api_version, "kind": "Device", "metadata": {"name": "d"}, "spec": {}}
+        await client.create(DEVICES, "default", body)
+        await until(lambda: consumer.told() == [("ADDED", "d")])
+        definition = ObjectKey(CUSTOM_RESOURCE_DEFINITIONS, "", DEVICES.collection)
+        await client.delete(definition)
+        await until(lambda: consumer.told() == [("ADDED", "d"), ("DELETED", "d")])
+        await until(lambda: reflector.status().phase is Phase.ABSENT)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task

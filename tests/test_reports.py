@@ -153,7 +153,18 @@ def test_a_refused_write_is_taken_apart_to_find_the_value_to_blame() -> None:
         found += reports.finished(write, Refused("422", divisible=True) if bad else Taken(), now)
         now += 1.0
     assert found == [("s", 1, (RefusedReport(LAMP, "property/mode", "422"),))]
-    assert sorted(sizes) == [0, 1, 1, 1, 3]  # the one of nothing brings the conditions up to date
+    assert sizes == [3, 1, 1, 1]
+
+
+def test_without_the_value_to_blame_the_conditions_are_brought_up_to_date() -> None:
+    reports = new()
+    reports.accept(EDGE, "s", 1, [entry("bad")])
+    (write,) = reports.due(0.0, 8)
+    assert len(reports.finished(write, Refused("422", divisible=True), 0.0)) == 1
+    (after,) = reports.due(0.5, 8)
+    assert after.values == {}
+    reports.finished(after, Refused("422", divisible=True), 0.5)
+    assert reports.due(99.0, 8) == []
 
 
 def test_a_refusal_that_has_nothing_to_do_with_values_is_for_all_of_them() -> None:
@@ -318,7 +329,7 @@ def test_values(key: ObjectKey, field: str, value: Any, expected: object) -> Non
     ],
 )
 def test_malformed_values(key: ObjectKey, field: str, value: bytes) -> None:
-    with pytest.raises(ValueError, match="must|JSON|no field|has a type|longer"):
+    with pytest.raises(ValueError, match=r"must|JSON|no field|has a type|longer"):
         parse(ReportEntry(key, field, value))
 
 

@@ -19,7 +19,14 @@ from urllib.parse import unquote
 
 from apimachinery.errors import AlreadyExists, ApiError, Conflict, Expired, NotFound
 from apimachinery.keys import ObjectKey, Resource
-from apimachinery.resources import BUILT_IN, CUSTOM_RESOURCE_DEFINITIONS, DEVICE_MODELS, DEVICE_STATUSES, DEVICES
+from apimachinery.resources import (
+    BUILT_IN,
+    CUSTOM_RESOURCE_DEFINITIONS,
+    DEVICE_MODELS,
+    DEVICE_STATUSES,
+    DEVICES,
+    LEASES,
+)
 from apimachinery.selectors import parse_labels
 from apiserver.http import Server, serve
 from apiserver.messages import Request, Response, error_response, json_response
@@ -158,16 +165,15 @@ class TinyApi:
         return None
 
     def _resolve(self, path: str) -> tuple[Resource, str, str, str]:
+        parts = [unquote(part) for part in path.strip("/").split("/")]
         for resource in self.served:
-            parts = path.strip("/").split("/")
             head = (["apis", resource.group] if resource.group else ["api"]) + [resource.version]
             if parts[: len(head)] != head:
                 continue
-            rest = [unquote(part) for part in parts[len(head) :]]
-            namespace = ""
-            if resource.namespaced and len(rest) > 2 and rest[0] == "namespaces":
+            rest, namespace = parts[len(head) :], ""
+            if len(rest) > 2 and rest[0] == "namespaces":
                 namespace, rest = rest[1], rest[2:]
-            if rest and rest[0] == resource.plural:
+            if rest and rest[0] == resource.plural and (resource.namespaced or not namespace):
                 name, subresource = [*rest[1:], "", ""][:2]
                 return resource, namespace, name, subresource
         raise NotFound("the server could not find the requested resource")
@@ -186,8 +192,9 @@ class TinyApi:
         if held is None:
             self._uids += 1
         metadata["uid"] = held["metadata"]["uid"] if held else f"uid-{self._uids}"
-        generation = held["metadata"]["generation"] if held else 0
-        metadata["generation"] = generation + (held is None or held.get("spec") != value.get("spec"))
+        generation = held["metadata"].get("generation", 0) if held else 0
+        if key.resource != LEASES:  # kube-apiserver counts none for them
+            metadata["generation"] = generation + (held is None or held.get("spec") != value.get("spec"))
         value.setdefault("apiVersion", key.resource.api_version)
         value.setdefault("kind", key.resource.kind)
         metadata["resourceVersion"] = str(self.revision + 1)

@@ -1,0 +1,229 @@
+"""
+The whole line as real processes: apiserver, cloudcore, edgecore, mapper; started, stopped and killed by tests.
+
+    with Site(tmp_path) as site:
+        site.start_cloud()
+        site.join("edge-1")
+        site.start_edge("edge-1", mqtt="embedded")
+        site.kubectl(binary, "get", "nodes")
+
+Everything listens on free ports of loopback, and nothing is left running.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from tests.harness.mosquitto import free_port
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+STOP_WITHIN_S = 5.0  # what the commands promise for SIGTERM
+READY_WITHIN_S = 30.0
+
+
+class Process:
+    """One command of ours, its log kept."""
+
+    def __init__(self, name: str, arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
+        self.name = name
+        self.log = log
+        with log.open("ab") as out:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", *arguments],
+                stdout=out,
+                stderr=out,
+                stdin=subprocess.DEVNULL,
+                env=environment,
+                cwd=ROOT,
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def is_running(self) -> bool:
+        return self._process.poll() is None
+
+    def kill(self) -> None:
+        """kill -9."""
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> int:
+        """SIGTERM; its exit code. Fails when it takes longer than is promised."""
+        if self.is_running():
+            self._process.send_signal(signal.SIGTERM)
+        try:
+            return self._process.wait(STOP_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"{self.name} did not stop within {STOP_WITHIN_S} s:\n{self.tail()}") from None
+
+    def wait(self) -> int:
+        return self._process.wait(READY_WITHIN_S)
+
+    def tail(self, lines: int = 30) -> str:
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+    def rss_kb(self) -> tuple[int, int]:
+        """(resident, anonymous) memory in KB."""
+        fields = dict(line.split(":", 1) for line in Path(f"/proc/{self.pid}/status").read_text().splitlines())
+        return int(fields["VmRSS"].split()[0]), int(fields["RssAnon"].split()[0])
+
+
+class Site:
+    """One cloud and its edges, in one directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.kubeconfig = directory / "api" / "kubeconfig"
+        self.processes: dict[str, Process] = {}
+        self.ports = {name: free_port() for name in ("api", "link", "join")}
+        # Bytecode files are wanted: without them every start compiles everything again.
+        environment = {
+            name: text for name, text in os.environ.items() if name not in ("PYTHONDONTWRITEBYTECODE", "KUBECONFIG")
+        }
+        self.environment = environment | {"HOME": str(directory), "KUBECACHEDIR": str(directory / "kubecache")}
+
+    def __enter__(self) -> Self:
+        self.start_api()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for process in reversed(list(self.processes.values())):
+            if process.is_running():
+                process.kill()
+        if kind is not None:
+            for process in self.processes.values():
+                print(f"---- {process.name}\n{process.tail()}")
+
+    # Processes
+
+    def start(self, name: str, *arguments: str) -> Process:
+        process = Process(name, arguments, self.directory / f"{name}.log", self.environment)
+        self.processes[name] = process
+        return process
+
+    def start_api(self) -> Process:
+        process = self.start(
+            "api",
+            "apiserver.dev",
+            "run",
+            "--data-dir",
+            str(self.directory / "api"),
+            "--listen",
+            f"127.0.0.1:{self.ports['api']}",
+        )
+        self.until(lambda: self.kubeconfig.exists() and self._api_answers(), "the apiserver answers", process)
+        return process
+
+    def _api_answers(self) -> bool:
+        return "serving" in self.processes["api"].tail()
+
+    def start_cloud(self, name: str = "cloud", **ports: int) -> Process:
+        link, join = ports.get("link", self.ports["link"]), ports.get("join", self.ports["join"])
+        process = self.start(
+            name,
+            "cloudcore",
+            "run",
+            *("--kubeconfig", str(self.kubeconfig), "--data-dir", str(self.directory / name)),
+            *("--listen", f"127.0.0.1:{link}", "--join-listen", f"127.0.0.1:{join}"),
+        )
+        self.until(lambda: bool((self.status("cloudcore", name) or {}).get("link")), "cloudcore serves", process)
+        return process
+
+    def token(self, *flags: str) -> str:
+        return self.run("cloudcore", "token", "create", "--kubeconfig", str(self.kubeconfig), *flags).stdout.strip()
+
+    def join(self, node: str) -> None:
+        self.run(
+            "edgecore",
+            "join",
+            *("--cloud", f"127.0.0.1:{self.ports['join']}", "--token", self.token()),
+            *("--node", node, "--data-dir", str(self.directory / node)),
+        )
+
+    def start_edge(self, node: str, *, mqtt: str = "embedded", wait: bool = True) -> Process:
+        for port in ("api", "mqtt"):
+            self.ports.setdefault(f"{node}-{port}", free_port())
+        process = self.start(
+            node,
+            "edgecore",
+            "run",
+            *("--data-dir", str(self.directory / node), "--mqtt", mqtt),
+            *("--mqtt-listen", f"127.0.0.1:{self.ports[f'{node}-mqtt']}"),
+            *("--api", f"127.0.0.1:{self.ports[f'{node}-api']}"),
+        )
+        if wait:
+            self.until(lambda: self.edge_status(node).get("inSync"), f"{node} is in sync", process)
+        return process
+
+    def edge_status(self, node: str) -> dict[str, Any]:
+        return self.status("edgecore", node) or {}
+
+    def status(self, program: str, directory: str) -> dict[str, Any] | None:
+        """What `PROGRAM status -o json` prints; None where it fails."""
+        answer = self.run(program, "status", "--data-dir", str(self.directory / directory), "-o", "json", check=False)
+        return json.loads(answer.stdout) if answer.returncode == 0 else None
+
+    # Commands
+
+    def run(self, *arguments: str, check: bool = True, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        """One of our commands to its end."""
+        answer = subprocess.run(
+            [sys.executable, "-m", *arguments],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=READY_WITHIN_S,
+            env=self.environment,
+            cwd=ROOT,
+            check=False,
+        )
+        assert not check or answer.returncode == 0, f"{arguments}: {answer.stderr}"
+        return answer
+
+    def kubectl(
+        self, binary: Path, *arguments: str, stdin: str = "", check: bool = True, server: str = ""
+    ) -> subprocess.CompletedProcess[str]:
+        """A stock kubectl against the cluster, or against `server` with no kubeconfig at all."""
+        where = ["--server", server] if server else ["--kubeconfig", str(self.kubeconfig)]
+        answer = subprocess.run(
+            [str(binary), *where, *arguments],
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env=self.environment,
+            cwd=ROOT,
+            check=False,
+        )
+        assert not check or answer.returncode == 0, f"kubectl {arguments}: {answer.stderr}"
+        return answer
+
+    def local_api(self, node: str) -> str:
+        return f"http://127.0.0.1:{self.ports[f'{node}-api']}"
+
+    def apply_crds(self, binary: Path) -> None:
+        self.kubectl(binary, "apply", "-f", "-", stdin=self.run("cloudcore", "crds").stdout)
+        self.kubectl(binary, "wait", "--for=condition=established", "--timeout=30s", "crd", "--all")
+
+    def until(self, condition: Callable[[], object], what: str, process: Process | None = None) -> None:
+        """Wait for something that two programs do between them."""
+        by = time.monotonic() + READY_WITHIN_S
+        while not condition():
+            if process is not None and not process.is_running():
+                raise AssertionError(f"{process.name} ended before {what}:\n{process.tail()}")
+            if time.monotonic() > by:
+                logs = "\n".join(f"---- {each.name}\n{each.tail(8)}" for each in self.processes.values())
+                raise AssertionError(f"not within {READY_WITHIN_S} s: {what}\n{logs}")
+            time.sleep(0.05)

@@ -1,0 +1,95 @@
+"""Definitions: read from CustomResourceDefinitions whole, reduced or broken, and looked up in a Catalogue."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apimachinery.keys import Resource
+from apimachinery.resources import PODS
+from apiserver.builtins import BUILT_IN
+from apiserver.definitions import Catalogue, Column, Definition, from_crd
+
+
+def crd(**spec: Any) -> dict[str, Any]:
+    base = {
+        "group": "example.com",
+        "scope": "Namespaced",
+        "names": {"plural": "lamps", "kind": "Lamp", "shortNames": ["la"], "categories": ["all"]},
+        "versions": [
+            {
+                "name": "v1",
+                "served": True,
+                "storage": True,
+                "subresources": {"status": {}},
+                "schema": {"openAPIV3Schema": {"type": "object"}},
+                "selectableFields": [{"jsonPath": ".spec.nodeName"}],
+                "additionalPrinterColumns": [
+                    {"name": "Node", "type": "string", "jsonPath": ".spec.nodeName", "priority": 1}
+                ],
+            },
+            {"name": "v1alpha1", "served": True, "storage": False},
+            {"name": "v0", "served": False, "storage": False},
+        ],
+    }
+    return {"metadata": {"name": "lamps.example.com"}, "spec": base | spec}
+
+
+def test_each_served_version_becomes_a_definition() -> None:
+    first, second = from_crd(crd())
+    assert first.resource == Resource("example.com", "v1", "lamps", "Lamp", True)
+    assert first.columns == (Column("Node", "string", ".spec.nodeName", priority=1),)
+    assert (first.short_names, first.categories, first.singular, first.list_kind) == (("la",), ("all",), "lamp", "LampList")
+    assert (first.has_status, first.is_stored, first.is_custom) == (True, True, True)
+    assert first.selectable == ("spec.nodeName",)
+    assert first.schema == {"type": "object"}
+    assert (second.resource.version, second.has_status, second.is_stored, second.schema) == ("v1alpha1", False, False, None)
+
+
+def test_scope_decides_about_namespaces() -> None:
+    assert not from_crd(crd(scope="Cluster"))[0].resource.namespaced
+
+
+@pytest.mark.parametrize(
+    "broken", [{}, {"spec": None}, {"spec": {"names": []}}, crd(group=""), crd(versions=None), crd(versions=[3, {}])]
+)
+def test_a_broken_definition_defines_nothing(broken: dict[str, Any]) -> None:
+    assert from_crd(broken) == []
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=3),
+    lambda value: st.lists(value, max_size=2) | st.dictionaries(st.text(max_size=3), value, max_size=2),
+)
+
+
+@given(st.dictionaries(st.sampled_from(list(crd()["spec"])), JSON_VALUES), st.data())
+def test_from_crd_never_raises(spec: dict[str, Any], data: st.DataObject) -> None:
+    from_crd(crd(**spec))
+    version = dict(crd()["spec"]["versions"][0])
+    version[data.draw(st.sampled_from(list(version)))] = data.draw(JSON_VALUES)
+    from_crd(crd(versions=[version]))
+
+
+def test_a_catalogue_finds_by_place_by_resource_and_by_kind() -> None:
+    catalogue = Catalogue([*BUILT_IN, *from_crd(crd())])
+    assert catalogue.resolve("", "v1", "pods") == PODS
+    assert catalogue.resolve("", "v1", "lamps") is None
+    found = catalogue.by_kind("example.com", "v1", "Lamp")
+    assert found is not None
+    assert catalogue.of(found.resource) is found
+    assert catalogue.by_kind("example.com", "v1", "Pod") is None
+    assert len(catalogue) == len(BUILT_IN) + 2
+
+
+def test_groups_name_the_stored_version_first() -> None:
+    first, second = from_crd(crd())
+    groups = Catalogue([second, first]).groups()
+    assert groups == {"example.com": ["v1", "v1alpha1"]}
+
+
+def test_a_later_definition_replaces_an_earlier_one() -> None:
+    resource = Resource("g", "v1", "things", "Thing", True)
+    catalogue = Catalogue([Definition(resource), Definition(resource, ("t",))])
+    assert [found.short_names for found in catalogue] == [("t",)]

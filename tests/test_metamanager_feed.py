@@ -1,0 +1,92 @@
+"""The feed: bounded, never waits for anybody, and who subscribes before listing misses nothing."""
+
+import asyncio
+
+import pytest
+
+from apimachinery.errors import Expired
+from apimachinery.events import Change, EventType
+from apimachinery.keys import ObjectKey, ObjectVersion
+from apimachinery.objects import Object
+from apimachinery.resources import CONFIG_MAPS
+from metamanager.feed import ChangeFeed, FeedClosed
+
+
+def change(revision: int, size: int = 10) -> Change:
+    key = ObjectKey(CONFIG_MAPS, "default", f"c{revision}")
+    return Change(revision, EventType.ADDED, Object(key, ObjectVersion("", str(revision)), {}, b"x" * size), None)
+
+
+async def test_a_subscription_gets_what_comes_after_it_in_order() -> None:
+    feed = ChangeFeed(5)
+    subscription = feed.subscribe()
+    feed.publish([change(6), change(7)])
+    feed.publish([change(8)])
+    assert [found.revision for found in await anext(subscription)] == [6, 7, 8]
+    waiting = asyncio.ensure_future(anext(subscription))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    feed.publish([change(9)])
+    assert [found.revision for found in await waiting] == [9]
+
+
+async def test_a_subscription_may_begin_in_the_past() -> None:
+    feed = ChangeFeed()
+    feed.publish([change(1), change(2), change(3)])
+    assert [found.revision for found in await anext(feed.subscribe(after=1))] == [2, 3]
+
+
+async def test_who_falls_out_of_the_window_is_told_to_list_again() -> None:
+    feed = ChangeFeed(window=3)
+    slow = feed.subscribe()
+    feed.publish([change(revision) for revision in range(1, 5)])
+    with pytest.raises(Expired):
+        await anext(slow)
+    assert [found.revision for found in feed.since(1)] == [2, 3, 4]
+
+
+async def test_large_bodies_make_the_window_shorter() -> None:
+    feed = ChangeFeed(window=1000, window_bytes=10_000)
+    for revision in range(1, 500):
+        feed.publish([change(revision, size=1000)])
+        kept = next(count for count in range(12, -1, -1) if _reaches(feed, revision - count))
+        assert kept <= 10
+        assert kept >= min(revision, 5)
+
+
+async def test_one_change_larger_than_the_window_is_kept() -> None:
+    feed = ChangeFeed(window_bytes=100)
+    feed.publish([change(1), change(2, size=1000)])
+    assert [found.revision for found in feed.since(1)] == [2]
+    feed.publish([change(3)])
+    assert [found.revision for found in feed.since(2)] == [3]
+
+
+async def test_small_bodies_do_not_use_up_the_bytes_over_time() -> None:
+    feed = ChangeFeed(window=10, window_bytes=1000)
+    for revision in range(1, 1000):
+        feed.publish([change(revision, size=50)])
+    assert len(feed.since(989)) == 10
+
+
+async def test_closing_ends_subscriptions_after_what_they_have_not_read() -> None:
+    feed = ChangeFeed()
+    subscription, idle = feed.subscribe(), feed.subscribe(after=0)
+    waiting = asyncio.ensure_future(anext(idle))
+    await asyncio.sleep(0)
+    feed.publish([change(1)])
+    feed.close()
+    assert [found.revision for batch in [await anext(subscription)] for found in batch] == [1]
+    assert [found.revision for found in await waiting] == [1]
+    with pytest.raises(StopAsyncIteration):
+        await anext(subscription)
+    with pytest.raises(FeedClosed):
+        await feed.wait(1)
+
+
+def _reaches(feed: ChangeFeed, revision: int) -> bool:
+    try:
+        feed.since(revision)
+    except Expired:
+        return False
+    return revision >= 0

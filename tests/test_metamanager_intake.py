@@ -1,0 +1,59 @@
+"""What is taken from a hub and what is refused, in which words."""
+
+import pytest
+
+from apimachinery.keys import ObjectKey, ObjectVersion
+from apimachinery.objects import Object, canonical
+from apimachinery.resources import CONFIG_MAPS, NODES
+from link.frames import Delta
+from metamanager.intake import MAX_BODY_BYTES, Untakable, take
+from tests.harness.store_history import upsert
+
+GOOD = upsert(CONFIG_MAPS, "a", 1, app="web")
+
+
+def with_body(body: bytes) -> Delta:
+    return GOOD._replace(body=body)
+
+
+def saying(**fields: object) -> Delta:
+    metadata = {"name": "a", "namespace": "default"} | dict(fields.pop("metadata", {}))  # type: ignore[call-overload]
+    return with_body(canonical({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata} | fields))
+
+
+def test_an_object_is_taken_with_its_labels() -> None:
+    assert GOOD.version is not None
+    assert take(GOOD) == Object(GOOD.key, GOOD.version, {"app": "web"}, GOOD.body)
+
+
+def test_an_item_of_a_list_need_not_say_what_it_is() -> None:
+    take(with_body(b'{"metadata":{"name":"a","namespace":"default"}}'))
+
+
+@pytest.mark.parametrize(
+    ("delta", "reason"),
+    [
+        (with_body(b""), "not JSON"),
+        (with_body(b"\xff"), "not JSON"),
+        (with_body(b'{"a":NaN}'), "NaN is not a JSON value"),
+        (with_body(b"[" * 100_000), "nested too deeply"),
+        (with_body(b"[]"), "not a JSON object"),
+        (with_body(b"{}"), "no metadata"),
+        (with_body(b'{"metadata":[]}'), "no metadata"),
+        (with_body(b" " * (MAX_BODY_BYTES + 1)), f"more than {MAX_BODY_BYTES}"),
+        (saying(metadata={"name": "b"}), "metadata.name in the body is 'b', but the key says 'a'"),
+        (saying(metadata={"name": ["a"]}), "metadata.name"),
+        (saying(metadata={"namespace": "other"}), "metadata.namespace"),
+        (saying(kind="Secret"), "kind in the body is 'Secret'"),
+        (saying(apiVersion="v2"), "apiVersion"),
+        (saying(metadata={"labels": ["a"]}), "metadata.labels"),
+        (saying(metadata={"labels": {"a": 1}}), "metadata.labels"),
+        (GOOD._replace(key=ObjectKey(CONFIG_MAPS, "", "a")), "needs a namespace"),
+        (GOOD._replace(key=ObjectKey(NODES, "default", "a")), "has no namespace"),
+        (GOOD._replace(key=ObjectKey(CONFIG_MAPS, "default", "")), "empty or too long"),
+        (GOOD._replace(key=ObjectKey(CONFIG_MAPS, "default", "a" * 300)), "empty or too long"),
+    ],
+)
+def test_what_is_not_the_object_of_its_key_is_refused(delta: Delta, reason: str) -> None:
+    with pytest.raises(Untakable, match=reason):
+        take(delta._replace(version=ObjectVersion("u", "1")))

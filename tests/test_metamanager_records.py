@@ -1,0 +1,63 @@
+"""The operations without a thread: what is remembered equals what the last commit left."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from apimachinery.inventory import digest
+from apimachinery.resources import CONFIG_MAPS
+from apimachinery.selectors import ALL_FIELDS, EVERYTHING
+from metamanager.connection import Database
+from metamanager.errors import StoreFull
+from metamanager.opening import open_records
+from metamanager.records import Records
+from tests.harness.store_history import GADGETS, batch, removal, report_of, upsert
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[tuple[Database, Records]]:
+    """A store that is full with 256 KiB."""
+    database, records = open_records(tmp_path / "edge.db", 1 << 18)
+    yield database, records
+    database.close()
+
+
+def test_a_failed_transaction_leaves_nothing_remembered(small: tuple[Database, Records]) -> None:
+    _, records = small
+    records.apply([batch(1, upsert(CONFIG_MAPS, "a", 1))], 0)
+    before = (records.revision, records.cursor, records.synced_at_ms, records.digest(), records.report_count)
+    huge = upsert(GADGETS, "huge", "x" * 300_000)
+    with pytest.raises(StoreFull):
+        records.apply([batch(2, upsert(GADGETS, "first", 1), huge, synced=True)], 5)
+    with pytest.raises(StoreFull):
+        records.save({}, [report_of(1), report_of(2)._replace(value=b"x" * 300_000)])
+    assert (records.revision, records.cursor, records.synced_at_ms, records.digest(), records.report_count) == before
+    assert records.known_resources() == [CONFIG_MAPS]
+    # The number that the failed transaction would have given to the new resource is given again.
+    records.apply([batch(2, upsert(GADGETS, "first", 1))], 5)
+    assert records.resources() == [CONFIG_MAPS, GADGETS]
+    assert records.get(upsert(GADGETS, "first", 1).key) is not None
+
+
+def test_an_objects_row_has_the_revision_of_its_last_change(small: tuple[Database, Records]) -> None:
+    _, records = small
+    base = records.revision
+    one, two = upsert(CONFIG_MAPS, "a", 1), upsert(CONFIG_MAPS, "a", 2)
+    applied = records.apply([batch(1, one, two, removal(one), one, one)], 0)
+    assert [change.revision - base for change in applied.changes] == [1, 2, 3, 4]
+    found, revision = records.list(CONFIG_MAPS, "", EVERYTHING, ALL_FIELDS, 0, None)
+    assert [(item.object.body, item.revision) for item in found] == [(one.body, revision)]
+    assert records.apply([batch(2, one)], 0).changes == []
+    assert records.revision == revision
+
+
+def test_the_digest_follows_what_is_held(small: tuple[Database, Records]) -> None:
+    _, records = small
+    assert records.digest() == digest([])
+    delta = upsert(CONFIG_MAPS, "a", 1)
+    records.apply([batch(1, delta)], 0)
+    assert records.digest() == digest(records.held()) != digest([])
+    records.apply([batch(2, removal(delta))], 0)
+    assert records.digest() == digest([])
+    assert records.count() == 0

@@ -1,0 +1,509 @@
+"""Tests for cloudhub.statuswriter, with a cache that real reflectors keep and a server over real sockets."""
+
+import asyncio
+import datetime
+import json
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from apimachinery.errors import Forbidden, Invalid, Unavailable
+from apimachinery.events import Change
+from apimachinery.keys import Node, ObjectKey, Resource
+from apimachinery.resources import DEVICE_MODELS, DEVICE_STATUSES, DEVICES, NODES
+from apimachinery.watchcache import WatchCache
+from apiserver.messages import Request
+from cloudhub.apiclient import ApiClient
+from cloudhub.projection import project
+from cloudhub.reflector import Reflector
+from cloudhub.statuswriter import StatusWriter
+from link.frames import RefusedReport, ReportEntry
+from tests.harness.devapi import apply_device_definitions, dev_api
+from tests.harness.tinyapi import TinyApi, kubeconfig, tiny_api
+
+EDGE = Node("edge-1")
+LAMP = ObjectKey(DEVICES, "default", "lamp")
+LAMP_STATUS = ObjectKey(DEVICE_STATUSES, "default", "lamp")
+NODE = ObjectKey(NODES, "", "edge-1")
+NOW = datetime.datetime(2030, 1, 1, tzinfo=datetime.UTC)
+
+MODEL = {
+    "metadata": {"name": "lamp-model"},
+    "spec": {
+        "properties": [
+            {"name": "level", "type": "INT", "minimum": "0", "maximum": "100"},
+            {"name": "mode", "type": "STRING"},
+        ]
+    },
+}
+
+
+def lamp(node: str = "edge-1", **desired: str) -> dict[str, Any]:
+    properties: list[dict[str, Any]] = [{"name": "level"}, {"name": "mode"}]
+    for entry in properties:
+        if entry["name"] in desired:
+            entry["desired"] = {"value": desired[entry["name"]]}
+    return {
+        "metadata": {"name": "lamp"},
+        "spec": {"nodeName": node, "deviceModelRef": {"name": "lamp-model"}, "properties": properties},
+    }
+
+
+def reported(name: str, value: str | None, key: ObjectKey = LAMP, **more: Any) -> ReportEntry:
+    content = {"observedAt": 1700, **more} | ({"value": value} if value is not None else {})
+    return ReportEntry(key, f"property/{name}", json.dumps(content).encode())
+
+
+class Hub:
+    """What stands around a StatusWriter in cloudcore."""
+
+    def __init__(self, api: TinyApi, client: ApiClient) -> None:
+        self.api = api
+        self.client = client
+        self.cache = WatchCache()
+        self.acks: list[tuple[str, int, tuple[RefusedReport, ...]]] = []
+        self.writer: StatusWriter[str] = StatusWriter(
+            client, self.cache, self._acknowledge, min_interval_s=0.02, jitter=lambda: 0.01, now=lambda: NOW
+        )
+        self.seq = 0
+
+    def _acknowledge(self, session: str, seq: int, refused: tuple[RefusedReport, ...]) -> None:
+        self.acks.append((session, seq, refused))
+
+    def changed(self, changes: list[Change]) -> None:
+        self.writer.changed(changes)
+
+    def report(self, *entries: ReportEntry, node: Node = EDGE, session: str = "s") -> None:
+        self.seq += 1
+        self.writer.accept(node, session, self.seq, entries)
+
+    async def taken(self, *entries: ReportEntry) -> tuple[RefusedReport, ...]:
+        """Report, wait until it is acknowledged, and give what was refused."""
+        self.report(*entries)
+        await until(lambda: self.acks and self.acks[-1][1] == self.seq)
+        return self.acks[-1][2]
+
+    def twins(self, key: ObjectKey = LAMP) -> dict[str, str]:
+        return {twin["propertyName"]: twin["reported"]["value"] for twin in self.api.objects[key]["status"]["twins"]}
+
+    def condition(self, kind: str) -> Mapping[str, Any]:
+        for entry in (self.api.objects[LAMP].get("status") or {}).get("conditions", ()):
+            if entry["type"] == kind:
+                found: Mapping[str, Any] = entry
+                return found
+        return {}
+
+    def writes(self) -> list[str]:
+        return [
+            f"{entry.method} {entry.path.rpartition('v1beta1/namespaces/default/')[2]}"
+            for entry in self.api.requests
+            if entry.method in ("PATCH", "POST", "PUT")
+        ]
+
+
+async def until(condition: Callable[[], object], within_s: float = 5.0) -> None:
+    async with asyncio.timeout(within_s):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+async def settle(hub: Hub) -> None:
+    """Wait until nothing has been asked of the server for a while."""
+    asked = -1
+    while asked != len(hub.api.requests):
+        asked = len(hub.api.requests)
+        for _ in range(4):
+            await asyncio.sleep(0.02)
+
+
+async def furnish(api: TinyApi, *, model: bool = True, node: bool = True, device: dict[str, Any] | None = None) -> None:
+    if model:
+        await api.put(DEVICE_MODELS, MODEL, "default")
+    if node:
+        await api.put(NODES, {"metadata": {"name": "edge-1"}})
+    await api.put(DEVICES, device or lamp(), "default")
+
+
+@asynccontextmanager
+async def running(tmp_path: Path, api: TinyApi | None = None) -> AsyncIterator[Hub]:
+    async with tiny_api(api) as api:
+        if not api.objects:
+            await furnish(api)
+        (tmp_path / "kubeconfig").write_text(kubeconfig(api.url))
+        async with ApiClient.from_kubeconfig(tmp_path / "kubeconfig") as client:
+            hub = Hub(api, client)
+            async with asyncio.TaskGroup() as tasks:
+                reflectors = [
+                    Reflector(
+                        client,
+                        resource,
+                        hub.cache,
+                        hub,
+                        project=project,
+                        observe=hub.writer.observe,
+                        jitter=lambda: 0.01,
+                    )
+                    for resource in (DEVICES, DEVICE_MODELS, NODES)
+                ]
+                started = [
+                    tasks.create_task(each.run(), name=f"reflector[{each.resource.plural}]") for each in reflectors
+                ]
+                for each in reflectors:
+                    await each.wait_synced()
+                started.append(tasks.create_task(hub.writer.run(), name="status"))
+                await until(lambda: api.watchers == len(reflectors))
+                yield hub
+                for task in started:
+                    task.cancel()
+
+
+async def test_the_very_first_report_is_there_in_both_places(tmp_path: Path) -> None:
+    async with running(tmp_path) as hub:
+        assert await hub.taken(reported("level", "40", desired="40", type="int")) == ()
+        assert hub.twins() == hub.twins(LAMP_STATUS) == {"level": "40"}
+        made = hub.api.objects[LAMP_STATUS]
+        owner = made["metadata"]["ownerReferences"][0]
+        assert (owner["kind"], owner["name"], owner["controller"]) == ("Device", "lamp", True)
+        assert owner["uid"] == hub.api.objects[LAMP]["metadata"]["uid"]
+        assert made["status"]["twins"][0] == {
+            "propertyName": "level",
+            "reported": {"value": "40", "metadata": {"timestamp": "1700", "type": "int"}},
+            "observedDesired": {"value": "40", "metadata": {"timestamp": "1700"}},
+        }
+
+
+async def test_a_later_report_costs_one_request_per_place(tmp_path: Path) -> None:
+    async with running(tmp_path) as hub:
+        await hub.taken(reported("level", "1"), reported("mode", "eco"))
+        await settle(hub)
+        before = len(hub.api.requests)
+        await hub.taken(reported("level", "2"))
+        assert hub.twins() == hub.twins(LAMP_STATUS) == {"level": "2", "mode": "eco"}
+        assert [entry.method for entry in hub.api.requests[before:]] == ["PATCH", "PATCH"]
+
+
+async def test_a_report_that_changes_nothing_costs_nothing(tmp_path: Path) -> None:
+    async with running(tmp_path) as hub:
+        await hub.taken(reported("level", "1"))
+        await settle(hub)
+        before = len(hub.api.requests)
+        await hub.taken(reported("level", "1"))
+        assert len(hub.api.requests) == before
+
+
+async def test_our_own_writes_come_back_as_no_change(tmp_path: Path) -> None:
+    async with running(tmp_path) as hub:
+        revision = hub.cache.revision
+        await hub.taken(reported("level", "1"))
+        await settle(hub)
+        assert hub.cache.revision == revision
+        assert len(hub.writes()) == 3  # conditions at the start, then the two places
+
+
+async def test_a_burst_ends_with_the_last_value(tmp_path: Path) -> None:
+    async with running(tmp_path) as hub:
+        for number in range(200):
+            hub.report(reported("level", str(number)))
+        await until(lambda: hub.acks and hub.acks[-1][1] == 200)
+        assert hub.twins() == hub.twins(LAMP_STATUS) == {"level": "199"}
+        assert len(hub.writes()) < 12
+
+
+async def test_a_hub_that_starts_over_a_settled_cluster_writes_and_reads_nothing(tmp_path: Path) -> None:
+    api = TinyApi()
+    async with running(tmp_path, api) as hub:
+        await hub.taken(reported("level", "1"))
+        await settle(hub)
+    api.requests.clear()
+    async with running(tmp_path, api) as hub:
+        await settle(hub)
+        assert {entry.path.rpartition("/")[2] for entry in api.requests} == {"devices", "devicemodels", "nodes"}
+
+
+async def test_a_restarted_hub_merges_with_what_is_there(tmp_path: Path) -> None:
+    api = TinyApi()
+    async with running(tmp_path, api) as hub:
+        await hub.taken(reported("level", "1"))
+    async with running(tmp_path, api) as hub:
+        await hub.taken(reported("mode", "eco"))
+        assert hub.twins() == hub.twins(LAMP_STATUS) == {"level": "1", "mode": "eco"}
+
+
+async def test_conflicts_are_read_again(tmp_path: Path) -> None:
+    async with running(tmp_path) as hub:
+        await hub.taken(reported("level", "1"))
+        status = hub.api.objects[LAMP_STATUS]
+        await hub.api.put(
+            DEVICE_STATUSES,
+            {"metadata": status["metadata"], "status": {**status["status"], "extensions": {"a": 1}}},
+            "default",
+        )
+        await hub.taken(reported("mode", "eco"))
+        after = hub.api.objects[LAMP_STATUS]["status"]
+        assert hub.twins(LAMP_STATUS) == {"level": "1", "mode": "eco"}
+        assert after["extensions"] == {"a": 1}
+
+
+async def test_a_device_made_again_inherits_no_reports(tmp_path: Path) -> None:
+    async with running(tmp_path) as hub:
+        await hub.taken(reported("level", "1"), ReportEntry(LAMP, "state", b'{"state":"online"}'))
+        await hub.api.delete(LAMP)
+        await hub.api.put(DEVICES, lamp(), "default")  # the old DeviceStatus is not collected yet
+        await until(lambda: hub.condition("Valid"))
+        await hub.taken(reported("mode", "eco"))
+        assert hub.twins() == hub.twins(LAMP_STATUS) == {"mode": "eco"}
+        after = hub.api.objects[LAMP_STATUS]
+        assert after["metadata"]["ownerReferences"][0]["uid"] == hub.api.objects[LAMP]["metadata"]["uid"]
+        assert "state" not in after["status"]
+
+
+async def test_kubeedges_own_definition_without_a_status_subresource(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    api = TinyApi()
+    api.with_status.discard("devices.devices.kubeedge.io")
+    with caplog.at_level(logging.WARNING, "cloudhub.statuswriter"):
+        async with running(tmp_path, api) as hub:
+            await hub.taken(reported("level", "1"))
+            await hub.taken(reported("level", "2"))
+            assert hub.twins(LAMP_STATUS) == {"level": "2"}
+            assert "status" not in hub.api.objects[LAMP]
+    assert len(caplog.records) == 1
+
+
+async def test_values_wait_while_there_is_no_place_for_them(tmp_path: Path) -> None:
+    api = TinyApi()
+    api.with_status.discard("devices.devices.kubeedge.io")
+    api.served.discard(DEVICE_STATUSES)
+    async with running(tmp_path, api) as hub:
+        hub.report(reported("level", "1"))
+        await until(lambda: len(api.asked("POST", "/devicestatuses")) >= 2)
+        assert hub.acks == []
+        api.served.add(DEVICE_STATUSES)
+        await until(lambda: hub.acks)
+        assert hub.twins(LAMP_STATUS) == {"level": "1"}
+
+
+async def test_an_apiserver_that_is_down_loses_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with running(tmp_path) as hub:
+        await settle(hub)
+        failed = 0
+
+        def down(request: Request) -> Exception | None:
+            nonlocal failed
+            failed += request.method == "PATCH" or "devicestatuses" in request.path
+            return Unavailable("down") if "lamp" in request.path else None
+
+        hub.api.answer = down  # type: ignore[assignment]
+        with caplog.at_level(logging.WARNING, "cloudhub.statuswriter"):
+            for number in range(50):
+                hub.report(reported("level", str(number)))
+                await asyncio.sleep(0.002)
+            await until(lambda: failed >= 5)
+            assert hub.acks == []
+            hub.api.answer = lambda request: None
+            await until(lambda: hub.acks and hub.acks[-1][1] == 50)
+        assert hub.twins() == {"level": "49"}
+        assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+async def test_what_the_apiserver_refuses_is_refused_with_its_reason(tmp_path: Path) -> None:
+    async with running(tmp_path) as hub:
+        await settle(hub)
+
+        def strict(request: Request) -> Exception | None:
+            return Invalid("mode: too strange") if b"strange" in request.body else None
+
+        hub.api.answer = strict  # type: ignore[assignment]
+        refused = await hub.taken(reported("level", "7"), reported("mode", "strange"))
+        assert refused == (RefusedReport(LAMP, "property/mode", "mode: too strange"),)
+        assert hub.twins() == hub.twins(LAMP_STATUS) == {"level": "7"}
+        hub.api.answer = lambda request: Forbidden("no right") if request.method == "PATCH" else None
+        refused = await hub.taken(reported("level", "8"))
+        assert [each.reason for each in refused] == ["no right"]
+
+
+@pytest.mark.parametrize(
+    ("node", "entry", "reason"),
+    [
+        (Node("edge-2"), reported("level", "1"), "there is no such device on node edge-2"),
+        (
+            EDGE,
+            reported("level", "1", ObjectKey(DEVICES, "default", "ghost")),
+            "there is no such device on node edge-1",
+        ),
+        (EDGE, reported("ghost", "1"), "the Device does not list this property"),
+        (EDGE, ReportEntry(LAMP, "property/level", b"{}"), "observedAt must be an integer"),
+        (EDGE, ReportEntry(LAMP, "spec", b"{}"), 'devices.devices.kubeedge.io has no field "spec" to report'),
+        (
+            EDGE,
+            ReportEntry(ObjectKey(NODES, "", "edge-2"), "nodeInfo", b"{}"),
+            "a node may report of no other node",
+        ),
+    ],
+)
+async def test_who_may_report_what(tmp_path: Path, node: Node, entry: ReportEntry, reason: str) -> None:
+    async with running(tmp_path) as hub:
+        await settle(hub)
+        before = hub.writes()
+        hub.report(entry, node=node)
+        await until(lambda: hub.acks)
+        assert hub.acks == [("s", 1, (RefusedReport(entry.key, entry.field, reason),))]
+        assert hub.writes() == before
+
+
+async def test_nobody_is_told_after_the_session_closed(tmp_path: Path) -> None:
+    async with running(tmp_path) as hub:
+        hub.report(reported("level", "1"), session="old")
+        hub.writer.session_closed("old")
+        await hub.taken(reported("level", "2"))
+        assert {session for session, _, _ in hub.acks} == {"s"}
+
+
+# ---- conditions
+
+
+async def test_an_invalid_device_shows_it_at_once(tmp_path: Path) -> None:
+    async with running(tmp_path) as hub:
+        await until(lambda: hub.condition("Valid").get("status") == "True")
+        await hub.client.patch(LAMP, {"spec": lamp(level="200")["spec"]})
+        await until(lambda: hub.condition("Valid").get("status") == "False")
+        assert hub.condition("Valid") == {
+            "type": "Valid",
+            "status": "False",
+            "reason": "DesiredInvalid",
+            "message": "level: 200 is above the model's maximum of 100",
+            "lastTransitionTime": "2030-01-01T00:00:00Z",
+            "observedGeneration": 2,
+        }
+        assert LAMP_STATUS not in hub.api.objects
+
+
+async def test_a_device_becomes_valid_when_its_model_and_node_appear(tmp_path: Path) -> None:
+    api = TinyApi()
+    await furnish(api, model=False, node=False)
+    async with running(tmp_path, api) as hub:
+        await until(lambda: hub.condition("Valid").get("reason") == "ModelNotFound")
+        await api.put(DEVICE_MODELS, MODEL, "default")
+        await until(lambda: hub.condition("Valid").get("reason") == "NodeNotFound")
+        await api.put(NODES, {"metadata": {"name": "edge-1"}})
+        await until(lambda: hub.condition("Valid").get("status") == "True")
+        stricter = json.loads(json.dumps(MODEL))
+        stricter["spec"]["properties"].pop()
+        await api.put(DEVICE_MODELS, stricter, "default")
+        await until(lambda: hub.condition("Valid").get("reason") == "UnknownProperty")
+        await api.delete(NODE)
+        await until(lambda: hub.condition("Valid").get("reason") == "NodeNotFound")
+
+
+async def test_synced_follows_desired_and_reported(tmp_path: Path) -> None:
+    async with running(tmp_path) as hub:
+        await until(lambda: hub.condition("Synced").get("reason") == "NothingDesired")
+        await hub.client.patch(LAMP, {"spec": lamp(level="40")["spec"]})
+        await until(lambda: hub.condition("Synced").get("reason") == "Pending")
+        await hub.taken(reported("level", "10", desired="40", problem="the bulb is broken"))
+        assert hub.condition("Synced")["reason"] == "Rejected"
+        await hub.taken(reported("level", "40", desired="40"))
+        assert hub.condition("Synced")["status"] == "True"
+
+
+async def test_a_state_makes_online(tmp_path: Path) -> None:
+    async with running(tmp_path) as hub:
+        await hub.taken(ReportEntry(LAMP, "state", b'{"state":"online","lastOnlineTime":"2030-01-01T00:00:00Z"}'))
+        assert hub.condition("Online")["status"] == "True"
+        assert hub.api.objects[LAMP_STATUS]["status"]["state"] == "online"
+
+
+async def test_two_replicas_agree_and_come_to_rest(tmp_path: Path) -> None:
+    api = TinyApi()
+    other = tmp_path / "other"
+    other.mkdir()
+    async with running(tmp_path, api) as first, running(other, api) as second:
+        for number in range(5):
+            await first.client.patch(LAMP, {"spec": lamp(level=str(number))["spec"]})
+            await second.taken(reported("level", str(number), desired=str(number)))
+        await settle(first)
+        assert first.condition("Synced")["status"] == "True"
+        assert first.twins() == first.twins(LAMP_STATUS) == {"level": "4"}
+
+
+# ---- nodes
+
+
+async def test_a_nodes_own_report(tmp_path: Path) -> None:
+    content = {
+        "nodeInfo": {"architecture": "arm64"},
+        "addresses": [{"type": "InternalIP", "address": "192.0.2.1"}],
+        "capacity": {"cpu": "4"},
+    }
+    entry = ReportEntry(NODE, "nodeInfo", json.dumps(content).encode())
+    async with running(tmp_path) as hub:
+        assert await hub.taken(entry) == ()
+        status = hub.api.objects[NODE]["status"]
+        assert status == {**content, "allocatable": {"cpu": "4"}}
+        await settle(hub)
+        before = len(hub.api.requests)
+        await hub.taken(entry)
+        assert len(hub.api.requests) == before
+
+
+async def test_a_report_of_a_node_waits_for_the_node(tmp_path: Path) -> None:
+    api = TinyApi()
+    await furnish(api, node=False)
+    async with running(tmp_path, api) as hub:
+        hub.report(ReportEntry(NODE, "nodeInfo", b'{"capacity":{"cpu":"4"}}'))
+        await settle(hub)
+        assert hub.acks == []
+        await api.put(NODES, {"metadata": {"name": "edge-1"}})
+        await until(lambda: hub.acks)
+        assert api.objects[NODE]["status"]["capacity"] == {"cpu": "4"}
+
+
+# ---- over the embedded apiserver
+
+
+async def test_a_device_of_the_embedded_apiserver(tmp_path: Path) -> None:
+    async with dev_api(tmp_path / "api") as client:
+        await apply_device_definitions(client)
+        await client.create(DEVICE_MODELS, "default", kind_of(DEVICE_MODELS, MODEL))
+        await client.create(NODES, "", kind_of(NODES, {"metadata": {"name": "edge-1"}}))
+        await client.create(DEVICES, "default", kind_of(DEVICES, lamp(level="40")))
+        cache, acks = WatchCache(), asyncio.Queue[tuple[str, int]](maxsize=9)
+        writer: StatusWriter[str] = StatusWriter(
+            client, cache, lambda session, seq, refused: acks.put_nowait((session, seq))
+        )
+        async with asyncio.TaskGroup() as tasks:
+            reflectors = [
+                Reflector(client, resource, cache, writer, project=project, observe=writer.observe)
+                for resource in (DEVICES, DEVICE_MODELS, NODES)
+            ]
+            started = [tasks.create_task(each.run(), name=each.resource.plural) for each in reflectors]
+            for each in reflectors:
+                await each.wait_synced()
+            started.append(tasks.create_task(writer.run(), name="status"))
+            state = ReportEntry(LAMP, "state", b'{"state":"online","lastOnlineTime":"2030-01-01T00:00:00Z"}')
+            writer.accept(EDGE, "s", 1, [reported("level", "10", desired="40"), state])
+            assert await acks.get() == ("s", 1)
+            writer.accept(EDGE, "s", 2, [reported("level", "40", desired="40")])
+            assert await acks.get() == ("s", 2)
+            for task in started:
+                task.cancel()
+        device, status = await client.get(LAMP), await client.get(LAMP_STATUS)
+        assert device["status"]["twins"] == status["status"]["twins"]
+        assert status["status"]["twins"][0]["reported"]["value"] == "40"
+        assert device["status"]["state"] == status["status"]["state"] == "online"
+        assert {entry["type"]: entry["status"] for entry in device["status"]["conditions"]} == {
+            "Valid": "True",
+            "Synced": "True",
+            "Online": "True",
+        }
+        assert device["metadata"]["generation"] == 1
+        assert status["metadata"]["ownerReferences"][0]["uid"] == device["metadata"]["uid"]
+
+
+def kind_of(resource: Resource, value: Mapping[str, Any]) -> dict[str, Any]:
+    return {"apiVersion": resource.api_version, "kind": resource.kind, **value}
