@@ -302,6 +302,7 @@ async def _compose(
         tasks.create_task(twins.run(), name="twins")
         tasks.create_task(connector.run(), name="link")
         tasks.create_task(status.keep(), name="status")
+        tasks.create_task(_damage(store), name="store-damage")
 
 
 async def _broker(
@@ -329,6 +330,12 @@ async def _broker(
         raise cli.CommandError(f"{exc}") from exc
     stack.push_async_callback(server.close)
     return BrokerAddress(Endpoint(mqtt.listen.host or "127.0.0.1", server.port)), server.run()
+
+
+async def _damage(store: "Store") -> None:
+    """A damaged database is set aside and built anew at the next start; until then nothing it says is to be trusted."""
+    await store.wait_damaged()
+    raise cli.CommandError(f"the store {store.path} is damaged; start again, and it is set aside and built anew")
 
 
 def _client_id(node: Node) -> str:
@@ -381,6 +388,7 @@ class NodeStatus:
         self._twins = twins
         self._left_sync_at_ms: int | None = None
         self._was_in_sync = False
+        self._noted_at = 0.0
 
     def link_state(self) -> "LinkState":
         from metamanager.api import LinkState
@@ -389,20 +397,30 @@ class NodeStatus:
 
     async def keep(self) -> None:
         """Note now and then that the node is in sync: after a restart that is all that tells how old the state is."""
+        try:
+            while True:
+                await asyncio.sleep(1.0)
+                await self._look()
+        finally:
+            if self._was_in_sync:
+                await self._note()
+
+    async def _look(self) -> None:
+        if self._link.synced:
+            if not self._was_in_sync or time.monotonic() - self._noted_at > NOTE_SYNC_S:
+                self._was_in_sync = True
+                await self._note()
+        elif self._was_in_sync:
+            self._was_in_sync = False
+            self._left_sync_at_ms = _now_ms()
+            await self._note()
+
+    async def _note(self) -> None:
         from metamanager.errors import StoreError
 
-        noted = 0.0
-        while True:
-            await asyncio.sleep(1.0)
-            if self._link.synced:
-                self._was_in_sync = True
-                if time.monotonic() - noted > NOTE_SYNC_S:
-                    noted = time.monotonic()
-                    with contextlib.suppress(StoreError):
-                        await self._store.note_in_sync(_now_ms())
-            elif self._was_in_sync:
-                self._was_in_sync = False
-                self._left_sync_at_ms = _now_ms()
+        self._noted_at = time.monotonic()
+        with contextlib.suppress(StoreError):  # a full disk; the time noted before stands, and is too old, not too new
+            await self._store.note_in_sync(_now_ms())
 
     async def answer(self, request: "Request") -> "Response":
         """GET /statusz on the status socket."""

@@ -120,19 +120,21 @@ def _namespace(body: dict[str, JSON]) -> list[Cause]:
 
 
 def _secret(body: dict[str, JSON]) -> list[Cause]:
-    texts = body.pop("stringData", None) or {}
-    if not isinstance(texts, Mapping) or any(not isinstance(text, str) for text in texts.values()):
-        raise BadRequest(
-            'Secret in version "v1" cannot be handled as a Secret: stringData must be an object of strings'
-        )
-    held = body.get("data") or {}
-    if not isinstance(held, dict):
-        raise BadRequest('Secret in version "v1" cannot be handled as a Secret: data must be an object of strings')
+    texts, held = body.pop("stringData", None), body.get("data")
+    if texts is None:
+        texts = {}
+    if held is None:
+        held = {}
+    for name, pairs in (("stringData", texts), ("data", held)):
+        if not isinstance(pairs, dict) or any(not isinstance(value, str) for value in pairs.values()):
+            raise BadRequest(
+                f'Secret in version "v1" cannot be handled as a Secret: {name} must be an object of strings'
+            )
     held |= {name: base64.b64encode(text.encode()).decode() for name, text in texts.items()}
     for name, value in held.items():
         try:
             base64.b64decode(value, validate=True)
-        except (TypeError, ValueError):
+        except ValueError:
             raise BadRequest(
                 f'Secret in version "v1" cannot be handled as a Secret: data["{name}"] is not base64'
             ) from None

@@ -120,7 +120,9 @@ def check(body: Mapping[str, JSON], definition: Definition) -> list[Cause]:
                 f"metadata.{name} must be an object of strings"
             )
     finalizers = metadata.get("finalizers")
-    if not isinstance(finalizers or [], list) or any(not isinstance(name, str) for name in finalizers or []):
+    if finalizers is None:
+        finalizers = []
+    if not isinstance(finalizers, list) or any(not isinstance(name, str) for name in finalizers):
         raise BadRequest("metadata.finalizers must be a list of strings")
     if not finalizers:
         metadata.pop("finalizers", None)
@@ -164,7 +166,9 @@ def _label_causes(metadata: Mapping[str, JSON]) -> Iterator[Cause]:
 
 
 def _owner_causes(metadata: Mapping[str, JSON]) -> Iterator[Cause]:
-    owners = metadata.get("ownerReferences") or []
+    owners = metadata.get("ownerReferences")
+    if owners is None:
+        return
     if not isinstance(owners, list) or any(not isinstance(owner, dict) for owner in owners):
         raise BadRequest("metadata.ownerReferences must be a list of objects")
     for place, owner in enumerate(owners):

@@ -187,7 +187,7 @@ class NodeLifecycle:
             "status": {"conditions": [*others, condition]},
         }
         await self._client.patch(key, patch, subresource="status")
-        logger.info("node is ready" if status == "True" else "node given up", extra={"node": node, "reason": reason})
+        logger.info("node's readiness set", extra={"node": node, "ready": status, "reason": reason})
 
     async def _renew(self, node: Node) -> None:
         spec = {

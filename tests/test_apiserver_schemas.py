@@ -102,7 +102,7 @@ def test_what_is_right_has_no_causes(spec: dict[str, Any]) -> None:
 
 
 def test_all_causes_are_given_up_to_a_limit() -> None:
-    assert len(told(count="x", mode=3, port=[])) == 3
+    assert len(told(count="x", mode="on", port=[])) == 3
     assert len(told(labels={str(n): n for n in range(100)})) == MAX_CAUSES
 
 

@@ -1,0 +1,262 @@
+"""The storage: one dense sequence, nothing visible that is not durable, and the same again after a restart."""
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from apimachinery.errors import Expired, NotFound, TooManyRequests, Unavailable
+from apimachinery.events import EventType
+from apimachinery.keys import ObjectKey
+from apimachinery.objects import canonical
+from apimachinery.resources import CONFIG_MAPS, CUSTOM_RESOURCE_DEFINITIONS
+from apimachinery.selectors import ALL_FIELDS, EVERYTHING, parse_fields, parse_labels
+from apiserver import storage as storage_module
+from apiserver.plans import Plan, Put, Remove, View
+from apiserver.storage import Storage, StorageError
+from tests.test_apiserver_crds import crd
+
+NOW = "2027-01-15T08:00:00Z"
+
+
+def url(directory: Path) -> str:
+    return f"sqlite:///{directory / 'a.db'}"
+
+
+@pytest.fixture
+async def storage(tmp_path: Path) -> AsyncIterator[Storage]:
+    async with Storage.open(url(tmp_path), window=8) as opened:
+        yield opened
+
+
+def key(name: str, namespace: str = "d") -> ObjectKey:
+    return ObjectKey(CONFIG_MAPS, namespace, name)
+
+
+def put(name: str, namespace: str = "d", **rest: Any) -> Callable[[View], Plan]:
+    def make(_: View) -> Plan:
+        metadata = {"name": name, "namespace": namespace, "uid": f"uid-{name}"} | rest.pop("metadata", {})
+        return Plan(200, (Put(key(name, namespace), {"metadata": metadata, **rest}),))
+
+    return make
+
+
+def remove(name: str) -> Callable[[View], Plan]:
+    def make(view: View) -> Plan:
+        found = view.get(key(name))
+        if found is None:
+            raise NotFound(name)
+        return Plan(200, (Remove(key(name), found.parse()),))
+
+    return make
+
+
+async def listed(storage: Storage, **options: Any) -> list[tuple[str, int]]:
+    wanted = {"namespace": "", "labels": EVERYTHING, "fields": ALL_FIELDS, "limit": 0, "after": None} | options
+    page = await storage.list(CONFIG_MAPS, **wanted)
+    return [(item.object.key.name, item.revision) for item in page.items]
+
+
+async def test_each_change_takes_the_next_revision_and_stands_in_the_object(storage: Storage) -> None:
+    for name in ("b", "a", "b"):
+        await storage.commit(put(name))
+    assert storage.revision == 3
+    assert await listed(storage) == [("a", 2), ("b", 3)]
+    found = await storage.get(key("a"))
+    assert found is not None
+    assert found.object.parse()["metadata"]["resourceVersion"] == "2"
+
+
+async def test_the_history_says_what_was_before(storage: Storage) -> None:
+    for make in (put("a"), put("a", data={"x": "1"}), remove("a")):
+        await storage.commit(make)
+    changes = storage.since(0)
+    assert [change.type for change in changes] == [EventType.ADDED, EventType.MODIFIED, EventType.DELETED]
+    assert changes[1].previous == changes[0].object
+    assert changes[2].object.version.revision == "3"
+
+
+async def test_lists_are_selected_ordered_and_cut(storage: Storage) -> None:
+    await storage.commit(put("b", "e", metadata={"labels": {"x": "1"}}))
+    await storage.commit(put("c"))
+    await storage.commit(put("a"))
+    assert [name for name, _ in await listed(storage)] == ["a", "c", "b"]
+    assert [name for name, _ in await listed(storage, namespace="e")] == ["b"]
+    assert [name for name, _ in await listed(storage, labels=parse_labels("x=1"))] == ["b"]
+    assert [name for name, _ in await listed(storage, fields=parse_fields("metadata.name!=c"))] == ["a", "b"]
+    assert [name for name, _ in await listed(storage, limit=1, after=("d", "a"))] == ["c"]
+
+
+async def test_an_error_of_a_plan_reaches_its_caller_and_nobody_else(storage: Storage) -> None:
+    results = await asyncio.gather(
+        storage.commit(put("a")), storage.commit(remove("nothing")), storage.commit(put("b")), return_exceptions=True
+    )
+    assert isinstance(results[1], NotFound)
+    assert [name for name, _ in await listed(storage)] == ["a", "b"]
+    assert storage.revision == 2
+
+
+async def test_plans_that_wait_together_see_each_others_writes(storage: Storage) -> None:
+    seen: list[int] = []
+
+    def count(view: View) -> Plan:
+        seen.append(len(view.all_of(CONFIG_MAPS)))
+        return put(f"n{len(seen)}")(view)
+
+    await asyncio.gather(*(storage.commit(count) for _ in range(5)))
+    assert seen == [0, 1, 2, 3, 4]
+
+
+async def test_a_rehearsal_writes_nothing(storage: Storage) -> None:
+    plan = await storage.rehearse(put("a"))
+    assert len(plan.writes) == 1
+    assert storage.revision == 0
+    assert await storage.get(key("a")) is None
+
+
+async def test_a_watcher_wakes_for_a_change_and_can_be_cancelled(storage: Storage) -> None:
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.02):
+            await storage.wait(0)
+    async with asyncio.TaskGroup() as group, asyncio.timeout(5):
+        waiting = group.create_task(storage.wait(0), name="waiter")
+        await storage.commit(put("a"))
+        await waiting
+    await storage.wait(0)
+
+
+async def test_what_fell_out_of_the_window_is_expired(storage: Storage) -> None:
+    for number in range(12):
+        await storage.commit(put(f"n{number}"))
+    assert len(storage.since(4)) == 8
+    with pytest.raises(Expired):
+        storage.since(3)
+    with pytest.raises(Expired):
+        storage.since(13)
+
+
+async def test_a_restart_goes_on_where_it_stopped_and_knows_no_older_history(tmp_path: Path) -> None:
+    async with Storage.open(url(tmp_path)) as first:
+        for name in ("a", "b", "c", "b"):
+            await first.commit(put(name))
+        await first.commit(remove("a"))
+        before = await listed(first)
+    async with Storage.open(url(tmp_path)) as second:
+        assert second.revision == 5
+        assert await listed(second) == before == [("b", 4), ("c", 3)]
+        assert second.since(5) == []
+        with pytest.raises(Expired):
+            second.since(4)
+        await second.commit(put("d"))
+        assert [change.revision for change in second.since(5)] == [6]
+
+
+async def test_definitions_are_served_as_soon_as_they_are_committed_and_after_a_restart(tmp_path: Path) -> None:
+    body = crd()
+    body["status"] = {"conditions": [{"type": "Established", "status": "True"}]}
+    place = ObjectKey(CUSTOM_RESOURCE_DEFINITIONS, "", "lamps.example.com")
+    async with Storage.open(url(tmp_path)) as first:
+        assert first.catalogue().resolve("example.com", "v1", "lamps") is None
+        await first.commit(lambda _: Plan(201, (Put(place, body),)))
+        lamps = first.catalogue().resolve("example.com", "v1", "lamps")
+        assert lamps is not None
+        lamp = {"metadata": {"name": "l", "namespace": "d"}}
+        await first.commit(lambda _: Plan(201, (Put(ObjectKey(lamps, "d", "l"), lamp),)))
+    async with Storage.open(url(tmp_path)) as second:
+        assert await second.get(ObjectKey(lamps, "d", "l")) is not None
+        await second.commit(lambda _: Plan(200, (Remove(place, body),)))
+        assert second.catalogue().resolve("example.com", "v1", "lamps") is None
+
+
+async def test_dependents_are_found_by_their_owners(storage: Storage) -> None:
+    owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": "a", "uid": "uid-a"}
+    await storage.commit(put("a"))
+    await storage.commit(put("b", metadata={"ownerReferences": [owner]}))
+    assert storage.view().lives("uid-a")
+    assert storage.view().dependents("uid-a") == [key("b")]
+    await storage.commit(put("b"))
+    assert storage.view().dependents("uid-a") == []
+    await storage.commit(remove("a"))
+    assert not storage.view().lives("uid-a")
+
+
+async def test_too_many_waiting_writes_are_told_to_come_back(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = await asyncio.gather(
+        *(storage.commit(put(f"n{number}")) for number in range(storage_module.MAX_WAITING + 5)), return_exceptions=True
+    )
+    refused = [result for result in results if isinstance(result, BaseException)]
+    assert len(refused) == 5
+    assert all(isinstance(error, TooManyRequests) for error in refused)
+
+
+async def test_a_failed_commit_shows_nothing_and_the_next_one_works(tmp_path: Path) -> None:
+    async with Storage.open(url(tmp_path)) as storage:
+        await storage.commit(put("a"))
+        with contextlib.closing(sqlite3.connect(tmp_path / "a.db", isolation_level=None)) as other:
+            other.execute("CREATE TRIGGER refuse BEFORE INSERT ON objects BEGIN SELECT RAISE(FAIL, 'disk is full'); END")
+            with pytest.raises(Unavailable, match="disk is full") as caught:
+                await storage.commit(put("b"))
+            assert caught.value.retry_after_s
+            assert await listed(storage) == [("a", 1)]
+            other.execute("DROP TRIGGER refuse")
+        await storage.commit(put("b"))
+        assert await listed(storage) == [("a", 1), ("b", 2)]
+
+
+async def test_a_file_that_is_no_database_is_said_in_words(tmp_path: Path) -> None:
+    (tmp_path / "a.db").write_bytes(b"this is no database, it only looks like a file" * 100)
+    with pytest.raises(StorageError, match=r"a\.db: file is not a database"):
+        async with Storage.open(url(tmp_path)):
+            pass
+
+
+async def test_a_newer_schema_is_left_alone(tmp_path: Path) -> None:
+    async with Storage.open(url(tmp_path)):
+        pass
+    with contextlib.closing(sqlite3.connect(tmp_path / "a.db")) as other, other:
+        other.execute("UPDATE counters SET value = 99 WHERE name = 'schema'")
+    with pytest.raises(StorageError, match="newer version"):
+        async with Storage.open(url(tmp_path)):
+            pass
+
+
+async def test_what_the_block_raises_comes_out_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(KeyError, match="mine"):
+        async with Storage.open(url(tmp_path)):
+            raise KeyError("mine")
+
+
+async def test_every_commit_is_flushed_to_the_disk(storage: Storage, tmp_path: Path) -> None:
+    connection = storage._database._connection
+    levels = await asyncio.get_running_loop().run_in_executor(
+        storage._thread,
+        lambda: [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous")],
+    )
+    assert levels == ["wal", 2]  # 2 is FULL
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcd"), st.booleans()), max_size=20))
+@settings(max_examples=25, deadline=None)
+def test_after_any_history_a_restart_holds_the_same(tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, bool]]) -> None:
+    directory = tmp_path_factory.mktemp("history")
+
+    async def run() -> None:
+        async with Storage.open(url(directory)) as storage:
+            for number, (name, is_put) in enumerate(steps):
+                with contextlib.suppress(NotFound):
+                    await storage.commit(put(name, data={"n": str(number)}) if is_put else remove(name))
+            revision = storage.revision
+            page = await storage.list(CONFIG_MAPS, "", EVERYTHING, ALL_FIELDS, 0, None)
+        async with Storage.open(url(directory)) as storage:
+            assert storage.revision == revision
+            again = await storage.list(CONFIG_MAPS, "", EVERYTHING, ALL_FIELDS, 0, None)
+            assert again == page
+            assert all(item.object.body == canonical(item.object.parse()) for item in again.items)
+
+    asyncio.run(run())

@@ -1,0 +1,158 @@
+"""Writes over HTTP: bodies, media types, dry runs, reviews, deletion options."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from apimachinery.errors import ApiError, BadRequest, MethodNotAllowed, NotFound, UnsupportedMediaType
+from apiserver.messages import Request
+from apiserver.protocols import Answer
+from apiserver.requests import parse
+from apiserver.storage import Storage
+from apiserver.writes import PlannedWrites, decode, facts
+
+PATH = "/api/v1/namespaces/d/configmaps"
+
+
+class Writer:
+    """Requests in short, against a real storage."""
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+        self._writes = PlannedWrites(storage)
+
+    async def ask(self, method: str, target: str, body: Any = None, media_type: str = "application/json") -> Answer:
+        data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
+        http = Request(method, target, {"content-type": media_type}, data)
+        return await self._writes.write(parse(method, target, self.storage.catalogue().resolve), http)
+
+    async def __call__(self, method: str, target: str, body: Any = None, media_type: str = "application/json") -> Any:
+        return json.loads((await self.ask(method, target, body, media_type)).body)
+
+
+@pytest.fixture
+async def write(tmp_path: Path) -> AsyncIterator[Writer]:
+    async with Storage.open(f"sqlite:///{tmp_path / 'a.db'}") as storage:
+        writer = Writer(storage)
+        await writer("POST", "/api/v1/namespaces", {"metadata": {"name": "d"}})
+        yield writer
+
+
+async def test_an_object_lives_through_all_verbs(write: Writer) -> None:
+    made = await write("POST", PATH, {"metadata": {"name": "a"}, "data": {"x": "1"}})
+    assert made["metadata"]["resourceVersion"] == str(write.storage.revision)
+    put = await write("PUT", f"{PATH}/a", made | {"data": {"x": "2"}})
+    assert put["data"] == {"x": "2"}
+    patched = await write("PATCH", f"{PATH}/a", {"data": {"y": "3"}}, "application/strategic-merge-patch+json")
+    assert patched["data"] == {"x": "2", "y": "3"}
+    deleted = await write("DELETE", f"{PATH}/a", {"kind": "DeleteOptions", "propagationPolicy": "Background"})
+    assert deleted["status"] == "Success"
+    with pytest.raises(NotFound):
+        await write("DELETE", f"{PATH}/a")
+
+
+async def test_names_can_be_generated(write: Writer) -> None:
+    names = {(await write("POST", PATH, {"metadata": {"generateName": "x-"}}))["metadata"]["name"] for _ in range(5)}
+    assert len(names) == 5
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "body"),
+    [
+        ("POST", f"{PATH}?dryRun=All", {"metadata": {"name": "new"}}),
+        ("PATCH", f"{PATH}/a?dryRun=All", {"data": {"x": "9"}}),
+        ("DELETE", f"{PATH}/a?dryRun=All", None),
+        ("DELETE", f"{PATH}/a", {"dryRun": ["All"]}),
+        ("DELETE", f"{PATH}?dryRun=All", None),
+    ],
+)
+async def test_a_dry_run_answers_and_changes_nothing(write: Writer, method: str, target: str, body: Any) -> None:
+    await write("POST", PATH, {"metadata": {"name": "a"}})
+    revision = write.storage.revision
+    answer = await write(method, target, body, "application/merge-patch+json" if method == "PATCH" else "application/json")
+    assert answer["kind"] in ("ConfigMap", "Status")
+    assert write.storage.revision == revision
+
+
+async def test_a_collection_is_deleted_by_selector(write: Writer) -> None:
+    for name, colour in (("a", "red"), ("b", "blue"), ("c", "red")):
+        await write("POST", PATH, {"metadata": {"name": name, "labels": {"colour": colour}}})
+    await write("DELETE", f"{PATH}?labelSelector=colour%3Dred")
+    left = [change.object.key.name for change in write.storage.since(1) if change.type == "ADDED"]
+    gone = [change.object.key.name for change in write.storage.since(1) if change.type == "DELETED"]
+    assert (left, gone) == (["a", "b", "c"], ["a", "c"])
+
+
+async def test_who_names_a_version_must_name_the_present_one(write: Writer) -> None:
+    made = await write("POST", PATH, {"metadata": {"name": "a"}})
+    version = {"metadata": {"resourceVersion": made["metadata"]["resourceVersion"]}}
+    patch = "application/merge-patch+json"
+    await write("PATCH", f"{PATH}/a", version | {"data": {"x": "1"}}, patch)
+    with pytest.raises(ApiError, match="has been modified"):
+        await write("PATCH", f"{PATH}/a", version | {"data": {"x": "2"}}, patch)
+
+
+async def test_of_racing_writers_none_is_lost(write: Writer) -> None:
+    await write("POST", PATH, {"metadata": {"name": "a"}})
+    async with asyncio.TaskGroup() as group:
+        for number in range(30):
+            patch = write("PATCH", f"{PATH}/a", {"data": {f"k{number}": "x"}}, "application/merge-patch+json")
+            group.create_task(patch, name=f"writer-{number}")
+    final = await write("PATCH", f"{PATH}/a", {}, "application/merge-patch+json")
+    assert len(final["data"]) == 30
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "body", "media_type", "error"),
+    [
+        ("POST", PATH, b"{}", "application/yaml", UnsupportedMediaType),
+        ("POST", PATH, b"", "application/json", BadRequest),
+        ("POST", PATH, b"[]", "application/json", BadRequest),
+        ("POST", PATH, b'{"a":NaN}', "application/json", BadRequest),
+        ("POST", PATH, b"[" * 100_000, "application/json", BadRequest),
+        ("POST", PATH, b'{"metadata":{"name":"a"},"data":{"x":"\\ud800"}}', "application/json", BadRequest),
+        ("PATCH", f"{PATH}/a", b"{}", "application/json", UnsupportedMediaType),
+        ("DELETE", f"{PATH}/a", b"rubbish", "application/json", BadRequest),
+        ("POST", f"{PATH}/a/token", b"{}", "application/json", NotFound),
+        ("DELETE", "/api/v1/namespaces/d/pods/a/status", None, "application/json", MethodNotAllowed),
+    ],
+)
+async def test_refusals(write: Writer, method: str, target: str, body: Any, media_type: str, error: type[ApiError]) -> None:
+    await write("POST", PATH, {"metadata": {"name": "a"}})
+    with pytest.raises(error):
+        await write(method, target, body, media_type)
+
+
+async def test_a_repeated_field_is_warned_of_and_refused_when_strict(write: Writer) -> None:
+    body = b'{"metadata":{"name":"a"},"data":{"x":"1","x":"2","x":"3"}}'
+    answer = await write.ask("POST", PATH, body)
+    assert answer.warnings == ('duplicate field "x"', 'duplicate field "x"')
+    with pytest.raises(BadRequest, match='strict decoding error: duplicate field "x"'):
+        await write.ask("POST", f"{PATH}?fieldValidation=Strict", body)
+
+
+@pytest.mark.parametrize("kind", ["SelfSubjectAccessReview", "SubjectAccessReview"])
+async def test_a_review_allows(write: Writer, kind: str) -> None:
+    target = f"/apis/authorization.k8s.io/v1/{kind.lower()}s"
+    made = await write("POST", target, {"kind": kind, "spec": {"resourceAttributes": {"verb": "get"}}})
+    assert made["status"]["allowed"] is True
+    assert write.storage.revision == 1
+
+
+async def test_whoami_is_answered(write: Writer) -> None:
+    made = await write("POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", {})
+    assert made["status"]["userInfo"]["username"]
+
+
+def test_a_body_without_a_media_type_is_json() -> None:
+    assert decode(Request("POST", "/", {}, b'{"a":1}')) == ({"a": 1}, [])
+
+
+def test_facts_differ_each_time() -> None:
+    first, second = facts(), facts()
+    assert first.uid != second.uid
+    assert len(first.suffix) == 5
