@@ -1,0 +1,85 @@
+"""The hub's commands that need no apiserver, and placement by configuration. The rest: test_end_to_end.py."""
+
+import datetime
+import sys
+from pathlib import Path
+
+import pytest
+
+import cloudcore
+from cloudcore import CloudConfig
+from componentbase import config
+
+FACTS = {
+    "version": "1",
+    "apiserver": "https://api",
+    "link": ":10000",
+    "join": "https://:10002",
+    "objects": 5,
+    "resources": [
+        {"resource": "pods", "phase": "watching", "synced": True, "problem": "", "lists": 1, "watches": 1},
+        {"resource": "devices", "phase": "absent", "synced": True, "problem": "not defined", "lists": 1, "watches": 0},
+    ],
+    "nodes": [
+        {"node": "a", "connected": True, "remote": "192.0.2.1:5", "synced": True, "dirty": 0, "refused": 0},
+        {"node": "b", "connected": True, "remote": "192.0.2.2:5", "synced": False, "dirty": 7, "refused": 1},
+        {"node": "c", "connected": False, "remote": "", "synced": False, "dirty": 0, "refused": 0},
+    ],
+}
+
+
+def run(*arguments: str) -> int:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["cloudcore", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cloudcore.main()
+    code = ended.value.code
+    assert isinstance(code, int)
+    return code
+
+
+def test_config_prints_every_default_and_reads_it_back(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("config") == 0
+    printed = capsys.readouterr().out
+    assert ':10000' in printed
+    assert config.parse(CloudConfig, printed, "printed") == CloudConfig()
+
+
+def test_placement_rules_are_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "c.yaml").write_text("placement:\n- {resource: policies.example.com, by: field, path: spec.node}\n")
+    assert run("config", "--config", str(tmp_path / "c.yaml")) == 0
+    assert "policies.example.com" in capsys.readouterr().out
+    (tmp_path / "c.yaml").write_text("placement:\n- {resource: x, by: nearby}\n")
+    assert run("config", "--config", str(tmp_path / "c.yaml")) == 1
+    assert "c.yaml:2" in capsys.readouterr().err
+
+
+def test_the_definitions_are_printed_as_one_stream(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("crds") == 0
+    assert capsys.readouterr().out.count("kind: CustomResourceDefinition") == 3
+
+
+def test_a_kubeconfig_that_is_not_there_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("token", "list", "--kubeconfig", str(tmp_path / "none")) == 1
+    assert str(tmp_path / "none") in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("text", ["", "h", "1", "1w", "-1h", "1.5h", "9999999999d"])
+def test_a_lifetime_that_is_none_is_wrong_usage(text: str) -> None:
+    assert run("token", "create", f"--ttl={text}") == 2
+
+
+def test_a_lifetime() -> None:
+    assert cloudcore._duration("90m") == datetime.timedelta(hours=1.5)
+
+
+def test_status_in_words() -> None:
+    lines = cloudcore._told(FACTS)
+    assert lines[1] == "apiserver  https://api, 5 objects of 2 resources"
+    assert lines[4] == "nodes      2 connected, 1 in sync"
+    assert lines[5] == "problem    devices: absent not defined"
+    assert [line.split(None, 1)[1] for line in lines[6:]] == [
+        "192.0.2.1:5, in sync",
+        "192.0.2.2:5, 7 to send, refused 1 objects",
+        "away",
+    ]

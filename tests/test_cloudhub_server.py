@@ -1,0 +1,78 @@
+"""The asyncio around the hub: turns of work, and a clean stop. The whole line: test_connector.py."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from apimachinery.events import EventType, WatchEvent
+from apimachinery.keys import Node
+from apimachinery.objects import from_json
+from apimachinery.resources import PODS
+from apimachinery.watchcache import WatchCache
+from cloudhub.placement import Placement
+from cloudhub.server import HubServer
+from cloudhub.sessions import Session
+from edgehub.session import EdgeSession
+from link.frames import GoodbyeCode, ReportEntry
+from link.websocket import dial
+from tests.harness.tls import contexts
+
+
+class Nobody:
+    """Neither reports nor nodes interest it."""
+
+    def accept(self, node: Node, session: Session, seq: int, entries: tuple[ReportEntry, ...]) -> None: ...
+
+    def session_closed(self, session: Session) -> None: ...
+
+    def session_up(self, node: Node, agent: str) -> None: ...
+
+    def session_down(self, node: Node) -> None: ...
+
+
+async def test_changes_are_pushed_in_turns_and_a_stop_says_goodbye(tmp_path: Path) -> None:
+    hub_context, [edge_context] = contexts(tmp_path, ["127.0.0.1"], ["n1"])
+    cache = WatchCache()
+    server = HubServer(cache, Placement(), Nobody(), Nobody())
+    listener = await server.listen("127.0.0.1", 0, hub_context)
+    running = asyncio.create_task(server.run(listener), name="hub")
+    woken = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    edge = EdgeSession(Node("n1"), None, b"", agent="test", clock=loop, wake=woken.set)
+
+    async def heard() -> None:
+        await woken.wait()
+        woken.clear()
+
+    async with asyncio.timeout(10):
+        await dial("127.0.0.1", listener.port, edge_context, edge.opened)
+        while not edge.wants_inventory:
+            await heard()
+        edge.send_inventory([])
+        pushed: dict[str, Any] = {}
+        for number in range(200):
+            body = {"metadata": {"name": f"p{number}", "namespace": "default"}, "spec": {"nodeName": "n1"}}
+            server.hub.changed(cache.apply(WatchEvent(EventType.ADDED, from_json(PODS, body), "1")))
+        while len(pushed) < 200:
+            await heard()
+            batches = edge.take_batches()
+            pushed |= {delta.key.name: delta for batch in batches for delta in batch.deltas}
+            if batches:
+                edge.committed(batches, {})
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        while edge.error is None:
+            await heard()
+    assert getattr(edge.error, "code", None) is GoodbyeCode.SHUTDOWN
+
+
+async def test_a_taken_port_is_an_os_error(tmp_path: Path) -> None:
+    hub_context, _ = contexts(tmp_path, ["127.0.0.1"], [])
+    server = HubServer(WatchCache(), Placement(), Nobody(), Nobody())
+    listener = await server.listen("127.0.0.1", 0, hub_context)
+    with pytest.raises(OSError, match="in use"):
+        await server.listen("127.0.0.1", listener.port, hub_context)
+    await listener.close()

@@ -1,0 +1,94 @@
+"""The edge's commands that need no cloud: configuration, status lines, clear refusals. The rest: test_end_to_end.py."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+import edgecore
+from componentbase import config
+from componentbase.endpoints import Endpoint
+from edgecore import CloudConfig, EdgeConfig
+
+FACTS = {
+    "node": "edge-1",
+    "version": "1",
+    "hub": "hub:10000",
+    "connected": True,
+    "inSync": True,
+    "problem": "",
+    "lastSyncedAtMs": 1,
+    "objects": 8,
+    "reportsWaiting": 0,
+    "reportsRefused": 0,
+    "api": "http://127.0.0.1:10550",
+    "mqtt": "mqtt://127.0.0.1:1883",
+    "mqttConnected": True,
+    "mqttProblem": "",
+    "devices": 2,
+    "openWishes": 1,
+    "storeProblem": "",
+}
+
+
+def run(*arguments: str) -> int:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["edgecore", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            edgecore.main()
+    code = ended.value.code
+    assert isinstance(code, int)
+    return code
+
+
+def test_what_join_writes_is_read_back(tmp_path: Path) -> None:
+    written = EdgeConfig(node="edge-1", cloud=CloudConfig(link=Endpoint("hub.example", 10000)))
+    (tmp_path / "edgecore.yaml").write_text(config.dump(written))
+    read = edgecore._load(tmp_path / "edgecore.yaml")
+    assert read.node == "edge-1"
+    assert read.cloud.link == Endpoint("hub.example", 10000)
+    assert read.cloud.key == tmp_path / "pki/edge.key"
+
+
+def test_config_prints_every_default_and_its_meaning(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("config") == 0
+    printed = capsys.readouterr().out
+    assert "broker: embedded" in printed
+    assert "listen: 127.0.0.1:10550" in printed
+    assert config.parse(EdgeConfig, printed, "printed") == EdgeConfig()
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("node: n\nmqqt: {}\n", 'edgecore.yaml:2: unknown key "mqqt", did you mean "mqtt"?'),
+        ("node: n\n", "cloud.link is missing"),
+        ("cloud: {link: 'hub:1'}\n", "node is missing"),
+    ],
+)
+def test_a_wrong_configuration_is_refused_with_its_place(
+    text: str, complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "edgecore.yaml").write_text(text)
+    assert run("run", "--data-dir", str(tmp_path)) == 1
+    assert complaint in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_directory_nobody_joined_in_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("run", "--data-dir", str(tmp_path)) == 1
+    assert "run `edgecore join` first" in capsys.readouterr().err.splitlines()[-1]
+    assert run("status", "--data-dir", str(tmp_path)) == 1
+    assert "is not running" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_status_in_words() -> None:
+    lines = edgecore._told(FACTS)
+    assert lines[1:3] == ["link     connected to hub:10000, in sync", "store    8 objects, up to date"]
+    away = FACTS | {"connected": False, "inSync": False, "problem": "cannot connect", "storeProblem": "disk full"}
+    lines = edgecore._told(away)
+    assert lines[1] == "link     not connected to hub:10000 (cannot connect)"
+    assert "as of" in lines[2]
+    assert lines[-1] == "problem  disk full"
+    never = edgecore._told(away | {"lastSyncedAtMs": None, "mqttConnected": False, "mqttProblem": "refused"})
+    assert "never was in sync" in never[2]
+    assert never[4] == "mqtt     mqtt://127.0.0.1:1883 not connected (refused)"
