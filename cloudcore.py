@@ -16,7 +16,6 @@ import ssl
 import sys
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -53,6 +52,7 @@ from componentbase import cli, config, statusz
 from componentbase.config import setting
 from componentbase.endpoints import Endpoint
 from componentbase.files import lock_dir, open_private_dir
+from componentbase.release import VERSION
 from link.frames import RefusedReport
 from link.peer import HEARTBEAT_S
 from link.websocket import Listener
@@ -136,14 +136,6 @@ class CloudConfig:
     )
 
 
-def version() -> str:
-    """The installed release, or that this is a tree without one."""
-    try:
-        return metadata.version("fairlead")
-    except metadata.PackageNotFoundError:
-        return "unreleased"
-
-
 def main() -> None:
     """The console script."""
     args = _parser().parse_args()
@@ -164,7 +156,7 @@ def _parser() -> argparse.ArgumentParser:
         "The hub beside Kubernetes: watches an apiserver, pushes to edge nodes, writes their reports back.",
         "cloudcore crds | kubectl apply -f -\ncloudcore run --kubeconfig kubeconfig --data-dir /var/lib/cloudcore",
     )
-    parser.add_argument("--version", action="version", version=f"{PROG} {version()}")
+    parser.add_argument("--version", action="version", version=f"{PROG} {VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     run = cli.add_command(
@@ -461,7 +453,7 @@ class Cloudcore:
 
     def _facts(self) -> dict[str, object]:
         return {
-            "version": version(),
+            "version": VERSION,
             "apiserver": self._client.server,
             "link": self._endpoints[0],
             "join": self._endpoints[1],

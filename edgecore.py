@@ -16,7 +16,6 @@ import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +27,7 @@ from componentbase import cli, config, statusz
 from componentbase.config import setting
 from componentbase.endpoints import Endpoint
 from componentbase.files import lock_dir, open_private_dir
+from componentbase.release import VERSION
 from link.frames import Batch, Refusal, ReportEntry
 
 if TYPE_CHECKING:
@@ -87,14 +87,6 @@ class EdgeConfig:
     api: ApiConfig = ApiConfig()
 
 
-def version() -> str:
-    """The installed release, or that this is a tree without one."""
-    try:
-        return metadata.version("fairlead")
-    except metadata.PackageNotFoundError:
-        return "unreleased"
-
-
 def main() -> None:
     """The console script."""
     parser = _parser()
@@ -111,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
         "edgecore join --cloud hub.example:10002 --token TOKEN --node edge-1 --data-dir /var/lib/edgecore\n"
         "edgecore run --data-dir /var/lib/edgecore",
     )
-    parser.add_argument("--version", action="version", version=f"{PROG} {version()}")
+    parser.add_argument("--version", action="version", version=f"{PROG} {VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     run = cli.add_command(
@@ -274,7 +266,7 @@ async def _compose(
         Hubs(settings.cloud.link.host, settings.cloud.link.port, context),
         store,
         commit,
-        agent=f"fairlead/{version()}",
+        agent=f"fairlead/{VERSION}",
         draw=random.random,
         status=link,
         store_errors=(StoreError,),
@@ -290,7 +282,7 @@ async def _compose(
                 host=settings.api.listen.host,
                 port=settings.api.listen.port,
                 link_state=status.link_state,
-                version=version(),
+                version=VERSION,
             )
             status.api = (await stack.enter_async_context(api)).endpoint
     except ListenError as exc:
@@ -349,7 +341,7 @@ async def _report_node_info(store: "Store", outbox: "Outbox", node: Node, link: 
     from metamanager.errors import StoreError
 
     address = await asyncio.to_thread(outgoing_address, link.host, link.port)
-    told = node_info(f"fairlead-{version()}", address)
+    told = node_info(f"fairlead-{VERSION}", address)
     document = "edgecore/nodeInfo"
     try:
         if (await store.documents(document)).get(document) != told:
@@ -434,7 +426,7 @@ class NodeStatus:
         twins = self._twins.status()
         return {
             "node": self._settings.node,
-            "version": version(),
+            "version": VERSION,
             "hub": str(self._settings.cloud.link),
             "connected": self._link.connected,
             "inSync": self._link.synced,
