@@ -203,6 +203,8 @@ def _declared(twin: Twin | None, event: Declared, now_ms: int) -> Step:
         effects.append(PublishDocument("", turns))
     if _open(after) - _open(before):
         effects += _delta(after)
+    else:
+        effects += _withdrawal(before, after)
     effects += _news(before, after, properties)
     return after, tuple(effects)
 
@@ -244,7 +246,7 @@ def _updated(twin: Twin | None, event: Updated, now_ms: int) -> Step:
     turns = {name: Turn(_shown(twin.properties.get(name)), _shown(properties.get(name))) for name in names}
     effects: list[Effect] = [Save()] if any(_differs(twin, after, name) for name in names) else []
     effects += [PublishResult(result, event.event_id, entries), PublishDocument(event.event_id, turns)]
-    effects += _delta(after)
+    effects += _delta(after) or _withdrawal(twin, after)
     effects += _news(twin, after, names)
     return after, tuple(effects)
 
@@ -315,11 +317,26 @@ def _asked(twin: Twin | None, event: Asked) -> Step:
 
 
 def _delta(twin: Twin) -> tuple[Effect, ...]:
-    delta = twin.delta()
-    if not delta:
-        return ()
+    return (_delta_of(twin),) if twin.delta() else ()
+
+
+def _withdrawal(before: Twin, after: Twin) -> tuple[Effect, ...]:
+    """
+    A delta, even an empty one, where an open wish was taken back or changed to what is already so.
+
+    A mapper that keeps trying would otherwise never learn that it may stop. One that was met needs none: the mapper
+    said so itself.
+    """
+    for name, version in _open(before):
+        each = after.properties.get(name)
+        if each is None or each.desired.version != version or not each.is_wanted:
+            return (_delta_of(after),)
+    return ()
+
+
+def _delta_of(twin: Twin) -> PublishDelta:
     wanted = {name: each.entry(versioned=True) for name, each in twin.properties.items() if each.is_wanted}
-    return (PublishDelta(wanted, delta),)
+    return PublishDelta(wanted, twin.delta())
 
 
 def _news(before: Twin, after: Twin, names: Iterable[str]) -> list[Effect]:

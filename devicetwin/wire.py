@@ -162,7 +162,9 @@ def _read_device(device: DeviceId, channel: Channel, payload: bytes, retained: b
                 state = StateUpdate.decode(payload)
                 return StateReported(key, state.event_id, state.state)
             case Channel.TWIN_CLOUD_UPDATED:
-                raise MessageError("twin/cloud_updated is not taken from MQTT: change the Device instead", code=403)
+                event_id = Ask.decode(payload).event_id
+                why = "twin/cloud_updated is not taken from MQTT: change the Device instead"
+                raise MessageError(why, code=403, event_id=event_id)
             case Channel.CONFIG if retained and payload:
                 return ConfigSeen(device, DeviceConfig.decode(payload).node)
             case _:

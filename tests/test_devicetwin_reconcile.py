@@ -99,10 +99,10 @@ def test_the_delta_tells_the_version_of_the_wish() -> None:
     )
 
 
-def test_an_empty_wish_is_no_wish() -> None:
+def test_an_empty_wish_is_no_wish_and_a_mapper_that_tries_is_told_to_stop() -> None:
     twin, effects = run(declared(setpoint="22"), declared(setpoint=""))
     assert twin.delta() == {}
-    assert deltas(effects) == []
+    assert deltas(effects) == [{}]
     assert reports(effects)["setpoint"].desired is None
 
 
@@ -133,9 +133,27 @@ def test_a_wish_the_model_forbids_stays_from_the_device_and_says_why(name: str, 
     assert name not in result.twin
 
 
+def test_a_wish_that_changes_to_what_is_already_so_is_taken_back() -> None:
+    _, effects = run(declared(setpoint="22"), reading("setpoint", "20"), declared(setpoint="20"))
+    assert deltas(effects) == [{}]
+    _, effects = run(declared(setpoint="22", mode="eco"), declared(mode="eco"))
+    assert deltas(effects) == [{"mode": "eco"}]
+    _, effects = run(declared(), wish("setpoint", "20"), wish("setpoint", ""))
+    assert deltas(effects) == [{}]
+    _, effects = run(declared(setpoint="22"), reading("setpoint", "22"))
+    assert deltas(effects) == []
+
+
+@pytest.mark.parametrize("wishes", [{"setpoint": ""}, {"setpoint": "50"}])
+def test_a_wish_that_was_met_is_withdrawn_without_a_delta(wishes: dict[str, str]) -> None:
+    _, effects = run(declared(setpoint="22"), reading("setpoint", "22"), declare(wishes, MODELS, "u1"))
+    assert deltas(effects) == []
+
+
 def test_a_forbidden_wish_takes_the_allowed_one_before_it_back() -> None:
     twin, effects = run(declared(setpoint="22"), declared(setpoint="50"))
     assert twin.delta() == {}
+    assert deltas(effects) == [{}]
     (document,) = [each for each in effects if isinstance(each, PublishDocument)]
     assert document.twin["setpoint"].current is None
 

@@ -240,7 +240,7 @@ async def test_a_desired_value_out_of_range_stays_here_and_its_problem_goes_up(
         (TWIN + "update", b'{"event_id":"x","twin":{"temperature":{"actual":{"value":"hot"}}}}', TWIN + "update/result", 400, "x"),  # noqa: E501
         (TWIN + "update", b"x" * 300_000, TWIN + "update/result", 413, ""),
         (TWIN + "get", b"", TWIN + "get/result", 400, ""),
-        (TWIN + "cloud_updated", b'{"event_id":"c","twin":{}}', TWIN + "update/result", 403, ""),
+        (TWIN + "cloud_updated", b'{"event_id":"c","twin":{}}', TWIN + "update/result", 403, "c"),
         ("$hw/events/device/default/thermo-1/state/update", b'{"event_id":"s","state":"asleep"}', "$hw/events/device/default/thermo-1/state/update/result", 400, "s"),  # noqa: E501
         ("$hw/events/device/default/nosuch/twin/update", b'{"event_id":"n","twin":{}}', "$hw/events/device/default/nosuch/twin/update/result", 404, "n"),  # noqa: E501
     ],
