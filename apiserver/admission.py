@@ -106,6 +106,7 @@ def _fill_in(
     if definition.resource == CUSTOM_RESOURCE_DEFINITIONS:
         crds.fill_in(body)
         causes += crds.causes_of(body)
+        causes += crds.change_causes(body, current) if current is not None else []
         if not causes:
             crds.establish(body, catalogue, facts.now)
     elif (rule := _RULES.get(definition.resource)) is not None:

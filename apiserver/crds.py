@@ -106,6 +106,32 @@ def _column_causes(columns: JSON, path: str) -> Iterator[Cause]:
             yield Cause(f"{path}[{place}].jsonPath", "FieldValueInvalid", f"Invalid value: {exc}")
 
 
+def change_causes(crd: Mapping[str, JSON], current: Mapping[str, JSON]) -> list[Cause]:
+    """
+    What must not be changed in a definition, because the objects that are there were stored under it.
+
+    Moving the storage version is allowed in Kubernetes and not yet here, where a key names the version.
+    """
+    causes = []
+    for path in ("spec.scope", "spec.names.kind"):
+        if lookup(crd, path) != lookup(current, path):
+            message = f'Invalid value: "{lookup(crd, path)}": field is immutable'
+            causes.append(Cause(path, "FieldValueInvalid", message))
+    stored, held = _stored_version(crd), _stored_version(current)
+    if stored != held:
+        message = f'Forbidden: this server cannot move the storage version from "{held}" to "{stored}"'
+        causes.append(Cause("spec.versions", "FieldValueForbidden", message))
+    return causes
+
+
+def _stored_version(crd: Mapping[str, JSON]) -> str | None:
+    versions = lookup(crd, "spec.versions")
+    for version in versions if isinstance(versions, list) else ():
+        if isinstance(version, Mapping) and version.get("storage") is True:
+            return str(version.get("name"))
+    return None
+
+
 def unknown_fields(crd: Mapping[str, JSON]) -> list[str]:
     """Paths of misspelt keywords in the schemas."""
     versions = lookup(crd, "spec.versions")

@@ -35,7 +35,7 @@ from apiserver.handlers import Api
 from apiserver.http import Handler, ListenError, Request, Response, serve
 from apiserver.plans import Plan, View
 from apiserver.requests import ApiRequest, Verb
-from apiserver.storage import Storage, StorageError
+from apiserver.storage import Durability, Storage, StorageError
 from apiserver.writes import PlannedWrites, facts
 from componentbase import cli, pki
 from componentbase.cli import CommandError
@@ -70,6 +70,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     run.add_argument(
         "--name", action="append", default=[], metavar="NAME", help="a further name or address for the certificate"
     )
+    run.add_argument(
+        "--durability",
+        choices=[level.value for level in Durability],
+        default=Durability.POWER_CUT.value,
+        help="what an answered write survives; crash writes faster, and suits tests and demos",
+    )
     cli.add_log_flags(run)
     args = parser.parse_args(argv)
     cli.configure_logs(args)
@@ -81,7 +87,8 @@ async def _run(args: argparse.Namespace) -> None:
     directory = await loop.run_in_executor(None, open_private_dir, args.data_dir)
     with lock_dir(directory):
         try:
-            async with Storage.open(f"sqlite:///{directory / 'apiserver.db'}") as storage:
+            url = f"sqlite:///{directory / 'apiserver.db'}"
+            async with Storage.open(url, durability=Durability(args.durability)) as storage:
                 await _serve(storage, directory, args.listen, args.name)
         except (StorageError, ListenError) as exc:
             raise CommandError(str(exc)) from exc

@@ -17,12 +17,8 @@ asyncio's own receive buffer of 256 KiB per read costs more than everything else
 
 import asyncio
 import contextlib
-import errno
 import logging
-import os
-import socket
 import ssl
-import stat
 import time
 from collections.abc import AsyncIterator, Mapping
 from http import HTTPStatus
@@ -32,6 +28,7 @@ from typing import cast
 import h11
 
 from apimachinery.errors import ApiError, InternalError, from_status
+from apiserver.listening import AddressInUse, ListenError, listen
 from apiserver.messages import Handler, Request, Response, error_response, json_response
 
 __all__ = [
@@ -57,18 +54,9 @@ WRITE_BYTES = 64 << 10  # a large body is handed to the socket in pieces of this
 IDLE_S = 120.0  # kept-alive connections; Go clients close theirs after 90 s, and who closes first avoids the race
 REQUEST_S = 30.0  # from a request's first byte to its last
 SLOW_READER_S = 30.0
-HANDSHAKE_S = 10.0
 LINGER_S = 1.0  # after refusing a body unread: time for the peer to read the refusal before the reset
 LINGER_BYTES = 16 << 20
 STOP_S = 3.0  # SIGTERM promises five seconds in all
-
-
-class ListenError(OSError):
-    """The address cannot be listened on; the text says which and why."""
-
-
-class AddressInUse(ListenError):
-    """Somebody else listens there."""
 
 
 class Server:
@@ -160,7 +148,14 @@ async def serve(
     async with asyncio.TaskGroup() as group:
         server = Server(handler, group, max_body=max_body, max_connections=max_connections, tls=ssl_context is not None)
         try:
-            listener = await _listen(server, host, port, unix_path, unix_mode, ssl_context)
+            listener = await listen(
+                lambda: _Connection(server),
+                host=host,
+                port=port,
+                unix_path=unix_path,
+                unix_mode=unix_mode,
+                ssl_context=ssl_context,
+            )
         except ListenError as exc:
             failure = exc
         else:
@@ -176,61 +171,6 @@ async def serve(
                     unix_path.unlink(missing_ok=True)  # noqa: ASYNC240  # one system call
     if failure is not None:
         raise failure
-
-
-async def _listen(
-    server: Server,
-    host: str | None,
-    port: int | None,
-    unix_path: Path | None,
-    unix_mode: int,
-    ssl_context: ssl.SSLContext | None,
-) -> asyncio.Server:
-    loop = asyncio.get_running_loop()
-
-    def connect() -> _Connection:
-        return _Connection(server)
-
-    handshake = HANDSHAKE_S if ssl_context else None
-    try:
-        if unix_path is not None:
-            _clear_socket(unix_path)
-            listener = await loop.create_unix_server(
-                connect, str(unix_path), ssl=ssl_context, ssl_handshake_timeout=handshake
-            )
-            unix_path.chmod(unix_mode)  # noqa: ASYNC240  # one system call
-            return listener
-        return await loop.create_server(
-            connect, host or None, port or 0, ssl=ssl_context, ssl_handshake_timeout=handshake
-        )
-    except ListenError:
-        raise
-    except OSError as exc:
-        where = str(unix_path) if unix_path is not None else f"{host or '*'}:{port}"
-        if exc.errno == errno.EADDRINUSE:
-            raise AddressInUse(
-                exc.errno, f"port {port} is taken: another process listens on {where}; stop it or choose another port"
-            ) from exc
-        reason = os.strerror(exc.errno) if exc.errno and exc.errno > 0 else str(exc)
-        raise ListenError(exc.errno, f"cannot listen on {where}: {reason}") from exc
-
-
-def _clear_socket(path: Path) -> None:
-    """Remove a socket file that a killed process left; one that still answers is in use."""
-    try:
-        mode = path.stat().st_mode
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(mode):
-        raise ListenError(errno.EEXIST, f"cannot listen on {path}: a file that is no socket is in the way")
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(1.0)
-        try:
-            probe.connect(str(path))
-        except OSError:
-            path.unlink(missing_ok=True)
-            return
-    raise AddressInUse(errno.EADDRINUSE, f"{path} is in use by a process that is running")
 
 
 class _PeerLeft(Exception):

@@ -11,11 +11,12 @@ Invariants
     what a reader or a watcher saw is in the database
 
 All SQL is here. The statements are SQLAlchemy Core, so that another database is another URL; what is
-SQLite's own is in `_tune`. One thread owns the connection.
+SQLite's own is in `_tuning`. One thread owns the connection.
 """
 
 import asyncio
 import contextlib
+import enum
 import json
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
@@ -66,6 +67,34 @@ _counters = sa.Table(
     sa.Column("value", sa.BigInteger, nullable=False),
 )
 
+# Made once: building a statement costs more than running it.
+_at = sa.and_(
+    _objects.c.api_group == sa.bindparam("at_group"),
+    _objects.c.plural == sa.bindparam("at_plural"),
+    _objects.c.namespace == sa.bindparam("at_namespace"),
+    _objects.c.name == sa.bindparam("at_name"),
+)
+_new: dict[str, sa.BindParameter[JSON]] = {"revision": sa.bindparam("new_revision"), "body": sa.bindparam("new_body")}
+_INSERT = sa.insert(_objects).values(
+    api_group=sa.bindparam("at_group"),
+    plural=sa.bindparam("at_plural"),
+    namespace=sa.bindparam("at_namespace"),
+    name=sa.bindparam("at_name"),
+    **_new,
+)
+_UPDATE = sa.update(_objects).where(_at).values(**_new)
+_DELETE = sa.delete(_objects).where(_at)
+_COUNT = sa.update(_counters).where(_counters.c.name == "revision").values(value=sa.bindparam("new_revision"))
+
+
+class Durability(enum.StrEnum):
+    """What an answered write survives."""
+
+    POWER_CUT = "power-cut"
+    """Every commit is flushed to the disk before it is answered."""
+    CRASH = "crash"
+    """The process may be killed at any time; what a power cut leaves is whole, but may be some seconds old."""
+
 
 class StorageError(Exception):
     """The database cannot be used; the text says which and why."""
@@ -84,12 +113,12 @@ class _Row(NamedTuple):
 class _Database:
     """The database, used from one thread only. Every method may raise StorageError."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, durability: Durability) -> None:
         self._shown = sa.make_url(url).render_as_string(hide_password=True)
         with self._errors():
             self._engine = sa.create_engine(url)
             if self._engine.dialect.name == "sqlite":
-                sa.event.listen(self._engine, "connect", _tune)
+                sa.event.listen(self._engine, "connect", _tuning(durability))
             self._connection = self._engine.connect()
 
     def load(self) -> tuple[int, list[_Row]]:
@@ -117,28 +146,19 @@ class _Database:
         with self._errors(), self._connection.begin():
             for change in changes:
                 key = change.object.key
-                place = (
-                    (_objects.c.api_group == key.resource.group)
-                    & (_objects.c.plural == key.resource.plural)
-                    & (_objects.c.namespace == key.namespace)
-                    & (_objects.c.name == key.name)
-                )
-                values = {"revision": change.revision, "body": change.object.body}
-                match change.type:
-                    case EventType.DELETED:
-                        self._connection.execute(sa.delete(_objects).where(place))
-                    case EventType.MODIFIED:
-                        self._connection.execute(sa.update(_objects).where(place).values(values))
-                    case _:
-                        named = {
-                            "api_group": key.resource.group,
-                            "plural": key.resource.plural,
-                            "namespace": key.namespace,
-                            "name": key.name,
-                        }
-                        self._connection.execute(sa.insert(_objects).values(named | values))
-            revision = changes[-1].revision
-            self._connection.execute(sa.update(_counters).where(_counters.c.name == "revision").values(value=revision))
+                place = {
+                    "at_group": key.resource.group,
+                    "at_plural": key.resource.plural,
+                    "at_namespace": key.namespace,
+                    "at_name": key.name,
+                }
+                if change.type is EventType.DELETED:
+                    self._connection.execute(_DELETE, place)
+                else:
+                    statement = _INSERT if change.type is EventType.ADDED else _UPDATE
+                    new = {"new_revision": change.revision, "new_body": change.object.body}
+                    self._connection.execute(statement, place | new)
+            self._connection.execute(_COUNT, {"new_revision": changes[-1].revision})
 
     def close(self) -> None:
         with self._errors():
@@ -154,18 +174,22 @@ class _Database:
             raise StorageError(f"{self._shown}: {cause}") from exc
 
 
-def _tune(connection: JSON, _record: object) -> None:
+def _tuning(durability: Durability) -> Callable[[JSON, object], None]:
     """
-    SQLite as a durable store: a write-ahead log, flushed to the disk at every commit.
+    SQLite with a write-ahead log, flushed to the disk at every commit unless the owner wants it otherwise.
 
-    synchronous=FULL and not NORMAL, which flushes at checkpoints only: after a power cut the revision
-    would go back, and a client that saw the lost ones would take new states for old.
+    Unflushed, a power cut takes the revision back: clients that saw the lost changes then take new states
+    for old ones, and an edge that was told "stored" has deleted its report.
     """
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=FULL")
-    cursor.execute("PRAGMA busy_timeout=2000")
-    cursor.close()
+    synchronous = "FULL" if durability is Durability.POWER_CUT else "NORMAL"
+
+    def tune(connection: JSON, _record: object) -> None:
+        cursor = connection.cursor()
+        for pragma in ("journal_mode=WAL", f"synchronous={synchronous}", "busy_timeout=2000"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    return tune
 
 
 @dataclass(eq=False, slots=True)
@@ -193,7 +217,9 @@ class Storage:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def open(cls, url: str, *, window: int = WINDOW) -> "AsyncIterator[Storage]":
+    async def open(
+        cls, url: str, *, durability: Durability = Durability.POWER_CUT, window: int = WINDOW
+    ) -> "AsyncIterator[Storage]":
         """
         Storage over the database at a SQLAlchemy URL, for as long as the block lasts.
 
@@ -202,7 +228,7 @@ class Storage:
         loop = asyncio.get_running_loop()
         failure: Exception | None = None
         with ThreadPoolExecutor(1, "database") as thread:
-            database = await loop.run_in_executor(thread, _Database, url)
+            database = await loop.run_in_executor(thread, _Database, url, durability)
             try:
                 storage = cls(database, thread, window)
                 storage._restore(*await loop.run_in_executor(thread, database.load))

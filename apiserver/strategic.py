@@ -9,7 +9,7 @@ Pure. The given values are not changed. After k8s.io/apimachinery/pkg/util/strat
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from apimachinery.errors import BadRequest
 from apimachinery.objects import JSON
@@ -91,7 +91,7 @@ def _object(current: Mapping[str, JSON], patch: Mapping[str, JSON], kind: str, d
         if name.startswith(_ORDER) and isinstance(order, list):
             field = name.removeprefix(_ORDER)
             if isinstance(result.get(field), list):
-                result[field] = _ordered(result[field], order, _merge_key(kind, field))
+                result[field] = _ordered(result[field], order, _list(current.get(field)), _merge_key(kind, field))
     return result
 
 
@@ -123,16 +123,27 @@ def _merged_list(current: list[JSON], patch: list[JSON], field: str, kind: str, 
             result.append(_object({}, item, kind, depth))
         else:
             result[place] = _object(result[place], item, kind, depth)
-    return result
+    return _ordered(result, entries, current, key)
 
 
-def _ordered(items: list[JSON], order: list[JSON], key: str | None) -> list[JSON]:
-    """Those that the order names in its order; the others keep their places relative to what follows them."""
+def _ordered(items: list[JSON], order: Sequence[JSON], before: list[JSON], key: str | None) -> list[JSON]:
+    """
+    Entries that the patch names in its order, the others in the order they had, merged.
+
+    Where the two meet, the entry that stood first stays first; one that is new comes before one that is
+    not named, which is why a container added by `kubectl patch` is the first of its list.
+    """
 
     def identity(item: JSON) -> JSON:
         return item.get(key) if key is not None and isinstance(item, Mapping) else item
 
     wanted = [identity(item) for item in order]
+    stood = [identity(item) for item in before]
     named = sorted((item for item in items if identity(item) in wanted), key=lambda item: wanted.index(identity(item)))
-    queue = iter(named)
-    return [next(queue) if identity(item) in wanted else item for item in items]
+    others = [item for item in items if identity(item) not in wanted]
+    merged: list[JSON] = []
+    while named and others:
+        first, second = identity(named[0]), identity(others[0])
+        behind = first in stood and second in stood and stood.index(second) < stood.index(first)
+        merged.append(others.pop(0) if behind else named.pop(0))
+    return [*merged, *named, *others]

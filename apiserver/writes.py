@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 
 from apimachinery.errors import BadRequest, MethodNotAllowed, NotFound, UnsupportedMediaType
 from apimachinery.objects import JSON, Object
-from apiserver import patches, plans
+from apiserver import patches, plans, protobuf
 from apiserver.admission import Admission, judge_unknown
 from apiserver.builtins import REVIEWS
 from apiserver.messages import Request
@@ -118,14 +118,17 @@ def facts() -> Facts:
 
 def decode(http: Request) -> tuple[dict[str, JSON], list[str]]:
     """
-    A request's JSON object, and a sentence for each field that it repeats.
+    A request's object, and a sentence for each field that it repeats.
 
     Raises UnsupportedMediaType or BadRequest.
     """
     media_type = http.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if media_type == protobuf.MEDIA_TYPE:
+        return protobuf.decode(http.body), []
     if media_type != "application/json":
         raise UnsupportedMediaType(
-            "the body of the request was in an unknown format - accepted media types include: application/json"
+            "the body of the request was in an unknown format - accepted media types include: application/json, "
+            + protobuf.MEDIA_TYPE
         )
     repeated: list[str] = []
 

@@ -14,6 +14,7 @@ Errors
 The one home of lightkube and httpx2.
 """
 
+import base64
 import json
 import logging
 import os
@@ -101,7 +102,7 @@ class ApiClient:
         except (ConfigError, CredentialsUnavailable) as exc:
             raise KubeconfigError(f"{_called(found)}: {exc}") from exc
         except (OSError, ValueError, httpx2.InvalidURL) as exc:
-            # ssl.SSLError is an OSError, base64's errors are ValueErrors; neither quotes a key.
+            # ssl.SSLError is an OSError; none of these quotes a key.
             raise KubeconfigError(f"{_called(found)}: server or certificates are of no use: {exc}") from exc
 
     @property
@@ -381,6 +382,9 @@ def _http_client(config: SingleConfig) -> httpx2.AsyncClient:
     plugin = None if user.exec is None else _exec_plugin(config, user.exec)
     if user.token_file is not None:
         user.token_file = str(config.abs_file(user.token_file))
+    _check_base64("certificate-authority-data", config.cluster.certificate_auth_data)
+    _check_base64("client-certificate-data", user.client_cert_data)
+    _check_base64("client-key-data", user.client_key_data)
     # lightkube would refuse a plugin of version v1, and ask each plugin once per request that waits.
     config = config._replace(user=user)
     params = ConnectionParams(timeout=httpx2.Timeout(ANSWER_S, connect=CONNECT_S)).httpx_params(config)
@@ -396,6 +400,14 @@ def _http_client(config: SingleConfig) -> httpx2.AsyncClient:
         ),
         headers={"User-Agent": "fairlead-cloudcore", "Accept": "application/json"},
     )
+
+
+def _check_base64(field: str, text: str | None) -> None:
+    """lightkube leaves a file open, and says nothing of the field, where this fails."""
+    try:
+        base64.b64decode(text or "")
+    except ValueError:
+        raise ConfigError(f"{field} is not base64") from None
 
 
 def _exec_plugin(config: SingleConfig, described: UserExec) -> ExecPlugin:

@@ -29,6 +29,10 @@ Desired = Callable[[ObjectKey], ObjectVersion | None]
 """The version of an object that the node should hold; None when it should not hold it."""
 
 
+DOUBTFUL = ObjectVersion("", "?")
+"""Stands for a version that we were wrong about: unlike any that is, so that the object is sent, or removed, again."""
+
+
 class Verdict(enum.Enum):
     """What a hub makes of a Hello."""
 
@@ -171,6 +175,14 @@ class Outbox:
                 self.refused[key] = (changes.pop(key), reason)
                 self._flights[place] = Flight(seq, changes)
         self._rebuild_sent()
+
+    def doubt(self, seq: int, key: ObjectKey) -> None:
+        """The node does not hold what we thought, so a difference was of no use to it: the object goes whole."""
+        for place, flight in enumerate(self._flights):
+            if flight.seq == seq and key in flight.changes:
+                self._flights[place] = Flight(seq, {**flight.changes, key: DOUBTFUL})
+        self._rebuild_sent()
+        self.mark(key)
 
     def retry_refused(self) -> None:
         """Give every refused object another chance, as it is. Called now and then, not at once."""

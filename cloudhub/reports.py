@@ -312,12 +312,10 @@ class Reports(Generic[S]):
             ledger = self._ledgers[session]
             through = 0
             refused: list[RefusedReport] = []
-            for seq, outstanding in list(ledger.open.items()):
-                if outstanding:
-                    break
-                through = seq
-                del ledger.open[seq]
-                refused += ledger.refused.pop(seq, ())
+            while ledger.open and not ledger.open[oldest := next(iter(ledger.open))]:
+                through = oldest
+                del ledger.open[oldest]
+                refused += ledger.refused.pop(oldest, ())
             if through:
                 found.append(Acknowledgement(session, through, tuple(refused)))
         return found

@@ -18,10 +18,11 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple, Protocol
 
-from apimachinery.events import Change
+from apimachinery.events import Change, EventType
 from apimachinery.keys import Node, ObjectKey, ObjectVersion
 from apimachinery.watchcache import WatchCache
 from cloudhub.outbox import Outbox, Verdict
+from cloudhub.patches import Patches
 from cloudhub.placement import EVERYWHERE, Placement
 from link.codec import MAX_BODY_BYTES
 from link.errors import LinkError
@@ -110,6 +111,10 @@ class Session:
                 self._hub.ready(self)
             case Nack(seq, refusals) if self.outbox is not None:
                 for refusal in refusals:
+                    if refusal.whole:
+                        self.outbox.doubt(seq, refusal.key)
+                        self._hub.healed += 1
+                        continue
                     logger.warning(
                         "node refused object",
                         extra={"node": self.node, "key": str(refusal.key), "reason": refusal.reason},
@@ -146,12 +151,16 @@ class Hub:
         wake: Callable[[], None],
         heartbeat_s: float = HEARTBEAT_S,
         grace_s: float = GRACE_S,
+        patches: Patches | None = None,
     ) -> None:
         """
         cache: what the apiserver holds, as nodes see it. wake: called when work() has something to do.
         new_epoch: gives a name that was never given before, by any hub.
         """
         self.reports = reports
+        self.healed = 0
+        """Objects sent whole because a node did not hold what we thought it held."""
+        self._patches = Patches() if patches is None else patches
         self._cache = cache
         self._placement = placement
         self._nodes = nodes
@@ -170,6 +179,8 @@ class Hub:
     def changed(self, changes: Iterable[Change]) -> None:
         """The cache has taken these in; nodes may see something different now."""
         for change in changes:
+            if change.previous is not None and change.type is EventType.MODIFIED:
+                self._patches.remember(change.previous)
             for node, key in self._placement.observe(change):
                 if node == EVERYWHERE:
                     for each in self._outboxes:
@@ -301,7 +312,13 @@ class Hub:
             if version is not None:
                 assert item is not None, "what is desired is in the cache"
                 assert item.version == version, "nothing changes the cache between pull and push"
-            deltas.append(Delta(key, version, b"" if item is None else item.body))
+            patch = None if item is None else self._patches.between(outbox.sent(key), item)
+            if item is not None and patch is not None:
+                held = outbox.sent(key)
+                assert held is not None, "there is a difference to something only"
+                deltas.append(Delta(key, version, patch, held.revision))
+            else:
+                deltas.append(Delta(key, version, b"" if item is None else item.body))
         synced = not outbox.dirty_count
         outbox.synced_told = outbox.synced_told or synced
         seq = session.pump.push(tuple(deltas), synced)

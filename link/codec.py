@@ -71,7 +71,8 @@ class Tag(enum.IntEnum):
 
 _REMOVED = 0
 _WHOLE = 1
-"""How a delta carries its object. Other numbers are kept for bodies that are told as a difference."""
+_PATCH = 2
+"""How a delta carries its object: not at all, whole, or told against a version that the node holds."""
 
 
 def encode(frame: Frame) -> bytes:
@@ -103,6 +104,8 @@ def encode_delta(delta: Delta) -> bytes:
     head: list[object] = [*key.resource, key.namespace, key.name]
     if delta.version is None:
         head.append(_REMOVED)
+    elif delta.base:
+        head += [_PATCH, *delta.version, delta.base, delta.body]
     else:
         head += [_WHOLE, *delta.version, delta.body]
     data: bytes = msgpack.packb(head, use_bin_type=True)
@@ -118,6 +121,9 @@ def decode_delta(data: bytes) -> Delta:
         delta = Delta(key, None, b"")
     elif encoding == _WHOLE:
         delta = Delta(key, fields.version(), fields.binary("body", MAX_BODY_BYTES))
+    elif encoding == _PATCH:
+        version, base = fields.version(), fields.text("base", empty=False)
+        delta = Delta(key, version, fields.binary("body", MAX_BODY_BYTES), base)
     else:
         raise RemoteProtocolError(f"unknown delta encoding {encoding}")
     fields.end()
@@ -300,17 +306,18 @@ def _decode_inventory(fields: _Fields) -> Frame:
 
 def _encode_nack(frame: Nack) -> list[object]:
     rows: list[tuple[ObjectKey, list[object]]] = [
-        (refusal.key, [refusal.reason[: MAX_TEXT_BYTES // 4]]) for refusal in frame.refusals
+        (refusal.key, [refusal.reason[: MAX_TEXT_BYTES // 4], refusal.whole]) for refusal in frame.refusals
     ]
     return [Tag.NACK, frame.seq, *_write_with_table(rows)]
 
 
 def _decode_nack(fields: _Fields) -> Frame:
     seq = fields.integer("seq", MAX_SEQ)
-    return Nack(
-        seq,
-        _read_with_table(fields, "refusals", lambda inner, key: Refusal(key, inner.text("reason", MAX_TEXT_BYTES))),
-    )
+
+    def entry(inner: _Fields, key: ObjectKey) -> Refusal:
+        return Refusal(key, inner.text("reason", MAX_TEXT_BYTES), inner.boolean("whole"))
+
+    return Nack(seq, _read_with_table(fields, "refusals", entry))
 
 
 def _encode_ping(frame: Ping) -> list[object]:

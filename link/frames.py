@@ -35,7 +35,9 @@ class Delta(NamedTuple):
     version: ObjectVersion | None
     """None removes the object."""
     body: bytes
-    """Canonical JSON; empty for a removal."""
+    """Canonical JSON; empty for a removal; with a base, that JSON compressed by zlib with the base's as dictionary."""
+    base: str = ""
+    """The revision that the node holds and `body` is told against; "" when `body` is whole."""
 
 
 class Batch(NamedTuple):
@@ -59,6 +61,8 @@ class Refusal(NamedTuple):
 
     key: ObjectKey
     reason: str
+    whole: bool = False
+    """It was told against a version that is not held: send it whole. Nothing else is wrong with it."""
 
 
 class ReportEntry(NamedTuple):

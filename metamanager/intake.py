@@ -8,9 +8,10 @@ Pure: no I/O.
 """
 
 import json
+import zlib
 from collections.abc import Mapping
 
-from apimachinery.objects import JSON, Object
+from apimachinery.objects import JSON, Object, revision_of
 from link.frames import Delta
 
 MAX_BODY_BYTES = 3 << 20  # the link's bound, which is that of a request to an apiserver
@@ -19,6 +20,31 @@ MAX_NAME_BYTES = 253  # RFC 1123 subdomain
 
 class Untakable(Exception):
     """The delta cannot be stored; the text is a sentence for whoever looks at the node's state."""
+
+
+class NotHeld(Untakable):
+    """The delta is told against a version that is not held: only the whole object can be taken."""
+
+
+def unfold(delta: Delta, held: Object | None) -> Delta:
+    """
+    The delta with its body whole, given what is held under its key.
+
+    The version is the digest of the body, so a body that unfolds to something else is noticed, whatever went
+    wrong. Raises NotHeld. O(size of the body), which is bounded before it is made.
+    """
+    if not delta.base or delta.version is None:
+        return delta
+    if held is None or (held.version.uid, held.version.revision) != (delta.version.uid, delta.base):
+        raise NotHeld("told against a version that is not held")
+    unpacker = zlib.decompressobj(zdict=held.body)
+    try:
+        body = unpacker.decompress(delta.body, MAX_BODY_BYTES)
+    except zlib.error as exc:
+        raise NotHeld(f"cannot be unpacked: {exc}") from exc
+    if not unpacker.eof or revision_of(body) != delta.version.revision:
+        raise NotHeld("does not unpack to the version it says")
+    return delta._replace(body=body, base="")
 
 
 def take(delta: Delta) -> Object:

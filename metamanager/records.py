@@ -24,7 +24,7 @@ from link.frames import Batch, Cursor, Held, Refusal, ReportEntry
 from metamanager import schema
 from metamanager.connection import Database, Row
 from metamanager.errors import StoreCorrupt, StoreFull
-from metamanager.intake import Untakable, take
+from metamanager.intake import NotHeld, Untakable, take, unfold
 
 TIDY_AFTER = 512  # removed objects; at about a page each, what incremental vacuum is worth a write for
 TIDY_PAGES = 1024
@@ -81,16 +81,18 @@ class Records:
         with self._writing():
             for batch in batches:
                 for delta in batch.deltas:
-                    try:
-                        wanted = None if delta.version is None else take(delta)
-                    except Untakable as exc:
-                        applied.refusals.setdefault(batch.cursor.seq, []).append(Refusal(delta.key, str(exc)))
-                        continue
                     key = delta.key
                     held = latest[key] if key in latest else self._stored(key)
-                    for kind, item in _steps(None if held is None else held.object, wanted):
+                    before = None if held is None else held.object
+                    try:
+                        wanted = None if delta.version is None else take(unfold(delta, before))
+                    except Untakable as exc:
+                        refusal = Refusal(key, str(exc), isinstance(exc, NotHeld))
+                        applied.refusals.setdefault(batch.cursor.seq, []).append(refusal)
+                        continue
+                    for kind, item in _steps(before, wanted):
                         revision += 1
-                        previous = None if held is None or kind is EventType.ADDED else held.object
+                        previous = None if kind is EventType.ADDED else before
                         applied.changes.append(Change(revision, kind, item, previous))
                         latest[key] = None if wanted is None else StoredObject(wanted, revision)
             removed = self._write(latest)

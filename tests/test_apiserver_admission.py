@@ -42,7 +42,7 @@ def test_unknown_fields_are_warned_of_refused_or_ignored() -> None:
     assert judge_unknown(found, LAMPS, "Warn") == tuple(found)
     assert judge_unknown(found, LAMPS, "Ignore") == ()
     assert judge_unknown([], LAMPS, "Strict") == ()
-    with pytest.raises(BadRequest, match='cannot be handled as a Lamp: strict decoding error: unknown field "spec.x"'):
+    with pytest.raises(BadRequest, match="cannot be handled as a Lamp: strict decoding error: unknown field"):
         judge_unknown(found, LAMPS, "Strict")
 
 
@@ -83,7 +83,12 @@ def test_a_service_has_a_type() -> None:
 def test_a_bad_definition_is_refused_with_all_causes() -> None:
     with pytest.raises(Invalid) as caught:
         admitted({"spec": {"scope": "Nowhere"}}, CUSTOM_RESOURCE_DEFINITIONS)
-    assert {cause.field for cause in caught.value.causes} >= {"spec.group", "spec.names.plural", "spec.scope", "spec.versions"}
+    assert {cause.field for cause in caught.value.causes} >= {
+        "spec.group",
+        "spec.names.plural",
+        "spec.scope",
+        "spec.versions",
+    }
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("nan"), "\ud800"])

@@ -46,7 +46,12 @@ async def gone(client: Client, *targets: str) -> None:
 
 def owned(name: str, *owners: Any, **metadata: Any) -> dict[str, Any]:
     references = [
-        {"apiVersion": owner["apiVersion"], "kind": owner["kind"], "name": owner["metadata"]["name"], "uid": owner["metadata"]["uid"]}
+        {
+            "apiVersion": owner["apiVersion"],
+            "kind": owner["kind"],
+            "name": owner["metadata"]["name"],
+            "uid": owner["metadata"]["uid"],
+        }
         for owner in owners
     ]
     return {"metadata": {"name": name, "ownerReferences": references} | metadata}

@@ -103,6 +103,9 @@ JSON_VALUES = st.recursive(
 )  # fmt: skip
 
 
-@given(st.sampled_from(sorted(BUILT_IN)), st.dictionaries(st.sampled_from(["metadata", "spec", "status", "data"]), JSON_VALUES))
+@given(
+    st.sampled_from(sorted(BUILT_IN)),
+    st.dictionaries(st.sampled_from(["metadata", "spec", "status", "data"]), JSON_VALUES),
+)
 def test_any_body_gets_its_cells(place: tuple[str, str], body: dict[str, JSON]) -> None:
     row(*place, body)

@@ -8,7 +8,7 @@ import pytest
 
 from apimachinery.objects import JSON
 from apiserver.builtins import BUILT_IN
-from apiserver.crds import causes_of, establish, fill_in, is_established, unknown_fields
+from apiserver.crds import causes_of, change_causes, establish, fill_in, is_established, unknown_fields
 from apiserver.definitions import Catalogue, from_crd
 
 NOW, LATER = "2027-01-15T08:00:00Z", "2027-01-15T09:00:00Z"
@@ -90,6 +90,20 @@ def test_names_are_completed() -> None:
     body = crd()
     fill_in(body)
     assert body["spec"]["names"] == {"plural": "lamps", "kind": "Lamp", "singular": "lamp", "listKind": "LampList"}
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "field"),
+    [
+        ("spec.scope", "Cluster", "spec.scope"),
+        ("spec.names.kind", "Light", "spec.names.kind"),
+        ("spec.versions.0.name", "v2", "spec.versions"),
+        ("spec.versions.0.schema.openAPIV3Schema.description", "new", None),
+    ],
+)
+def test_what_stored_objects_depend_on_cannot_be_changed(path: str, value: JSON, field: str | None) -> None:
+    causes = change_causes(crd(setting(path, value)), crd())
+    assert [cause.field for cause in causes] == ([] if field is None else [field])
 
 
 def test_misspelt_keywords_are_found() -> None:

@@ -40,11 +40,21 @@ def test_each_served_version_becomes_a_definition() -> None:
     first, second = from_crd(crd())
     assert first.resource == Resource("example.com", "v1", "lamps", "Lamp", True)
     assert first.columns == (Column("Node", "string", ".spec.nodeName", priority=1),)
-    assert (first.short_names, first.categories, first.singular, first.list_kind) == (("la",), ("all",), "lamp", "LampList")
+    assert (first.short_names, first.categories, first.singular, first.list_kind) == (
+        ("la",),
+        ("all",),
+        "lamp",
+        "LampList",
+    )
     assert (first.has_status, first.is_stored, first.is_custom) == (True, True, True)
     assert first.selectable == ("spec.nodeName",)
     assert first.schema == {"type": "object"}
-    assert (second.resource.version, second.has_status, second.is_stored, second.schema) == ("v1alpha1", False, False, None)
+    assert (second.resource.version, second.has_status, second.is_stored, second.schema) == (
+        "v1alpha1",
+        False,
+        False,
+        None,
+    )
 
 
 def test_scope_decides_about_namespaces() -> None:

@@ -12,7 +12,9 @@ from apiserver.definitions import Catalogue, Definition
 from apiserver.discovery import About, answer
 from apiserver.messages import Request, Response
 
-LAMPS = Definition(Resource("example.com", "v1", "lamps", "Lamp", True), ("la",), ("all",), has_status=True, is_custom=True)
+LAMPS = Definition(
+    Resource("example.com", "v1", "lamps", "Lamp", True), ("la",), ("all",), has_status=True, is_custom=True
+)
 CATALOGUE = Catalogue([*BUILT_IN, *REVIEWS, LAMPS])
 ABOUT = About("fairlead", "9.9.9")
 AGGREGATED = (
@@ -72,7 +74,9 @@ def test_both_forms_of_discovery_say_the_same() -> None:
 def test_the_aggregated_form_is_named_in_its_media_type() -> None:
     response = ask("/apis", AGGREGATED)
     assert response is not None
-    assert dict(response.headers)["content-type"] == "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+    assert (
+        dict(response.headers)["content-type"] == "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+    )
     older = ask("/apis", "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList")
     assert older is not None
     assert "v=v2beta1" in dict(older.headers)["content-type"]

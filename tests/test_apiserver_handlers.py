@@ -1,5 +1,6 @@
 """The API as a client sees it, without the sockets: reads in every form, paging, consistency, refusals."""
 
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -114,7 +115,11 @@ async def test_exactly_an_earlier_state_can_be_listed(client: Client) -> None:
     await client("DELETE", f"{PATH}/a")
     await make(client, "c")
     assert await client.names(f"resourceVersion={then}&resourceVersionMatch=Exact") == ["a", "b"]
-    for query in ("resourceVersion=0", f"resourceVersion={then}", f"resourceVersion={then}&resourceVersionMatch=NotOlderThan"):
+    for query in (
+        "resourceVersion=0",
+        f"resourceVersion={then}",
+        f"resourceVersion={then}&resourceVersionMatch=NotOlderThan",
+    ):
         assert await client.names(query) == ["b", "c"]
 
 
@@ -138,10 +143,8 @@ def test_tokens_round_trip(revision: int, namespace: str, name: str) -> None:
 
 @given(st.text(max_size=40))
 def test_any_token_is_read_or_refused(text: str) -> None:
-    try:
+    with contextlib.suppress(BadRequest):
         _read_token(text)
-    except BadRequest:
-        pass
 
 
 @pytest.mark.parametrize(
@@ -168,7 +171,10 @@ async def test_without_writes_the_api_says_that_it_is_read_only(client: Client) 
 
 async def test_a_definition_serves_at_once_and_judges(client: Client) -> None:
     body = crd()
-    schema = {"type": "object", "properties": {"spec": {"type": "object", "properties": {"watts": {"type": "integer"}}}}}
+    schema = {
+        "type": "object",
+        "properties": {"spec": {"type": "object", "properties": {"watts": {"type": "integer"}}}},
+    }
     body["spec"]["versions"][0] |= {"schema": {"openAPIV3Schema": schema}, "subresources": {"status": {}}}
     made = await client("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", body)
     assert [condition["status"] for condition in made["status"]["conditions"]] == ["True", "True"]

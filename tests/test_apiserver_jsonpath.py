@@ -51,9 +51,12 @@ def test_what_is_not_supported_is_refused_when_compiled_and_finds_nothing(path: 
     assert find(BODY, path) == []
 
 
-@given(
-    st.text(alphabet=".[]?(@)=='\"*ab1\\ {}$", max_size=30),
-    st.recursive(st.none() | st.integers() | st.text(max_size=3), lambda v: st.lists(v, max_size=3) | st.dictionaries(st.sampled_from("ab1"), v, max_size=3)),
-)  # fmt: skip
+JSON_VALUES = st.recursive(
+    st.none() | st.integers() | st.text(max_size=3),
+    lambda value: st.lists(value, max_size=3) | st.dictionaries(st.sampled_from("ab1"), value, max_size=3),
+)
+
+
+@given(st.text(alphabet=".[]?(@)=='\"*ab1\\ {}$", max_size=30), JSON_VALUES)
 def test_find_never_raises(path: str, value: JSON) -> None:
     assert isinstance(find(value, path), list)

@@ -13,7 +13,10 @@ from apiserver.metadata import Facts, check, invalid, keep_identity, metadata_of
 FACTS = Facts("2027-01-15T08:00:00Z", "uid-1", "x7k2q")
 
 
-def stamped(metadata: dict[str, Any], definition: Definition = Definition(CONFIG_MAPS)) -> dict[str, Any]:
+PLAIN = Definition(CONFIG_MAPS)
+
+
+def stamped(metadata: dict[str, Any], definition: Definition = PLAIN) -> dict[str, Any]:
     body: dict[str, Any] = {"metadata": metadata}
     stamp_new(body, definition, "ns", FACTS)
     made: dict[str, Any] = body["metadata"]
@@ -21,7 +24,9 @@ def stamped(metadata: dict[str, Any], definition: Definition = Definition(CONFIG
 
 
 def test_a_new_object_gets_uid_time_and_namespace() -> None:
-    made = stamped({"name": "a", "uid": "mine", "selfLink": "x", "managedFields": [], "deletionTimestamp": "x", "generation": 9})
+    made = stamped(
+        {"name": "a", "uid": "mine", "selfLink": "x", "managedFields": [], "deletionTimestamp": "x", "generation": 9}
+    )
     assert made == {"name": "a", "namespace": "ns", "uid": "uid-1", "creationTimestamp": FACTS.now}
 
 
@@ -88,7 +93,10 @@ def test_roles_may_have_any_name() -> None:
         ({"annotations": {"no blanks": "x"}}, ["metadata.annotations"]),
         ({"annotations": {"a": "x" * 300_000}}, ["metadata.annotations"]),
         ({"ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": "u"}]}, []),
-        ({"ownerReferences": [{"kind": "Pod"}]}, [f"metadata.ownerReferences[0].{f}" for f in ("apiVersion", "name", "uid")]),
+        (
+            {"ownerReferences": [{"kind": "Pod"}]},
+            [f"metadata.ownerReferences[0].{f}" for f in ("apiVersion", "name", "uid")],
+        ),
     ],
 )
 def test_labels_annotations_and_owners(metadata: dict[str, Any], fields: list[str]) -> None:
@@ -128,5 +136,7 @@ def test_owner_uids_of_any_body() -> None:
 
 def test_one_cause_and_several_read_as_in_kubernetes() -> None:
     causes = check({"metadata": {"name": "A", "labels": {"a": "b c"}}}, Definition(DEVICES))
-    assert str(invalid(DEVICES, "A", causes[:1])).startswith('Device.devices.kubeedge.io "A" is invalid: metadata.name: ')
+    assert str(invalid(DEVICES, "A", causes[:1])).startswith(
+        'Device.devices.kubeedge.io "A" is invalid: metadata.name: '
+    )
     assert str(invalid(PODS, "A", causes)).startswith('Pod "A" is invalid: [metadata.name: ')

@@ -1,5 +1,6 @@
 """The three kinds of patch and what each refuses."""
 
+import contextlib
 import copy
 import json
 from typing import Any
@@ -111,10 +112,8 @@ def test_the_difference_as_a_merge_patch_leads_to_the_target(current: dict[str, 
 
 @given(JSON_VALUES, st.sampled_from([JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH]))
 def test_any_patch_gives_an_object_or_an_api_error(patch: Any, content_type: str) -> None:
-    try:
+    with contextlib.suppress(ApiError):
         assert isinstance(patched(patch, content_type), dict)
-    except ApiError:
-        pass
 
 
 def test_limits_are_kubernetes_own() -> None:

@@ -30,13 +30,17 @@ class Held:
         self.objects: dict[ObjectKey, Object] = {}
         self.revision = 0
         for resource, name in ((NAMESPACES, "d"), (CUSTOM_RESOURCE_DEFINITIONS, "lamps.example.com")):
-            self.take(Plan(200, (Put(ObjectKey(resource, "", name), {"metadata": {"name": name, "uid": f"uid-{name}"}}),)))
+            self.take(
+                Plan(200, (Put(ObjectKey(resource, "", name), {"metadata": {"name": name, "uid": f"uid-{name}"}}),))
+            )
 
     def get(self, key: ObjectKey) -> Object | None:
         return self.objects.get(key)
 
     def all_of(self, resource: Resource, namespace: str = "") -> Sequence[Object]:
-        return [item for key, item in self.objects.items() if key.resource == resource and namespace in ("", key.namespace)]
+        return [
+            item for key, item in self.objects.items() if key.resource == resource and namespace in ("", key.namespace)
+        ]
 
     def dependents(self, uid: str) -> Sequence[ObjectKey]:
         return [key for key, item in self.objects.items() if uid in owner_uids(item.parse())]
@@ -63,7 +67,9 @@ class Held:
         facts = Facts(NOW, f"uid-{self.revision}", "x7k2q")
         return self.take(plans.create(self, asked, copy.deepcopy(body), facts, Admission()))
 
-    def update(self, resource: Resource, change: dict[str, Any], name: str = "a", subresource: str = "", **options: Any) -> Plan:
+    def update(
+        self, resource: Resource, change: dict[str, Any], name: str = "a", subresource: str = "", **options: Any
+    ) -> Plan:
         """`change` goes over the present body, top-level field by field; metadata is merged."""
         namespace = "d" if resource.namespaced else ""
         asked = ApiRequest(
@@ -180,7 +186,7 @@ def test_built_in_kinds_may_be_updated_without_a_version(held: Held) -> None:
 
 
 def test_a_missing_object_is_not_found(held: Held) -> None:
-    with pytest.raises(NotFound, match='lamps.example.com "a" not found'):
+    with pytest.raises(NotFound, match=r'lamps\.example\.com "a" not found'):
         held.update(LAMPS, {})
     with pytest.raises(NotFound):
         held.delete(LAMPS)
@@ -214,7 +220,10 @@ def test_preconditions_of_a_deletion(held: Held, options: dict[str, str]) -> Non
 def test_orphans_lose_their_reference_to_the_owner_only(held: Held) -> None:
     held.create(NODES, {"metadata": {"name": "a"}})
     uid = held.body(NODES)["metadata"]["uid"]
-    owners = [{"apiVersion": "v1", "kind": "Node", "name": "a", "uid": uid}, {"apiVersion": "v1", "kind": "Node", "name": "b", "uid": "o"}]
+    owners = [
+        {"apiVersion": "v1", "kind": "Node", "name": "a", "uid": uid},
+        {"apiVersion": "v1", "kind": "Node", "name": "b", "uid": "o"},
+    ]
     held.create(PODS, {"metadata": {"name": "one", "ownerReferences": owners[:1]}})
     held.create(PODS, {"metadata": {"name": "both", "ownerReferences": owners}})
     held.delete(NODES, orphan=True)
@@ -239,7 +248,7 @@ def test_a_definition_waits_for_its_objects_and_takes_no_new_ones(held: Held) ->
 def test_a_plan_leaves_what_it_was_made_from_alone(held: Held) -> None:
     held.create(LAMPS, {"metadata": {"name": "a", "finalizers": ["x"]}, "spec": {"l": [1]}})
     before = held.objects[ObjectKey(LAMPS, "d", "a")]
-    copied = Object(*copy.deepcopy(tuple(before)))
+    copied = before._replace(labels=dict(before.labels), body=bytes(before.body))
     held.update(LAMPS, {"spec": {"l": [2]}})
     held.delete(LAMPS)
     assert before == copied

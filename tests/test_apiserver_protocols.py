@@ -19,7 +19,7 @@ async def test_the_embedded_storage_keeps_the_contract(tmp_path: Path) -> None:
     async with EmbeddedStorage.open(f"sqlite:///{tmp_path / 'a.db'}") as embedded:
         storage: Storage = embedded  # what mypy proves here, the rest of this test observes
         writes: Writes = PlannedWrites(embedded)
-        assert writes
+        assert writes is not None
         for name in ("b", "a", "c"):
             await embedded.commit(lambda _, name=name: put(name))  # type: ignore[misc]
         page = await storage.list(NAMESPACES, "", EVERYTHING, ALL_FIELDS, 2, None)

@@ -72,13 +72,18 @@ def built(draw: st.DrawFn) -> tuple[str, str, dict[str, object]]:
     }.get(verb, "GET")
     path = resource.path(quote(namespace), quote(name, safe=""), subresource)
     target = f"{path}?{urlencode(query)}" if query else path
-    return method, target, meaning | {
-        "verb": verb,
-        "resource": resource,
-        "namespace": namespace,
-        "name": name,
-        "subresource": subresource,
-    }
+    return (
+        method,
+        target,
+        meaning
+        | {
+            "verb": verb,
+            "resource": resource,
+            "namespace": namespace,
+            "name": name,
+            "subresource": subresource,
+        },
+    )
 
 
 @given(built())

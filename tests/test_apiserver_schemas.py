@@ -77,7 +77,10 @@ def told(**spec: Any) -> list[str]:
         ({"items": [{"name": str(n)} for n in range(4)]}, "spec.items: Too many: 4: must have at most 3 items"),
         ({"items": [{"name": "a"}, {"name": "a"}]}, 'spec.items[1]: Duplicate value: {"name": "a"}'),
         ({"tags": ["a", "b", "a"]}, 'spec.tags[2]: Duplicate value: "a"'),
-        ({"labels": {"a": 1}}, 'spec.labels.a: Invalid value: "integer": spec.labels.a in body must be of type string: "integer"'),
+        (
+            {"labels": {"a": 1}},
+            'spec.labels.a: Invalid value: "integer": spec.labels.a in body must be of type string: "integer"',
+        ),
         ({"port": True}, 'spec.port: Invalid value: "boolean": spec.port in body must be of type integer: "boolean"'),
         ({"choice": {}}, 'spec.choice: Invalid value: {}: "spec.choice" must validate one and only one schema (oneOf)'),
     ],
@@ -135,10 +138,15 @@ def test_unknown_fields_are_named_and_cut_off_but_not_where_they_are_preserved()
     assert "extra" not in body
 
 
+FIELDS = st.sampled_from([*SCHEMA["properties"]["spec"]["properties"], "name", "a", "zzz"])
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=4),
-    lambda value: st.lists(value, max_size=3)
-    | st.dictionaries(st.sampled_from([*SCHEMA["properties"]["spec"]["properties"], "name", "a", "zzz"]), value, max_size=4),
+    lambda value: (
+        st.lists(value, max_size=3)
+        | st.dictionaries(
+            st.sampled_from([*SCHEMA["properties"]["spec"]["properties"], "name", "a", "zzz"]), value, max_size=4
+        )
+    ),
 )
 
 
@@ -184,5 +192,9 @@ def test_an_endlessly_nested_schema_is_refused() -> None:
 
 
 def test_misspelt_keywords_are_found() -> None:
-    schema = {"type": "object", "propertis": {}, "properties": {"a": {"type": "string", "patern": "x", "x-kubernetes-y": 1}}}
+    schema = {
+        "type": "object",
+        "propertis": {},
+        "properties": {"a": {"type": "string", "patern": "x", "x-kubernetes-y": 1}},
+    }
     assert list(unknown_keywords(schema, "s")) == ["s.propertis", "s.properties.a.patern"]

@@ -16,7 +16,9 @@ from apiserver.selection import check_fields, order, rewind, selects
 
 
 def pod(name: str = "p", namespace: str = "d", **rest: JSON) -> Object:
-    return from_json(PODS, {"metadata": {"name": name, "namespace": namespace, "labels": rest.pop("labels", {})}, **rest})
+    return from_json(
+        PODS, {"metadata": {"name": name, "namespace": namespace, "labels": rest.pop("labels", {})}, **rest}
+    )
 
 
 @pytest.mark.parametrize(

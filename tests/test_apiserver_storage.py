@@ -19,7 +19,7 @@ from apimachinery.resources import CONFIG_MAPS, CUSTOM_RESOURCE_DEFINITIONS
 from apimachinery.selectors import ALL_FIELDS, EVERYTHING, parse_fields, parse_labels
 from apiserver import storage as storage_module
 from apiserver.plans import Plan, Put, Remove, View
-from apiserver.storage import Storage, StorageError
+from apiserver.storage import Durability, Storage, StorageError
 from tests.test_apiserver_crds import crd
 
 NOW = "2027-01-15T08:00:00Z"
@@ -58,7 +58,8 @@ def remove(name: str) -> Callable[[View], Plan]:
 
 
 async def listed(storage: Storage, **options: Any) -> list[tuple[str, int]]:
-    wanted = {"namespace": "", "labels": EVERYTHING, "fields": ALL_FIELDS, "limit": 0, "after": None} | options
+    wanted: dict[str, Any] = {"namespace": "", "labels": EVERYTHING, "fields": ALL_FIELDS, "limit": 0, "after": None}
+    wanted |= options
     page = await storage.list(CONFIG_MAPS, **wanted)
     return [(item.object.key.name, item.revision) for item in page.items]
 
@@ -199,7 +200,9 @@ async def test_a_failed_commit_shows_nothing_and_the_next_one_works(tmp_path: Pa
     async with Storage.open(url(tmp_path)) as storage:
         await storage.commit(put("a"))
         with contextlib.closing(sqlite3.connect(tmp_path / "a.db", isolation_level=None)) as other:
-            other.execute("CREATE TRIGGER refuse BEFORE INSERT ON objects BEGIN SELECT RAISE(FAIL, 'disk is full'); END")
+            other.execute(
+                "CREATE TRIGGER refuse BEFORE INSERT ON objects BEGIN SELECT RAISE(FAIL, 'disk is full'); END"
+            )
             with pytest.raises(Unavailable, match="disk is full") as caught:
                 await storage.commit(put("b"))
             assert caught.value.retry_after_s
@@ -232,18 +235,24 @@ async def test_what_the_block_raises_comes_out_as_it_is(tmp_path: Path) -> None:
             raise KeyError("mine")
 
 
-async def test_every_commit_is_flushed_to_the_disk(storage: Storage, tmp_path: Path) -> None:
-    connection = storage._database._connection
-    levels = await asyncio.get_running_loop().run_in_executor(
-        storage._thread,
-        lambda: [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous")],
-    )
-    assert levels == ["wal", 2]  # 2 is FULL
+@pytest.mark.parametrize(("durability", "synchronous"), [(Durability.POWER_CUT, 2), (Durability.CRASH, 1)])
+async def test_the_disk_is_flushed_as_often_as_was_asked(
+    tmp_path: Path, durability: Durability, synchronous: int
+) -> None:
+    async with Storage.open(url(tmp_path), durability=durability) as storage:
+        connection = storage._database._connection
+        levels = await asyncio.get_running_loop().run_in_executor(
+            storage._thread,
+            lambda: [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous")],
+        )
+    assert levels == ["wal", synchronous]  # sqlite.org/pragma.html: 1 is NORMAL, 2 is FULL
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcd"), st.booleans()), max_size=20))
 @settings(max_examples=25, deadline=None)
-def test_after_any_history_a_restart_holds_the_same(tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, bool]]) -> None:
+def test_after_any_history_a_restart_holds_the_same(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, bool]]
+) -> None:
     directory = tmp_path_factory.mktemp("history")
 
     async def run() -> None:

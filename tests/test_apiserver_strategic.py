@@ -34,9 +34,15 @@ def test_objects_merge_and_null_removes() -> None:
 
 
 def test_list_entries_merge_by_key_at_every_depth() -> None:
-    patch = {"spec": {"containers": [{"name": "one", "env": [{"name": "B", "value": "2"}], "ports": [{"containerPort": 80, "name": "web"}]}]}}
+    patch = {
+        "spec": {
+            "containers": [
+                {"name": "one", "env": [{"name": "B", "value": "2"}], "ports": [{"containerPort": 80, "name": "web"}]}
+            ]
+        }
+    }
     one = patched(patch)["spec"]["containers"][0]
-    assert one["env"] == [{"name": "A", "value": "1"}, {"name": "B", "value": "2"}]
+    assert one["env"] == [{"name": "B", "value": "2"}, {"name": "A", "value": "1"}]
     assert one["ports"] == [{"containerPort": 80, "name": "web"}]
     assert one["image"] == "i1"
 
@@ -58,7 +64,9 @@ def test_an_object_or_a_list_can_be_replaced_as_a_whole() -> None:
 
 
 def test_retained_keys_drop_the_others() -> None:
-    result = patched({"spec": {"volumes": [{"name": "v", "$retainKeys": ["name", "hostPath"], "hostPath": {"path": "/"}}]}})
+    result = patched(
+        {"spec": {"volumes": [{"name": "v", "$retainKeys": ["name", "hostPath"], "hostPath": {"path": "/"}}]}}
+    )
     assert result["spec"]["volumes"] == [{"name": "v", "hostPath": {"path": "/"}}]
 
 
@@ -68,14 +76,24 @@ def test_sets_merge_and_lose_members() -> None:
 
 
 def test_an_order_is_obeyed() -> None:
-    patch = {"spec": {"$setElementOrder/containers": [{"name": "new"}, {"name": "two"}, {"name": "one"}], "containers": [{"name": "new"}]}}
+    patch = {
+        "spec": {
+            "$setElementOrder/containers": [{"name": "new"}, {"name": "two"}, {"name": "one"}],
+            "containers": [{"name": "new"}],
+        }
+    }
     assert [entry["name"] for entry in patched(patch)["spec"]["containers"]] == ["new", "two", "one"]
 
 
 def test_merge_keys_depend_on_the_kind_where_they_must() -> None:
     service = {"kind": "Service", "spec": {"ports": [{"port": 80, "name": "a"}]}}
-    assert patched({"spec": {"ports": [{"port": 80, "name": "b"}]}}, service)["spec"]["ports"] == [{"port": 80, "name": "b"}]
-    node = {"kind": "Node", "status": {"conditions": [{"type": "Ready", "status": "True"}, {"type": "Disk", "status": "x"}]}}
+    assert patched({"spec": {"ports": [{"port": 80, "name": "b"}]}}, service)["spec"]["ports"] == [
+        {"port": 80, "name": "b"}
+    ]
+    node = {
+        "kind": "Node",
+        "status": {"conditions": [{"type": "Ready", "status": "True"}, {"type": "Disk", "status": "x"}]},
+    }
     result = patched({"status": {"conditions": [{"type": "Ready", "status": "False"}]}}, node)
     assert [entry["status"] for entry in result["status"]["conditions"]] == ["False", "x"]
 

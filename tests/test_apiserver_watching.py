@@ -114,7 +114,11 @@ async def test_what_enters_and_leaves_a_selection_is_added_and_deleted(storage: 
     await put(storage, "a", "blue")
     assert await lines.short() == "MODIFIED a 3"
     kind, item = await lines.next()
-    assert (kind, item["metadata"]["resourceVersion"], item["metadata"]["labels"]) == ("DELETED", "4", {"colour": "red"})
+    assert (kind, item["metadata"]["resourceVersion"], item["metadata"]["labels"]) == (
+        "DELETED",
+        "4",
+        {"colour": "red"},
+    )
 
 
 @pytest.mark.parametrize("version", [3, 999])
@@ -139,10 +143,14 @@ async def test_a_watcher_that_falls_behind_is_told_410(storage: Storage) -> None
 
 async def test_a_timeout_ends_a_watch_with_a_last_bookmark(storage: Storage) -> None:
     await put(storage, "other", namespace="e")
-    assert await Lines(watch(storage, "resourceVersion=0&timeoutSeconds=1&allowWatchBookmarks=true")).rest() == ["BOOKMARK  1"]
+    assert await Lines(watch(storage, "resourceVersion=0&timeoutSeconds=1&allowWatchBookmarks=true")).rest() == [
+        "BOOKMARK  1"
+    ]
 
 
-async def test_bookmarks_come_from_time_to_time_to_those_who_asked(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_bookmarks_come_from_time_to_time_to_those_who_asked(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(watching, "BOOKMARK_S", 0.01)
     lines = Lines(watch(storage, "allowWatchBookmarks=true"))
     assert [await lines.short(), await lines.short()] == ["BOOKMARK  0", "BOOKMARK  0"]

@@ -73,7 +73,9 @@ async def test_names_can_be_generated(write: Writer) -> None:
 async def test_a_dry_run_answers_and_changes_nothing(write: Writer, method: str, target: str, body: Any) -> None:
     await write("POST", PATH, {"metadata": {"name": "a"}})
     revision = write.storage.revision
-    answer = await write(method, target, body, "application/merge-patch+json" if method == "PATCH" else "application/json")
+    answer = await write(
+        method, target, body, "application/merge-patch+json" if method == "PATCH" else "application/json"
+    )
     assert answer["kind"] in ("ConfigMap", "Status")
     assert write.storage.revision == revision
 
@@ -121,7 +123,9 @@ async def test_of_racing_writers_none_is_lost(write: Writer) -> None:
         ("DELETE", "/api/v1/namespaces/d/pods/a/status", None, "application/json", MethodNotAllowed),
     ],
 )
-async def test_refusals(write: Writer, method: str, target: str, body: Any, media_type: str, error: type[ApiError]) -> None:
+async def test_refusals(
+    write: Writer, method: str, target: str, body: Any, media_type: str, error: type[ApiError]
+) -> None:
     await write("POST", PATH, {"metadata": {"name": "a"}})
     with pytest.raises(error):
         await write(method, target, body, media_type)

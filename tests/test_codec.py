@@ -53,13 +53,17 @@ GOLDEN: list[tuple[Frame, str]] = [
         "940408c291c42f9ba0a27631aa636f6e6669676d617073a9436f6e6669674d6170c3a764656661756c74a16101a175a27231c4027b7d",
     ),
     (
+        Push(8, (Delta(KEY, VERSION, b"zz", "r0"),), False),
+        "940408c291c4329ca0a27631aa636f6e6669676d617073a9436f6e6669674d6170c3a764656661756c74a16102a175a27231a27230c4027a7a",
+    ),
+    (
         Push(9, (Delta(KEY, None, b""),), True),
         "940409c391c42698a0a27631aa636f6e6669676d617073a9436f6e6669674d6170c3a764656661756c74a16100",
     ),
     (Ack(9), "920509"),
     (
         Nack(9, (Refusal(KEY, "no"),)),
-        "9406099195a0a27631aa636f6e6669676d617073a9436f6e6669674d6170c3919400a764656661756c74a161a26e6f",
+        "9406099195a0a27631aa636f6e6669676d617073a9436f6e6669674d6170c3919500a764656661756c74a161a26e6fc2",
     ),
     (
         Report(1, (ReportEntry(KEY, "state", b"1"),)),
@@ -91,7 +95,10 @@ KEYS = st.builds(
     ObjectKey, st.builds(Resource, NAMES, FULL_NAMES, FULL_NAMES, FULL_NAMES, st.booleans()), NAMES, FULL_NAMES
 )
 VERSIONS = st.builds(ObjectVersion, NAMES, FULL_NAMES)
-DELTAS = st.builds(Delta, KEYS, VERSIONS, st.binary(max_size=99)) | st.builds(Delta, KEYS, st.none(), st.just(b""))
+WHOLE = st.builds(Delta, KEYS, VERSIONS, st.binary(max_size=99), st.just(""))
+PATCHED = st.builds(Delta, KEYS, VERSIONS, st.binary(max_size=99), FULL_NAMES)
+REMOVED = st.builds(Delta, KEYS, st.none(), st.just(b""), st.just(""))
+DELTAS = WHOLE | PATCHED | REMOVED
 SECONDS = st.floats(0, 86_400)
 
 
@@ -112,7 +119,7 @@ FRAMES = st.one_of(
     st.builds(Inventory, tuples(st.builds(Held, KEYS, VERSIONS)), st.booleans()),
     st.builds(Push, SEQS, tuples(DELTAS), st.booleans()),
     st.builds(Ack, SEQS),
-    st.builds(Nack, SEQS, tuples(st.builds(Refusal, KEYS, NAMES))),
+    st.builds(Nack, SEQS, tuples(st.builds(Refusal, KEYS, NAMES, st.booleans()))),
     st.builds(Report, SEQS, tuples(st.builds(ReportEntry, KEYS, FULL_NAMES, st.binary(max_size=99)))),
     st.builds(ReportAck, SEQS, tuples(st.builds(RefusedReport, KEYS, NAMES, NAMES))),
     st.builds(Ping, SEQS),

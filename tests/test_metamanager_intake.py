@@ -1,12 +1,14 @@
 """What is taken from a hub and what is refused, in which words."""
 
+import zlib
+
 import pytest
 
 from apimachinery.keys import ObjectKey, ObjectVersion
-from apimachinery.objects import Object, canonical
+from apimachinery.objects import Object, canonical, revision_of
 from apimachinery.resources import CONFIG_MAPS, NODES
 from link.frames import Delta
-from metamanager.intake import MAX_BODY_BYTES, Untakable, take
+from metamanager.intake import MAX_BODY_BYTES, NotHeld, Untakable, take, unfold
 from tests.harness.store_history import upsert
 
 GOOD = upsert(CONFIG_MAPS, "a", 1, app="web")
@@ -57,3 +59,43 @@ def test_an_item_of_a_list_need_not_say_what_it_is() -> None:
 def test_what_is_not_the_object_of_its_key_is_refused(delta: Delta, reason: str) -> None:
     with pytest.raises(Untakable, match=reason):
         take(delta._replace(version=ObjectVersion("u", "1")))
+
+
+KEY = ObjectKey(CONFIG_MAPS, "default", "a")
+
+
+def told_against(old: bytes, new: bytes, revision: str = "") -> tuple[Delta, Object]:
+    """A difference between two bodies, and the object it is told against."""
+    packer = zlib.compressobj(zdict=old)
+    packed = packer.compress(new) + packer.flush()
+    held = Object(KEY, ObjectVersion("u", revision_of(old)), {}, old)
+    return Delta(KEY, ObjectVersion("u", revision or revision_of(new)), packed, revision_of(old)), held
+
+
+def test_a_difference_unfolds_against_what_is_held() -> None:
+    delta, held = told_against(b'{"a":1}', b'{"a":2}')
+    assert unfold(delta, held) == Delta(KEY, delta.version, b'{"a":2}')
+    whole = Delta(KEY, delta.version, b"{}")
+    assert unfold(whole, None) is whole
+
+
+def test_a_difference_to_something_else_is_not_taken() -> None:
+    delta, held = told_against(b'{"a":1}', b'{"a":2}')
+    other = held._replace(version=ObjectVersion("u", "another"))
+    recreated = held._replace(version=held.version._replace(uid="v"))
+    for wrong in (None, other, recreated):
+        with pytest.raises(NotHeld, match="not held"):
+            unfold(delta, wrong)
+    with pytest.raises(NotHeld, match="does not unpack to the version"):
+        unfold(told_against(b'{"a":1}', b'{"a":2}', revision="f" * 24)[0], held)
+    with pytest.raises(NotHeld, match="cannot be unpacked"):
+        unfold(delta._replace(body=b"rubbish"), held)
+    with pytest.raises(NotHeld):
+        unfold(delta._replace(body=delta.body[:-5]), held)
+
+
+def test_a_difference_that_unpacks_to_a_flood_is_stopped_at_the_limit() -> None:
+    delta, held = told_against(b"{}", b"x" * (MAX_BODY_BYTES + 1))
+    assert len(delta.body) < 10_000
+    with pytest.raises(NotHeld, match="does not unpack to the version"):
+        unfold(delta, held)

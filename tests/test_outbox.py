@@ -15,7 +15,7 @@ from apimachinery.resources import (
     PODS,
     SECRETS,
 )
-from cloudhub.outbox import Outbox, Rank, Verdict, rank_of
+from cloudhub.outbox import DOUBTFUL, Outbox, Rank, Verdict, rank_of
 from link.frames import Cursor
 
 
@@ -160,6 +160,20 @@ def test_what_a_node_refused_is_not_sent_again_as_it_is() -> None:
     wish.change(outbox, "bad", 2)
     assert wish.pull(outbox) == {key("bad"): version(2)}, "a new version gets one at once"
     assert outbox.refused == {}
+
+
+def test_an_object_we_were_wrong_about_is_sent_again_and_counts_as_unlike_any() -> None:
+    wish = Wish()
+    outbox = adopted(wish)
+    wish.change(outbox, "a", 1)
+    outbox.launch(1, wish.pull(outbox))
+    outbox.doubt(1, key("a"))
+    assert outbox.sent(key("a")) == DOUBTFUL
+    outbox.settle(1)
+    assert wish.pull(outbox) == {key("a"): version(1)}
+    outbox.mark(key("a"))
+    del wish[key("a")]
+    assert wish.pull(outbox) == {key("a"): None}, "whatever the node holds there, it must go"
 
 
 NAMES = st.sampled_from("abc")

@@ -306,6 +306,31 @@ def test_what_a_node_refuses_is_shown_and_tried_again_later() -> None:
     assert [names(frame) for frame in wire.take()] == [["+bad"]]
 
 
+def test_a_changed_body_goes_as_a_difference_and_whole_where_that_is_of_no_use() -> None:
+    site = Site()
+    wire = site.streaming("n1")
+    wire.take()
+    old = site.put(PODS, "web", spec={"nodeName": "n1", "blob": "x" * 2000})
+    site.work()
+    wire.say(Ack(2))
+    wire.take()
+    new = site.put(PODS, "web", spec={"nodeName": "n1", "blob": "x" * 2000 + "y"})
+    site.work()
+    [push] = wire.take()
+    assert isinstance(push, Push)
+    [delta] = push.deltas
+    assert (delta.version, delta.base) == (new.version, old.version.revision)
+    assert len(delta.body) < 100
+    wire.say(Nack(3, (Refusal(new.key, "told against a version that is not held", whole=True),)))
+    wire.say(Ack(3))
+    site.work()
+    [push] = wire.take()
+    assert isinstance(push, Push)
+    assert [(delta.version, delta.base, delta.body) for delta in push.deltas] == [(new.version, "", new.body)]
+    assert site.hub.healed == 1
+    assert site.hub.statuses()[0].refused == 0
+
+
 def test_an_object_too_large_for_the_link_stops_nothing() -> None:
     site = Site()
     wire = site.streaming("n1")

@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 
 from apimachinery.inventory import digest
 from apimachinery.keys import ObjectKey, ObjectVersion
-from link.frames import Batch, Cursor, Held, ReportEntry
+from apimachinery.objects import Object
+from link.frames import Batch, Cursor, Held, Refusal, ReportEntry
+from metamanager.intake import NotHeld, unfold
 
 
 @dataclass
@@ -37,17 +39,25 @@ class SimDisk:
         self.older = [*self.older[-7:], self.image]
         self.image = image
 
-    def apply(self, batches: Sequence[Batch]) -> None:
+    def apply(self, batches: Sequence[Batch]) -> dict[int, list[Refusal]]:
         image = self.image.copy()
+        refusals: dict[int, list[Refusal]] = {}
         for batch in batches:
             for delta in batch.deltas:
-                if delta.version is None:
+                held = image.objects.get(delta.key)
+                try:
+                    whole = unfold(delta, held and Object(delta.key, held[0], {}, held[1]))
+                except NotHeld as exc:
+                    refusals.setdefault(batch.cursor.seq, []).append(Refusal(delta.key, str(exc), whole=True))
+                    continue
+                if whole.version is None:
                     image.objects.pop(delta.key, None)
                 else:
-                    image.objects[delta.key] = (delta.version, delta.body)
+                    image.objects[delta.key] = (whole.version, whole.body)
             image.cursor = batch.cursor
             image.synced = image.synced or batch.synced
         self._commit(image)
+        return refusals
 
     def put_report(self, entry: ReportEntry) -> None:
         image = self.image.copy()

@@ -9,7 +9,7 @@ from apimachinery.inventory import digest
 from apimachinery.keys import ObjectKey, ObjectVersion
 from apimachinery.resources import PODS
 from cloudhub.outbox import Outbox, Verdict
-from link.frames import Batch, Cursor
+from link.frames import Batch, Cursor, Refusal
 from tests.sim.disk import SimDisk
 from tests.sim.world import World, run
 
@@ -110,11 +110,11 @@ def _resume_any_epoch(
 _apply = SimDisk.apply
 
 
-def _cursor_before_objects(self: SimDisk, batches: Sequence[Batch]) -> None:
+def _cursor_before_objects(self: SimDisk, batches: Sequence[Batch]) -> dict[int, list[Refusal]]:
     image = self.image.copy()
     image.cursor = batches[-1].cursor
     self._commit(image)
-    _apply(self, batches)
+    return _apply(self, batches)
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,12 @@ from apimachinery.keys import Node, ObjectKey, ObjectVersion, Resource
 from apimachinery.objects import JSON, Object, from_json
 from apimachinery.resources import CONFIG_MAPS, DEVICE_MODELS, DEVICES, NODES, PODS
 from apimachinery.watchcache import WatchCache
+from cloudhub.patches import Patches
 from cloudhub.placement import Placement
 from cloudhub.projection import project
 from cloudhub.sessions import Hub, Session
 from edgehub.session import EdgeSession
-from link.frames import Batch, ReportEntry
+from link.frames import Batch, Refusal, ReportEntry
 from tests.sim.clock import SimClock
 from tests.sim.disk import SimDisk
 from tests.sim.network import SimNetwork, SimTransport
@@ -117,6 +118,7 @@ class SimHub:
             new_epoch=lambda: f"{self._world.rng.getrandbits(48):x}",
             wake=lambda: self._wake(generation),
             grace_s=self._world.rng.choice([5.0, 60.0]),
+            patches=Patches(max_bytes=4000, min_body_bytes=0),
         )
         self._position = self._world.api.version
         for resource in WATCHED:
@@ -255,20 +257,22 @@ class SimEdge:
             crash = self._world.crash_at_commit(self)
             if crash == "before":
                 return
-            self._commit(batches)
+            refusals = self._commit(batches)
             if crash == "after":
                 self.crash()
                 return
-            session.committed(batches, {})
+            session.committed(batches, refusals)
         if session.settled_row:
             self.disk.settle_reports(session.settled_row)
         self.send_reports()
 
-    def _commit(self, batches: Sequence[Batch]) -> None:
-        self.disk.apply(batches)
+    def _commit(self, batches: Sequence[Batch]) -> dict[int, list[Refusal]]:
+        refusals = self.disk.apply(batches)
         for batch in batches:
             for delta in batch.deltas:
-                self.seen[delta.key].append(delta.version)
+                if delta.key not in {refusal.key for refusal in refusals.get(batch.cursor.seq, ())}:
+                    self.seen[delta.key].append(delta.version)
+        return refusals
 
     def report(self, key: ObjectKey, field: str) -> None:
         self.reported += 1

@@ -1,0 +1,78 @@
+"""
+Opening the socket a server listens on: a TCP port or a socket file, refused in words where it cannot be.
+
+Invariants
+    a socket file that nobody answers on is replaced, one that is in use and a file of another kind never
+"""
+
+import asyncio
+import errno
+import os
+import socket
+import ssl
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+HANDSHAKE_S = 10.0
+
+
+class ListenError(OSError):
+    """The address cannot be listened on; the text says which and why."""
+
+
+class AddressInUse(ListenError):
+    """Somebody else listens there."""
+
+
+async def listen(
+    protocol: Callable[[], asyncio.BaseProtocol],
+    *,
+    host: str | None,
+    port: int | None,
+    unix_path: Path | None,
+    unix_mode: int,
+    ssl_context: ssl.SSLContext | None,
+) -> asyncio.Server:
+    """A listening server, on `unix_path` where it is given, else on HOST:PORT. Raises AddressInUse or ListenError."""
+    loop = asyncio.get_running_loop()
+    handshake = HANDSHAKE_S if ssl_context else None
+    try:
+        if unix_path is not None:
+            _clear_socket(unix_path)
+            listener = await loop.create_unix_server(
+                protocol, str(unix_path), ssl=ssl_context, ssl_handshake_timeout=handshake
+            )
+            unix_path.chmod(unix_mode)  # noqa: ASYNC240  # one system call
+            return listener
+        return await loop.create_server(
+            protocol, host or None, port or 0, ssl=ssl_context, ssl_handshake_timeout=handshake
+        )
+    except ListenError:
+        raise
+    except OSError as exc:
+        where = str(unix_path) if unix_path is not None else f"{host or '*'}:{port}"
+        if exc.errno == errno.EADDRINUSE:
+            raise AddressInUse(
+                exc.errno, f"port {port} is taken: another process listens on {where}; stop it or choose another port"
+            ) from exc
+        reason = os.strerror(exc.errno) if exc.errno and exc.errno > 0 else str(exc)
+        raise ListenError(exc.errno, f"cannot listen on {where}: {reason}") from exc
+
+
+def _clear_socket(path: Path) -> None:
+    """Remove a socket file that a killed process left; one that still answers is in use."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise ListenError(errno.EEXIST, f"cannot listen on {path}: a file that is no socket is in the way")
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except OSError:
+            path.unlink(missing_ok=True)
+            return
+    raise AddressInUse(errno.EADDRINUSE, f"{path} is in use by a process that is running")

@@ -1,0 +1,1 @@
+"""What the line costs: time, memory, bytes, size. Measured on real processes over loopback, see docs/performance.md."""

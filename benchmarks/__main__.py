@@ -1,0 +1,90 @@
+"""
+python -m benchmarks: measure, print a table, leave a JSON file.
+
+    python -m benchmarks                             everything, about ten minutes
+    python -m benchmarks --only latency --runs 5     one family
+    python -m benchmarks --quick                     a tenth of the samples: does it work at all?
+
+Families: latency, footprint, start, install, imports. What each figure is: docs/performance.md.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from benchmarks import footprint, imports, install, latency, procfs, start
+from benchmarks.figures import Figure, as_json, table
+
+RESULTS = Path(__file__).resolve().parent / "results"
+FAMILIES = ("install", "imports", "footprint", "start", "latency")
+
+Measuring = Callable[[], Iterator[list[Figure]]]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="benchmarks", description="Measure the line on real processes.")
+    parser.add_argument(
+        "--only", action="append", choices=FAMILIES, help="a family; may be given again; all by default"
+    )
+    parser.add_argument("--runs", type=int, default=3, help="how often each is repeated; 3 by default")
+    parser.add_argument("--quick", action="store_true", help="few samples: to see whether it works")
+    parser.add_argument(
+        "--here", action="store_true", help="start edgecore from this environment, not from a fresh one"
+    )
+    parser.add_argument("--output", type=Path, default=RESULTS / "latest.json", help="the JSON file")
+    args = parser.parse_args()
+    wanted = args.only or list(FAMILIES)
+    # Without bytecode files every start would compile everything again, and be measured doing so.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    machine = procfs.machine()
+    began = time.monotonic()
+    found: dict[str, list[Figure]] = {}
+    with tempfile.TemporaryDirectory(prefix="bench-install-") as directory:
+        for family, measuring in _plan(wanted, args, Path(directory)):
+            _say(f"{family} ...", began)
+            for figures in measuring():
+                found.setdefault(family, []).extend(figures)
+                _say(f"{family}: {len(found[family])} figures", began)
+    machine["load_at_end"] = [round(value, 2) for value in os.getloadavg()]
+    for family, figures in found.items():
+        print(f"\n{family}\n\n{table(figures)}")
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    args.output.write_text(json.dumps(as_json(found, machine), indent=1) + "\n")
+    print(f"\n{machine}\nwritten to {args.output}")
+    return 0
+
+
+def _plan(wanted: list[str], args: argparse.Namespace, directory: Path) -> Iterator[tuple[str, Measuring]]:
+    """What to measure, in order. Fresh environments are made when the first that needs one comes."""
+    programs: dict[str, Path] = {}
+    edgecore: Path | None = None
+    if not args.here and set(wanted) - {"latency"}:
+        # Of the cloud's libraries only the install and the imports know anything new.
+        for extra in ("edge", "cloud") if {"install", "imports"} & set(wanted) else ("edge",):
+            programs[extra] = install.environment(directory, extra)
+        edgecore = programs["edge"] / "edgecore"
+    for extra, place in programs.items():
+        if "install" in wanted:
+            yield "install", lambda place=place, extra=extra: install.measure(place, extra)
+        if "imports" in wanted:
+            python, program = place / "python", f"{extra}core"
+            yield "imports", lambda python=python, program=program: imports.measure(args.runs, python, program)
+    if "footprint" in wanted:
+        yield "footprint", lambda: footprint.measure(args.runs, args.quick, edgecore)
+    if "start" in wanted:
+        yield "start", lambda: start.measure(args.runs, args.quick, edgecore)
+    if "latency" in wanted:
+        yield "latency", lambda: latency.measure(args.runs, args.quick)
+
+
+def _say(text: str, began: float) -> None:
+    print(f"[{time.monotonic() - began:4.0f} s, load {os.getloadavg()[0]:.1f}] {text}", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""
+What the processes take when nothing happens: memory, processor time, bytes on the link.
+
+edgecore is started from a fresh environment with nothing but `fairlead[edge]` in it, as on a node: the development
+environment's own hooks would count as 2 MB of it.
+"""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks import procfs
+from benchmarks.figures import Figure
+from benchmarks.line import Line, name_of
+
+SETTLE_S = 3.0
+IDLE_S = 20.0
+HEARTBEATS_S = 60.0  # three heartbeats of 20 s
+TARGETS = {("mosquitto", 100): (52.0, 30.0)}
+MANY = 100
+
+
+def measure(runs: int, quick: bool, edgecore: Path | None) -> Iterator[list[Figure]]:
+    """Memory, then the idle costs."""
+    taken: dict[str, list[procfs.Memory]] = {}
+    for _ in range(runs):
+        with Line("embedded", 1, edgecore=edgecore) as line:
+            for devices in (1, MANY):
+                if devices > line.devices:
+                    line.add_devices(range(line.devices, devices))
+                    line.devices = devices
+                for broker in ("embedded", "mosquitto"):
+                    line.stop_edge()
+                    line.start_edge(broker)
+                    _let_all_report(line)
+                    time.sleep(SETTLE_S)
+                    assert line.edge is not None, "started above"
+                    taken.setdefault(f"edgecore, {devices} devices, {broker} broker", []).append(
+                        procfs.memory(line.edge.pid)
+                    )
+                if devices == 1:
+                    for program, name in (("cloud", "cloudcore, 1 node"), ("api", "apiserver")):
+                        taken.setdefault(name, []).append(procfs.memory(line.site.processes[program].pid))
+                    for driver in ("simulated", "host"):
+                        mapper = line.site.start(
+                            f"mapper-{driver}",
+                            *("mappers.runtime", "run", driver, "--mqtt", f"mqtt://127.0.0.1:{line.mqtt_port}"),
+                            *("--device", f"default/{name_of(0)}"),
+                        )
+                        time.sleep(SETTLE_S)
+                        taken.setdefault(f"mapper {driver}", []).append(procfs.memory(mapper.pid))
+                        mapper.stop()
+    yield [figure for name, memories in taken.items() for figure in _memory(name, memories)] + _broker_alone(taken)
+    yield _idle(1 if quick else runs, edgecore)
+
+
+def _memory(name: str, memories: list[procfs.Memory]) -> list[Figure]:
+    resident: float | None = None
+    anonymous: float | None = None
+    if name == f"edgecore, {MANY} devices, mosquitto broker":
+        resident, anonymous = 52.0, 30.0
+    return [
+        Figure(f"{name}: resident", "MB", [each.resident for each in memories], resident),
+        Figure(f"{name}: anonymous", "MB", [each.anonymous for each in memories], anonymous),
+    ]
+
+
+def _broker_alone(taken: dict[str, list[procfs.Memory]]) -> list[Figure]:
+    with_it = taken[f"edgecore, {MANY} devices, embedded broker"]
+    without = taken[f"edgecore, {MANY} devices, mosquitto broker"]
+    more = [a.resident - b.resident for a, b in zip(with_it, without, strict=True)]
+    return [Figure(f"embedded broker on top, {MANY} devices: resident", "MB", more, 8.0)]
+
+
+def _let_all_report(line: Line) -> None:
+    """Each device reports once, so that all that a device takes is taken."""
+    with line.client() as (client, _):
+        for number in range(line.devices):
+            twin = f'{{"temperature":{{"actual":{{"value":"{number}"}},"metadata":{{"type":"int"}}}}}}'
+            topic = f"$hw/events/device/default/{name_of(number)}/twin/update"
+            client.publish(topic, f'{{"event_id":"","timestamp":1,"twin":{twin}}}', 1).wait_for_publish(10)
+    line.site.until(lambda: line.site.edge_status("edge-1").get("reportsWaiting") == 0, "the reports are up")
+
+
+def _idle(runs: int, edgecore: Path | None) -> list[Figure]:
+    edge, cloud, link, edit = [], [], [], []
+    for _ in range(runs):
+        with Line("mosquitto", MANY, edgecore=edgecore, counted=True) as line:
+            _let_all_report(line)
+            time.sleep(SETTLE_S)
+            assert line.edge is not None, "started with the line"
+            pids = (line.edge.pid, line.site.processes["cloud"].pid)
+            before, carried, began = (
+                [procfs.cpu_s(pid) for pid in pids],
+                line.link.up + line.link.down,
+                time.monotonic(),
+            )
+            time.sleep(IDLE_S)
+            used = [procfs.cpu_s(pid) - was for pid, was in zip(pids, before, strict=True)]
+            edge.append(used[0] / (time.monotonic() - began) * 100)
+            cloud.append(used[1] / (time.monotonic() - began) * 100)
+            time.sleep(HEARTBEATS_S - IDLE_S)
+            link.append((line.link.up + line.link.down - carried) / (time.monotonic() - began))
+            carried = line.link.up + line.link.down
+            with line.patcher() as patch:
+                for number in range(20):
+                    patch(number, 7)
+            time.sleep(1)
+            edit.append((line.link.up + line.link.down - carried) / 20)
+    return [
+        Figure(f"edgecore idle, {MANY} devices: processor", "% of a core", edge, 0.3),
+        Figure(f"cloudcore idle, 1 node, {MANY} devices: processor", "% of a core", cloud),
+        Figure("link idle, both ways together, TLS included", "B/s", link, 5.0),
+        Figure("link, one edit of a device, both ways together", "B", edit, note="object, frame, ack; TLS included"),
+    ]

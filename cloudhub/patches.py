@@ -1,0 +1,83 @@
+"""
+Bodies told as what changed: a new body compressed with the old one as its dictionary.
+
+A one-field change of a 4 KB object becomes 90 to 230 bytes in 20 µs, whatever the field; it needs no
+knowledge of JSON and does not care about lists, on which a merge patch of one of twenty twin values
+costs the whole list. Each (old, new) pair is computed once and shared by all nodes that hold the old.
+
+Old bodies are remembered up to a bound. Where one is forgotten, or there is any doubt, the whole body
+goes; docs/why/deltas.md has the figures and what was refused.
+
+Invariants
+    bytes kept (old bodies and patches) <= max_bytes, but for one entry
+    unfold(patch, old body) is the new body, bit for bit; the node checks that against the version
+
+Pure state: no clock, no I/O.
+"""
+
+import zlib
+from collections import OrderedDict
+
+from apimachinery.keys import ObjectKey, ObjectVersion
+from apimachinery.objects import Object
+
+MAX_BYTES = 64 << 20  # old bodies of 16,000 objects of 4 KB that changed lately; a hub's cache is larger by itself
+MIN_BODY_BYTES = 200  # below this the frame around it is what costs
+WORTH = 0.8  # a patch that saves less is not worth an unpacking on a small machine
+LEVEL = 6  # zlib's default; level 1 finds fewer matches in the dictionary and is no faster with one
+
+
+class Patches:
+    """The differences between versions that were and versions that are."""
+
+    def __init__(self, max_bytes: int = MAX_BYTES, min_body_bytes: int = MIN_BODY_BYTES) -> None:
+        self._max_bytes = max_bytes
+        self._min_body_bytes = min_body_bytes
+        self._bytes = 0
+        self._old: OrderedDict[tuple[ObjectKey, ObjectVersion], bytes] = OrderedDict()
+        self._made: OrderedDict[tuple[ObjectKey, ObjectVersion, ObjectVersion], bytes | None] = OrderedDict()
+
+    def __len__(self) -> int:
+        """Bytes kept."""
+        return self._bytes
+
+    def remember(self, previous: Object) -> None:
+        """This body has just been replaced; nodes hold it still."""
+        if len(previous.body) < self._min_body_bytes:
+            return
+        place = (previous.key, previous.version)
+        if place not in self._old:
+            self._old[place] = previous.body
+            self._bytes += len(previous.body)
+        self._old.move_to_end(place)
+        while self._bytes > self._max_bytes and len(self._old) > 1:
+            self._forget()
+
+    def between(self, held: ObjectVersion | None, item: Object) -> bytes | None:
+        """What turns the body that a node holds into this one; None where the whole body should go."""
+        if held is None or held.uid != item.version.uid:
+            return None
+        old = self._old.get((item.key, held))
+        if old is None:
+            return None
+        pair = (item.key, held, item.version)
+        if pair not in self._made:
+            patch = fold(item.body, old)
+            kept = patch if len(patch) < WORTH * len(item.body) else None
+            self._made[pair] = kept
+            self._bytes += len(kept or b"")
+        return self._made[pair]
+
+    def _forget(self) -> None:
+        if self._made:
+            _, patch = self._made.popitem(last=False)
+            self._bytes -= len(patch or b"")
+        else:
+            _, body = self._old.popitem(last=False)
+            self._bytes -= len(body)
+
+
+def fold(body: bytes, old: bytes) -> bytes:
+    """The body compressed with the old one as preset dictionary (RFC 1950, section 2.2, FDICT)."""
+    packer = zlib.compressobj(LEVEL, zdict=old)
+    return packer.compress(body) + packer.flush()

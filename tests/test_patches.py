@@ -1,0 +1,96 @@
+"""Bodies told as what changed."""
+
+import base64
+import json
+import random
+import zlib
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apimachinery.keys import ObjectKey, ObjectVersion
+from apimachinery.objects import Object, canonical, revision_of
+from apimachinery.resources import PODS
+from cloudhub.patches import Patches, fold
+from link.frames import Delta
+from metamanager.intake import unfold
+
+KEY = ObjectKey(PODS, "default", "web")
+
+
+def an_object(content: Any, uid: str = "u") -> Object:
+    body = canonical(content)
+    return Object(KEY, ObjectVersion(uid, revision_of(body)), {}, body)
+
+
+def a_pod(image: str) -> Object:
+    """About 4 KB, as pods are."""
+    container = {
+        "name": "c",
+        "image": image,
+        "env": [{"name": f"NAME_{n}", "value": f"value {n * 7919}"} for n in range(70)],
+    }
+    return an_object({"spec": {"containers": [container]}})
+
+
+JSON_VALUES = st.recursive(
+    st.integers() | st.text(max_size=30) | st.booleans(),
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=8), inner, max_size=5),
+    max_leaves=30,
+)
+
+
+@given(JSON_VALUES, JSON_VALUES)
+def test_what_is_folded_unfolds_to_the_same(old: Any, new: Any) -> None:
+    before, after = an_object(old), an_object(new)
+    delta = Delta(KEY, after.version, fold(after.body, before.body), before.version.revision)
+    assert unfold(delta, before) == Delta(KEY, after.version, after.body)
+
+
+def test_one_field_of_a_pod_costs_bytes_in_proportion() -> None:
+    before, after = a_pod("nginx:1.26"), a_pod("nginx:1.27")
+    assert len(after.body) > 3000
+    patches = Patches()
+    patches.remember(before)
+    patch = patches.between(before.version, after)
+    assert patch is not None
+    assert len(patch) < 100
+    assert patches.between(before.version, after) is patch, "computed once, shared by all nodes"
+
+
+def test_the_whole_goes_where_the_old_is_not_known_or_not_the_same_object() -> None:
+    before, after = a_pod("a"), a_pod("b")
+    patches = Patches()
+    assert patches.between(None, after) is None
+    assert patches.between(before.version, after) is None
+    patches.remember(before)
+    assert patches.between(ObjectVersion("another", before.version.revision), after) is None
+
+
+def test_small_or_unlike_bodies_go_whole() -> None:
+    patches = Patches()
+    small = an_object({"a": 1})
+    patches.remember(small)
+    assert patches.between(small.version, an_object({"a": 2})) is None
+    noise = [an_object(base64.b85encode(random.Random(seed).randbytes(900)).decode()) for seed in (1, 2)]
+    patches.remember(noise[0])
+    assert patches.between(noise[0].version, noise[1]) is None
+
+
+def test_memory_is_bounded_and_the_oldest_forgotten_first() -> None:
+    bodies = [a_pod(f"image:{n}") for n in range(10)]
+    patches = Patches(max_bytes=3 * len(bodies[0].body) + 1000)
+    for body in bodies:
+        patches.remember(body)
+        patches.between(body.version, bodies[-1])
+    assert len(patches) <= 3 * len(bodies[0].body) + 1000
+    assert patches.between(bodies[0].version, bodies[-1]) is None
+    assert patches.between(bodies[-2].version, bodies[-1]) is not None
+
+
+def test_it_is_plain_zlib() -> None:
+    """A peer in another language needs RFC 1950 and nothing else."""
+    old, new = b'{"a":"' + b"x" * 300 + b'"}', b'{"a":"' + b"x" * 300 + b'y"}'
+    unpacker = zlib.decompressobj(zdict=old)
+    assert json.loads(unpacker.decompress(fold(new, old)))["a"].endswith("xy")
