@@ -341,6 +341,8 @@ class Bus:
     def _readable(self) -> None:
         try:
             self._client.loop_read()
+            if _QUICK_ACK is not None and (sock := self._client.socket()) is not None:
+                sock.setsockopt(socket.IPPROTO_TCP, _QUICK_ACK, 1)
         except Exception as error:  # the root of everything that reads: a broken packet ends this connection only
             self._refuse(f"the broker sent what cannot be read: {error!r}")
 

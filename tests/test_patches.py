@@ -29,7 +29,7 @@ def a_pod(image: str) -> Object:
     container = {
         "name": "c",
         "image": image,
-        "env": [{"name": f"NAME_{n}", "value": f"value {n * 7919}"} for n in range(70)],
+        "env": [{"name": f"NAME_{n}", "value": f"value {n * 7919}"} for n in range(99)],
     }
     return an_object({"spec": {"containers": [container]}})
 

@@ -101,7 +101,9 @@ class MqttEdge:
         values: dict[str, str] = {}
         for heard in list(self.updates):
             if heard.device == device:
-                values |= {name: entry.actual.value for name, entry in heard.update.twin.items() if entry and entry.actual}
+                for name, entry in heard.update.twin.items():
+                    if entry and entry.actual:
+                        values[name] = entry.actual.value
         return values
 
     def answered(self, device: DeviceId, name: str) -> int | None:
