@@ -16,9 +16,11 @@ The shell is cloudhub/server.py.
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from apimachinery.events import Change, EventType
+from apimachinery.inventory import digest
 from apimachinery.keys import Node, ObjectKey, ObjectVersion
 from apimachinery.watchcache import WatchCache
 from cloudhub.outbox import Outbox, Verdict
@@ -28,6 +30,7 @@ from link.codec import MAX_BODY_BYTES
 from link.errors import LinkError
 from link.frames import (
     Ack,
+    Check,
     Delta,
     Frame,
     GoodbyeCode,
@@ -82,6 +85,38 @@ class SessionStatus(NamedTuple):
     refused: int
 
 
+@dataclass
+class Counters:
+    """What a hub has done since it started; each only grows."""
+
+    sessions: int = 0
+    """Hellos acted on."""
+    resumed: int = 0
+    """... that went on after a cursor."""
+    identical: int = 0
+    """... whose node held what it should."""
+    surveyed: int = 0
+    """... whose node was asked for its inventory."""
+    superseded: int = 0
+    """Sessions ended by a newer one of their node."""
+    turned_away: int = 0
+    """Connections without a node's certificate, or of a node that called itself another."""
+    pushes: int = 0
+    deltas: int = 0
+    patches: int = 0
+    """Deltas told as what changed."""
+    push_bytes: int = 0
+    """Of bodies and patches, before framing."""
+    reports: int = 0
+    """Report frames."""
+    nacks: int = 0
+    """Objects that nodes could not take in."""
+    healed: int = 0
+    """Objects sent whole because a node did not hold what we thought it held. No fault should need it."""
+    divergences: int = 0
+    """Nodes at rest that did not hold what they should. No fault should need it."""
+
+
 class Session:
     """One node's connection, from accept to loss. Is a link.pump.Handler."""
 
@@ -113,14 +148,18 @@ class Session:
                 for refusal in refusals:
                     if refusal.whole:
                         self.outbox.doubt(seq, refusal.key)
-                        self._hub.healed += 1
+                        self._hub.counters.healed += 1
                         continue
+                    self._hub.counters.nacks += 1
                     logger.warning(
                         "node refused object",
                         extra={"node": self.node, "key": str(refusal.key), "reason": refusal.reason},
                     )
                     self.outbox.refuse(seq, refusal.key, refusal.reason)
+            case Check(seq, held_digest):
+                self._hub.checked(self, seq, held_digest)
             case Report(seq, entries):
+                self._hub.counters.reports += 1
                 self._hub.reports.accept(self.node, self, seq, entries)
             case _:
                 raise AssertionError(f"the peer let {frame!r} through to a hub")
@@ -158,8 +197,7 @@ class Hub:
         new_epoch: gives a name that was never given before, by any hub.
         """
         self.reports = reports
-        self.healed = 0
-        """Objects sent whole because a node did not hold what we thought it held."""
+        self.counters = Counters()
         self._patches = Patches() if patches is None else patches
         self._cache = cache
         self._placement = placement
@@ -173,6 +211,8 @@ class Hub:
         self._outboxes: dict[Node, Outbox] = {}
         self._absent: dict[Node, _Absent] = {}
         self._ready: dict[Session, None] = {}
+        self._to_survey: set[Node] = set()
+        """Nodes whose inventory somebody asked for, whatever their digests say."""
 
     # From the reflectors
 
@@ -206,6 +246,7 @@ class Hub:
         name = transport.identity.removeprefix(IDENTITY_PREFIX)
         session = Session(self, Node(name), transport, peer, self._clock)
         if name == transport.identity or not name:
+            self.counters.turned_away += 1
             logger.warning("refused", extra={"remote": transport.remote, "identity": transport.identity})
             session.pump.close(GoodbyeCode.FORBIDDEN, "your certificate is not a node's: join first")
         return session.pump
@@ -214,10 +255,12 @@ class Hub:
         """Act on a Hello: end an older session of the node, decide how to go on, answer."""
         node = session.node
         if hello.node != node:
+            self.counters.turned_away += 1
             session.pump.close(GoodbyeCode.FORBIDDEN, f'your certificate is for node "{node}", not "{hello.node}"')
             return
         older = self._sessions.get(node)
         if older is not None:
+            self.counters.superseded += 1
             older.pump.close(GoodbyeCode.SUPERSEDED, f"another connection of {node} took over")
         self._absent.pop(node, None)
         outbox = self._outboxes.get(node)
@@ -225,6 +268,13 @@ class Hub:
             outbox = self._outboxes[node] = Outbox(self._new_epoch())
         desired = self.desired_by(node)
         verdict = outbox.hear(hello.cursor, hello.digest, desired)
+        if node in self._to_survey:
+            self._to_survey.discard(node)
+            verdict = Verdict.SURVEY
+        self.counters.sessions += 1
+        self.counters.resumed += verdict is Verdict.RESUME
+        self.counters.identical += verdict is Verdict.IDENTICAL
+        self.counters.surveyed += verdict is Verdict.SURVEY
         if verdict is Verdict.RESUME:
             assert hello.cursor is not None, "only a cursor resumes"
             outbox.rewind(hello.cursor.seq)
@@ -253,6 +303,24 @@ class Hub:
             extra={"node": session.node, "held": len(held), "dirty": session.outbox.dirty_count},
         )
         self.ready(session)
+
+    def checked(self, session: Session, seq: int, held_digest: bytes) -> None:
+        """A node at rest says what it holds. Where that is not what it should, begin anew with its inventory."""
+        outbox = session.outbox
+        if outbox is None or not outbox.is_settled or outbox.acked != seq or outbox.refused:
+            return  # it speaks of a moment that has passed, or of objects that it told us it could not take
+        if held_digest != digest(self.desired_by(session.node).items()):
+            self.counters.divergences += 1
+            logger.error("node diverged", extra={"node": session.node, "outbox": outbox})
+            self.resync(session.node)
+
+    def resync(self, node: Node) -> bool:
+        """Forget what a node is thought to hold and ask it; returns whether it is connected now."""
+        self._to_survey.add(node)
+        session = self._sessions.get(node)
+        if session is not None:
+            session.pump.close(GoodbyeCode.RESYNC, "what you hold is to be compared")
+        return session is not None
 
     def ended(self, session: Session, error: LinkError) -> None:
         """The link is gone; the outbox stays for the grace period."""
@@ -317,8 +385,12 @@ class Hub:
                 held = outbox.sent(key)
                 assert held is not None, "there is a difference to something only"
                 deltas.append(Delta(key, version, patch, held.revision))
+                self.counters.patches += 1
             else:
                 deltas.append(Delta(key, version, b"" if item is None else item.body))
+        self.counters.pushes += 1
+        self.counters.deltas += len(deltas)
+        self.counters.push_bytes += sum(len(delta.body) for delta in deltas)
         synced = not outbox.dirty_count
         outbox.synced_told = outbox.synced_told or synced
         seq = session.pump.push(tuple(deltas), synced)

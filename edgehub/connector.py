@@ -22,6 +22,7 @@ from link.websocket import dial
 
 logger = logging.getLogger(__name__)
 
+CHECK_S = 600.0  # one small frame; what it guards against should never happen
 REPORT_BYTES = 64 << 10  # per frame; what waits meanwhile is coalesced in the store
 
 
@@ -80,8 +81,10 @@ class Connector:
         draw: Callable[[], float],
         status: LinkStatus,
         store_errors: tuple[type[Exception], ...] = (OSError,),
+        check_s: float = CHECK_S,
     ) -> None:
         """
+        check_s: how often what is held is compared with what the hub thinks, at rest.
         commit: makes batches durable. draw: uniform in [0, 1), for the waiting times.
         store_errors: what store and commit raise when they cannot now but may later, as on a full disk.
         """
@@ -93,12 +96,25 @@ class Connector:
         self._draw = draw
         self.status = status
         self._store_errors = store_errors
+        self._check_s = check_s
+        self._session: EdgeSession | None = None
+        self._survey = False
+        """Whether the next Hello is to end in an inventory, whatever is held."""
         self._reports = asyncio.Event()
         self._reports.set()
 
     def reports_waiting(self) -> None:
         """Something was put into the durable outbox."""
         self._reports.set()
+
+    def resync(self) -> bool:
+        """Have everything that is held compared by the hub, now or once it is there; returns whether it is there."""
+        self._survey = True
+        session = self._session
+        if session is None or session.error is not None:
+            return False
+        session.pump.close(GoodbyeCode.RESYNC, "somebody asked for a comparison")
+        return True
 
     async def run(self) -> None:
         """Dial and serve until cancelled."""
@@ -124,6 +140,9 @@ class Connector:
             cursor, digest = await self._store.cursor(), await self._store.digest()
         except self._store_errors as exc:
             return LinkClosed(f"the store cannot be read: {exc}")
+        if self._survey:
+            # No cursor resumes and no digest is empty, so the hub asks for the inventory.
+            cursor, digest = None, b""
         session = EdgeSession(
             self._node,
             cursor,
@@ -136,6 +155,7 @@ class Connector:
             await dial(self._hub.host, self._hub.port, self._hub.context, session.opened)
         except LinkError as exc:
             return exc
+        self._session = session
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._guarded(session, self._down(session, changed)), name="link[down]")
             tasks.create_task(self._guarded(session, self._up(session)), name="link[up]")
@@ -156,8 +176,15 @@ class Connector:
                 session.pump.close(GoodbyeCode.SHUTDOWN, f"the store cannot commit: {exc}"[:200])
 
     async def _down(self, session: EdgeSession, changed: asyncio.Event) -> None:
+        loop = asyncio.get_running_loop()
+        check_at = loop.time() + self._check_s
         while session.error is None:
-            await changed.wait()
+            try:
+                async with asyncio.timeout_at(check_at):
+                    await changed.wait()
+            except TimeoutError:
+                check_at = loop.time() + self._check_s
+                await self._check(session)
             changed.clear()
             if session.is_welcome and not self.status.connected:
                 self.status.connected = True
@@ -165,12 +192,19 @@ class Connector:
                 self.status.last_error = ""
                 logger.info("link up", extra={"hub": f"{self._hub.host}:{self._hub.port}"})
             if session.wants_inventory:
+                self._survey = False
                 session.send_inventory(await self._store.held())
             batches = session.take_batches()
             if batches and session.error is None:
                 refusals = await self._commit(batches)
                 session.committed(batches, refusals)
                 self.status.synced = session.is_synced and session.error is None
+
+    async def _check(self, session: EdgeSession) -> None:
+        cursor, digest = await self._store.cursor(), await self._store.digest()
+        # Nothing commits but this task, so the digest is of the cursor.
+        if cursor is not None:
+            session.check(cursor, digest)
 
     async def _up(self, session: EdgeSession) -> None:
         sent_row = settled_row = 0

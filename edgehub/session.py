@@ -23,6 +23,7 @@ from link.frames import (
     PROTOCOL,
     Ack,
     Batch,
+    Check,
     Cursor,
     Frame,
     Held,
@@ -134,6 +135,11 @@ class EdgeSession:
             if refused:
                 self.pump.send(Nack(seq, tuple(refused)))
         self.pump.send(Ack(batches[-1].cursor.seq))
+
+    def check(self, cursor: Cursor, digest: bytes) -> None:
+        """Ask whether this is what the hub thinks we hold; nothing comes back where it is."""
+        if self.error is None and self.is_synced and not self._pushes and cursor.epoch == self._epoch:
+            self.pump.send(Check(cursor.seq, digest))
 
     # Up
 

@@ -22,6 +22,7 @@ from apimachinery.keys import ObjectKey, ObjectVersion, Resource
 from link.errors import LocalProtocolError, RemoteProtocolError
 from link.frames import (
     Ack,
+    Check,
     Cursor,
     Delta,
     Frame,
@@ -67,6 +68,7 @@ class Tag(enum.IntEnum):
     PING = 9
     PONG = 10
     GOODBYE = 11
+    CHECK = 12
 
 
 _REMOVED = 0
@@ -266,6 +268,14 @@ def _decode_ack(fields: _Fields) -> Frame:
     return Ack(fields.integer("seq", MAX_SEQ))
 
 
+def _encode_check(frame: Check) -> list[object]:
+    return [Tag.CHECK, frame.seq, frame.digest]
+
+
+def _decode_check(fields: _Fields) -> Frame:
+    return Check(fields.integer("seq", MAX_SEQ), fields.binary("digest", 64))
+
+
 def _encode_goodbye(frame: Goodbye) -> list[object]:
     return [Tag.GOODBYE, frame.code.value, frame.reason[: MAX_TEXT_BYTES // 4], frame.retry_after_s]
 
@@ -405,6 +415,7 @@ class _Codec(NamedTuple):
 
 _CODECS = (
     _Codec(Ack, Tag.ACK, _encode_ack, _decode_ack),
+    _Codec(Check, Tag.CHECK, _encode_check, _decode_check),
     _Codec(Goodbye, Tag.GOODBYE, _encode_goodbye, _decode_goodbye),
     _Codec(Hello, Tag.HELLO, _encode_hello, _decode_hello),
     _Codec(Inventory, Tag.INVENTORY, _encode_inventory, _decode_inventory),

@@ -1,8 +1,8 @@
 """
-The words of the link: eleven frames, each an immutable tuple.
+The words of the link: twelve frames, each an immutable tuple.
 
 A frame says one thing and is understood without the one before it; state is kept by the peers, not by
-the wire. The hub speaks Welcome, Push, ReportAck; the edge speaks Hello, Inventory, Ack, Nack, Report;
+the wire. The hub speaks Welcome, Push, ReportAck; the edge speaks Hello, Inventory, Ack, Nack, Check, Report;
 both speak Ping, Pong, Goodbye. docs/protocol.md tells when.
 """
 
@@ -96,6 +96,8 @@ class GoodbyeCode(enum.StrEnum):
     """Your certificate does not allow what you ask."""
     OVERLOADED = "overloaded"
     """Come back later."""
+    RESYNC = "resync"
+    """Come back at once, and we compare what you hold."""
 
 
 class Hello(NamedTuple):
@@ -152,6 +154,13 @@ class Nack(NamedTuple):
     refusals: tuple[Refusal, ...]
 
 
+class Check(NamedTuple):
+    """Up to `seq` this is a fingerprint of what I hold: does it agree? Said now and then, by an edge at rest."""
+
+    seq: int
+    digest: bytes
+
+
 class Report(NamedTuple):
     """Values for the apiserver. seq is dense within one connection, from 1."""
 
@@ -186,4 +195,4 @@ class Goodbye(NamedTuple):
     retry_after_s: float
 
 
-Frame = Hello | Welcome | Inventory | Push | Ack | Nack | Report | ReportAck | Ping | Pong | Goodbye
+Frame = Hello | Welcome | Inventory | Push | Ack | Nack | Check | Report | ReportAck | Ping | Pong | Goodbye

@@ -35,6 +35,7 @@ from link.frames import (
     WINDOW_BYTES,
     WINDOW_FRAMES,
     Ack,
+    Check,
     Delta,
     Frame,
     Goodbye,
@@ -92,6 +93,7 @@ class Say(enum.Enum):
     PUSH = "Push"
     ACK = "Ack"
     NACK = "Nack"
+    CHECK = "Check"
     REPORT = "Report"
     REPORT_ACK = "ReportAck"
     PING = "Ping"
@@ -113,6 +115,7 @@ _PLAIN: dict[type, Say] = {
     Push: Say.PUSH,
     Ack: Say.ACK,
     Nack: Say.NACK,
+    Check: Say.CHECK,
     Report: Say.REPORT,
     ReportAck: Say.REPORT_ACK,
     Ping: Say.PING,
@@ -129,6 +132,7 @@ TRANSITIONS: dict[tuple[State, Role, Say], State] = {
     (State.STREAMING, Role.HUB, Say.PUSH): State.STREAMING,
     (State.STREAMING, Role.EDGE, Say.ACK): State.STREAMING,
     (State.STREAMING, Role.EDGE, Say.NACK): State.STREAMING,
+    (State.STREAMING, Role.EDGE, Say.CHECK): State.STREAMING,
     (State.STREAMING, Role.EDGE, Say.REPORT): State.STREAMING,
     (State.STREAMING, Role.HUB, Say.REPORT_ACK): State.STREAMING,
 } | {

@@ -13,6 +13,7 @@ from link.codec import MAX_BODY_BYTES, MAX_ENTRIES, MAX_FRAME_BYTES, decode, dec
 from link.errors import LocalProtocolError, RemoteProtocolError
 from link.frames import (
     Ack,
+    Check,
     Cursor,
     Delta,
     Frame,
@@ -74,6 +75,7 @@ GOLDEN: list[tuple[Frame, str]] = [
         ReportAck(1, (RefusedReport(KEY, "state", "no"),)),
         "9408019195a0a27631aa636f6e6669676d617073a9436f6e6669674d6170c3919500a764656661756c74a161a57374617465a26e6f",
     ),
+    (Check(9, b"\x01\x02"), "930c09c4020102"),
     (Ping(3), "920903"),
     (Pong(3), "920a03"),
     (Goodbye(GoodbyeCode.SHUTDOWN, "bye", 1.0), "940ba873687574646f776ea3627965cb3ff0000000000000"),
@@ -122,6 +124,7 @@ FRAMES = st.one_of(
     st.builds(Nack, SEQS, tuples(st.builds(Refusal, KEYS, NAMES, st.booleans()))),
     st.builds(Report, SEQS, tuples(st.builds(ReportEntry, KEYS, FULL_NAMES, st.binary(max_size=99)))),
     st.builds(ReportAck, SEQS, tuples(st.builds(RefusedReport, KEYS, NAMES, NAMES))),
+    st.builds(Check, SEQS, st.binary(max_size=64)),
     st.builds(Ping, SEQS),
     st.builds(Pong, SEQS),
     st.builds(Goodbye, st.sampled_from(GoodbyeCode), NAMES, SECONDS),

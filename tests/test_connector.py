@@ -18,7 +18,7 @@ from cloudhub.projection import project
 from cloudhub.server import HubServer
 from cloudhub.sessions import Session
 from edgehub.connector import Connector, Hubs, LinkStatus
-from link.frames import Batch, Refusal, RefusedReport, ReportEntry
+from link.frames import Batch, Delta, Refusal, RefusedReport, ReportEntry
 from metamanager.errors import StoreError, StoreFull
 from metamanager.store import Store
 from tests.harness.tls import contexts
@@ -82,7 +82,9 @@ class Cloud:
 
 
 @asynccontextmanager
-async def connected(cloud: Cloud, store: Store, fail: Callable[[], None] = lambda: None) -> AsyncIterator[Connector]:
+async def connected(
+    cloud: Cloud, store: Store, fail: Callable[[], None] = lambda: None, check_s: float = 600.0
+) -> AsyncIterator[Connector]:
     async def commit(batches: Sequence[Batch]) -> Mapping[int, Sequence[Refusal]]:
         fail()
         return (await store.apply(batches)).refusals
@@ -96,6 +98,7 @@ async def connected(cloud: Cloud, store: Store, fail: Callable[[], None] = lambd
         draw=lambda: 0.02,
         status=LinkStatus(),
         store_errors=(StoreError,),
+        check_s=check_s,
     )
     task = asyncio.create_task(connector.run(), name="connector")
     try:
@@ -138,6 +141,30 @@ async def test_the_line_down_up_and_through_a_restart_of_the_hub(tmp_path: Path)
             await until(lambda: connector.status.synced)
             assert (await store.get(POD)) is None
             assert not await store.held()
+    await store.close()
+
+
+async def test_a_store_that_diverged_is_noticed_and_healed(tmp_path: Path) -> None:
+    """Nothing we know of does this; a hand in the database does."""
+    cloud, store = Cloud(tmp_path), await Store.open(tmp_path / "edge.db")
+    async with cloud.serving():
+        cloud.put("web", spec={"nodeName": NODE})
+        async with connected(cloud, store, check_s=0.1) as connector:
+            await until(lambda: connector.status.synced)
+            await asyncio.sleep(0.05)
+            cursor = await store.cursor()
+            assert cursor is not None
+            await store.apply([Batch(cursor, (Delta(POD, None, b""),), True)])
+            assert (await store.get(POD)) is None
+            counters = cloud.sink.server.hub.counters
+            await until(lambda: counters.divergences)
+            await until(lambda: connector.status.synced and counters.surveyed == 2)
+            async with asyncio.timeout(5):
+                while (await store.get(POD)) is None:
+                    await asyncio.sleep(0.01)
+            assert counters.divergences == 1
+            assert connector.resync()
+            await until(lambda: counters.surveyed == 3)
     await store.close()
 
 

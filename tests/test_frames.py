@@ -7,9 +7,9 @@ import pytest
 from link.frames import Ack, Cursor, Frame, GoodbyeCode, Push
 
 
-def test_there_are_eleven_frames_each_with_its_own_fields() -> None:
+def test_there_are_twelve_frames_each_with_its_own_fields() -> None:
     frames = typing.get_args(Frame)
-    assert len(frames) == 11
+    assert len(frames) == 12
     assert all(frame.__doc__ for frame in frames)
 
 
@@ -21,4 +21,5 @@ def test_a_frame_cannot_be_changed() -> None:
 
 
 def test_goodbye_codes_are_words_on_the_wire() -> None:
-    assert {code.value for code in GoodbyeCode} == {"shutdown", "superseded", "protocol", "forbidden", "overloaded"}
+    words = {"shutdown", "superseded", "protocol", "forbidden", "overloaded", "resync"}
+    assert {code.value for code in GoodbyeCode} == words

@@ -13,6 +13,7 @@ from link.errors import LinkClosed, LocalProtocolError, RemoteProtocolError
 from link.frames import (
     PROTOCOL,
     Ack,
+    Check,
     Delta,
     Frame,
     Goodbye,
@@ -113,6 +114,7 @@ SAMPLES: dict[Say, Frame] = {
         Push(1, DELTAS, False),
         Ack(0),
         Nack(1, ()),
+        Check(0, b""),
         Report(1, ENTRIES),
         ReportAck(0, ()),
         Ping(1),

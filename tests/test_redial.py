@@ -23,6 +23,10 @@ def test_what_the_hub_asks_for_is_respected() -> None:
     assert delay_s(LinkClosed("later", GoodbyeCode.OVERLOADED, 7.0), 1, 0.0) == 7.0
 
 
+def test_a_hub_that_wants_to_compare_is_dialled_soon_however_often_it_failed_before() -> None:
+    assert delay_s(LinkClosed("resync", GoodbyeCode.RESYNC), 9, 0.9) < 0.5
+
+
 @pytest.mark.parametrize(
     ("error", "least"),
     [

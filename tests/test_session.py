@@ -13,6 +13,7 @@ from link.frames import (
     PROTOCOL,
     Ack,
     Batch,
+    Check,
     Cursor,
     Delta,
     Frame,
@@ -120,6 +121,23 @@ def test_an_ack_follows_the_commit_and_not_the_push() -> None:
     edge.session.committed(batches, {5: [Refusal(KEY, "odd")], 6: []})
     assert edge.wire.take() == [Nack(5, (Refusal(KEY, "odd"),)), Ack(6)]
     assert edge.session.is_synced
+
+
+def test_an_edge_at_rest_says_what_it_holds() -> None:
+    edge = Edge().streaming()
+    edge.session.check(Cursor("e", 0), b"d")
+    assert edge.wire.take() == [], "not before it is in sync"
+    edge.hear(Push(1, (), True))
+    batches = edge.session.take_batches()
+    edge.session.committed(batches, {})
+    edge.wire.take()
+    edge.session.check(Cursor("another", 1), b"d")
+    assert edge.wire.take() == []
+    edge.session.check(Cursor("e", 1), b"d")
+    assert edge.wire.take() == [Check(1, b"d")]
+    edge.hear(Push(2, (), True))
+    edge.session.check(Cursor("e", 1), b"d")
+    assert edge.wire.take() == [], "not while something waits to be committed"
 
 
 def test_a_commit_after_the_link_is_lost_is_not_told_to_anybody() -> None:

@@ -16,6 +16,7 @@ from link.codec import MAX_BODY_BYTES, decode, encode
 from link.frames import (
     PROTOCOL,
     Ack,
+    Check,
     Cursor,
     Frame,
     Goodbye,
@@ -327,8 +328,68 @@ def test_a_changed_body_goes_as_a_difference_and_whole_where_that_is_of_no_use()
     [push] = wire.take()
     assert isinstance(push, Push)
     assert [(delta.version, delta.base, delta.body) for delta in push.deltas] == [(new.version, "", new.body)]
-    assert site.hub.healed == 1
+    assert site.hub.counters.healed == 1
     assert site.hub.statuses()[0].refused == 0
+
+
+def test_a_node_at_rest_that_agrees_is_left_in_peace() -> None:
+    site = Site()
+    pod = site.put(PODS, "web", spec={"nodeName": "n1"})
+    wire = site.streaming("n1", [pod])
+    wire.say(Ack(1))
+    wire.take()
+    wire.say(Check(1, digest([(pod.key, pod.version)])))
+    assert wire.take() == []
+    assert site.hub.counters.divergences == 0
+
+
+def test_a_node_at_rest_that_diverged_is_surveyed_and_healed() -> None:
+    site = Site()
+    pod = site.put(PODS, "web", spec={"nodeName": "n1"})
+    wire = site.streaming("n1", [pod])
+    wire.say(Ack(1))
+    wire.take()
+    wire.say(Check(1, digest([])))
+    [goodbye] = wire.take()
+    assert isinstance(goodbye, Goodbye)
+    assert goodbye.code is GoodbyeCode.RESYNC
+    assert site.hub.counters.divergences == 1
+    again = site.connect("n1")
+    again.say(hello("n1", [], Cursor("epoch1", 1)))
+    site.work()
+    assert [type(frame) for frame in again.take()] == [Welcome]
+    again.say(Inventory((), True))
+    site.work()
+    assert [names(frame) for frame in again.take()] == [["+web"]]
+
+
+def test_a_check_of_a_moment_that_has_passed_says_nothing() -> None:
+    site = Site()
+    wire = site.streaming("n1")
+    wire.say(Ack(1))
+    wire.take()
+    site.put(PODS, "web", spec={"nodeName": "n1"})
+    site.work()
+    wire.take()
+    wire.say(Check(1, digest([])))
+    wire.say(Ack(2))
+    wire.say(Check(1, digest([])))
+    assert wire.take() == []
+    assert site.hub.counters.divergences == 0
+
+
+def test_a_resync_by_hand_asks_for_the_inventory_even_of_a_node_that_agrees() -> None:
+    site = Site()
+    wire = site.streaming("n1")
+    wire.take()
+    assert not site.hub.resync(Node("never-heard-of"))
+    assert site.hub.resync(Node("n1"))
+    again = site.connect("n1")
+    again.say(hello("n1"))
+    [welcome] = again.take()
+    assert isinstance(welcome, Welcome)
+    assert welcome.inventory
+    assert site.hub.counters.surveyed == 1
 
 
 def test_an_object_too_large_for_the_link_stops_nothing() -> None:
