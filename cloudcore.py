@@ -14,8 +14,9 @@ import json
 import logging
 import ssl
 import sys
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+import urllib.parse
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,7 +33,7 @@ from apimachinery.resources import (
 )
 from apimachinery.watchcache import WatchCache
 from apiserver.http import ListenError, serve
-from apiserver.messages import Request, Response, json_response
+from apiserver.messages import Handler, Request, Response, json_response
 from cloudhub import crds
 from cloudhub.apiclient import ApiClient, ApiUnreachable, KubeconfigError, ObjectsByName
 from cloudhub.authority import Authority, ServerIdentity, server_names
@@ -48,10 +49,11 @@ from cloudhub.sessions import GRACE_S, Session
 from cloudhub.statuswriter import StatusWriter
 from cloudhub.tokens import DEFAULT_TTL, Tokens
 from cloudhub.vault import Vault
-from componentbase import cli, config, statusz
+from componentbase import cli, config, metrics, statusz
 from componentbase.config import setting
 from componentbase.endpoints import Endpoint
 from componentbase.files import lock_dir, open_private_dir
+from componentbase.metrics import Metric
 from componentbase.release import VERSION
 from link.frames import RefusedReport
 from link.peer import HEARTBEAT_S
@@ -131,6 +133,7 @@ class CloudConfig:
     join: JoinConfig = JoinConfig()
     nodes: NodesConfig = NodesConfig()
     reports: ReportsConfig = ReportsConfig()
+    metrics: Endpoint | None = setting(None, "HOST:PORT for Prometheus; they are on the status socket in any case.")
     placement: tuple[RuleConfig, ...] = setting(
         (), "Rules beside the standard ones: pods with what they refer to, devices with their models, Node, Lease."
     )
@@ -145,6 +148,7 @@ def main() -> None:
         "crds": _crds,
         "token": _token,
         "status": _status,
+        "resync": _resync,
         "config": _config,
     }
     sys.exit(commands[args.command](args))
@@ -209,6 +213,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     status.add_argument("--data-dir", type=Path, required=True, metavar="DIR", help="the one given to `cloudcore run`")
     status.add_argument("--output", "-o", choices=("text", "json"), default="text", help="text by default")
+    resync = cli.add_command(
+        commands,
+        "resync",
+        "Compare everything a node holds with what it should. Happens by itself; for peace of mind.",
+        "cloudcore resync edge-1 --data-dir /var/lib/cloudcore",
+    )
+    resync.add_argument("node", metavar="NODE", help="the node's name")
+    resync.add_argument("--data-dir", type=Path, required=True, metavar="DIR", help="the one given to `cloudcore run`")
     show = cli.add_command(
         commands,
         "config",
@@ -216,7 +228,7 @@ def _parser() -> argparse.ArgumentParser:
         "cloudcore config > cloudcore.yaml",
     )
     show.add_argument("--config", type=Path, metavar="FILE", help="print this one completed, rather than the defaults")
-    for each in (run, status, show):
+    for each in (run, status, resync, show):
         cli.add_log_flags(each)
     return parser
 
@@ -355,6 +367,8 @@ class Cloudcore:
             for reflector in self._reflectors.values():
                 await reflector.wait_synced()
             listener = await self._listen(link, identity.link_context)
+            if self._settings.metrics is not None:
+                await _serve_metrics(stack, self._settings.metrics, self._scraped)
             endpoint = JoinEndpoint(authority, Tokens(vault), Link(listener.port))
             joining = await self._serve_join(stack, join, endpoint, identity)
             self._endpoints = (str(Endpoint(link.host, listener.port)), joining)
@@ -446,10 +460,44 @@ class Cloudcore:
         return server.endpoint
 
     async def _answer(self, request: Request) -> Response:
-        """GET /statusz on the status socket."""
-        if request.path != "/statusz":
-            raise NotFound(f"{request.path} is not served here; /statusz is")
-        return json_response(200, self._facts())
+        """The status socket: /statusz, /metrics, and what `cloudcore resync` asks."""
+        match request.method, request.path:
+            case "GET", "/statusz":
+                return json_response(200, self._facts())
+            case "GET", "/metrics":
+                return Response(200, [("content-type", metrics.CONTENT_TYPE)], metrics.render(self._metrics()))
+            case "POST", "/resync":
+                node = Node(dict(request.query).get("node", ""))
+                if self._server is None or node not in {status.node for status in self._server.hub.statuses()}:
+                    raise NotFound(f'no node "{node}" has been here lately')
+                return json_response(200, {"connected": self._server.hub.resync(node)})
+            case _:
+                raise NotFound(f"{request.method} {request.path} is not served here")
+
+    async def _scraped(self, request: Request) -> Response:
+        """The metrics port: figures and nothing else."""
+        if (request.method, request.path) != ("GET", "/metrics"):
+            raise NotFound("only GET /metrics is served here")
+        return await self._answer(request)
+
+    def _metrics(self) -> Iterator[Metric]:
+        if self._server is not None:
+            statuses = self._server.hub.statuses()
+            yield Metric("hub_nodes_connected", "Nodes with a live session.", sum(each.connected for each in statuses))
+            yield Metric(
+                "hub_nodes_in_sync", "Nodes that hold what they should.", sum(each.synced for each in statuses)
+            )
+            yield Metric("hub_dirty_keys", "Objects that may have to be sent.", sum(each.dirty for each in statuses))
+            for field in fields(self._server.hub.counters):
+                value = getattr(self._server.hub.counters, field.name)
+                yield Metric(f"hub_{field.name}_total", f"{field.name.replace('_', ' ')} since the start.", value)
+        yield Metric("hub_objects", "Objects in the watch cache.", len(self._cache))
+        for made in self._reflectors.values():
+            status, labels = made.status(), {"resource": made.resource.collection}
+            yield Metric("hub_reflector_lists_total", "Lists asked of the apiserver.", status.lists, labels)
+        for made in self._reflectors.values():
+            status, labels = made.status(), {"resource": made.resource.collection}
+            yield Metric("hub_reflector_watches_total", "Watches opened.", status.watches, labels)
 
     def _facts(self) -> dict[str, object]:
         return {
@@ -471,6 +519,13 @@ class Cloudcore:
             ],
             "nodes": [status._asdict() for status in self._server.hub.statuses()] if self._server is not None else [],
         }
+
+
+async def _serve_metrics(stack: contextlib.AsyncExitStack, endpoint: Endpoint, handler: Handler) -> None:
+    try:
+        await stack.enter_async_context(serve(handler, host=endpoint.host or None, port=endpoint.port))
+    except ListenError as exc:
+        raise cli.CommandError(f"the metrics cannot be served: {exc}") from exc
 
 
 async def _patiently(what: str, attempt: Callable[[], Coroutine[None, None, T]]) -> T:
@@ -501,6 +556,16 @@ async def _prune(tokens: Tokens) -> None:
 
 
 # ---- status
+
+
+def _resync(args: argparse.Namespace) -> int:
+    def command() -> None:
+        query = urllib.parse.urlencode({"node": args.node})
+        answer = statusz.ask(args.data_dir / SOCKET_NAME, PROG, f"POST /resync?{query}")
+        when = "now" if answer["connected"] else "as soon as it connects"
+        print(f"what {args.node} holds is compared {when}")
+
+    return cli.guard(PROG, command)
 
 
 def _status(args: argparse.Namespace) -> int:

@@ -14,7 +14,7 @@ import random
 import ssl
 import sys
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ from apimachinery.devices import NODE_INFO_FIELD
 from apimachinery.errors import NotFound
 from apimachinery.keys import Node, ObjectKey
 from apimachinery.resources import NODES
-from componentbase import cli, config, statusz
+from componentbase import cli, config, metrics, statusz
 from componentbase.config import setting
 from componentbase.endpoints import Endpoint
 from componentbase.files import lock_dir, open_private_dir
@@ -92,8 +92,8 @@ def main() -> None:
     parser = _parser()
     args = parser.parse_args()
     cli.configure_logs(args)
-    command = {"run": _run, "join": _join, "status": _status, "config": _config}[args.command]
-    sys.exit(command(args))
+    commands = {"run": _run, "join": _join, "status": _status, "resync": _resync, "config": _config}
+    sys.exit(commands[args.command](args))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -140,6 +140,14 @@ def _parser() -> argparse.ArgumentParser:
     _add_data_dir(status)
     status.add_argument("--output", "-o", choices=("text", "json"), default="text", help="text by default")
 
+    resync = cli.add_command(
+        commands,
+        "resync",
+        "Have everything this node holds compared with what it should hold. Happens by itself; for peace of mind.",
+        "edgecore resync --data-dir /var/lib/edgecore",
+    )
+    _add_data_dir(resync)
+
     show = cli.add_command(
         commands,
         "config",
@@ -147,7 +155,7 @@ def _parser() -> argparse.ArgumentParser:
         "edgecore config > edgecore.yaml\nedgecore config --data-dir /var/lib/edgecore",
     )
     show.add_argument("--data-dir", type=Path, metavar="DIR", help="print DIR's configuration rather than the defaults")
-    for each in (run, join, status, show):
+    for each in (run, join, status, resync, show):
         cli.add_log_flags(each)
     return parser
 
@@ -273,7 +281,7 @@ async def _compose(
     )
     outbox = Outbox(store, connector.reports_waiting)
     twins = TwinService(node, outbox, StoreFeed(store), bus, store_errors=(StoreError,))
-    status = NodeStatus(settings, store, link, twins)
+    status = NodeStatus(settings, store, link, twins, connector.resync)
     try:
         await stack.enter_async_context(serve(status.answer, unix_path=data_dir / SOCKET_NAME))
         if settings.api.enabled:
@@ -372,8 +380,16 @@ class Outbox:
 class NodeStatus:
     """How this node stands, for `edgecore status`, the local API's header and the store's note of being in sync."""
 
-    def __init__(self, settings: EdgeConfig, store: "Store", link: "LinkStatus", twins: "TwinService") -> None:
+    def __init__(
+        self,
+        settings: EdgeConfig,
+        store: "Store",
+        link: "LinkStatus",
+        twins: "TwinService",
+        resync: Callable[[], bool],
+    ) -> None:
         self.api = ""
+        self._resync = resync
         self._settings = settings
         self._store = store
         self._link = link
@@ -415,12 +431,19 @@ class NodeStatus:
             await self._store.note_in_sync(_now_ms())
 
     async def answer(self, request: "Request") -> "Response":
-        """GET /statusz on the status socket."""
-        from apiserver.messages import json_response
+        """The status socket: /statusz, /metrics, and what `edgecore resync` asks."""
+        from apiserver.messages import Response, json_response
 
-        if request.path != "/statusz":
-            raise NotFound(f"{request.path} is not served here; /statusz is")
-        return json_response(200, await self._facts())
+        match request.method, request.path:
+            case "GET", "/statusz":
+                return json_response(200, await self._facts())
+            case "GET", "/metrics":
+                page = metrics.render(_metrics(await self._facts()))
+                return Response(200, [("content-type", metrics.CONTENT_TYPE)], page)
+            case "POST", "/resync":
+                return json_response(200, {"connected": self._resync()})
+            case _:
+                raise NotFound(f"{request.method} {request.path} is not served here")
 
     async def _facts(self) -> dict[str, object]:
         twins = self._twins.status()
@@ -444,6 +467,31 @@ class NodeStatus:
             "openWishes": twins.open_wishes,
             "storeProblem": twins.store_problem,
         }
+
+
+def _metrics(facts: Mapping[str, Any]) -> Iterator[metrics.Metric]:
+    for name, text, key in (
+        ("edge_connected", "Whether the link is up.", "connected"),
+        ("edge_in_sync", "Whether all that the hub had is committed.", "inSync"),
+        ("edge_objects", "Objects held.", "objects"),
+        ("edge_reports_waiting", "Reports that the apiserver does not have yet.", "reportsWaiting"),
+        ("edge_reports_refused_total", "Reports that the apiserver will never take.", "reportsRefused"),
+        ("edge_mqtt_connected", "Whether the MQTT broker is there.", "mqttConnected"),
+        ("edge_devices", "Devices of this node.", "devices"),
+        ("edge_open_wishes", "Desired values that are not met.", "openWishes"),
+    ):
+        yield metrics.Metric(name, text, float(facts[key]))
+    if (synced_at := facts["lastSyncedAtMs"]) is not None:
+        stale = 0.0 if facts["inSync"] else max(0, _now_ms() - synced_at) / 1000
+        yield metrics.Metric("edge_stale_seconds", "How old what is held may be; absent before the first sync.", stale)
+
+
+def _resync(args: argparse.Namespace) -> int:
+    def command() -> None:
+        answer = statusz.ask(args.data_dir / SOCKET_NAME, PROG, "POST /resync")
+        print(f"what this node holds is compared {'now' if answer['connected'] else 'as soon as the hub is there'}")
+
+    return cli.guard(PROG, command)
 
 
 def _status(args: argparse.Namespace) -> int:

@@ -1,8 +1,8 @@
 """
 Asking a running process how it stands, over the socket file in its data directory.
 
-Both cores serve GET /statusz there (the name is Kubernetes' own for such pages); only whoever may read
-the directory can ask.
+Both cores serve GET /statusz there (the name is Kubernetes' own for such pages), GET /metrics and what their
+commands ask of them; only whoever may read the directory can.
 """
 
 import http.client
@@ -29,11 +29,12 @@ class _SocketFile(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
 
-def ask(path: Path, prog: str) -> Mapping[str, Any]:
-    """What GET /statusz answers. Raises CommandError, which says whether the process is not running."""
+def ask(path: Path, prog: str, request: str = "GET /statusz") -> Mapping[str, Any]:
+    """What the process answers, a JSON object. Raises CommandError, which says whether it is not running."""
+    method, _, target = request.partition(" ")
     connection = _SocketFile(path)
     try:
-        connection.request("GET", "/statusz")
+        connection.request(method, target)
         answer = connection.getresponse()
         body = answer.read(MAX_BYTES)
     except (FileNotFoundError, ConnectionRefusedError):
@@ -46,6 +47,8 @@ def ask(path: Path, prog: str) -> Mapping[str, Any]:
         facts = json.loads(body)
     except ValueError:
         facts = None
-    if answer.status != 200 or not isinstance(facts, dict):
-        raise CommandError(f"{prog} gave no status on {path}: HTTP {answer.status}")
+    if not isinstance(facts, dict):
+        raise CommandError(f"{prog} gave no answer that can be read on {path}: HTTP {answer.status}")
+    if answer.status != 200:
+        raise CommandError(f"{prog} refuses: {facts.get('message') or f'HTTP {answer.status}'}")
     return facts

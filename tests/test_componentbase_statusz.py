@@ -29,7 +29,15 @@ async def test_nonsense_is_told(tmp_path: Path) -> None:
     async def answer(_: Request) -> Response:
         return Response(200, [], b"hello")
 
-    with pytest.raises(CommandError, match="gave no status"):
+    with pytest.raises(CommandError, match="no answer that can be read"):
+        await asked(tmp_path / "s", answer)
+
+
+async def test_a_refusal_is_told_in_the_process_words(tmp_path: Path) -> None:
+    async def answer(_: Request) -> Response:
+        return json_response(404, {"message": "there is no node x"})
+
+    with pytest.raises(CommandError, match="prog refuses: there is no node x"):
         await asked(tmp_path / "s", answer)
 
 
