@@ -320,6 +320,7 @@ class Storage:
     async def _carry_out(self, batch: Iterable[_Waiting]) -> None:
         staged = _Staged(self._cache, self._owners, self._catalogue)
         planned: list[tuple[_Waiting, Committed]] = []
+        refused: list[tuple[_Waiting, Exception]] = []
         for waiting in batch:
             if waiting.done.done():
                 continue  # its client has left
@@ -327,17 +328,21 @@ class Storage:
                 plan = waiting.make(staged)
                 planned.append((waiting, Committed(plan, [] if waiting.rehearsal else staged.take(plan))))
             except Exception as exc:  # an ApiError for the client, or a bug that its handler reports
-                waiting.done.set_exception(exc)
+                # Told after the commit: who hears that a name is taken must then find who has it.
+                refused.append((waiting, exc))
         if staged.changes:
             try:
                 await asyncio.get_running_loop().run_in_executor(self._thread, self._database.write, staged.changes)
             except StorageError as exc:
                 logger.error("write failed", extra={"error": str(exc), "writes": len(staged.changes)})
-                for waiting, _ in planned:
+                for waiting, _ in (*planned, *refused):
                     if not waiting.done.done():
                         waiting.done.set_exception(Unavailable(f"the object cannot be stored: {exc}", retry_after_s=5))
                 return
             self._show(staged.changes)
+        for waiting, error in refused:
+            if not waiting.done.done():
+                waiting.done.set_exception(error)
         for waiting, committed in planned:
             if not waiting.done.done():
                 waiting.done.set_result(committed)

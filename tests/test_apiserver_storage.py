@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apimachinery.errors import Expired, NotFound, TooManyRequests, Unavailable
+from apimachinery.errors import AlreadyExists, Expired, NotFound, TooManyRequests, Unavailable
 from apimachinery.events import EventType
 from apimachinery.keys import ObjectKey
 from apimachinery.objects import canonical
@@ -112,6 +112,24 @@ async def test_plans_that_wait_together_see_each_others_writes(storage: Storage)
 
     await asyncio.gather(*(storage.commit(count) for _ in range(5)))
     assert seen == [0, 1, 2, 3, 4]
+
+
+async def test_who_hears_that_a_name_is_taken_finds_who_has_it(storage: Storage) -> None:
+    """The two creates share a batch: the second is refused for what the first has not yet committed."""
+
+    def create(view: View) -> Plan:
+        if view.get(key("a")) is not None:
+            raise AlreadyExists("a is taken")
+        return put("a")(view)
+
+    async def second() -> None:
+        with pytest.raises(AlreadyExists):
+            await storage.commit(create)
+        assert await storage.get(key("a")) is not None
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(storage.commit(create), name="first")
+        tasks.create_task(second(), name="second")
 
 
 async def test_a_rehearsal_writes_nothing(storage: Storage) -> None:
