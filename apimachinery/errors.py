@@ -16,7 +16,8 @@ Errors of the Kubernetes API, as they travel: an HTTP status, a machine-readable
     ├── Invalid         422  correct the named fields
     ├── TooManyRequests 429  wait, then retry
     ├── InternalError   500
-    └── Unavailable     503  wait, then retry
+    ├── Unavailable     503  wait, then retry
+    └── Timeout         504  what was asked for is not there yet: wait, then retry
 
 The reasons are those of k8s.io/apimachinery metav1.StatusReason, because clients switch on them.
 """
@@ -146,6 +147,12 @@ class Unavailable(ApiError):
     code, reason = 503, "ServiceUnavailable"
 
 
+class Timeout(ApiError):
+    """The state asked for has not been reached."""
+
+    code, reason = 504, "Timeout"
+
+
 _BY_REASON = {
     kind.reason: kind
     for kind in (
@@ -164,6 +171,7 @@ _BY_REASON = {
         TooManyRequests,
         InternalError,
         Unavailable,
+        Timeout,
     )
 }
 _BY_CODE = {kind.code: kind for kind in _BY_REASON.values()} | {409: Conflict}

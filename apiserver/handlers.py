@@ -16,12 +16,12 @@ import logging
 import time
 
 from apimachinery.errors import (
-    ApiError,
     BadRequest,
     Cause,
     Expired,
     MethodNotAllowed,
     NotFound,
+    Timeout,
 )
 from apimachinery.keys import Resource
 from apimachinery.objects import JSON
@@ -34,17 +34,11 @@ from apiserver.requests import ApiRequest, Form, Verb, parse
 from apiserver.selection import check_fields, order, rewind, selects
 from apiserver.watching import watch
 
-__all__ = ["Answer", "Api", "Page", "Storage", "Stored", "Timeout", "Writes"]
+__all__ = ["Answer", "Api", "Page", "Storage", "Stored", "Writes"]
 
 logger = logging.getLogger(__name__)
 
 _JSON = ("content-type", "application/json")
-
-
-class Timeout(ApiError):
-    """The state asked for has not been reached; the client is to wait and ask again."""
-
-    code, reason = 504, "Timeout"
 
 
 class Api:

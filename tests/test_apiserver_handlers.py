@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apimachinery.errors import ApiError, BadRequest, Expired, Invalid, MethodNotAllowed, NotFound
+from apimachinery.errors import ApiError, BadRequest, Expired, Invalid, MethodNotAllowed, NotFound, Timeout
 from apiserver.discovery import About
-from apiserver.handlers import Api, Timeout, _read_token, _token
+from apiserver.handlers import Api, _read_token, _token
 from apiserver.messages import Request, Response
 from apiserver.storage import Storage
 from apiserver.writes import PlannedWrites
