@@ -41,7 +41,7 @@ def run(*arguments: str) -> int:
 def test_config_prints_every_default_and_reads_it_back(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("config") == 0
     printed = capsys.readouterr().out
-    assert ':10000' in printed
+    assert ":10000" in printed
     assert config.parse(CloudConfig, printed, "printed") == CloudConfig()
 
 
