@@ -32,9 +32,10 @@ soak: $(TESTING)  ## the tests that take minutes to hours
 	@VENV='$(VENV)' scripts/setup-tools
 	$(BIN)/pytest -m soak --timeout=0 $(ARGS)
 
-bench: $(TESTING)  ## the tests that print figures
+bench: $(TESTING)  ## measure time, memory, bytes and sizes on real processes; docs/performance.md explains them
 	@VENV='$(VENV)' scripts/setup-tools
-	$(BIN)/pytest -m bench --timeout=0 -s $(ARGS)
+	$(BIN)/python -m benchmarks $(ARGS)
+	$(BIN)/pytest -m bench --timeout=0 -s -q
 
 format: $(TESTING)  ## rewrite the sources as ruff formats them
 	$(BIN)/ruff check --fix-only .

@@ -90,8 +90,10 @@ async def _run(args: argparse.Namespace) -> None:
             url = f"sqlite:///{directory / 'apiserver.db'}"
             async with Storage.open(url, durability=Durability(args.durability)) as storage:
                 await _serve(storage, directory, args.listen, args.name)
-        except (StorageError, ListenError) as exc:
+        except StorageError as exc:
             raise CommandError(str(exc)) from exc
+        except ListenError as exc:
+            raise CommandError(f"{exc}; choose another with --listen") from exc
 
 
 async def _serve(storage: Storage, directory: Path, listen: Endpoint, names: Sequence[str]) -> None:

@@ -7,18 +7,22 @@ Invariants
 
 import asyncio
 import errno
-import os
 import socket
 import ssl
 import stat
 from collections.abc import Callable
 from pathlib import Path
 
+from componentbase.endpoints import why_not_listening
+
 HANDSHAKE_S = 10.0
 
 
 class ListenError(OSError):
     """The address cannot be listened on; the text says which and why."""
+
+    def __str__(self) -> str:
+        return str(self.strerror)  # without the number that OSError puts in front
 
 
 class AddressInUse(ListenError):
@@ -51,13 +55,10 @@ async def listen(
     except ListenError:
         raise
     except OSError as exc:
-        where = str(unix_path) if unix_path is not None else f"{host or '*'}:{port}"
-        if exc.errno == errno.EADDRINUSE:
-            raise AddressInUse(
-                exc.errno, f"port {port} is taken: another process listens on {where}; stop it or choose another port"
-            ) from exc
-        reason = os.strerror(exc.errno) if exc.errno and exc.errno > 0 else str(exc)
-        raise ListenError(exc.errno, f"cannot listen on {where}: {reason}") from exc
+        if unix_path is not None:
+            raise ListenError(exc.errno, f"cannot listen on {unix_path}: {exc.strerror or exc}") from exc
+        kind = AddressInUse if exc.errno == errno.EADDRINUSE else ListenError
+        raise kind(exc.errno, why_not_listening(host or "", port or 0, exc)) from exc
 
 
 def _clear_socket(path: Path) -> None:

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from benchmarks import footprint, imports, install, latency, procfs, start
@@ -70,16 +71,15 @@ def _plan(wanted: list[str], args: argparse.Namespace, directory: Path) -> Itera
         edgecore = programs["edge"] / "edgecore"
     for extra, place in programs.items():
         if "install" in wanted:
-            yield "install", lambda place=place, extra=extra: install.measure(place, extra)
+            yield "install", partial(install.measure, place, extra)
         if "imports" in wanted:
-            python, program = place / "python", f"{extra}core"
-            yield "imports", lambda python=python, program=program: imports.measure(args.runs, python, program)
+            yield "imports", partial(imports.measure, args.runs, place / "python", f"{extra}core")
     if "footprint" in wanted:
-        yield "footprint", lambda: footprint.measure(args.runs, args.quick, edgecore)
+        yield "footprint", partial(footprint.measure, args.runs, args.quick, edgecore)
     if "start" in wanted:
-        yield "start", lambda: start.measure(args.runs, args.quick, edgecore)
+        yield "start", partial(start.measure, args.runs, args.quick, edgecore)
     if "latency" in wanted:
-        yield "latency", lambda: latency.measure(args.runs, args.quick)
+        yield "latency", partial(latency.measure, args.runs, args.quick)
 
 
 def _say(text: str, began: float) -> None:

@@ -19,9 +19,13 @@ class Forwarder:
         self._target = target
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
-        self.up = self.down = 0
-        """Bytes from the edge and to it."""
+        self._carried = [0, 0]
         self._sockets: list[socket.socket] = []
+
+    @property
+    def carried(self) -> int:
+        """Bytes both ways since it began."""
+        return sum(self._carried)
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._accept, name="forwarder", daemon=True).start()
@@ -43,16 +47,13 @@ class Forwarder:
                 for each in (edge, hub):
                     each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self._sockets += [edge, hub]
-                threading.Thread(target=self._copy, args=(edge, hub, True), name="up", daemon=True).start()
-                threading.Thread(target=self._copy, args=(hub, edge, False), name="down", daemon=True).start()
+                threading.Thread(target=self._copy, args=(edge, hub, 0), name="up", daemon=True).start()
+                threading.Thread(target=self._copy, args=(hub, edge, 1), name="down", daemon=True).start()
 
-    def _copy(self, source: socket.socket, sink: socket.socket, upward: bool) -> None:
+    def _copy(self, source: socket.socket, sink: socket.socket, direction: int) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
-                if upward:
-                    self.up += len(data)
-                else:
-                    self.down += len(data)
+                self._carried[direction] += len(data)
                 sink.sendall(data)
         with contextlib.suppress(OSError):
             sink.shutdown(socket.SHUT_WR)

@@ -27,7 +27,7 @@ def environment(directory: Path, extra: str) -> Path:
         shutil.copytree(ROOT, source, ignore=skipped)
     made = directory / extra
     subprocess.run([sys.executable, "-m", "venv", str(made)], check=True)
-    pip = [str(made / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    pip = [str(made / "bin" / "python"), "-m", "pip", "install", "--quiet", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, f"{source}[{extra}]"], check=True)
     return made / "bin"
 

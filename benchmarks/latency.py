@@ -40,6 +40,7 @@ def measure(runs: int, quick: bool) -> Iterator[list[Figure]]:
             for each in times.values():
                 each.begin_run()
             with Line(broker, DEVICES) as line:
+                time.sleep(2 * MIN_INTERVAL_S)  # until what the devices' creation caused is written
                 _up(line, times, quick)
                 _down(line, times, quick)
         yield [figure for each in times.values() for figure in each.figures()]
@@ -110,5 +111,6 @@ def _up(line: Line, times: dict[str, Times], quick: bool) -> None:
             timed("steady", device, 100 + number)
         time.sleep(MIN_INTERVAL_S + 0.2)
         for device in range(5 if quick else DEVICES):
-            timed("hasty", device, 1000)
-            timed("hasty", device, 1001) if device else None
+            report(device, 1000)
+            seen.wait(name_of(device), "1000")
+            timed("hasty", device, 1001)

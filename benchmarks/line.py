@@ -14,6 +14,7 @@ import http.client
 import json
 import queue
 import shutil
+import socket
 import ssl
 import subprocess
 import sys
@@ -236,7 +237,7 @@ class Line:
         client.on_connect = lambda *_: client.subscribe(topic or DELTAS, 0) and None
         client.on_subscribe = lambda *_: ready.set()
         # Without this each publication of quality of service 1 waits for a delayed acknowledgement.
-        client.on_socket_open = lambda _, __, sock: sock.setsockopt(6, 1, 1)
+        client.on_socket_open = _without_delay
         client.connect("127.0.0.1", self.mqtt_port)
         client.loop_start()
         assert ready.wait(WITHIN_S), "the broker does not answer"
@@ -245,6 +246,10 @@ class Line:
         finally:
             client.disconnect()
             client.loop_stop()
+
+
+def _without_delay(_: object, __: object, sock: Any) -> None:
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 class Sightings:

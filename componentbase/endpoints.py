@@ -6,8 +6,11 @@ Invariants
     an IPv6 address is written in brackets, so that the last colon is always the port's
 """
 
+import errno
 import ipaddress
+import os
 import re
+import socket
 from dataclasses import dataclass
 from typing import Self
 
@@ -46,6 +49,27 @@ class Endpoint:
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def why_not_listening(host: str, port: int, exc: OSError) -> str:
+    """
+    Why a server cannot listen there, as a clause for the person who chose the address.
+
+    asyncio's own text repeats the address and says what the system call was, not what to change.
+    """
+    where = Endpoint(host or "*", port)
+    if isinstance(exc, socket.gaierror):
+        return f'cannot listen on {where}: the name "{host}" cannot be resolved'
+    match exc.errno:
+        case errno.EADDRINUSE:
+            return f"port {port} is taken: another process listens on {where}"
+        case errno.EADDRNOTAVAIL:
+            return f"cannot listen on {where}: this machine has no such address"
+        case errno.EACCES:
+            return f"cannot listen on {where}: permission denied, ports below 1024 need root"
+        case number:
+            reason = os.strerror(number) if number else exc.strerror or str(exc)
+            return f"cannot listen on {where}: {reason.lower()}"
 
 
 def _split(text: str, default_port: int | None) -> tuple[str, bool, str]:

@@ -41,6 +41,7 @@ IN_LIMIT = 1024
 OUT_LIMIT = 4096
 OUT_FULL = OUT_LIMIT // 2  # above this `room` waits
 OUT_IN_FLIGHT = 100  # mosquitto takes any number; paho's 20 costs a round trip per 20 replies
+_QUICK_ACK = getattr(socket, "TCP_QUICKACK", None)  # Linux
 
 
 class BrokerAddress(NamedTuple):
@@ -341,10 +342,20 @@ class Bus:
     def _readable(self) -> None:
         try:
             self._client.loop_read()
-            if _QUICK_ACK is not None and (sock := self._client.socket()) is not None:
-                sock.setsockopt(socket.IPPROTO_TCP, _QUICK_ACK, 1)
+            self._acknowledge_at_once()
         except Exception as error:  # the root of everything that reads: a broken packet ends this connection only
             self._refuse(f"the broker sent what cannot be read: {error!r}")
+
+    def _acknowledge_at_once(self) -> None:
+        """
+        Have the kernel acknowledge what was read now rather than within 40 ms. It forgets that after each read.
+
+        mosquitto leaves Nagle's algorithm on: its next message for us waits until the last one's packet is
+        acknowledged. Without this, reports that follow each other take 41 ms to the cloud, with it 10.
+        """
+        sock: Any = self._client.socket()
+        if _QUICK_ACK is not None and sock is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, _QUICK_ACK, 1)
 
     def _refuse(self, why: str) -> None:
         """End this connection."""

@@ -17,13 +17,16 @@ Theory
                                └─Welcome──────────────────────────────────────────────▶┘
 
     The edge shows that it lives: when it has said or heard nothing for a heartbeat it sends a Ping, which
-    the hub answers. Each side gives the other up when nothing has come for DEAD_AFTER heartbeats. The websocket
-    library's own keepalive is off, so that every transport behaves alike.
+    the hub answers. Over a slow line the Ping, or its answer, waits behind frames that take many heartbeats to
+    pass. So any bytes that arrive are a sign of life, also in the middle of a frame (heard()), and a hub that has
+    said nothing for HUB_SILENCE heartbeats sends a Pong unasked. Each side gives the other up when nothing has
+    come for DEAD_AFTER heartbeats. The websocket library's own keepalive is off, so that every transport behaves
+    alike.
 
 Invariants
     an illegal frame raises and leaves the state untouched
     after CLOSED nothing is sent and nothing is taken in
-    at most one Ping is unanswered
+    at most one Ping is unanswered since anything was heard
 """
 
 import enum
@@ -59,6 +62,7 @@ HANDSHAKE_S = (
 )
 HEARTBEAT_S = 20.0  # NAT tables forget idle TCP after minutes at worst (RFC 5382 asks for 124), mobile ones after 30 s
 DEAD_AFTER = 2.5  # heartbeats: one lost Ping is forgiven
+HUB_SILENCE = 1.5  # heartbeats: an idle edge's Ping comes before, so that two idle ends exchange no more for it
 
 
 class Role(enum.Enum):
@@ -303,6 +307,8 @@ class Peer:
         if self.state is State.CLOSED:
             return None
         deadlines = [self._heard_at + DEAD_AFTER * self.heartbeat_s]
+        if self._is_answering():
+            deadlines.append(self._spoke_at + HUB_SILENCE * self.heartbeat_s)
         if self.state is not State.STREAMING:
             deadlines.append(self._handshake_by)
         if self._pings_due():
@@ -323,6 +329,16 @@ class Peer:
             self._pings += 1
             self._ping_open = True
             self.send(Ping(self._pings), now)
+        if self._is_answering() and now >= self._spoke_at + HUB_SILENCE * self.heartbeat_s:
+            self.send(Pong(0), now)
+
+    def heard(self, now: float) -> None:
+        """Bytes have come, perhaps of a frame that is not complete yet. receive() says so by itself."""
+        self._heard_at = now
+        self._ping_open = False
+
+    def _is_answering(self) -> bool:
+        return self.role is Role.HUB and self.state in (State.SURVEYING, State.STREAMING)
 
     def _pings_due(self) -> bool:
         return self.role is Role.EDGE and not self._ping_open and self.state is State.STREAMING

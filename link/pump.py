@@ -95,6 +95,11 @@ class Pump:
             return
         self._transmit()
 
+    def bytes_arrived(self) -> None:
+        """Some of a message has come; on a slow line a large one takes longer than silence is borne."""
+        # The timer stays: at its old deadline there will be nothing to do but to set it anew.
+        self.peer.heard(self._clock.time())
+
     def connection_lost(self, reason: str) -> None:
         """The transport is gone, whoever ended it."""
         self._lose(LinkClosed(reason))

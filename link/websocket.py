@@ -11,6 +11,7 @@ is free again when buffer_updated returns.
 
 import asyncio
 import logging
+import socket
 import ssl
 from collections.abc import Callable, Sequence
 from typing import Protocol, cast
@@ -23,6 +24,7 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 
+from componentbase.aside import aside
 from link.codec import MAX_FRAME_BYTES
 from link.errors import LinkClosed
 
@@ -40,6 +42,8 @@ class Receiving(Protocol):
     """What a connection hands messages to; link.pump.Pump is one."""
 
     def message_received(self, data: bytes) -> None: ...
+
+    def bytes_arrived(self) -> None: ...
 
     def connection_lost(self, reason: str) -> None: ...
 
@@ -88,6 +92,8 @@ class WebSocket(asyncio.BufferedProtocol):
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
+        if self._receiving is not None:
+            self._receiving.bytes_arrived()
         self._protocol.receive_data(bytes(self._buffer[:nbytes]))
         self._handle_events()
 
@@ -272,10 +278,9 @@ async def dial(
         async with asyncio.timeout(OPEN_S):
             _, connection = await asyncio.get_running_loop().create_connection(
                 lambda: WebSocket(ClientProtocol(uri, max_size=MAX_FRAME_BYTES, logger=_quiet), opening),
-                host,
-                port,
                 ssl=context,
                 server_hostname=(server_hostname or host) if context else None,
+                sock=await _connected(host, port),
             )
             await asyncio.wait([is_open, connection.lost], return_when=asyncio.FIRST_COMPLETED)
     except TimeoutError as exc:
@@ -287,6 +292,27 @@ async def dial(
     if not is_open.done():
         raise LinkClosed(connection.lost.result())
     return connection
+
+
+async def _connected(host: str, port: int) -> socket.socket:
+    """A connection to the first address of the name that takes one. Raises OSError."""
+    loop = asyncio.get_running_loop()
+    found = await aside(lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM), f"resolve[{host}]")
+    problem = OSError(f"{host} has no address")
+    for family, kind, protocol, _, address in found:
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.setblocking(False)
+            await loop.sock_connect(sock, address)
+        except OSError as exc:
+            sock.close()
+            problem = exc
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            return sock
+    raise problem
 
 
 def _bracketed(host: str) -> str:
