@@ -6,7 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apimachinery.errors import ApiError, BadRequest, Conflict, Expired, Invalid, NotFound, TooManyRequests, Unavailable
+from apimachinery.errors import (
+    ApiError,
+    BadRequest,
+    Conflict,
+    Expired,
+    Invalid,
+    NotFound,
+    Timeout,
+    TooManyRequests,
+    Unavailable,
+)
 from apimachinery.events import EventType
 from apimachinery.keys import ObjectVersion
 from apimachinery.resources import DEVICES, NODES, PODS
@@ -95,7 +105,7 @@ def test_rubbish_in_the_stream_is_no_crash(line: bytes) -> None:
         (422, Invalid("bad field").status(), Invalid, "bad field"),
         (404, "404 page not found", NotFound, "GET /x: 404"),
         (502, "<html>bad gateway</html>", Unavailable, "GET /x: 502"),
-        (504, {"kind": "Status", "reason": "Timeout", "message": "late"}, Unavailable, "late"),
+        (504, {"kind": "Status", "reason": "Timeout", "message": "late"}, Timeout, "late"),
         (418, [], BadRequest, "GET /x: 418"),
         (400, {"kind": "Status", "details": 7, "message": "m"}, BadRequest, "m"),
     ],

@@ -9,6 +9,7 @@ import pytest
 import cloudcore
 from cloudcore import CloudConfig
 from componentbase import config
+from tests.harness.logs import logging_restored
 
 FACTS = {
     "version": "1",
@@ -29,7 +30,7 @@ FACTS = {
 
 
 def run(*arguments: str) -> int:
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, logging_restored():
         patch.setattr(sys, "argv", ["cloudcore", *arguments])
         with pytest.raises(SystemExit) as ended:
             cloudcore.main()

@@ -9,6 +9,7 @@ import edgecore
 from componentbase import config
 from componentbase.endpoints import Endpoint
 from edgecore import CloudConfig, EdgeConfig
+from tests.harness.logs import logging_restored
 
 FACTS = {
     "node": "edge-1",
@@ -32,7 +33,7 @@ FACTS = {
 
 
 def run(*arguments: str) -> int:
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, logging_restored():
         patch.setattr(sys, "argv", ["edgecore", *arguments])
         with pytest.raises(SystemExit) as ended:
             edgecore.main()
