@@ -361,7 +361,7 @@ class Cloudcore:
         link, join = self._settings.link.listen, self._settings.join.listen
         identity = authority.server(server_names([link.host, join.host], self._settings.join.advertise))
         async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
-            await stack.enter_async_context(serve(self._answer, unix_path=self._data_dir / SOCKET_NAME))
+            await _serve_status(stack, self._data_dir / SOCKET_NAME, self._answer)
             for reflector in self._reflectors.values():
                 tasks.create_task(reflector.run(), name=f"reflector[{reflector.resource.collection}]")
             # Nobody is let in before everything is known: to a node, "none" would mean "delete yours".
@@ -522,11 +522,18 @@ class Cloudcore:
         }
 
 
+async def _serve_status(stack: contextlib.AsyncExitStack, path: Path, handler: Handler) -> None:
+    try:
+        await stack.enter_async_context(serve(handler, unix_path=path))
+    except ListenError as exc:
+        raise cli.CommandError(f"the status socket: {exc}") from exc
+
+
 async def _serve_metrics(stack: contextlib.AsyncExitStack, endpoint: Endpoint, handler: Handler) -> None:
     try:
         await stack.enter_async_context(serve(handler, host=endpoint.host or None, port=endpoint.port))
     except ListenError as exc:
-        raise cli.CommandError(f"the metrics cannot be served: {exc}") from exc
+        raise cli.CommandError(f"the metrics: {exc}; choose another under metrics in the configuration") from exc
 
 
 async def _patiently(what: str, attempt: Callable[[], Coroutine[None, None, T]]) -> T:

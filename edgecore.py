@@ -15,7 +15,7 @@ import random
 import ssl
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,7 @@ from link.frames import Batch, Refusal, ReportEntry
 
 if TYPE_CHECKING:
     from apiserver.messages import Request, Response
+    from devicetwin.broker.server import BrokerServer
     from devicetwin.bus import BrokerAddress
     from devicetwin.service import TwinService
     from edgehub.connector import LinkStatus
@@ -285,6 +286,9 @@ async def _compose(
     status = NodeStatus(settings, store, link, twins, connector.resync)
     try:
         await stack.enter_async_context(serve(status.answer, unix_path=data_dir / SOCKET_NAME))
+    except ListenError as exc:
+        raise cli.CommandError(f"the status socket: {exc}") from exc
+    try:
         if settings.api.enabled:
             api = serve_local_api(
                 store,
@@ -295,12 +299,12 @@ async def _compose(
             )
             status.api = (await stack.enter_async_context(api)).endpoint
     except ListenError as exc:
-        raise cli.CommandError(f"the local API cannot be served: {exc}") from exc
+        raise cli.CommandError(f"the local API: {exc}; choose another with --api") from exc
     # What was imported stays; left in, every full collection would walk it, and stop everything for 46 ms.
     gc.freeze()
     async with asyncio.TaskGroup() as tasks:
         if broker is not None:
-            tasks.create_task(broker, name="broker")
+            tasks.create_task(broker.run(), name="broker")
         tasks.create_task(_report_node_info(store, outbox, node, settings.cloud.link), name="node-info")
         tasks.create_task(twins.run(), name="twins")
         tasks.create_task(connector.run(), name="link")
@@ -310,8 +314,8 @@ async def _compose(
 
 async def _broker(
     mqtt: MqttConfig, node: Node, stack: contextlib.AsyncExitStack
-) -> "tuple[BrokerAddress, Coroutine[None, None, None] | None]":
-    """Where the broker is, and what runs it when it is the embedded one, which is imported only then."""
+) -> "tuple[BrokerAddress, BrokerServer | None]":
+    """Where the broker is, and the broker when it is the embedded one, which is imported only then."""
     from devicetwin.bus import BrokerAddress
     from devicetwin.wire import subscriptions
 
@@ -319,7 +323,7 @@ async def _broker(
         try:
             return BrokerAddress.parse(mqtt.broker), None
         except ValueError as exc:
-            raise cli.CommandError(f'mqtt.broker: {exc}, or "{EMBEDDED}"') from exc
+            raise cli.CommandError(f'mqtt.broker (--mqtt): {exc}, or "{EMBEDDED}"') from exc
     from devicetwin.broker.config import BrokerConfig
     from devicetwin.broker.server import ListenError, listen
 
@@ -330,9 +334,11 @@ async def _broker(
     try:
         server = await listen(broker_config)
     except ListenError as exc:
-        raise cli.CommandError(f"{exc}") from exc
+        raise cli.CommandError(
+            f"the embedded broker: {exc}; choose another with --mqtt-listen, or name a broker that runs with --mqtt"
+        ) from exc
     stack.push_async_callback(server.close)
-    return BrokerAddress(Endpoint(mqtt.listen.host or "127.0.0.1", server.port)), server.run()
+    return BrokerAddress(Endpoint(mqtt.listen.host or "127.0.0.1", server.port)), server
 
 
 async def _damage(store: "Store") -> None:
@@ -467,6 +473,7 @@ class NodeStatus:
             "mqtt": str(twins.bus.address),
             "mqttConnected": twins.bus.connected,
             "mqttProblem": twins.bus.problem,
+            "mqttIgnored": twins.ignored,
             "devices": twins.devices,
             "openWishes": twins.open_wishes,
             "storeProblem": twins.store_problem,
@@ -522,6 +529,8 @@ def _told(facts: Mapping[str, Any]) -> list[str]:
     mqtt = f"{facts['mqtt']} {'connected' if facts['mqttConnected'] else 'not connected'}"
     if facts["mqttProblem"] and not facts["mqttConnected"]:
         mqtt += f" ({facts['mqttProblem']})"
+    if facts["mqttIgnored"]:
+        mqtt += f", {facts['mqttIgnored']} messages ignored (--log-level debug says why)"
     lines = [
         f"node     {facts['node']} (fairlead {facts['version']})",
         f"link     {link}",

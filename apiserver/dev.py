@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from apimachinery.errors import Unauthorized
+from apimachinery.errors import ApiError, Unauthorized
 from apimachinery.keys import ObjectKey
 from apimachinery.resources import NAMESPACES, NODE_LEASE_NAMESPACE
 from apiserver import plans
@@ -90,7 +90,7 @@ async def _run(args: argparse.Namespace) -> None:
             url = f"sqlite:///{directory / 'apiserver.db'}"
             async with Storage.open(url, durability=Durability(args.durability)) as storage:
                 await _serve(storage, directory, args.listen, args.name)
-        except StorageError as exc:
+        except (StorageError, ApiError) as exc:
             raise CommandError(str(exc)) from exc
         except ListenError as exc:
             raise CommandError(f"{exc}; choose another with --listen") from exc

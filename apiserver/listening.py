@@ -7,6 +7,7 @@ Invariants
 
 import asyncio
 import errno
+import os
 import socket
 import ssl
 import stat
@@ -16,6 +17,7 @@ from pathlib import Path
 from componentbase.endpoints import why_not_listening
 
 HANDSHAKE_S = 10.0
+UNIX_PATH_BYTES = 107  # sun_path has 108 with the zero at its end (unix(7)); the system's own text names no number
 
 
 class ListenError(OSError):
@@ -63,6 +65,11 @@ async def listen(
 
 def _clear_socket(path: Path) -> None:
     """Remove a socket file that a killed process left; one that still answers is in use."""
+    if len(os.fsencode(path)) > UNIX_PATH_BYTES:
+        raise ListenError(
+            errno.ENAMETOOLONG,
+            f"the path of the socket file {path} is longer than {UNIX_PATH_BYTES} bytes: choose a shorter directory",
+        )
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:

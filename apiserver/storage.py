@@ -19,6 +19,7 @@ import contextlib
 import enum
 import json
 import logging
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -171,7 +172,15 @@ class _Database:
             yield
         except sa.exc.SQLAlchemyError as exc:
             cause = exc.orig if isinstance(exc, sa.exc.DBAPIError) else exc
-            raise StorageError(f"{self._shown}: {cause}") from exc
+            raise StorageError(f"{self._shown}: {_said(cause)}") from exc
+
+
+def _said(cause: BaseException | None) -> str:
+    """A database's error for a person; SQLite calls a lack of space by two names (sqlite.org/rescode.html)."""
+    code = getattr(cause, "sqlite_errorcode", 0)
+    if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE):
+        return "the file system is full, free some space"
+    return str(cause)
 
 
 def _tuning(durability: Durability) -> Callable[[JSON, object], None]:

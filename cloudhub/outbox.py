@@ -163,26 +163,42 @@ class Outbox:
     def settle(self, seq: int) -> None:
         """Everything up to `seq` is committed at the node. The peer has checked that it was sent."""
         while self._flights and self._flights[0].seq <= seq:
-            self._land(self._flights.popleft())
+            assert self._known is not None, "nothing is launched before known is there"
+            _land(self._known, self._flights.popleft())
         self.acked = max(self.acked, seq)
         self._rebuild_sent()
 
     def refuse(self, seq: int, key: ObjectKey, reason: str) -> None:
-        """The node could not take this object in: it still holds what it held, and that is not resent as it is."""
+        """
+        The node could not take this object in: it still holds what it held, and that is not resent as it is.
+
+        What was sent of the object since then may be a difference to what was refused: that is in doubt.
+        """
         for place, flight in enumerate(self._flights):
             if flight.seq == seq and key in flight.changes:
                 changes = dict(flight.changes)
                 self.refused[key] = (changes.pop(key), reason)
                 self._flights[place] = Flight(seq, changes)
+        for flight in list(self._flights):
+            if flight.seq > seq:
+                self.doubt(flight.seq, key)
         self._rebuild_sent()
 
-    def doubt(self, seq: int, key: ObjectKey) -> None:
-        """The node does not hold what we thought, so a difference was of no use to it: the object goes whole."""
+    def doubt(self, seq: int, key: ObjectKey) -> bool:
+        """
+        The node does not hold what we thought, so a difference was of no use to it: the object goes whole.
+
+        Returns whether that is news.
+        """
+        is_news = False
         for place, flight in enumerate(self._flights):
-            if flight.seq == seq and key in flight.changes:
+            if flight.seq == seq and flight.changes.get(key, DOUBTFUL) != DOUBTFUL:
                 self._flights[place] = Flight(seq, {**flight.changes, key: DOUBTFUL})
-        self._rebuild_sent()
-        self.mark(key)
+                is_news = True
+        if is_news:
+            self._rebuild_sent()
+            self.mark(key)
+        return is_news
 
     def retry_refused(self) -> None:
         """Give every refused object another chance, as it is. Called now and then, not at once."""
@@ -202,12 +218,17 @@ class Outbox:
 
         Only RESUME leaves `epoch` as it is; the others need renew() with a new epoch. `desired` is looked
         at only when the cursor is of no use.
+
+        What landed without an Ack may have been refused without a Nack: a Nack goes before its Ack, and a
+        connection may end before both. So the digest must bear such a landing out. A node of which nothing was
+        under way costs no digest.
         """
         if (
             self._known is not None
             and cursor is not None
             and cursor.epoch == self.epoch
             and self.acked <= cursor.seq <= self.sent_seq
+            and (cursor.seq == self.acked or held_digest == digest(self._landed_by(cursor.seq).items()))
         ):
             return Verdict.RESUME
         return Verdict.IDENTICAL if held_digest == digest(desired.items()) else Verdict.SURVEY
@@ -246,16 +267,26 @@ class Outbox:
         for key, _ in diff(desired, self._known):
             self.mark(key)
 
-    def _land(self, flight: Flight) -> None:
-        assert self._known is not None, "nothing is launched before known is there"
-        for key, version in flight.changes.items():
-            if version is None:
-                self._known.pop(key, None)
-            else:
-                self._known[key] = version
+    def _landed_by(self, seq: int) -> dict[ObjectKey, ObjectVersion]:
+        """What the node holds if everything up to `seq` was taken in."""
+        assert self._known is not None, "a cursor is looked at only where something is known"
+        held = dict(self._known)
+        for flight in self._flights:
+            if flight.seq <= seq:
+                _land(held, flight)
+        return held
+
 
     def _rebuild_sent(self) -> None:
         """The overlay of what is left under way; the window keeps this small."""
         self._sent.clear()
         for flight in self._flights:
             self._sent.update(flight.changes)
+
+
+def _land(held: dict[ObjectKey, ObjectVersion], flight: Flight) -> None:
+    for key, version in flight.changes.items():
+        if version is None:
+            held.pop(key, None)
+        else:
+            held[key] = version

@@ -27,7 +27,7 @@ from cloudhub.outbox import Outbox, Verdict
 from cloudhub.patches import Patches
 from cloudhub.placement import EVERYWHERE, Placement
 from link.codec import MAX_BODY_BYTES
-from link.errors import LinkError
+from link.errors import LinkError, RemoteProtocolError
 from link.frames import (
     Ack,
     Check,
@@ -147,8 +147,7 @@ class Session:
             case Nack(seq, refusals) if self.outbox is not None:
                 for refusal in refusals:
                     if refusal.whole:
-                        self.outbox.doubt(seq, refusal.key)
-                        self._hub.counters.healed += 1
+                        self._hub.counters.healed += self.outbox.doubt(seq, refusal.key)
                         continue
                     self._hub.counters.nacks += 1
                     logger.warning(
@@ -327,6 +326,11 @@ class Hub:
         self._ready.pop(session, None)
         self.reports.session_closed(session)
         if self._sessions.get(session.node) is not session:
+            if isinstance(error, RemoteProtocolError):
+                remote = session.pump.transport.remote
+                logger.warning(
+                    "peer dropped", extra={"node": session.node, "remote": remote, "reason": str(error)}
+                )
             return
         del self._sessions[session.node]
         assert session.outbox is not None, "a session among the sessions has said Hello"

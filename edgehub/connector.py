@@ -188,7 +188,6 @@ class Connector:
             changed.clear()
             if session.is_welcome and not self.status.connected:
                 self.status.connected = True
-                self.status.attempts = 0
                 self.status.last_error = ""
                 logger.info("link up", extra={"hub": f"{self._hub.host}:{self._hub.port}"})
             if session.wants_inventory:
@@ -198,6 +197,8 @@ class Connector:
             if batches and session.error is None:
                 refusals = await self._commit(batches)
                 session.committed(batches, refusals)
+                # Not at the Welcome: a node that can connect but not commit, as on a full disk, would dial all the time.
+                self.status.attempts = 0
                 self.status.synced = session.is_synced and session.error is None
 
     async def _check(self, session: EdgeSession) -> None:

@@ -59,7 +59,8 @@ def from_sqlite(path: Path, code: int, text: str) -> StoreError:
     code: an extended code; its low byte is the primary one. text: SQLite's own words.
     """
     match code & 0xFF:
-        case sqlite3.SQLITE_FULL:
+        # SQLite maps a file beside its log into memory, and calls it an I/O error when there is no room for that file.
+        case _ if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE):
             return StoreFull(path, "the file system is full; what was not committed is not lost, free some space")
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
             return StoreCorrupt(path, f"the database is damaged ({text})")

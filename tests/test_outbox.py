@@ -107,11 +107,36 @@ def test_resume_settles_what_arrived_and_marks_what_was_lost() -> None:
     for seq, name in enumerate("abc", 1):
         wish.change(outbox, name, 1)
         outbox.launch(seq, wish.pull(outbox))
-    assert outbox.hear(Cursor("e", 2), b"", wish) is Verdict.RESUME
+    landed = digest([(key("a"), version(1)), (key("b"), version(1))])
+    assert outbox.hear(Cursor("e", 2), landed, wish) is Verdict.RESUME
     outbox.rewind(2)
     assert wish.pull(outbox) == {key("c"): version(1)}
     assert outbox.sent_seq == 3, "a number is never used for something else"
     assert str(outbox) == "epoch=e known=2 dirty=0 acked=2 sent=3 flights=0"
+
+
+def test_what_landed_without_an_ack_may_have_been_refused_without_a_nack() -> None:
+    wish = Wish()
+    outbox = adopted(wish)
+    for seq, name in enumerate("ab", 1):
+        wish.change(outbox, name, 1)
+        outbox.launch(seq, wish.pull(outbox))
+    held = digest([(key("b"), version(1))])
+    assert outbox.hear(Cursor("e", 2), held, wish) is Verdict.SURVEY
+    outbox.refuse(1, key("a"), "no")
+    outbox.settle(2)
+    assert outbox.hear(Cursor("e", 2), b"", wish) is Verdict.RESUME, "an Ack comes after every Nack it covers"
+
+
+def test_what_was_sent_since_a_refused_version_is_in_doubt() -> None:
+    wish = Wish()
+    outbox = adopted(wish)
+    for seq in (1, 2):
+        wish.change(outbox, "a", seq)
+        outbox.launch(seq, wish.pull(outbox))
+    outbox.refuse(1, key("a"), "no")
+    assert not outbox.doubt(2, key("a")), "a difference to what was refused: no news"
+    assert wish.pull(outbox) == {key("a"): version(2)}
 
 
 def test_cursor_behind_acked_asks_for_inventory() -> None:

@@ -195,7 +195,7 @@ def test_an_object_for_all_nodes_reaches_all() -> None:
 def test_a_resumed_node_gets_only_what_was_lost() -> None:
     site = Site()
     wire = site.streaming("n1")
-    site.put(PODS, "one", spec={"nodeName": "n1"})
+    pod = site.put(PODS, "one", spec={"nodeName": "n1"})
     site.work()
     site.put(PODS, "two", spec={"nodeName": "n1"})
     site.work()
@@ -204,7 +204,7 @@ def test_a_resumed_node_gets_only_what_was_lost() -> None:
     assert site.nodes.told[-1] == "n1 down"
     site.put(PODS, "three", spec={"nodeName": "n1"})
     again = site.connect("n1")
-    again.say(hello("n1", cursor=Cursor("epoch1", 2)))
+    again.say(hello("n1", [pod], Cursor("epoch1", 2)))
     site.work()
     welcome, push = again.take()
     assert welcome == Welcome("epoch1", 3, False, 20.0)

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Self, cast
 
+from componentbase.endpoints import why_not_listening
 from devicetwin.broker.config import BrokerConfig
 from devicetwin.broker.core import Broker, Close, Connection, Effect, Pause, Resume, Send
 
@@ -37,9 +38,7 @@ class ListenError(Exception):
     """The address cannot be listened on: free it, or choose another."""
 
     def __init__(self, host: str, port: int, reason: str) -> None:
-        super().__init__(
-            f"cannot listen for MQTT on {host}:{port}: {reason}; stop what uses it, or configure another address"
-        )
+        super().__init__(reason)
         self.host = host
         self.port = port
 
@@ -103,7 +102,7 @@ class BrokerServer:
         try:
             self._listener = await self._loop.create_server(lambda: _Client(self), config.host, config.port)
         except OSError as exc:
-            raise ListenError(config.host, config.port, exc.strerror or str(exc)) from exc
+            raise ListenError(config.host, config.port, why_not_listening(config.host, config.port, exc)) from exc
         self.port = self._listener.sockets[0].getsockname()[1]
         logger.info("mqtt broker listens", extra={"host": config.host, "port": self.port})
 
