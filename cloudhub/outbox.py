@@ -276,7 +276,6 @@ class Outbox:
                 _land(held, flight)
         return held
 
-
     def _rebuild_sent(self) -> None:
         """The overlay of what is left under way; the window keeps this small."""
         self._sent.clear()

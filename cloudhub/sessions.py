@@ -27,7 +27,7 @@ from cloudhub.outbox import Outbox, Verdict
 from cloudhub.patches import Patches
 from cloudhub.placement import EVERYWHERE, Placement
 from link.codec import MAX_BODY_BYTES
-from link.errors import LinkError, RemoteProtocolError
+from link.errors import LinkError
 from link.frames import (
     Ack,
     Check,
@@ -326,11 +326,9 @@ class Hub:
         self._ready.pop(session, None)
         self.reports.session_closed(session)
         if self._sessions.get(session.node) is not session:
-            if isinstance(error, RemoteProtocolError):
+            if session.outbox is None:
                 remote = session.pump.transport.remote
-                logger.warning(
-                    "peer dropped", extra={"node": session.node, "remote": remote, "reason": str(error)}
-                )
+                logger.warning("dropped before Hello", extra={"node": session.node, "remote": remote, "reason": error})
             return
         del self._sessions[session.node]
         assert session.outbox is not None, "a session among the sessions has said Hello"

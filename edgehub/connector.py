@@ -197,7 +197,7 @@ class Connector:
             if batches and session.error is None:
                 refusals = await self._commit(batches)
                 session.committed(batches, refusals)
-                # Not at the Welcome: a node that can connect but not commit, as on a full disk, would dial all the time.
+                # Not at the Welcome: a node that connects but cannot commit (a full disk) would dial all the time.
                 self.status.attempts = 0
                 self.status.synced = session.is_synced and session.error is None
 
