@@ -24,6 +24,8 @@ from benchmarks.figures import Figure, as_json, table
 RESULTS = Path(__file__).resolve().parent / "results"
 FAMILIES = ("install", "imports", "footprint", "start", "latency")
 
+QUIET_LOAD = 1.2  # per core, with the measured processes in it
+
 Measuring = Callable[[], Iterator[list[Figure]]]
 
 
@@ -45,15 +47,19 @@ def main() -> int:
     machine = procfs.machine()
     began = time.monotonic()
     found: dict[str, list[Figure]] = {}
+    loads: dict[str, float] = {}
     with tempfile.TemporaryDirectory(prefix="bench-install-") as directory:
         for family, measuring in _plan(wanted, args, Path(directory)):
             _say(f"{family} ...", began)
             for figures in measuring():
                 found.setdefault(family, []).extend(figures)
+                loads[family] = max(loads.get(family, 0.0), os.getloadavg()[0])
                 _say(f"{family}: {len(found[family])} figures", began)
-    machine["load_at_end"] = [round(value, 2) for value in os.getloadavg()]
+    machine["highest_load"] = {family: round(load, 2) for family, load in loads.items()}
     for family, figures in found.items():
-        print(f"\n{family}\n\n{table(figures)}")
+        print(f"\n{family} (load up to {loads[family]:.1f})\n\n{table(figures)}")
+    if max(loads.values()) > QUIET_LOAD * (os.cpu_count() or 1):
+        print("\nThis machine was busy with more than these measurements: times and processor shares say little.")
     args.output.parent.mkdir(parents=True, exist_ok=True)
     args.output.write_text(json.dumps(as_json(found, machine), indent=1) + "\n")
     print(f"\n{machine}\nwritten to {args.output}")

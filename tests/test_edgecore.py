@@ -26,6 +26,7 @@ FACTS = {
     "mqtt": "mqtt://127.0.0.1:1883",
     "mqttConnected": True,
     "mqttProblem": "",
+    "mqttIgnored": 0,
     "devices": 2,
     "openWishes": 1,
     "storeProblem": "",
