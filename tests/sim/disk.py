@@ -1,16 +1,24 @@
 """
-The edge's store as a specification: what metamanager.store must do, in a few lines, with a disk that
-can be rolled back to any earlier commit.
+The edge's store as a specification: what metamanager.store must do, in a few lines, with a disk that can
+be full, and that can be rolled back to any of the last commits.
+
+A transaction that a crash tears apart is not a case of its own here: the database rolls it back, so that it
+never was. tests/test_metamanager_store.py holds the real one to that with real crashes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from apimachinery.events import Change, EventType
 from apimachinery.inventory import digest
 from apimachinery.keys import ObjectKey, ObjectVersion
 from apimachinery.objects import Object
 from link.frames import Batch, Cursor, Held, Refusal, ReportEntry
 from metamanager.intake import NotHeld, unfold
+
+
+class DiskFull(Exception):
+    """Nothing was committed; later it may be."""
 
 
 @dataclass
@@ -20,11 +28,14 @@ class Image:
     cursor: Cursor | None = None
     objects: dict[ObjectKey, tuple[ObjectVersion, bytes]] = field(default_factory=dict)
     reports: dict[tuple[ObjectKey, str], tuple[int, bytes]] = field(default_factory=dict)
+    documents: dict[str, bytes] = field(default_factory=dict)
     next_row: int = 1
     synced: bool = False
 
     def copy(self) -> "Image":
-        return Image(self.cursor, dict(self.objects), dict(self.reports), self.next_row, self.synced)
+        return Image(
+            self.cursor, dict(self.objects), dict(self.reports), dict(self.documents), self.next_row, self.synced
+        )
 
 
 class SimDisk:
@@ -34,41 +45,64 @@ class SimDisk:
         self.image = Image()
         self.older: list[Image] = []
         """Images before each commit, newest last; a roll-back takes one of these."""
+        self.is_full = False
+        self.refusing: set[ObjectKey] = set()
+        """What the edge cannot take in for now, as an object that a bug makes untakable."""
 
     def _commit(self, image: Image) -> None:
+        if self.is_full:
+            raise DiskFull
         self.older = [*self.older[-7:], self.image]
         self.image = image
 
-    def apply(self, batches: Sequence[Batch]) -> dict[int, list[Refusal]]:
+    def apply(self, batches: Sequence[Batch]) -> tuple[list[Change], dict[int, list[Refusal]]]:
+        """Commit batches in one transaction: what changed, and by the number of the batch what was refused."""
         image = self.image.copy()
+        changes: list[Change] = []
         refusals: dict[int, list[Refusal]] = {}
         for batch in batches:
             for delta in batch.deltas:
-                held = image.objects.get(delta.key)
+                key = delta.key
+                was = image.objects.get(key)
+                held = was and Object(key, was[0], {}, was[1])
+                refused = refusals.setdefault(batch.cursor.seq, [])
+                if key in self.refusing and delta.version is not None:
+                    refused.append(Refusal(key, "cannot be taken in for now"))
+                    continue
                 try:
-                    whole = unfold(delta, held and Object(delta.key, held[0], {}, held[1]))
+                    whole = unfold(delta, held)
                 except NotHeld as exc:
-                    refusals.setdefault(batch.cursor.seq, []).append(Refusal(delta.key, str(exc), whole=True))
+                    refused.append(Refusal(key, str(exc), whole=True))
                     continue
                 if whole.version is None:
-                    image.objects.pop(delta.key, None)
+                    image.objects.pop(key, None)
                 else:
-                    image.objects[delta.key] = (whole.version, whole.body)
+                    image.objects[key] = (whole.version, whole.body)
+                item = whole.version and Object(key, whole.version, {}, whole.body)
+                changes += (Change(0, kind, each, held) for kind, each in _steps(held, item))
             image.cursor = batch.cursor
             image.synced = image.synced or batch.synced
         self._commit(image)
-        return refusals
+        return changes, {seq: refused for seq, refused in refusals.items() if refused}
 
-    def put_report(self, entry: ReportEntry) -> None:
+    def save(self, documents: Mapping[str, bytes | None], reports: Sequence[ReportEntry]) -> None:
+        """Twins and reports, in one transaction. A report that is put again gets a new row number."""
         image = self.image.copy()
-        image.reports[entry.key, entry.field] = (image.next_row, entry.value)
-        image.next_row += 1
+        for name, document in documents.items():
+            if document is None:
+                image.documents.pop(name, None)
+            else:
+                image.documents[name] = document
+        for entry in reports:
+            image.reports[entry.key, entry.field] = (image.next_row, entry.value)
+            image.next_row += 1
         self._commit(image)
 
     def settle_reports(self, through: int) -> None:
-        image = self.image.copy()
-        image.reports = {name: row for name, row in image.reports.items() if row[0] > through}
-        self._commit(image)
+        if any(row <= through for row, _ in self.image.reports.values()):
+            image = self.image.copy()
+            image.reports = {name: row for name, row in image.reports.items() if row[0] > through}
+            self._commit(image)
 
     def pending_reports(self, after: int) -> list[tuple[int, ReportEntry]]:
         rows = [
@@ -78,14 +112,30 @@ class SimDisk:
         ]
         return sorted(rows, key=lambda pair: pair[0])
 
-    def roll_back(self, steps: int) -> None:
+    def roll_back(self, steps: int) -> bool:
         """The disk is as it was some commits ago, as after a restored snapshot or a card that lied about a flush."""
-        if self.older:
-            self.image = self.older[-min(steps, len(self.older))]
-            self.older = []
+        if not self.older:
+            return False
+        self.image = self.older[-min(steps, len(self.older))]
+        self.older = []
+        return True
 
     def held(self) -> list[Held]:
         return [Held(key, version) for key, (version, _) in self.image.objects.items()]
 
+    def objects(self) -> list[Object]:
+        return [Object(key, version, {}, body) for key, (version, body) in self.image.objects.items()]
+
     def digest(self) -> bytes:
         return digest(self.held())
+
+
+def _steps(held: Object | None, wanted: Object | None) -> Iterator[tuple[EventType, Object]]:
+    """How local readers see an object come from one state to the other; another uid is another object."""
+    is_another = held is not None and wanted is not None and held.version.uid != wanted.version.uid
+    if held is not None and (wanted is None or is_another):
+        yield EventType.DELETED, held
+    if wanted is not None and (held is None or is_another):
+        yield EventType.ADDED, wanted
+    elif held is not None and wanted is not None and held.version != wanted.version:
+        yield EventType.MODIFIED, wanted

@@ -1,12 +1,14 @@
 """
-Connections that delay, lose and half-open.
+Connections that delay, lose, half-open and outlive those who made them.
 
 Messages of one direction keep their order, as TCP's do; messages of two connections do not know of each
-other, so that an old connection's last words may come after a new one's first.
+other, so that an old connection's last words may come after a new one's first. A connection that is cut in
+the middle of a message delivers nothing of it, which is what the shipped transports do: whole messages
+arrive, up to one that does not.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from tests.sim.clock import SimClock
@@ -21,13 +23,16 @@ class Receiving(Protocol):
 class SimTransport:
     """One end of a connection; a link.pump.Transport."""
 
-    def __init__(self, network: "SimNetwork", identity: str, remote: str) -> None:
+    def __init__(self, network: "SimNetwork", identity: str, remote: str, delay_s: float) -> None:
         self.identity = identity
         self.remote = remote
         self.receiving: Receiving | None = None
         self.other: SimTransport
         self.open = True
+        self.is_muted = False
+        """What this end writes goes nowhere, and nobody is told."""
         self.arrives_at = 0.0
+        self.delay_s = delay_s
         self._network = network
 
     def write(self, messages: Sequence[bytes]) -> None:
@@ -41,42 +46,50 @@ class SimTransport:
 
 
 class SimNetwork:
-    """Makes connections and breaks them. `partitioned` nodes cannot connect."""
+    """Makes connections and breaks them."""
 
-    def __init__(self, clock: SimClock, rng: random.Random, *, delay_s: float = 0.05) -> None:
+    def __init__(self, clock: SimClock, rng: random.Random, *, delays_s: Sequence[float] = (0.05,)) -> None:
+        """delays_s: each connection gets one of these as its longest delay."""
         self._clock = clock
         self._rng = rng
-        self._delay_s = delay_s
+        self._delays_s = delays_s
         self.connections: list[SimTransport] = []
         """The edge's end of every connection that somebody still takes to be open."""
         self.bytes_carried = 0
 
     def connect(self, node: str) -> tuple[SimTransport, SimTransport]:
         """(the edge's end, the hub's end), not yet handed to anybody."""
-        edge = SimTransport(self, "", "hub")
-        hub = SimTransport(self, f"system:node:{node}", node)
+        delay_s = self._rng.choice(self._delays_s)
+        edge = SimTransport(self, "", "hub", delay_s)
+        hub = SimTransport(self, f"system:node:{node}", node, delay_s)
         edge.other, hub.other = hub, edge
         self.connections.append(edge)
         return edge, hub
 
     def carry(self, sender: SimTransport, message: bytes) -> None:
         self.bytes_carried += len(message)
+        if sender.is_muted:
+            return
         receiver = sender.other
-        # In order within a direction: nothing overtakes what was written before it.
-        sender.arrives_at = max(sender.arrives_at, self._clock.time() + self._rng.random() * self._delay_s)
 
         def arrive() -> None:
             if receiver.open and receiver.receiving is not None:
                 receiver.receiving.message_received(message)
 
+        self._in_order(sender, arrive)
+
+    def _in_order(self, sender: SimTransport, arrive: Callable[[], None]) -> None:
+        # Nothing overtakes what was written before it.
+        sender.arrives_at = max(sender.arrives_at, self._clock.time() + self._rng.random() * sender.delay_s)
         self._clock.call_at(sender.arrives_at, arrive)
 
     def shut(self, end: SimTransport) -> None:
         """One side closes: what it wrote still arrives, then the other side notices."""
-        self._lose(end, 0.0)
-        other = end.other
-        end.arrives_at = max(end.arrives_at, self._clock.time() + self._rng.random() * self._delay_s)
-        self._clock.call_at(end.arrives_at, lambda: self._lose(other, 0.0))
+        self._lose(end)
+        if not end.is_muted:
+            self._in_order(end, lambda: self._lose(end.other))
+
+    # Faults
 
     def cut(self, edge: SimTransport, *, edge_notices_s: float, hub_notices_s: float) -> None:
         """The path is gone: nothing arrives any more, and each side finds out when it does."""
@@ -86,25 +99,38 @@ class SimNetwork:
         self._clock.call_later(edge_notices_s, lambda: self._tell(edge, lost_edge))
         self._clock.call_later(hub_notices_s, lambda: self._tell(hub, lost_hub))
 
-    def kill(self, end: SimTransport) -> None:
-        """The process behind this end is gone without a word; the other side gets a reset."""
+    def mute(self, end: SimTransport) -> None:
+        """Half open: one direction is dead and nobody is told; the other goes on."""
+        end.is_muted = True
+
+    def abandon(self, edge: SimTransport) -> None:
+        """
+        The edge takes the connection for lost and dials again; the hub does not know.
+
+        What the edge wrote arrives all the same, maybe after the first words of the next connection.
+        """
+        self._lose(edge)
+
+    def kill(self, end: SimTransport, *, is_silent: bool = False) -> None:
+        """The process behind this end is gone without a word; the other side gets a reset, or (`is_silent`) nothing."""
         end.open = False
         end.receiving = None
-        self._lose(end.other, self._rng.random() * self._delay_s)
+        self._forget(end)
+        if not is_silent:
+            self._clock.call_later(self._rng.random() * end.delay_s, lambda: self._lose(end.other))
 
-    def _lose(self, end: SimTransport, delay: float) -> None:
-        if delay:
-            self._clock.call_later(delay, lambda: self._lose(end, 0.0))
-            return
+    def _lose(self, end: SimTransport) -> None:
         self._tell(end, end.receiving)
 
     def _tell(self, end: SimTransport, receiving: Receiving | None) -> None:
         if not end.open:
             return
         end.open = False
-        if end in self.connections:
-            self.connections.remove(end)
-        if end.other in self.connections and not end.other.open:
-            self.connections.remove(end.other)
+        self._forget(end)
         if receiving is not None:
             receiving.connection_lost("connection lost")
+
+    def _forget(self, end: SimTransport) -> None:
+        for each in (end, end.other):
+            if each in self.connections and not (each.open and each.other.open):
+                self.connections.remove(each)
