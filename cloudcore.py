@@ -21,7 +21,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from apimachinery.errors import ApiError, NotFound, Unavailable
+from apimachinery.errors import ApiError, NotFound, Unauthorized, Unavailable
 from apimachinery.events import Change
 from apimachinery.keys import Node, Resource
 from apimachinery.resources import (
@@ -124,6 +124,14 @@ class RuleConfig:
     names: tuple[str, ...] = setting((), "Only objects of these names.")
     referrer: str = setting("", "For reference: the resource whose objects name these at `path`.")
 
+    def __post_init__(self) -> None:
+        if not self.resource:
+            raise ValueError("a rule needs resource: PLURAL.GROUP, as kubectl names it")
+        if self.by is not By.ALL_NODES and not self.path:
+            raise ValueError(f"a rule by {self.by.value} needs path, or it places nothing")
+        if self.by is By.REFERENCE and not self.referrer:
+            raise ValueError("a rule by reference needs referrer: the resource whose objects name these at path")
+
 
 @dataclass(frozen=True)
 class CloudConfig:
@@ -188,7 +196,12 @@ def _parser() -> argparse.ArgumentParser:
         )
     )
 
-    token = commands.add_parser("token", help="Make, list and delete join tokens")
+    token = cli.add_command(
+        commands,
+        "token",
+        "Make, list and delete join tokens.",
+        "cloudcore token create --kubeconfig kubeconfig --ttl 1h --node edge-1\ncloudcore token list",
+    )
     actions = token.add_subparsers(dest="action", required=True, metavar="ACTION")
     create = cli.add_command(
         actions,
@@ -269,7 +282,17 @@ def _client(kubeconfig: Path | None) -> ApiClient:
     try:
         return ApiClient.from_kubeconfig(kubeconfig)
     except KubeconfigError as exc:
-        raise cli.CommandError(str(exc)) from exc
+        advice = "; name one with --kubeconfig" if kubeconfig is None else ""
+        raise cli.CommandError(f"{exc}{advice}") from exc
+
+
+def _refusal(exc: ApiError) -> str:
+    """What the apiserver said, for the person who chose the kubeconfig."""
+    if isinstance(exc, Unauthorized):
+        return (
+            f"the apiserver does not accept the credentials in the kubeconfig ({exc}); name another with --kubeconfig"
+        )
+    return str(exc) if isinstance(exc, ApiUnreachable) else f"the apiserver answers: {exc}"
 
 
 def _token(args: argparse.Namespace) -> int:
@@ -290,6 +313,8 @@ def _token(args: argparse.Namespace) -> int:
                     for token in await tokens.list():
                         state = "expired" if now >= token.expires else f"until {token.expires.isoformat()}"
                         print(f"{token.id}  {state}  {token.node or 'any node'}")
+            except Unauthorized as exc:
+                raise cli.CommandError(_refusal(exc)) from exc
             except (ApiError, ValueError) as exc:
                 raise cli.CommandError(str(exc)) from exc
 
@@ -342,12 +367,20 @@ class Cloudcore:
         self._server: HubServer | None = None
         self._reflectors: dict[Resource, Reflector] = {}
         self._endpoints = ("", "")
+        self._problem = ""
+        """What keeps it from beginning."""
 
     async def run(self) -> None:
         """Serve until cancelled."""
+        # The status first: it is what tells that the apiserver is not there.
+        async with contextlib.AsyncExitStack() as stack:
+            await _serve_status(stack, self._data_dir / SOCKET_NAME, self._answer)
+            await self._run(stack)
+
+    async def _run(self, stack: contextlib.AsyncExitStack) -> None:
         vault = Vault(ObjectsByName(self._client))
-        authority = await _patiently("the certificate authority", lambda: Authority.load(vault))
-        placement = await _patiently("the resources to be placed", self._placement)
+        authority = await self._patiently("the certificate authority", lambda: Authority.load(vault))
+        placement = await self._patiently("the resources to be placed", self._placement)
         self._server = HubServer(
             self._cache,
             placement,
@@ -360,8 +393,7 @@ class Cloudcore:
             self._reflectors[resource] = self._reflector(resource)
         link, join = self._settings.link.listen, self._settings.join.listen
         identity = authority.server(server_names([link.host, join.host], self._settings.join.advertise))
-        async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
-            await _serve_status(stack, self._data_dir / SOCKET_NAME, self._answer)
+        async with asyncio.TaskGroup() as tasks:
             for reflector in self._reflectors.values():
                 tasks.create_task(reflector.run(), name=f"reflector[{reflector.resource.collection}]")
             # Nobody is let in before everything is known: to a node, "none" would mean "delete yours".
@@ -385,6 +417,22 @@ class Cloudcore:
                 extra={"link": self._endpoints[0], "join": joining, "apiserver": self._client.server},
             )
 
+    async def _patiently(self, what: str, attempt: Callable[[], Coroutine[None, None, T]]) -> T:
+        """Try until the apiserver is there; whatever else it answers ends the command."""
+        while True:
+            try:
+                result = await attempt()
+            except Unavailable as exc:
+                if not self._problem:
+                    logger.warning("waiting for the apiserver", extra={"for": what, "problem": _refusal(exc)})
+                self._problem = f"waiting for {what}: {_refusal(exc)}"
+                await asyncio.sleep(RETRY_S)
+            except ApiError as exc:
+                raise cli.CommandError(f"{what}: {_refusal(exc)}") from exc
+            else:
+                self._problem = ""
+                return result
+
     async def _placement(self) -> Placement:
         rules = [
             Rule(
@@ -405,7 +453,9 @@ class Cloudcore:
         try:
             return await self._client.discover(collection)
         except NotFound as exc:
-            raise cli.CommandError(f"placement: {exc}; apply its definition first, or correct the name") from exc
+            raise cli.CommandError(
+                f'placement: the apiserver has no resource "{collection}"; apply its definition, or correct the name'
+            ) from exc
 
     def _reflector(self, resource: Resource) -> Reflector:
         return Reflector(
@@ -504,6 +554,7 @@ class Cloudcore:
         return {
             "version": VERSION,
             "apiserver": self._client.server,
+            "problem": self._problem,
             "link": self._endpoints[0],
             "join": self._endpoints[1],
             "objects": len(self._cache),
@@ -534,22 +585,6 @@ async def _serve_metrics(stack: contextlib.AsyncExitStack, endpoint: Endpoint, h
         await stack.enter_async_context(serve(handler, host=endpoint.host or None, port=endpoint.port))
     except ListenError as exc:
         raise cli.CommandError(f"the metrics: {exc}; choose another under metrics in the configuration") from exc
-
-
-async def _patiently(what: str, attempt: Callable[[], Coroutine[None, None, T]]) -> T:
-    """Try until the apiserver is there; whatever else it answers ends the command."""
-    told = False
-    while True:
-        try:
-            return await attempt()
-        except Unavailable as exc:
-            if not told:
-                told = True
-                problem = str(exc) if isinstance(exc, ApiUnreachable) else f"the apiserver answers: {exc}"
-                logger.warning("waiting for the apiserver", extra={"for": what, "problem": problem})
-            await asyncio.sleep(RETRY_S)
-        except ApiError as exc:
-            raise cli.CommandError(f"{what}: the apiserver answers: {exc}") from exc
 
 
 async def _prune(tokens: Tokens) -> None:
@@ -596,6 +631,8 @@ def _told(facts: Mapping[str, Any]) -> list[str]:
         f"join       {facts['join'] or 'not listening'}",
         f"nodes      {len(connected)} connected, {sum(bool(node['synced']) for node in connected)} in sync",
     ]
+    if facts["problem"]:
+        lines.append(f"problem    {facts['problem']}")
     lines += [f"problem    {each['resource']}: {each['phase']} {each['problem']}".rstrip() for each in waiting]
     for node in nodes:
         state = "in sync" if node["synced"] else f"{node['dirty']} to send"

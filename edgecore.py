@@ -47,6 +47,7 @@ CONFIG_NAME = "edgecore.yaml"
 SOCKET_NAME = "edgecore.sock"
 STORE_NAME = "edge.db"
 EMBEDDED = "embedded"
+LAST_REFUSED = 5  # lines of `edgecore status`; with -o json all that are kept
 NOTE_SYNC_S = 30.0  # a write of a few bytes to the card; how stale the store is after a restart is known this exactly
 
 
@@ -192,7 +193,7 @@ def _config(args: argparse.Namespace) -> int:
 
 
 def _load(path: Path) -> EdgeConfig:
-    if not path.exists():
+    if path.name == CONFIG_NAME and not path.exists():
         raise cli.CommandError(
             f"{path.parent} is not a node's directory: there is no {path.name}; run `{PROG} join` first"
         )
@@ -222,6 +223,13 @@ def _run(args: argparse.Namespace) -> int:
 
 def _link_context(cloud: CloudConfig) -> ssl.SSLContext:
     """Trusts the join CA and nothing else; loading the system's would cost 2.5 MB and trust the world."""
+    for path in (cloud.certificate_authority, cloud.certificate, cloud.key):
+        try:
+            path.open("rb").close()
+        except OSError as exc:  # ssl's own errors do not say which file
+            raise cli.CommandError(
+                f"cannot read {path}: {exc.strerror}; put it back, or join again with --force"
+            ) from exc
     try:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.minimum_version = ssl.TLSVersion.TLSv1_3
@@ -230,7 +238,7 @@ def _link_context(cloud: CloudConfig) -> ssl.SSLContext:
     except (OSError, ssl.SSLError) as exc:
         names = f"{cloud.certificate_authority}, {cloud.certificate}, {cloud.key}"
         raise cli.CommandError(
-            f"cannot read this node's certificates ({names}): {exc}; join again with --force"
+            f"this node's certificates cannot be used ({names}): {exc}; join again with --force"
         ) from exc
     return context
 
@@ -306,6 +314,7 @@ async def _compose(
         if broker is not None:
             tasks.create_task(broker.run(), name="broker")
         tasks.create_task(_report_node_info(store, outbox, node, settings.cloud.link), name="node-info")
+        tasks.create_task(_report_rebuild(store, node, connector.reports_waiting), name="rebuild")
         tasks.create_task(twins.run(), name="twins")
         tasks.create_task(connector.run(), name="link")
         tasks.create_task(status.keep(), name="status")
@@ -366,6 +375,18 @@ async def _report_node_info(store: "Store", outbox: "Outbox", node: Node, link: 
             await outbox.save({document: told}, [ReportEntry(ObjectKey(NODES, "", node), NODE_INFO_FIELD, told)])
     except StoreError as exc:
         logger.warning("node info not reported", extra={"reason": str(exc)})
+
+
+async def _report_rebuild(store: "Store", node: Node, saved: Callable[[], None]) -> None:
+    """Tell the cloud, once, that the store was damaged and begun anew."""
+    from metamanager.errors import StoreError
+    from metamanager.rebuilt import tell_rebuilt
+
+    try:
+        if await tell_rebuilt(store, node):
+            saved()
+    except StoreError as exc:
+        logger.warning("the rebuild of the store is not reported yet", extra={"reason": str(exc)})
 
 
 class Outbox:
@@ -457,6 +478,7 @@ class NodeStatus:
 
     async def _facts(self) -> dict[str, object]:
         twins = self._twins.status()
+        parked = await self._store.parked()
         return {
             "node": self._settings.node,
             "version": VERSION,
@@ -468,7 +490,10 @@ class NodeStatus:
             "lastSyncedAtMs": await self._store.last_synced_at_ms(),
             "objects": await self._store.object_count(),
             "reportsWaiting": await self._store.report_count(),
-            "reportsRefused": self._link.refused_reports,
+            "reportsRefused": parked.total,
+            "lastRefused": [each._asdict() for each in parked.last],
+            "eventsWaiting": await self._store.event_count(),
+            "eventsDropped": await self._store.events_dropped(),
             "api": self.api,
             "mqtt": str(twins.bus.address),
             "mqttConnected": twins.bus.connected,
@@ -540,6 +565,11 @@ def _told(facts: Mapping[str, Any]) -> list[str]:
         f"devices  {facts['devices']}, {facts['openWishes']} with a desired value that is not met",
         f"api      {facts['api'] or 'off'}",
     ]
+    if facts["eventsWaiting"] or facts["eventsDropped"]:
+        lines.append(f"events   {facts['eventsWaiting']} waiting, {facts['eventsDropped']} dropped for later ones")
+    for each in reversed(facts["lastRefused"][-LAST_REFUSED:]):
+        age_s = max(0, _now_ms() - each["at_ms"]) // 1000
+        lines.append(f"refused  {each['key']} {each['field']}, {age_s} s ago: {each['reason']}")
     if facts["storeProblem"]:
         lines.append(f"problem  {facts['storeProblem']}")
     return lines

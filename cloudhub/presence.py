@@ -86,7 +86,8 @@ class Presence:
     """All nodes that this hub knows of."""
 
     def __init__(self, *, renew_s: float = LEASE_RENEW_S, grace_s: float = NODE_GRACE_S) -> None:
-        self._renew_s = renew_s
+        # Who shortens the grace period must hear of Leases as often within it: other replicas judge by them.
+        self._renew_s = min(renew_s, grace_s / 2)
         self._grace_s = grace_s
         self._records: dict[Node, _Record] = {}
         self._agenda: Agenda[Node] = Agenda()

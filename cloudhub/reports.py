@@ -11,6 +11,10 @@ a later value of the same field that was taken, or is refused for good.
     finished() tells what became of it, and gives what may be acknowledged now
     close()    a session is gone; its values go with it unless a write is already under way
 
+Kubernetes Events are no state: each is written once, and what one hub wrote is already written for every other (its
+name says so). All Events of one node are one object here, so that they have one writer and one rate however many a
+node tells; due() gives them one at a time.
+
 Why close() forgets. The node kept what was not acknowledged and reports it again, here or to another
 replica, where a newer value may be written in the meantime: an older one that waited here would undo it.
 
@@ -31,13 +35,15 @@ from typing import Generic, NamedTuple, TypeVar, assert_never
 
 from apimachinery.devices import NODE_INFO_FIELD, PROPERTY_FIELD, STATE_FIELD, PropertyReport
 from apimachinery.keys import Node, ObjectKey
+from apimachinery.kubeevents import EVENT_FIELD, KubeEvent
 from apimachinery.objects import JSON
-from apimachinery.resources import DEVICES, NODES
+from apimachinery.resources import DEVICES, EVENTS, NODES
 from cloudhub.agenda import Agenda
 from cloudhub.devices import StateReport
 from link.frames import RefusedReport, ReportEntry
 
 MIN_INTERVAL_S = 0.5  # two writes a second per device: as fast as a person can read, 1 % of what etcd does
+EVENT_INTERVAL_S = 0.02  # between two Events of one node: 50 a second, as many as a kubelet tells (eventRecordQPS)
 MAX_TEXT_CHARACTERS = 256
 MAX_NODE_ENTRIES = 64
 
@@ -55,17 +61,18 @@ class NodeReport(NamedTuple):
     capacity: Mapping[str, str]
 
 
-Value = PropertyReport | StateReport | NodeReport
+Value = PropertyReport | StateReport | NodeReport | KubeEvent
 
 
 class Write(NamedTuple):
     """What the shell is to write into one object's status."""
 
     key: ObjectKey
+    """The object; for Events that of a node's Events together, see `events_of`."""
     node: Node
     """Who reported; "" where nobody did and the status is only to be brought up to date."""
     values: Mapping[str, Value]
-    """By field: "property/NAME", "state", "nodeInfo"."""
+    """By field: "property/NAME", "state", "nodeInfo"; an Event by its namespace and name."""
     failures: int
     """How often this object's write has failed in a row."""
 
@@ -105,9 +112,12 @@ class Acknowledgement(NamedTuple, Generic[S]):
 class _Slot(Generic[S]):
     """One field's value, and which Reports wait for it."""
 
-    __slots__ = ("claims", "value")
+    __slots__ = ("claims", "field", "key", "value")
 
-    def __init__(self, value: Value) -> None:
+    def __init__(self, key: ObjectKey, field: str, value: Value) -> None:
+        self.key = key
+        self.field = field
+        """Both as they were reported."""
         self.value = value
         self.claims: defaultdict[S, list[int]] = defaultdict(list)
 
@@ -147,14 +157,24 @@ class Reports(Generic[S]):
     """
     All reports of one hub. S is whatever stands for a session.
 
-    admit: why this node may not report this field of this object, as a sentence; None when it may.
+    admit: why this node may not report this field of this object, as a sentence; None when it may. For an Event it is
+    asked about what the Event is about, and the field is "event".
     """
 
     def __init__(
-        self, admit: Callable[[Node, ObjectKey, str], str | None], *, min_interval_s: float = MIN_INTERVAL_S
+        self,
+        admit: Callable[[Node, ObjectKey, str], str | None],
+        *,
+        min_interval_s: float = MIN_INTERVAL_S,
+        event_interval_s: float = EVENT_INTERVAL_S,
     ) -> None:
+        self.taken_count = 0
+        """Values that the apiserver has, or a later one of their field."""
+        self.refused_count = 0
+        """Values that it will never have."""
         self._admit = admit
         self._min_interval_s = min_interval_s
+        self._event_interval_s = event_interval_s
         self._targets: dict[ObjectKey, _Target[S]] = {}
         self._agenda: Agenda[ObjectKey] = Agenda()
         self._ledgers: dict[S, _Ledger] = {}
@@ -175,17 +195,30 @@ class Reports(Generic[S]):
         sessions = {session}
         for entry in entries:
             try:
-                if (reason := self._admit(node, entry.key, entry.field)) is not None:
-                    raise ValueError(reason)
-                slot: _Slot[S] = _Slot(parse(entry))
+                slot: _Slot[S] = _Slot(entry.key, entry.field, self._parsed(node, entry))
             except ValueError as exc:
+                self.refused_count += 1
                 ledger.refused.setdefault(seq, []).append(RefusedReport(entry.key, entry.field, str(exc)))
                 continue
             slot.claims[session].append(seq)
             ledger.open[seq] += 1
-            ledger.keys.add(entry.key)
-            self._put(node, entry.key, entry.field, slot, sessions)
+            is_event = isinstance(slot.value, KubeEvent)
+            target, field = (events_of(node), _path(entry.key)) if is_event else (entry.key, entry.field)
+            ledger.keys.add(target)
+            self._put(node, target, field, slot, sessions)
         return self._settled(sessions)
+
+    def _parsed(self, node: Node, entry: ReportEntry) -> Value:
+        """Raises ValueError with why it is refused."""
+        if entry.field == EVENT_FIELD:
+            event = parse(entry)
+            subject = event.about if isinstance(event, KubeEvent) else entry.key
+            if (reason := self._admit(node, subject, EVENT_FIELD)) is not None:
+                raise ValueError(reason)
+            return event
+        if (reason := self._admit(node, entry.key, entry.field)) is not None:
+            raise ValueError(reason)
+        return parse(entry)
 
     def touch(self, key: ObjectKey) -> None:
         """Bring this object's status up to date, though nothing was reported: give it a Write."""
@@ -218,13 +251,14 @@ class Reports(Generic[S]):
                 del self._targets[key]
                 continue
             assert target.flying is None, "what is under way stands on no agenda"
-            if target.one_by_one and len(target.pending) > 1:
+            is_events = key.resource == EVENTS
+            if (target.one_by_one or is_events) and len(target.pending) > 1:
                 first = next(iter(target.pending))
                 target.flying = {first: target.pending.pop(first)}
             else:
                 target.flying, target.pending = target.pending, {}
             target.touched = False
-            target.not_before = now + self._min_interval_s
+            target.not_before = now + (self._event_interval_s if is_events else self._min_interval_s)
             values = {field: slot.value for field, slot in target.flying.items()}
             writes.append(Write(key, target.node if values else Node(""), values, target.failures))
         return writes
@@ -243,9 +277,9 @@ class Reports(Generic[S]):
         sessions: set[S] = set()
         match outcome:
             case Taken(refused):
-                self._settle_all(write.key, flown, refused, sessions)
+                self._settle_all(flown, refused, sessions)
             case Refused(reason, divisible) if not divisible or len(flown) <= 1:
-                self._settle_all(write.key, flown, dict.fromkeys(flown, reason), sessions)
+                self._settle_all(flown, dict.fromkeys(flown, reason), sessions)
                 # Without the value that was to blame the rest of the status can be brought up to date.
                 target.touched = target.touched or (divisible and bool(flown))
             case Refused():
@@ -254,7 +288,8 @@ class Reports(Generic[S]):
                 self._put_back(write, target, flown, sessions)
             case Retry(after_s):
                 target.failures = write.failures + 1
-                target.not_before = now + after_s
+                # At once is for a conflict: our copy was old. All else keeps its distance, however small the jitter.
+                target.not_before = max(target.not_before, now + after_s) if after_s else now
                 target.touched = target.touched or not flown
                 self._put_back(write, target, flown, sessions)
             case _:
@@ -267,7 +302,7 @@ class Reports(Generic[S]):
     def _put(self, node: Node, key: ObjectKey, field: str, slot: _Slot[S], sessions: set[S]) -> None:
         target = self._targets.setdefault(key, _Target())
         if target.node != node:
-            self._settle_all(key, target.pending, dict.fromkeys(target.pending, MOVED), sessions)
+            self._settle_all(target.pending, dict.fromkeys(target.pending, MOVED), sessions)
             target.pending.clear()
             target.node = node
         if (older := target.pending.pop(field, None)) is not None:
@@ -277,7 +312,7 @@ class Reports(Generic[S]):
 
     def _put_back(self, write: Write, target: _Target[S], flown: dict[str, _Slot[S]], sessions: set[S]) -> None:
         if target.node != write.node and flown:
-            self._settle_all(write.key, flown, dict.fromkeys(flown, MOVED), sessions)
+            self._settle_all(flown, dict.fromkeys(flown, MOVED), sessions)
             return
         for field, slot in flown.items():
             if (newer := target.pending.get(field)) is not None:
@@ -292,17 +327,20 @@ class Reports(Generic[S]):
         if target.flying is None:
             self._agenda.set(key, target.not_before)
 
-    def _settle_all(
-        self, key: ObjectKey, slots: Mapping[str, _Slot[S]], reasons: Mapping[str, str], sessions: set[S]
-    ) -> None:
+    def _settle_all(self, slots: Mapping[str, _Slot[S]], reasons: Mapping[str, str], sessions: set[S]) -> None:
         """These values are done with; `reasons` says which of them are refused. Adds whom that concerns."""
-        for field, slot in slots.items():
+        for name, slot in slots.items():
             for session, seqs in slot.claims.items():
                 ledger = self._ledgers[session]
                 for seq in seqs:
                     ledger.open[seq] -= 1
-                    if field in reasons:
-                        ledger.refused.setdefault(seq, []).append(RefusedReport(key, field, reasons[field]))
+                    if name in reasons:
+                        refused = RefusedReport(slot.key, slot.field, reasons[name])
+                        ledger.refused.setdefault(seq, []).append(refused)
+                if name in reasons:
+                    self.refused_count += len(seqs)
+                else:
+                    self.taken_count += len(seqs)
                 sessions.add(session)
 
     def _settled(self, sessions: Iterable[S]) -> list[Acknowledgement[S]]:
@@ -321,6 +359,15 @@ class Reports(Generic[S]):
         return found
 
 
+def events_of(node: Node) -> ObjectKey:
+    """What stands for all Events of a node, as the target of writes."""
+    return ObjectKey(EVENTS, "", node)
+
+
+def _path(key: ObjectKey) -> str:
+    return f"{key.namespace}/{key.name}"
+
+
 def parse(entry: ReportEntry) -> Value:
     """The value of a report. Raises ValueError with what is wrong; the sender is a peer, so all of it is checked."""
     try:
@@ -334,6 +381,11 @@ def parse(entry: ReportEntry) -> Value:
         return _state(value)
     if collection == NODES.collection and entry.field == NODE_INFO_FIELD:
         return _node_report(value)
+    if entry.key.resource == EVENTS and entry.field == EVENT_FIELD:
+        event = KubeEvent.from_json(value)
+        if event.key != entry.key:
+            raise ValueError(f"the Event is {_path(event.key)}, not what its report says")
+        return event
     raise ValueError(f'{collection} has no field "{entry.field}" to report')
 
 

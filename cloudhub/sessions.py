@@ -49,6 +49,7 @@ from link.pump import Clock, Pump, Transport
 logger = logging.getLogger(__name__)
 
 GRACE_S = 600.0  # an outbox costs a few hundred bytes per object; afterwards a digest does the same job
+FRAME_BYTES = 64 << 10  # a quarter of the window: the node commits one while others come; 3 s on a 200 kbit/s line
 KEY_BYTES = 160  # about what a delta takes besides its body
 IDENTITY_PREFIX = "system:node:"
 """A node's certificate has this plus its name as common name, as a kubelet's has."""
@@ -368,7 +369,7 @@ class Hub:
             return self._desired(node, key)
 
         while room := session.pump.peer.push_room():
-            changes = outbox.pull(desired, self._size, room)
+            changes = outbox.pull(desired, self._size, min(room, FRAME_BYTES))
             if not changes:
                 break
             self._push(session, outbox, changes)

@@ -1,5 +1,5 @@
 """
-Writes what nodes report into the status of Devices and Nodes, and keeps the Devices' conditions true.
+Writes what nodes report: into the status of Devices and Nodes, and as Events. Keeps the Devices' conditions true.
 
 One object's status has one writer here: a report and a change of the Device, its model or its node both
 end in the same write, which computes the whole status from what is known and sends what differs. When
@@ -20,18 +20,19 @@ import datetime
 import json
 import logging
 import random
-import sys
-from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Mapping
-from typing import Generic, NamedTuple, NoReturn, Protocol, TypeVar
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import Generic, NamedTuple, NoReturn, TypeVar
 
 from apimachinery.devices import PROPERTY_FIELD, PropertyReport
 from apimachinery.errors import AlreadyExists, ApiError, BadRequest, Conflict, Invalid, NotFound, TooLarge, Unavailable
 from apimachinery.events import Change, EventType
-from apimachinery.keys import Node, ObjectKey, Resource
+from apimachinery.keys import Node, ObjectKey
+from apimachinery.kubeevents import KubeEvent
 from apimachinery.objects import JSON, Object, canonical, lookup
-from apimachinery.resources import DEVICE_MODELS, DEVICE_STATUSES, DEVICES, NODES
+from apimachinery.resources import DEVICE_MODELS, DEVICE_STATUSES, DEVICES, EVENTS, NODES, PODS
 from apimachinery.watchcache import WatchCache
+from cloudhub.attachments import Attachments
 from cloudhub.backoff import write_delay_s
 from cloudhub.devices import StateReport, model_of, node_of, property_names, reported_after, status_after
 from cloudhub.reports import (
@@ -46,6 +47,7 @@ from cloudhub.reports import (
     Taken,
     Write,
 )
+from cloudhub.tally import Client, CountedClient, RefusedWrite, Tally
 from link.frames import RefusedReport, ReportEntry
 
 logger = logging.getLogger(__name__)
@@ -57,18 +59,6 @@ NO_STATUS_S = 600.0  # a definition without a status subresource may be replaced
 S = TypeVar("S", bound=Hashable)
 
 
-class Client(Protocol):
-    """The requests that this needs; cloudhub.apiclient.ApiClient has them."""
-
-    async def get(self, key: ObjectKey) -> dict[str, JSON]: ...
-
-    async def create(self, resource: Resource, namespace: str, value: Mapping[str, JSON]) -> dict[str, JSON]: ...
-
-    async def patch(
-        self, key: ObjectKey, body: Mapping[str, JSON], patch_type: str = "merge", subresource: str = ""
-    ) -> dict[str, JSON]: ...
-
-
 class _Known(NamedTuple):
     """An object's status as the apiserver last said it is."""
 
@@ -77,14 +67,6 @@ class _Known(NamedTuple):
     resource_version: str
     status: bytes
     """Canonical JSON: a third of the memory that the decoded one takes."""
-
-
-class _Attachment(NamedTuple):
-    """What a Device refers to, read once per version."""
-
-    node: Node
-    model: ObjectKey
-    properties: tuple[str, ...]
 
 
 class StatusWriter(Generic[S]):
@@ -108,7 +90,8 @@ class StatusWriter(Generic[S]):
         acknowledge: the session's Reports up to this number are settled, but for what is refused for good.
         min_interval_s: between two writes of one object. jitter: gives numbers uniform in [0, 1).
         """
-        self._client = client
+        self._tally = Tally()
+        self._client = CountedClient(client, self._tally)
         self._cache = cache
         self._acknowledge = acknowledge
         self._jitter = jitter
@@ -118,29 +101,51 @@ class StatusWriter(Generic[S]):
         self._settled: list[Acknowledgement[S]] = []
         self._woken = asyncio.Event()
         self._busy = 0
-        self._attached: dict[ObjectKey, _Attachment] = {}
-        self._by_node: defaultdict[Node, set[ObjectKey]] = defaultdict(set)
-        self._by_model: defaultdict[ObjectKey, set[ObjectKey]] = defaultdict(set)
+        self._speakers: dict[S, Node] = {}
+        """Whose session each is, of those that reported something."""
+        self._attached = Attachments()
         self._models: dict[ObjectKey, tuple[Object, dict[str, JSON]]] = {}
         self._devices: dict[ObjectKey, _Known] = {}
         self._statuses: OrderedDict[ObjectKey, _Known] = OrderedDict()
         self._no_status_until = 0.0
 
+    def counters(self) -> Mapping[str, int]:
+        """What was done since the start; see cloudhub.tally.Tally. The first two count values, not Reports."""
+        return {
+            "reports_taken": self._reports.taken_count,
+            "reports_refused": self._reports.refused_count,
+            "writes": self._tally.writes,
+            "writes_skipped": self._tally.writes_skipped,
+            "conflicts": self._tally.conflicts,
+            "retries": self._tally.retries,
+            "requests": self._tally.requests,
+        }
+
+    def refusals(self) -> Sequence[RefusedWrite]:
+        """The last reports that were refused for good, newest last."""
+        return tuple(self._tally.refusals)
+
     # From the links
 
     def accept(self, node: Node, session: S, seq: int, entries: Iterable[ReportEntry]) -> None:
         """Take a Report in; it is acknowledged when the apiserver has it."""
+        self._speakers[session] = node
         self._settled += self._reports.accept(node, session, seq, entries)
         self._woken.set()
 
     def session_closed(self, session: S) -> None:
         """Nobody waits for this session's acknowledgements any more."""
         self._reports.close(session)
+        self._speakers.pop(session, None)
 
     def _problem_with(self, node: Node, key: ObjectKey, field: str) -> str | None:
-        """Why a node may not report this; None when it may. A node reports of itself and of its own devices."""
+        """Why a node may not report this; None when it may. A node reports of itself, its devices and its pods."""
         if key.resource == NODES:
             return None if key.name == node else "a node may report of no other node"
+        if key.resource == PODS:
+            pod = self._cache.get(key)
+            is_here = pod is not None and lookup(pod.parse(), "spec.nodeName") == node
+            return None if is_here else f"there is no such pod on node {node}"
         attachment = self._attached.get(key)
         # Whose device it is stays untold: a node need not learn of devices that are not its own.
         if attachment is None or attachment.node != node:
@@ -161,45 +166,23 @@ class StatusWriter(Generic[S]):
         for change in changes:
             key = change.object.key
             if key.resource == DEVICES:
-                self._detach(key)
                 if change.type is EventType.DELETED:
+                    self._attached.detach(key)
                     self._devices.pop(key, None)
                     self._statuses.pop(key, None)
                 else:
-                    self._attach(key, change.object.parse())
+                    self._attached.attach(key, change.object.parse())
                     self._reports.touch(key)
             elif key.resource == DEVICE_MODELS:
                 self._models.pop(key, None)
-                self._touch(self._by_model.get(key, ()))
+                self._touch(self._attached.of_model(key))
             elif key.resource == NODES and change.type is not EventType.MODIFIED:
-                self._touch(self._by_node.get(Node(key.name), ()))
+                self._touch(self._attached.of_node(Node(key.name)))
         self._woken.set()
 
     def _touch(self, keys: Iterable[ObjectKey]) -> None:
         for key in keys:
             self._reports.touch(key)
-
-    def _attach(self, key: ObjectKey, device: Mapping[str, JSON]) -> None:
-        attachment = _Attachment(
-            Node(node_of(device)),
-            ObjectKey(DEVICE_MODELS, key.namespace, model_of(device)),
-            # A thousand devices of one model have the same few names.
-            tuple(map(sys.intern, property_names(device))),
-        )
-        self._attached[key] = attachment
-        self._by_node[attachment.node].add(key)
-        self._by_model[attachment.model].add(key)
-
-    def _detach(self, key: ObjectKey) -> None:
-        attachment = self._attached.pop(key, None)
-        if attachment is None:
-            return
-        self._by_node[attachment.node].discard(key)
-        if not self._by_node[attachment.node]:
-            del self._by_node[attachment.node]
-        self._by_model[attachment.model].discard(key)
-        if not self._by_model[attachment.model]:
-            del self._by_model[attachment.model]
 
     # What is done about it
 
@@ -214,6 +197,8 @@ class StatusWriter(Generic[S]):
                 self._woken.clear()
                 settled, self._settled = self._settled, []
                 for session, seq, refused in settled:
+                    node = self._speakers.get(session, Node(""))
+                    self._tally.refusals += (RefusedWrite(node, *each) for each in refused)
                     self._acknowledge(session, seq, refused)
                 for write in self._reports.due(self._loop.time(), CONCURRENCY - self._busy):
                     self._busy += 1
@@ -226,16 +211,26 @@ class StatusWriter(Generic[S]):
                     pass
 
     async def _perform(self, write: Write) -> None:
+        asked = self._tally.requests
         try:
-            outcome = await (self._write_node(write) if write.key.resource == NODES else self._write_device(write))
+            outcome = await self._written(write)
         except ApiError as error:
             outcome = self._after(write, error)
         finally:
             self._busy -= 1
+        self._tally.writes_skipped += self._tally.requests == asked and isinstance(outcome, Taken)
         self._settled += self._reports.finished(write, outcome, self._loop.time())
         self._woken.set()
 
+    async def _written(self, write: Write) -> Outcome:
+        if write.key.resource == NODES:
+            return await self._write_node(write)
+        if write.key.resource == EVENTS:
+            return await self._write_events(write)
+        return await self._write_device(write)
+
     def _after(self, write: Write, error: ApiError) -> Outcome:
+        self._tally.conflicts += isinstance(error, Conflict)
         delay_s = write_delay_s(error, write.failures + 1, self._jitter())
         extra = {"key": str(write.key), "node": write.node, "problem": str(error)}
         if delay_s is None:
@@ -244,6 +239,7 @@ class StatusWriter(Generic[S]):
         # The first failures may be a passing thing, and the tenth is no news.
         level = logging.WARNING if write.failures == 2 else logging.DEBUG
         logger.log(level, "cannot write a status, trying again", extra={**extra, "in_s": round(delay_s, 2)})
+        self._tally.retries += 1
         return Retry(delay_s)
 
     async def _write_device(self, write: Write) -> Outcome:
@@ -415,6 +411,18 @@ class StatusWriter(Generic[S]):
             changes = {field: part for field, part in wanted.items() if part and status.get(field) != part}
         if changes:
             await self._client.patch(write.key, {"status": changes}, subresource="status")
+        return Taken()
+
+    # Events
+
+    async def _write_events(self, write: Write) -> Outcome:
+        """One Event, as a rule. The name was given at the edge, so that a second attempt finds the first."""
+        for event in write.values.values():
+            assert isinstance(event, KubeEvent), "parse() gives an Event for an Event"
+            try:
+                await self._client.create(EVENTS, event.key.namespace, event.to_json(write.node))
+            except AlreadyExists:
+                logger.debug("an Event is there already", extra={"key": str(event.key), "node": write.node})
         return Taken()
 
 

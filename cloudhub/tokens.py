@@ -41,7 +41,10 @@ _NAME_PREFIX = "join-token-"
 _KIND = "fairlead.io/join-token"
 _LABEL = "fairlead.io/kind"
 _LABEL_VALUE = "join-token"
-_UNKNOWN = "the token is not known here: it was never made, or was deleted, or is mistyped"
+_UNKNOWN = (
+    "the token is not known here: it was never made, or was deleted, or is mistyped; "
+    "make another with `cloudcore token create`"
+)
 
 
 class Token(NamedTuple):
@@ -123,7 +126,9 @@ class Tokens:
             )
         if token.node is not None and token.node != node:
             # The name it was made for stays untold: whoever holds a stray token need not learn where it would do.
-            raise Forbidden(f"the token was made for another node than {node}")
+            raise Forbidden(
+                f"the token was made for another node than {node}: make one with `cloudcore token create --node {node}`"
+            )
         return token
 
     async def list(self) -> Sequence[Token]:

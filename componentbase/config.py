@@ -187,6 +187,9 @@ class _Reader:
         for key, name in by_key.items():
             if name not in values and has_no_default(fields[name][1]):
                 self.refuse(node, path, f'missing key "{key}"{meaning_of(fields[name][1])}')
+            default = fields[name][1].default
+            if name not in values and self.base is not None and isinstance(default, Path):
+                values[name] = self.base / default  # as if it had been written there
         return self.build(cls, values, node, path)
 
     def build(self, cls: type[Any], values: dict[str, Any], node: yaml.Node, path: str) -> Any:

@@ -94,7 +94,7 @@ def _split(text: str, default_port: int | None) -> tuple[str, bool, str]:
 
 
 def _example(text: str) -> str:
-    return f"{text or '127.0.0.1'}:10000, for example"
+    return f"127.0.0.1:{text}, for example" if text.isdecimal() else f"{text or '127.0.0.1'}:10000, for example"
 
 
 def _check_ipv6(host: str, text: str) -> None:

@@ -37,7 +37,7 @@ class Store(Protocol):
 
     async def pending_reports(self, after: int, limit_bytes: int) -> list[tuple[int, ReportEntry]]: ...
 
-    async def settle_reports(self, through: int) -> None: ...
+    async def settle_reports(self, through: int, refused: Sequence[RefusedReport]) -> None: ...
 
 
 class Committing(Protocol):
@@ -212,11 +212,11 @@ class Connector:
         while session.error is None:
             await self._reports.wait()
             self._reports.clear()
+            refused, session.refused_reports = session.refused_reports, []
             if session.settled_row > settled_row:
                 settled_row = session.settled_row
-                await self._store.settle_reports(settled_row)
-            self._tell_refused(session.refused_reports)
-            session.refused_reports = []
+                await self._store.settle_reports(settled_row, refused)
+            self._tell_refused(refused)
             while session.error is None and (room := session.report_room()):
                 rows = await self._store.pending_reports(sent_row, min(room, REPORT_BYTES))
                 if not rows or session.error is not None:

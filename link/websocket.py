@@ -11,6 +11,7 @@ is free again when buffer_updated returns.
 
 import asyncio
 import logging
+import os
 import socket
 import ssl
 from collections.abc import Callable, Sequence
@@ -30,6 +31,7 @@ from link.errors import LinkClosed
 
 PATH = "/v1/link"
 READ_BYTES = 64 << 10
+UNREAD_BYTES = 4 * MAX_FRAME_BYTES  # a window and a large frame, or an inventory of 250,000 objects, are less
 OPEN_S = 10.0  # for TCP, TLS and the HTTP upgrade together; a peer that takes longer is not served
 # The library logs every frame's bytes at DEBUG, and bodies are nobody's business, Secrets least of all.
 _quiet = logging.getLogger(__name__ + ".library")
@@ -108,9 +110,9 @@ class WebSocket(asyncio.BufferedProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        reason = self._reason(exc)
         if not self.lost.done():
-            self.lost.set_result(reason)
+            self.lost.set_result(self._reason(exc))
+        reason = self.lost.result()
         if self._receiving is not None:
             self._receiving.connection_lost(reason)
 
@@ -193,6 +195,9 @@ class WebSocket(asyncio.BufferedProtocol):
         data = [chunk for chunk in chunks if chunk]
         if data:
             self._transport.write(data[0] if len(data) == 1 else b"".join(data))
+            if self._transport.get_write_buffer_size() > UNREAD_BYTES:
+                self._give_up("the other side does not read")
+                return
         if len(data) != len(chunks) and not self._transport.is_closing():
             # An empty chunk is the library's word for the end of the stream.
             if self._transport.can_write_eof():
@@ -288,7 +293,9 @@ async def dial(
     except ssl.SSLCertVerificationError as exc:
         raise LinkClosed(f"the certificate of {host}:{port} is not to be trusted: {exc.verify_message}") from exc
     except OSError as exc:
-        raise LinkClosed(f"cannot connect to {host}:{port}: {exc.strerror or exc}") from exc
+        # asyncio's own text for a refused connection repeats the address in place of the reason.
+        reason = os.strerror(exc.errno) if exc.errno and exc.errno > 0 else exc.strerror or exc
+        raise LinkClosed(f"cannot connect to {host}:{port}: {reason}") from exc
     if not is_open.done():
         raise LinkClosed(connection.lost.result())
     return connection

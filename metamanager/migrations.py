@@ -71,7 +71,27 @@ _FIRST = (
     """,
 )
 
-MIGRATIONS: Sequence[Sequence[str]] = (_FIRST,)
+_EVENTS = (
+    # Kubernetes Events on their way up. Their numbers are those of the reports (metamanager.schema.NEXT_ROW), so that
+    # one number says how far both are settled.
+    """
+    CREATE TABLE events (
+        seq INTEGER NOT NULL PRIMARY KEY,
+        namespace TEXT NOT NULL,
+        name TEXT NOT NULL,
+        checksum INTEGER NOT NULL,
+        value BLOB NOT NULL
+    )
+    """,
+    "ALTER TABLE state ADD COLUMN events_dropped INTEGER NOT NULL DEFAULT 0",
+    # Made by the first report otherwise; an ordinary table for whoever updates it (sqlite.org/autoinc.html).
+    """
+    INSERT INTO sqlite_sequence (name, seq)
+    SELECT 'reports', 0 WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'reports')
+    """,
+)
+
+MIGRATIONS: Sequence[Sequence[str]] = (_FIRST, _EVENTS)
 """Statements by number: MIGRATIONS[n] turns a database of schema n into one of schema n + 1."""
 
 SCHEMA = len(MIGRATIONS)

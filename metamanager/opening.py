@@ -18,22 +18,25 @@ import contextlib
 import logging
 import os
 import secrets
-import zlib
+import time
 from pathlib import Path
 
-from apimachinery.keys import ObjectKey, Resource
 from componentbase.files import PRIVATE_FILE, FilesError, open_private_dir
-from link.frames import ReportEntry
 from metamanager import schema
 from metamanager.connection import Database
 from metamanager.errors import StoreCorrupt, StoreError, StoreNewer
 from metamanager.migrations import APPLICATION_ID, SCHEMA, migrate
+from metamanager.rebuilt import REBUILT_DOCUMENT, Rebuilt
 from metamanager.records import Records
+from metamanager.salvage import salvage
 
 logger = logging.getLogger(__name__)
 
 KEPT_ASIDE = 2  # damaged files that are kept; more would fill a small disk, and the newest tell most
 _LOG_SUFFIXES = ("-wal", "-shm")
+
+_OURS = {"state", "resources", "objects", "reports"}
+"""Tables of every release; together they are nobody else's."""
 
 # A new database begins its revisions at a random multiple of 2^20 below 2^50: a client that resumes a watch from a
 # version of an earlier file would otherwise be told of some changes and miss others. Now it gets 410 and lists again.
@@ -48,13 +51,13 @@ def open_records(path: Path, max_bytes: int | None = None) -> tuple[Database, Re
     max_bytes: how large it may grow; None for as large as the disk allows. Raises a StoreError.
     """
     _prepare(path)
-    reason = "a damaged row was read the last time it was in use"
+    reason = "the database is damaged (a row that was read is not what was written)"
     if not _mark(path).exists():
         try:
             return _opened(path, max_bytes)
         except StoreCorrupt as exc:
             reason = exc.reason
-    aside = _begin_anew(path)
+    aside = _begin_anew(path, reason)
     logger.warning(
         "the database was damaged; it was set aside and begun anew, the cloud sends again what belongs on this node",
         extra={"path": str(path), "aside": str(aside), "reason": reason},
@@ -85,6 +88,7 @@ def _prepare(path: Path) -> None:
     try:
         rebuilt = _rebuilt(path)
         if not path.exists() and rebuilt.exists():
+            _remove(path)  # its logs: they are the damaged one's
             rebuilt.rename(path)
         _remove(rebuilt)
         if path.exists() and not path.is_file():
@@ -112,8 +116,11 @@ def _bring_up_to_date(database: Database) -> None:
     path = database.path
     with database.transaction():
         found = database.number("PRAGMA user_version")
-        if database.number("SELECT count(*) FROM sqlite_schema"):
+        tables = _tables(database)
+        if tables:
             if database.number("PRAGMA application_id") != APPLICATION_ID:
+                if tables >= _OURS:
+                    raise StoreCorrupt(path, "the database is damaged (its header is not what was written)")
                 raise StoreError(path, "is another program's database; move it away or choose another data directory")
             if found > SCHEMA:
                 raise StoreNewer(
@@ -125,74 +132,63 @@ def _bring_up_to_date(database: Database) -> None:
             migrate(database.run, found)
         if not found:
             database.run(schema.INSERT_STATE, (1, secrets.randbelow(_BASES) * _BASE_STEP))
-        tables = {str(row[0]) for row in database.rows("SELECT name FROM sqlite_schema WHERE type = 'table'")}
-        if missing := set(schema.TABLES.tables) - tables:
+        if missing := set(schema.TABLES.tables) - _tables(database):
             raise StoreCorrupt(path, f"the database is damaged (no table {min(missing)})")
 
 
-def _begin_anew(path: Path) -> Path:
+def _tables(database: Database) -> set[str]:
+    return {str(row[0]) for row in database.rows("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+
+
+def _begin_anew(path: Path, reason: str) -> Path:
     """Put a new database with what can be carried over in the place of a damaged one; where that is now."""
-    documents, reports = _salvage(path)
+    kept = salvage(path)
     rebuilt = _rebuilt(path)
     os.close(os.open(rebuilt, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE))
     database, records = _opened(rebuilt, None)
+    aside = _next_aside(path)
+    carried = len(kept.reports) + len(kept.events)
+    note = Rebuilt(reason, aside.name, time.time_ns() // 1_000_000, carried, kept.whole)
     try:
-        records.save(documents, reports)
+        records.save({**kept.documents, REBUILT_DOCUMENT: note.to_bytes()}, kept.reports, kept.events)
     finally:
         database.close()
-    aside = _set_aside(path)
+    if any(log.exists() for log in _logs(rebuilt)):
+        raise StoreError(path, "is damaged, and the disk did not let a new one be completed beside it; see its log")
+    _set_aside(path, aside)
     rebuilt.rename(path)
     _mark(path).unlink(missing_ok=True)
-    if reports or documents:
-        logger.info("carried over", extra={"reports": len(reports), "documents": len(documents)})
+    logger.info(
+        "carried over",
+        extra={"reports": len(kept.reports), "events": len(kept.events), "documents": len(kept.documents)},
+    )
     return aside
 
 
-def _salvage(path: Path) -> tuple[dict[str, bytes], list[ReportEntry]]:
-    """Documents and reports of a damaged database, up to the first that cannot be read."""
-    documents: dict[str, bytes] = {}
-    reports: list[ReportEntry] = []
-    with contextlib.suppress(StoreError):
-        database = Database(path)
-        try:
-            with contextlib.suppress(StoreError, ValueError, TypeError):
-                _salvage_reports(database, reports)
-            with contextlib.suppress(StoreError, ValueError, TypeError), database.transaction():
-                for name, checksum, value in database.rows(schema.SELECT_DOCUMENTS, ("", "")):
-                    if zlib.crc32(value) == checksum:
-                        documents[str(name)] = value
-        finally:
-            database.close()
-    return documents, reports
-
-
-def _salvage_reports(database: Database, reports: list[ReportEntry]) -> None:
-    with database.transaction():
-        resources = {
-            number: Resource(group, version, plural, kind, bool(namespaced))
-            for number, group, version, plural, kind, namespaced in database.rows(schema.SELECT_RESOURCES)
-        }
-        for _, resource, namespace, name, field, checksum, value in database.rows(schema.SELECT_REPORTS, (0,)):
-            if resource in resources and zlib.crc32(value) == checksum:
-                reports.append(ReportEntry(ObjectKey(resources[resource], namespace, name), field, value))
-
-
-def _set_aside(path: Path) -> Path:
-    kept = sorted(
+def _asides(path: Path) -> list[tuple[int, Path]]:
+    """Damaged files that were set aside, by their numbers."""
+    return sorted(
         (int(number), found)
         for found in path.parent.glob(f"{path.name}.corrupt-*")
         if (number := found.name.rpartition("-")[2]).isdecimal()
     )
+
+
+def _next_aside(path: Path) -> Path:
+    kept = _asides(path)
+    return path.with_name(f"{path.name}.corrupt-{kept[-1][0] + 1 if kept else 1}")
+
+
+def _set_aside(path: Path, aside: Path) -> None:
+    kept = _asides(path)
     for _, found in kept[: len(kept) + 1 - KEPT_ASIDE]:
         for old in (found, *_logs(found)):
             _remove(old)
-    aside = path.with_name(f"{path.name}.corrupt-{kept[-1][0] + 1 if kept else 1}")
-    # The log goes first: beside a new database, SQLite would take it for that one's.
+    # From here on a start finds only the new database, and no log beside it that SQLite would take for that one's.
+    path.rename(aside)
     for log, beside in zip(_logs(path), _logs(aside), strict=True):
         if log.exists():
             log.rename(beside)
-    path.rename(aside)
-    return aside
 
 
 def _logs(path: Path) -> tuple[Path, ...]:

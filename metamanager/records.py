@@ -9,6 +9,7 @@ Invariants
 """
 
 import contextlib
+import heapq
 import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,18 +18,23 @@ from typing import NamedTuple
 from apimachinery.events import Change, EventType
 from apimachinery.inventory import digest
 from apimachinery.keys import ObjectKey, ObjectVersion, Resource
-from apimachinery.objects import Object
+from apimachinery.kubeevents import EVENT_FIELD, KubeEvent
+from apimachinery.objects import Object, canonical
+from apimachinery.resources import EVENTS
 from apimachinery.selectors import FieldSelector, LabelSelector
 from apiserver.selection import selects
-from link.frames import Batch, Cursor, Held, Refusal, ReportEntry
+from link.frames import Batch, Cursor, Held, Refusal, RefusedReport, ReportEntry
 from metamanager import schema
 from metamanager.connection import Database, Row
 from metamanager.errors import StoreCorrupt, StoreFull
 from metamanager.intake import NotHeld, Untakable, take, unfold
+from metamanager.parked import PARKED_DOCUMENT, Parked
 
 TIDY_AFTER = 512  # removed objects; at about a page each, what incremental vacuum is worth a write for
 TIDY_PAGES = 1024
 REPORT_OVERHEAD_BYTES = 16  # around one report in a frame, generously
+MAX_EVENTS = 256  # ten times what one source may tell at once at an apiserver (client-go's event spam filter: 25)
+MAX_EVENT_BYTES = 256 << 10  # the link's window: a value that is reported after them waits behind at most one
 
 
 class StoredObject(NamedTuple):
@@ -64,8 +70,11 @@ class Records:
             self.cursor = None if state[1] is None else Cursor(str(state[1]), int(state[2]))
             self.synced_at_ms = None if state[3] is None else int(state[3])
             """When the node last held all that the hub had for it, in milliseconds since 1970; None: never."""
+            self.events_dropped = int(state[4])
+            """Events that were given up for later ones, since this database was made."""
             self._load_resources()
             self.report_count = database.number(schema.CHECK_REPORTS)
+            self.event_count = database.number(schema.CHECK_EVENTS)
             database.number(schema.CHECK_DOCUMENTS)
         self.digest()
 
@@ -144,16 +153,16 @@ class Records:
 
     # Documents and reports
 
-    def save(self, documents: Mapping[str, bytes | None], reports: Sequence[ReportEntry]) -> None:
-        """Write and delete (None) documents and put reports, in one transaction."""
+    def save(
+        self,
+        documents: Mapping[str, bytes | None],
+        reports: Sequence[ReportEntry],
+        events: Sequence[KubeEvent] = (),
+    ) -> None:
+        """Write and delete (None) documents, put reports and add Events, in one transaction."""
+        dropped = self.events_dropped
         with self._writing():
-            self._database.run_many(
-                schema.UPSERT_DOCUMENT,
-                [(name, zlib.crc32(value), value) for name, value in documents.items() if value is not None],
-            )
-            self._database.run_many(
-                schema.DELETE_DOCUMENT, [(name,) for name, value in documents.items() if value is None]
-            )
+            self._write_documents(documents)
             self._database.run_many(
                 schema.PUT_REPORT,
                 [
@@ -161,35 +170,48 @@ class Records:
                     for key, field, value in reports
                 ],
             )
-            count = self._database.number(schema.COUNT_REPORTS)
-        self.report_count = count
+            if events:
+                dropped += self._add_events(events)
+                self._database.run(schema.UPDATE_EVENTS_DROPPED, (dropped,))
+            counts = self._counts()
+        self.report_count, self.event_count = counts
+        self.events_dropped = dropped
 
     def documents(self, prefix: str) -> dict[str, bytes]:
         with self._database.transaction():
-            found = {}
-            for name, checksum, value in self._database.rows(schema.SELECT_DOCUMENTS, (prefix, prefix)):
-                self._check(checksum == zlib.crc32(value), "a document")
-                found[str(name)] = bytes(value)
-            return found
+            return self._documents(prefix)
+
+    def parked(self) -> Parked:
+        """The reports that were refused for good."""
+        return Parked.from_bytes(self.documents(PARKED_DOCUMENT).get(PARKED_DOCUMENT))
 
     def pending_reports(self, after: int, limit_bytes: int) -> list[tuple[int, ReportEntry]]:
-        """Reports with numbers after `after`, oldest first, about `limit_bytes` of them but at least one."""
+        """Reports and Events with numbers after `after`, oldest first, about `limit_bytes` but at least one."""
         found: list[tuple[int, ReportEntry]] = []
         with self._database.transaction():
-            for row in self._database.rows(schema.SELECT_REPORTS, (after,)):
-                seq, entry = self._report(row)
+            reports = map(self._report, self._database.rows(schema.SELECT_REPORTS, (after,)))
+            events = map(self._event, self._database.rows(schema.SELECT_EVENTS, (after,)))
+            for seq, entry in heapq.merge(reports, events, key=lambda row: row[0]):
                 limit_bytes -= len(entry.value) + len(entry.field) + len(entry.key.name) + REPORT_OVERHEAD_BYTES
                 if found and limit_bytes < 0:
                     break
                 found.append((seq, entry))
         return found
 
-    def settle_reports(self, through: int) -> None:
-        """Forget reports up to this number. One that was put again since then has a higher number and stays."""
+    def settle_reports(self, through: int, refused: Sequence[RefusedReport], now_ms: int) -> None:
+        """
+        Forget reports and Events up to this number, and park those that were refused, in one transaction.
+
+        One that was put again since then has a higher number and stays.
+        """
         with self._writing():
             self._database.run(schema.DELETE_REPORTS, (through,))
-            count = self._database.number(schema.COUNT_REPORTS)
-        self.report_count = count
+            self._database.run(schema.DELETE_EVENTS, (through,))
+            if refused:
+                parked = Parked.from_bytes(self._documents(PARKED_DOCUMENT).get(PARKED_DOCUMENT))
+                self._write_documents({PARKED_DOCUMENT: parked.plus(refused, now_ms).to_bytes()})
+            counts = self._counts()
+        self.report_count, self.event_count = counts
 
     # Parts of the above, inside its transaction
 
@@ -204,6 +226,44 @@ class Records:
             for resource in list(self._ids)[known:]:
                 del self._resources[self._ids.pop(resource)]
             raise
+
+    def _write_documents(self, documents: Mapping[str, bytes | None]) -> None:
+        self._database.run_many(
+            schema.UPSERT_DOCUMENT,
+            [(name, zlib.crc32(value), value) for name, value in documents.items() if value is not None],
+        )
+        self._database.run_many(schema.DELETE_DOCUMENT, [(name,) for name, value in documents.items() if value is None])
+
+    def _documents(self, prefix: str) -> dict[str, bytes]:
+        found = {}
+        for name, checksum, value in self._database.rows(schema.SELECT_DOCUMENTS, (prefix, prefix)):
+            self._check(checksum == zlib.crc32(value), "a document")
+            found[str(name)] = bytes(value)
+        return found
+
+    def _counts(self) -> tuple[int, int]:
+        """Reports and Events that wait."""
+        return self._database.number(schema.COUNT_REPORTS), self._database.number(schema.CHECK_EVENTS)
+
+    def _add_events(self, events: Sequence[KubeEvent]) -> int:
+        """Add Events with the next numbers, and drop the oldest where there are too many; how many were dropped."""
+        for event in events:
+            row = self._database.row(schema.NEXT_ROW)
+            self._check(row is not None, "the numbers of reports")
+            assert row is not None, "checked in the line above"
+            value = canonical(event.to_json())
+            namespace, name = event.key[1:]
+            self._database.run(schema.PUT_EVENT, (row[0], namespace, name, zlib.crc32(value), value))
+        rows = list(self._database.rows(schema.SELECT_EVENT_SIZES))
+        count, size, dropped = len(rows), sum(row[1] for row in rows), 0
+        for _, length in rows:
+            if count - dropped <= MAX_EVENTS and size <= MAX_EVENT_BYTES:
+                break
+            dropped += 1
+            size -= length
+        if dropped:
+            self._database.run(schema.DELETE_EVENTS, (rows[dropped - 1][0],))
+        return dropped
 
     def _write(self, latest: Mapping[ObjectKey, StoredObject | None]) -> int:
         """Each object's last state, however many deltas led there; how many are gone."""
@@ -239,6 +299,11 @@ class Records:
         seq, resource, namespace, name, field, checksum, value = row
         self._check(checksum == zlib.crc32(value), "a report")
         return seq, ReportEntry(ObjectKey(self._resource(resource), namespace, name), field, value)
+
+    def _event(self, row: Row) -> tuple[int, ReportEntry]:
+        seq, namespace, name, checksum, value = row
+        self._check(checksum == zlib.crc32(value), "an Event")
+        return seq, ReportEntry(ObjectKey(EVENTS, namespace, name), EVENT_FIELD, value)
 
     def _id(self, resource: Resource) -> int:
         number = self._ids.get(resource)

@@ -24,6 +24,7 @@ from sqlalchemy import (
     literal_column,
     or_,
     select,
+    text,
     tuple_,
     update,
 )
@@ -40,6 +41,7 @@ _state = Table(
     Column("epoch", Text),
     Column("seq", Integer),
     Column("synced_at_ms", Integer),
+    Column("events_dropped", Integer, nullable=False, server_default=text("0")),
     CheckConstraint("id = 1"),
 )
 _resources = Table(
@@ -88,6 +90,15 @@ _reports = Table(
     UniqueConstraint("resource", "namespace", "name", "field"),
     sqlite_autoincrement=True,
 )
+_events = Table(
+    "events",
+    TABLES,
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("namespace", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("checksum", Integer, nullable=False),
+    Column("value", BLOB, nullable=False),
+)
 
 _DIALECT = sqlite.dialect()
 
@@ -114,7 +125,9 @@ _object_key = (
 )
 
 INSERT_STATE = _text(insert(_state).values(id=bindparam("id"), revision=bindparam("revision")), "id", "revision")
-SELECT_STATE = _text(select(_state.c.revision, _state.c.epoch, _state.c.seq, _state.c.synced_at_ms))
+SELECT_STATE = _text(
+    select(_state.c.revision, _state.c.epoch, _state.c.seq, _state.c.synced_at_ms, _state.c.events_dropped)
+)
 UPDATE_STATE = _text(
     update(_state).values(
         revision=bindparam("revision"),
@@ -124,6 +137,7 @@ UPDATE_STATE = _text(
     ),
     *("revision", "epoch", "seq", "synced_at_ms"),
 )
+UPDATE_EVENTS_DROPPED = _text(update(_state).values(events_dropped=bindparam("events_dropped")), "events_dropped")
 UPDATE_SYNCED = _text(update(_state).values(synced_at_ms=bindparam("synced_at_ms")), "synced_at_ms")
 
 SELECT_RESOURCES = _text(select(_resources.c.id, *_RESOURCE))
@@ -195,8 +209,27 @@ SELECT_REPORTS = _text(
     .order_by(_reports.c.seq),
     "after",
 )
+# For damaged tables: from the last row down to the first that cannot be read.
+SELECT_REPORTS_BACKWARDS = _text(
+    select(_reports.c.seq, *(_reports.c[name] for name in _REPORT)).order_by(_reports.c.seq.desc())
+)
 DELETE_REPORTS = _text(delete(_reports).where(_reports.c.seq <= bindparam("through")), "through")
-# Both read every row of the table and not only an index of it: damage shows.
+
+_EVENT = ("seq", "namespace", "name", "checksum", "value")
+# A number that neither table ever gave. The maxima count only where the sequence was damaged and everything else not.
+NEXT_ROW = (
+    "UPDATE sqlite_sequence SET seq = 1 + max(seq, coalesce((SELECT max(seq) FROM reports), 0), "
+    "coalesce((SELECT max(seq) FROM events), 0)) WHERE name = 'reports' RETURNING seq"
+)
+PUT_EVENT = _text(insert(_events).values(_bound(_events, *_EVENT)), *_EVENT)
+SELECT_EVENTS = _text(
+    select(*(_events.c[name] for name in _EVENT)).where(_events.c.seq > bindparam("after")).order_by(_events.c.seq),
+    "after",
+)
+SELECT_EVENT_SIZES = _text(select(_events.c.seq, func.length(_events.c.value)).order_by(_events.c.seq))
+DELETE_EVENTS = _text(delete(_events).where(_events.c.seq <= bindparam("through")), "through")
+CHECK_EVENTS = _text(select(func.count(), func.total(func.length(_events.c.value))).select_from(_events))
+# These read every row of the table and not only an index of it: damage shows.
 CHECK_REPORTS = _text(select(func.count(), func.total(func.length(_reports.c.value))).select_from(_reports))
 CHECK_DOCUMENTS = _text(select(func.count(), func.total(func.length(_documents.c.value))).select_from(_documents))
 COUNT_REPORTS = _text(select(func.count()).select_from(_reports))

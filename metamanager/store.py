@@ -20,12 +20,14 @@ from pathlib import Path
 from typing import TypeVar
 
 from apimachinery.keys import ObjectKey, Resource
+from apimachinery.kubeevents import KubeEvent
 from apimachinery.selectors import ALL_FIELDS, EVERYTHING, FieldSelector, LabelSelector
-from link.frames import Batch, Cursor, Held, ReportEntry
+from link.frames import Batch, Cursor, Held, RefusedReport, ReportEntry
 from metamanager.connection import Database
 from metamanager.errors import StoreClosed, StoreCorrupt
 from metamanager.feed import ChangeFeed
 from metamanager.opening import mark_corrupt, open_records
+from metamanager.parked import Parked
 from metamanager.records import Applied, Records, StoredObject
 
 __all__ = ["Applied", "Store", "StoredObject"]
@@ -51,7 +53,7 @@ class Store:
         # What the last commit left, as far as callers need to know without asking the thread.
         self._cursor = records.cursor
         self._synced_at_ms = records.synced_at_ms
-        self._report_count = records.report_count
+        self._counts = (records.report_count, records.event_count, records.events_dropped)
 
     @classmethod
     async def open(cls, path: Path, *, max_bytes: int | None = None) -> "Store":
@@ -154,31 +156,65 @@ class Store:
 
     # Up
 
-    async def save(self, documents: Mapping[str, bytes | None], reports: Sequence[ReportEntry]) -> None:
+    async def save(
+        self,
+        documents: Mapping[str, bytes | None],
+        reports: Sequence[ReportEntry],
+        events: Sequence[KubeEvent] = (),
+    ) -> None:
         """
-        Write documents (None deletes one) and put reports, in one transaction.
+        Write documents (None deletes one), put reports and add Events, in one transaction.
 
-        A report takes the place of the last one of the same object and field, and the next number.
+        A report takes the place of the last one of the same object and field, and the next number. An Event takes
+        nobody's place; where there are too many (metamanager.records) the oldest are dropped, and counted.
         """
-        await self._run(lambda: self._records.save(documents, reports))
-        self._report_count = self._records.report_count
+        await self._run(lambda: self._records.save(documents, reports, events))
+        self._count()
+
+    async def add_event(self, event: KubeEvent) -> None:
+        """Add one Event to go up."""
+        await self.save({}, (), (event,))
 
     async def documents(self, prefix: str = "") -> dict[str, bytes]:
         """Documents whose names begin with `prefix`, in the order of their names."""
         return await self._run(lambda: self._records.documents(prefix))
 
     async def pending_reports(self, after: int, limit_bytes: int) -> list[tuple[int, ReportEntry]]:
-        """Reports with numbers after `after`, oldest first: about `limit_bytes` of them, but at least one if any."""
+        """
+        Reports and Events numbered after `after`, oldest first: about `limit_bytes` of them, but at least one if any.
+
+        The field of an Event is "event" and its key its own.
+        """
         return await self._run(lambda: self._records.pending_reports(after, limit_bytes))
 
-    async def settle_reports(self, through: int) -> None:
-        """The cloud has the reports up to this number. One put again since then has a higher number and stays."""
-        await self._run(lambda: self._records.settle_reports(through))
-        self._report_count = self._records.report_count
+    async def settle_reports(
+        self, through: int, refused: Sequence[RefusedReport] = (), *, now_ms: int | None = None
+    ) -> None:
+        """
+        The cloud has the reports and Events up to this number, but for those `refused`, which it will never take.
+
+        Refused ones are parked: see `parked`. One put again since then has a higher number and stays. now_ms: the wall
+        clock in milliseconds since 1970.
+        """
+        at_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
+        await self._run(lambda: self._records.settle_reports(through, refused, at_ms))
+        self._count()
+
+    async def parked(self) -> Parked:
+        """Reports that were refused for good: their number, and the last of them."""
+        return await self._run(self._records.parked)
 
     async def report_count(self) -> int:
-        """How many reports wait to go up."""
-        return self._report_count
+        """How many reports wait to go up, Events not among them."""
+        return self._counts[0]
+
+    async def event_count(self) -> int:
+        """How many Events wait to go up."""
+        return self._counts[1]
+
+    async def events_dropped(self) -> int:
+        """How many Events were given up for later ones, since the database was made."""
+        return self._counts[2]
 
     # Inner parts
 
@@ -193,6 +229,10 @@ class Store:
                 mark_corrupt(self.path)
                 self._damaged.set()
                 raise
+
+    def _count(self) -> None:
+        records = self._records
+        self._counts = (records.report_count, records.event_count, records.events_dropped)
 
     def _committed(self, applied: Applied, cursor: Cursor | None, synced_at_ms: int | None) -> None:
         self._cursor = cursor

@@ -14,6 +14,7 @@ from tests.harness.logs import logging_restored
 FACTS = {
     "version": "1",
     "apiserver": "https://api",
+    "problem": "",
     "link": ":10000",
     "join": "https://:10002",
     "objects": 5,

@@ -22,6 +22,9 @@ FACTS = {
     "objects": 8,
     "reportsWaiting": 0,
     "reportsRefused": 0,
+    "lastRefused": [],
+    "eventsWaiting": 0,
+    "eventsDropped": 0,
     "api": "http://127.0.0.1:10550",
     "mqtt": "mqtt://127.0.0.1:1883",
     "mqttConnected": True,
@@ -91,6 +94,12 @@ def test_status_in_words() -> None:
     assert lines[1] == "link     not connected to hub:10000 (cannot connect)"
     assert "as of" in lines[2]
     assert lines[-1] == "problem  disk full"
+    refused = {"key": "devices/default/lamp", "field": "state", "reason": "no right", "at_ms": 1}
+    lines = edgecore._told(FACTS | {"reportsRefused": 7, "lastRefused": [refused], "eventsDropped": 3})
+    assert lines[3] == "reports  0 waiting, 7 refused by the cloud"
+    assert lines[-2] == "events   0 waiting, 3 dropped for later ones"
+    assert lines[-1].startswith("refused  devices/default/lamp state, ")
+    assert lines[-1].endswith(" s ago: no right")
     never = edgecore._told(away | {"lastSyncedAtMs": None, "mqttConnected": False, "mqttProblem": "refused"})
     assert "never was in sync" in never[2]
     assert never[4] == "mqtt     mqtt://127.0.0.1:1883 not connected (refused)"

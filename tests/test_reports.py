@@ -11,9 +11,22 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from apimachinery.devices import PropertyReport
 from apimachinery.keys import Node, ObjectKey
+from apimachinery.kubeevents import EventType, KubeEvent, new_event
 from apimachinery.resources import DEVICES, NODES, PODS
 from cloudhub.devices import StateReport
-from cloudhub.reports import MOVED, NodeReport, Outcome, Refused, Reports, Retry, Taken, Write, parse
+from cloudhub.reports import (
+    EVENT_INTERVAL_S,
+    MOVED,
+    NodeReport,
+    Outcome,
+    Refused,
+    Reports,
+    Retry,
+    Taken,
+    Write,
+    events_of,
+    parse,
+)
 from link.frames import RefusedReport, ReportEntry
 
 EDGE, OTHER = Node("edge-1"), Node("edge-2")
@@ -272,6 +285,89 @@ def test_a_touch_is_repeated_when_it_fails() -> None:
     reports.finished(again, Refused("gone"), 1.0)
     assert reports.due(99.0, 8) == []
     assert len(reports) == 0
+
+
+# ---- Events
+
+
+def event(number: int, about: ObjectKey = LAMP) -> ReportEntry:
+    made = new_event(about, "u", EventType.NORMAL, "Did", "it", at="2030-01-31T12:00:00Z", unique=f"e{number}")
+    return ReportEntry(made.key, "event", json.dumps(made.to_json()).encode())
+
+
+def names(write: Write) -> list[str]:
+    return [value.name for value in write.values.values() if isinstance(value, KubeEvent)]
+
+
+def test_events_of_a_node_are_written_one_at_a_time_in_their_order() -> None:
+    reports = new()
+    reports.accept(EDGE, "s", 1, [event(1), event(2), entry("1")])
+    first, lamp = reports.due(0.0, 8)
+    assert (first.key, first.node, names(first), lamp.key) == (events_of(EDGE), EDGE, ["lamp.e1"], LAMP)
+    assert reports.due(0.01, 8) == []
+    assert reports.finished(lamp, Taken(), 0.01) == []
+    assert reports.finished(first, Taken(), 0.01) == []
+    (second,) = reports.due(EVENT_INTERVAL_S, 8)
+    assert names(second) == ["lamp.e2"]
+    assert reports.finished(second, Taken(), 0.03) == [("s", 1, ())]
+    assert (reports.taken_count, reports.refused_count) == (3, 0)
+
+
+def test_a_flood_of_events_has_one_writer_and_one_rate() -> None:
+    reports = new()
+    for seq in range(1, 200):
+        reports.accept(EDGE, "s", seq, [event(seq)])
+    written, now = 0, 0.0
+    while now < 1.0:
+        for write in reports.due(now, 8):
+            written += len(write.values)
+            reports.finished(write, Taken(), now)
+        now += 0.001
+    assert written == pytest.approx(1 / EVENT_INTERVAL_S, abs=2)
+
+
+def test_an_event_that_is_refused_is_named_as_it_was_reported() -> None:
+    reports = new()
+    reports.accept(EDGE, "s", 1, [event(1), event(2)])
+    (write,) = reports.due(0.0, 8)
+    reports.finished(write, Refused("no right"), 0.0)
+    (write,) = reports.due(1.0, 8)
+    assert reports.finished(write, Taken(), 1.0) == [("s", 1, (RefusedReport(event(1).key, "event", "no right"),))]
+    assert (reports.taken_count, reports.refused_count) == (1, 1)
+
+
+def test_an_event_that_could_not_be_written_is_written_later() -> None:
+    reports = new()
+    reports.accept(EDGE, "s", 1, [event(1)])
+    (write,) = reports.due(0.0, 8)
+    assert reports.finished(write, Retry(2.0), 0.1) == []
+    assert reports.due(2.0, 8) == []
+    (again,) = reports.due(2.1, 8)
+    assert (names(again), again.failures) == (["lamp.e1"], 1)
+    assert reports.finished(again, Taken(), 2.2) == [("s", 1, ())]
+    assert reports.due(99.0, 8) == []
+    assert len(reports) == 0
+
+
+def test_events_of_a_session_that_closed_are_forgotten() -> None:
+    reports = new()
+    reports.accept(EDGE, "s", 1, [event(1), event(2)])
+    (write,) = reports.due(0.0, 8)
+    reports.close("s")
+    assert reports.finished(write, Taken(), 0.1) == []
+    assert reports.due(99.0, 8) == []
+
+
+def test_an_event_is_admitted_by_what_it_is_about() -> None:
+    reports = new()
+    assert reports.accept(OTHER, "s", 1, [event(1)]) == [("s", 1, (RefusedReport(event(1).key, "event", "not yours"),))]
+    wrong = event(1)._replace(key=event(2).key)
+    ((_, _, (refused,)),) = reports.accept(EDGE, "s", 2, [wrong])
+    assert refused.reason == "the Event is default/lamp.e1, not what its report says"
+    ((_, _, (refused,)),) = reports.accept(EDGE, "s", 3, [event(1)._replace(value=b"{}")])
+    assert refused.reason == "type must be Normal or Warning"
+    ((_, _, (refused,)),) = reports.accept(EDGE, "s", 4, [event(1)._replace(key=LAMP)])
+    assert "has no field" in refused.reason
 
 
 # ---- values

@@ -129,7 +129,7 @@ async def furnish(api: TinyApi, *, model: bool = True, node: bool = True, device
 
 
 @asynccontextmanager
-async def running(tmp_path: Path, api: TinyApi | None = None) -> AsyncIterator[Hub]:
+async def running(tmp_path: Path, api: TinyApi | None = None, *more: Resource) -> AsyncIterator[Hub]:
     async with tiny_api(api) as api:
         if not api.objects:
             await furnish(api)
@@ -147,7 +147,7 @@ async def running(tmp_path: Path, api: TinyApi | None = None) -> AsyncIterator[H
                         observe=hub.writer.observe,
                         jitter=lambda: 0.01,
                     )
-                    for resource in (DEVICES, DEVICE_MODELS, NODES)
+                    for resource in (DEVICES, DEVICE_MODELS, NODES, *more)
                 ]
                 started = [
                     tasks.create_task(each.run(), name=f"reflector[{each.resource.plural}]") for each in reflectors

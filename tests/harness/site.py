@@ -13,6 +13,7 @@ Everything listens on free ports of loopback, and nothing is left running.
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -21,6 +22,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from componentbase import statusz
+from componentbase.errors import CommandError
 from tests.harness.mosquitto import free_port
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -127,7 +130,11 @@ class Site:
         return process
 
     def _api_answers(self) -> bool:
-        return "serving" in self.processes["api"].tail()
+        try:
+            socket.create_connection(("127.0.0.1", self.ports["api"]), timeout=1.0).close()
+        except OSError:
+            return False
+        return True
 
     def start_cloud(self, name: str = "cloud", **ports: int) -> Process:
         link, join = ports.get("link", self.ports["link"]), ports.get("join", self.ports["join"])
@@ -174,6 +181,13 @@ class Site:
         """What `PROGRAM status -o json` prints; None where it fails."""
         answer = self.run(program, "status", "--data-dir", str(self.directory / directory), "-o", "json", check=False)
         return json.loads(answer.stdout) if answer.returncode == 0 else None
+
+    def ask(self, program: str, directory: str) -> Mapping[str, Any]:
+        """What the status socket says, without the start of a command; {} where nobody answers."""
+        try:
+            return statusz.ask(self.directory / directory / f"{program}.sock", program)
+        except CommandError:
+            return {}
 
     # Commands
 

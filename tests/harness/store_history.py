@@ -5,10 +5,12 @@ Apart from the tests, so that a child process that is to be killed starts withou
 """
 
 import random
+import zlib
 
 from apimachinery.keys import ObjectKey, ObjectVersion, Resource
+from apimachinery.kubeevents import EventType, KubeEvent, new_event
 from apimachinery.objects import canonical, revision_of
-from apimachinery.resources import CONFIG_MAPS
+from apimachinery.resources import CONFIG_MAPS, NODES
 from link.frames import Batch, Cursor, Delta, ReportEntry
 
 BROKEN = b"]"
@@ -34,6 +36,13 @@ def broken(delta: Delta) -> Delta:
     return delta._replace(body=delta.body + BROKEN)
 
 
+def told(delta: Delta, against: Delta) -> Delta:
+    """The same change as the hub tells it to a node that holds `against`."""
+    assert against.version is not None
+    packer = zlib.compressobj(zdict=against.body)
+    return delta._replace(body=packer.compress(delta.body) + packer.flush(), base=against.version.revision)
+
+
 def batch(seq: int, *deltas: Delta, synced: bool = False) -> Batch:
     return Batch(Cursor("epoch", seq), deltas, synced)
 
@@ -46,3 +55,21 @@ def deltas_of(seed: int, seq: int) -> tuple[Delta, ...]:
 
 def report_of(seq: int) -> ReportEntry:
     return ReportEntry(ObjectKey(GADGETS, "default", "g"), f"property/{seq % 5}", str(seq).encode())
+
+
+# A history in which every number does the same three things, and one in SETTLE_EVERY a fourth: apply a batch, save a
+# document with a report and an Event, and settle. So the rows that report and Event get are known: 2 n - 1 and 2 n.
+
+SETTLE_EVERY = 7
+
+
+def event_of(seq: int) -> KubeEvent:
+    about = ObjectKey(NODES, "", "edge-1")
+    return new_event(
+        about, "edge-1", EventType.NORMAL, "Tested", f"for the {seq}. time", at="2030-01-31T12:00:00Z", unique=f"{seq}x"
+    )
+
+
+def settled_at(seq: int) -> int:
+    """The row through which the settling of number `seq` goes: not all that is there."""
+    return 2 * (seq - 3)

@@ -46,8 +46,8 @@ class SimDisk:
         self.older: list[Image] = []
         """Images before each commit, newest last; a roll-back takes one of these."""
         self.is_full = False
-        self.refusing: set[ObjectKey] = set()
-        """What the edge cannot take in for now, as an object that a bug makes untakable."""
+        self.refusing = ""
+        """Versions that begin with one of these digits cannot be taken in for now, as if a bug made them untakable."""
 
     def _commit(self, image: Image) -> None:
         if self.is_full:
@@ -66,7 +66,7 @@ class SimDisk:
                 was = image.objects.get(key)
                 held = was and Object(key, was[0], {}, was[1])
                 refused = refusals.setdefault(batch.cursor.seq, [])
-                if key in self.refusing and delta.version is not None:
+                if delta.version is not None and delta.version.revision[0] in self.refusing:
                     refused.append(Refusal(key, "cannot be taken in for now"))
                     continue
                 try:

@@ -132,6 +132,11 @@ class SimHub:
         self.hub.changed(changes)
         self.writer.changed(changes)
 
+    @property
+    def knows_this_cluster(self) -> bool:
+        """Whether every watch is of the cluster as it is since the last restore."""
+        return all(each == self._world.api.incarnation for each in self._incarnations.values())
+
     # Connections and the end
 
     def accept(self, end: SimTransport) -> None:

@@ -1,0 +1,208 @@
+"""
+The way up, end to end: real cloudcore and edgecore, a real MQTT client, and an apiserver that remembers every request.
+
+What is counted is what an apiserver sees. Leases are left out, they are renewed by design, and so are watches.
+"""
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from apimachinery.errors import Forbidden
+from apimachinery.keys import ObjectKey
+from apimachinery.resources import DEVICE_MODELS, DEVICE_STATUSES, DEVICES, NODES
+from tests.conftest import KUBECTLS, find_tool
+from tests.harness.site import Site
+from tests.harness.tinyapi import Logged, TinyApi, kubeconfig, tiny_api
+from tests.test_end_to_end import NODE, Mapper, a_mapper
+
+REPEAT_S = 10.0
+THERMO = ObjectKey(DEVICES, "default", "thermo-1")
+THERMO_STATUS = ObjectKey(DEVICE_STATUSES, "default", "thermo-1")
+MODEL = {
+    "metadata": {"name": "thermo"},
+    "spec": {"properties": [{"name": "temperature", "type": "INT"}, {"name": "setpoint", "type": "INT"}]},
+}
+DEVICE = {
+    "metadata": {"name": "thermo-1"},
+    "spec": {
+        "nodeName": NODE,
+        "deviceModelRef": {"name": "thermo"},
+        "properties": [{"name": "temperature"}, {"name": "setpoint"}],
+    },
+}
+
+
+class TinySite(Site):
+    """A site whose apiserver is a TinyApi in this process, on a thread of its own."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.api = TinyApi()
+        self._loop = asyncio.new_event_loop()
+        self._stop = asyncio.Event()
+
+    def start_api(self) -> Any:
+        """Serve until close_api()."""
+        self.kubeconfig.parent.mkdir()
+        serving = threading.Event()
+
+        async def serve() -> None:
+            async with tiny_api(self.api) as api:
+                self.kubeconfig.write_text(kubeconfig(api.url))
+                serving.set()
+                await self._stop.wait()
+
+        self._thread = threading.Thread(target=self._loop.run_until_complete, args=(serve(),), name="tinyapi")
+        self._thread.start()
+        assert serving.wait(10)
+
+    def close_api(self) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(10)
+        self._loop.close()
+
+    def do(self, work: Coroutine[Any, Any, Any]) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
+
+    def refuse(self, problem: Callable[[Logged], bool] | None) -> None:
+        """Answer 403 to what this says yes to; None for nothing any more."""
+        self.api.answer = lambda _: Forbidden("no right") if problem and problem(self.api.requests[-1]) else None
+
+    def asked_since(self, mark: int) -> list[str]:
+        """Requests after the first `mark` that are no renewals of Leases and no watches."""
+        return [
+            f"{entry.method} {entry.path}"
+            for entry in self.api.requests[mark:]
+            if entry.method != "WATCH" and "/leases" not in entry.path
+        ]
+
+    def settle(self) -> int:
+        """Wait until nothing was asked for a second; how much was asked so far."""
+        mark, since = len(self.api.requests), time.monotonic()
+        by = since + 30
+        while time.monotonic() - since < 1.0:
+            assert time.monotonic() < by, self.api.requests[-5:]
+            if self.asked_since(mark):
+                mark, since = len(self.api.requests), time.monotonic()
+            time.sleep(0.02)
+        return len(self.api.requests)
+
+    def reported(self, key: ObjectKey, name: str = "temperature") -> str:
+        twins = ((self.api.objects.get(key) or {}).get("status") or {}).get("twins") or []
+        return next((twin["reported"]["value"] for twin in twins if twin["propertyName"] == name), "")
+
+    def pushed(self) -> str:
+        """What the hub has sent this node and what the node has acknowledged."""
+        (node,) = (self.status("cloudcore", "cloud") or {})["nodes"]
+        return str(node["outbox"])
+
+
+@contextmanager
+def running(directory: Path) -> Iterator[tuple[TinySite, Mapper]]:
+    site = TinySite(directory)
+    try:
+        with site:
+            site.start_cloud()
+            site.join(NODE)
+            site.do(site.api.put(DEVICE_MODELS, MODEL, "default"))
+            site.do(site.api.put(DEVICES, DEVICE, "default"))
+            site.start_edge(NODE)
+            with a_mapper(site.ports[f"{NODE}-mqtt"]) as mapper:
+                yield site, mapper
+    finally:
+        site.close_api()
+
+
+@pytest.mark.timeout(120)
+def test_the_same_value_again_and_again_asks_nothing_and_an_echo_pushes_nothing(tmp_path: Path) -> None:
+    with running(tmp_path) as (site, mapper):
+        mapper.report("temperature", "21")
+        site.until(lambda: site.reported(THERMO) == site.reported(THERMO_STATUS) == "21", "the first report")
+
+        # The same for ten seconds: not one request, and nothing waits.
+        mark = site.settle()
+        until, repeats = time.monotonic() + REPEAT_S, 0
+        while time.monotonic() < until:
+            mapper.report("temperature", "21")
+            repeats += 1
+            time.sleep(0.02)
+        assert repeats > 50
+        assert site.asked_since(mark) == []
+        assert site.edge_status(NODE)["reportsWaiting"] == 0
+
+        # Other values: the statuses change, and no push comes of it.
+        before = site.pushed()
+        versions = set()
+        for value in range(30, 40):
+            mapper.report("temperature", str(value))
+            site.until(lambda: site.reported(THERMO) == str(value), "a report")  # noqa: B023 - called at once
+            versions.add(site.api.objects[THERMO]["metadata"]["resourceVersion"])
+        site.settle()
+        assert len(versions) == 10
+        assert site.reported(THERMO_STATUS) == "39"
+        assert site.pushed() == before
+
+
+@pytest.mark.timeout(120)
+def test_what_the_cloud_refuses_is_told_at_the_node_also_after_a_restart(tmp_path: Path) -> None:
+    with running(tmp_path) as (site, mapper):
+        site.settle()
+        site.refuse(lambda entry: entry.method in ("PATCH", "POST") and "devicestatuses" in entry.path)
+        mapper.report("temperature", "21")
+        site.until(lambda: site.edge_status(NODE).get("reportsRefused"), "a refusal")
+        assert site.edge_status(NODE)["reportsWaiting"] == 0
+        assert site.processes[NODE].stop() == 0
+        site.start_edge(NODE)
+        (refused,) = site.edge_status(NODE)["lastRefused"]
+        assert (refused["key"], refused["field"], refused["reason"]) == (
+            str(THERMO),
+            "property/temperature",
+            "no right",
+        )
+        told = site.run("edgecore", "status", "--data-dir", str(tmp_path / NODE)).stdout
+        assert f"refused  {THERMO} property/temperature, " in told
+        site.refuse(None)
+        with a_mapper(site.ports[f"{NODE}-mqtt"]) as again:
+            again.report("temperature", "22")
+            site.until(lambda: site.reported(THERMO_STATUS) == "22", "the next value")
+
+
+@pytest.mark.timeout(120)
+def test_a_store_that_was_damaged_is_told_of_as_an_event(tmp_path: Path) -> None:
+    kubectl = next(tool for name in (*KUBECTLS, "kubectl") if (tool := find_tool(name)))
+    with Site(tmp_path) as site:
+        site.start_cloud()
+        site.apply_crds(kubectl)
+        site.join(NODE)
+        assert site.start_edge(NODE).stop() == 0  # after a kill the log would have the page that is damaged here
+        path = tmp_path / NODE / "edge.db"
+        with path.open("r+b") as file:
+            file.write(b"no database")
+        site.start_edge(NODE)
+
+        def events() -> list[dict[str, Any]]:
+            found: list[dict[str, Any]] = json.loads(site.kubectl(kubectl, "get", "events", "-o", "json").stdout)[
+                "items"
+            ]
+            return found
+
+        site.until(lambda: events() and not site.edge_status(NODE)["eventsWaiting"], "an Event")
+        (event,) = events()
+        assert (event["reason"], event["type"], event["count"]) == ("StoreRebuilt", "Warning", 1)
+        assert event["involvedObject"]["kind"] == NODES.kind
+        assert event["source"] == {"component": "edgecore", "host": NODE}
+        columns = site.kubectl(kubectl, "get", "events", "--no-headers").stdout.split()
+        assert columns[1:4] == ["Warning", "StoreRebuilt", f"node/{NODE}"]
+        assert "StoreRebuilt" in site.kubectl(kubectl, "describe", "node", NODE).stdout
+        # Once: neither a restart of the node nor of the hub says it again.
+        assert site.processes[NODE].stop() == 0
+        site.start_edge(NODE)
+        assert len(events()) == 1
