@@ -9,6 +9,8 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 # Arguments for pytest or the demo: make test ARGS=tests/test_house.py
 ARGS   ?=
+# Tests run in this many processes, a file in one of them. Two is what CI has; a debugger wants 0.
+WORKERS ?= 2
 
 # What make set up, and for which pyproject.toml. Separate stamps: the demo does not wait for the tools of the tests.
 RUNTIME := $(VENV)/.runtime-ready
@@ -26,7 +28,7 @@ test: $(TESTING)  ## all that CI runs: format, lint, types, contracts, tests; wa
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest $(ARGS)
+	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
 
 soak: $(TESTING)  ## the tests that take minutes to hours
 	@VENV='$(VENV)' scripts/setup-tools
