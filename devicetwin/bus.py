@@ -344,7 +344,7 @@ class Bus:
     def _readable(self) -> None:
         try:
             self._client.loop_read()
-            if (sock := self._client.socket()) is not None:
+            if isinstance(sock := self._client.socket(), socket.socket):
                 tcp.acknowledge_now(sock)
         except Exception as error:  # the root of everything that reads: a broken packet ends this connection only
             self._refuse(f"the broker sent what cannot be read: {error!r}")

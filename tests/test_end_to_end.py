@@ -318,13 +318,13 @@ async def held(path: Path) -> dict[ObjectKey, tuple[ObjectVersion, bytes]]:
 
 
 def metrics_of(path: Path) -> dict[str, float]:
-    """The figures without labels that GET /metrics on a status socket gives."""
+    """What GET /metrics on a status socket gives: name and labels to figure."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.connect(str(path))
         connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         page = b"".join(iter(lambda: connection.recv(65536), b"")).decode()
-    lines = [line.split() for line in page.splitlines() if line and not line.startswith("#")]
-    return {line[0]: float(line[1]) for line in lines if len(line) == 2 and line[0].startswith(("hub_", "edge_"))}
+    lines = [line.rpartition(" ") for line in page.splitlines() if line.startswith(("hub_", "edge_"))]
+    return {name: float(value) for name, _, value in lines}
 
 
 @pytest.mark.timeout(180)

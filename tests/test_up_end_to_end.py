@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 
-from apimachinery.errors import Forbidden
+from apimachinery.errors import ApiError, Forbidden, Invalid, NotFound
 from apimachinery.keys import ObjectKey
 from apimachinery.resources import DEVICE_MODELS, DEVICE_STATUSES, DEVICES, NODES
 from tests.conftest import KUBECTLS, find_tool
 from tests.harness.site import Site
 from tests.harness.tinyapi import Logged, TinyApi, kubeconfig, tiny_api
-from tests.test_end_to_end import NODE, Mapper, a_mapper
+from tests.test_end_to_end import NODE, Mapper, a_mapper, metrics_of
 
 REPEAT_S = 10.0
 THERMO = ObjectKey(DEVICES, "default", "thermo-1")
@@ -72,9 +72,9 @@ class TinySite(Site):
     def do(self, work: Coroutine[Any, Any, Any]) -> None:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
 
-    def refuse(self, problem: Callable[[Logged], bool] | None) -> None:
-        """Answer 403 to what this says yes to; None for nothing any more."""
-        self.api.answer = lambda _: Forbidden("no right") if problem and problem(self.api.requests[-1]) else None
+    def refuse(self, error: ApiError | None, is_meant: Callable[[Logged], bool] = lambda _: True) -> None:
+        """Answer this to what is meant; None for nothing any more."""
+        self.api.answer = lambda _: error if is_meant(self.api.requests[-1]) else None
 
     def asked_since(self, mark: int) -> list[str]:
         """Requests after the first `mark` that are no renewals of Leases and no watches."""
@@ -151,24 +151,56 @@ def test_the_same_value_again_and_again_asks_nothing_and_an_echo_pushes_nothing(
         assert site.pushed() == before
 
 
+def is_write_of_status(entry: Logged) -> bool:
+    return entry.method in ("PATCH", "POST") and "devicestatuses" in entry.path
+
+
+def is_about_the_device(entry: Logged) -> bool:
+    """As if it were gone, and the watch had not said so."""
+    return entry.method != "WATCH" and ("thermo-1" in entry.path or "devicestatuses" in entry.path)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_meant"),
+    [
+        (Forbidden("no right"), is_write_of_status),
+        (Invalid("temperature: too cold"), is_write_of_status),
+        (NotFound('devices "thermo-1" not found'), is_about_the_device),
+    ],
+    ids=["403", "422", "404"],
+)
 @pytest.mark.timeout(120)
-def test_what_the_cloud_refuses_is_told_at_the_node_also_after_a_restart(tmp_path: Path) -> None:
+def test_what_the_cloud_refuses_is_told_at_both_ends_also_after_a_restart(
+    tmp_path: Path, error: ApiError, is_meant: Callable[[Logged], bool]
+) -> None:
     with running(tmp_path) as (site, mapper):
         site.settle()
-        site.refuse(lambda entry: entry.method in ("PATCH", "POST") and "devicestatuses" in entry.path)
+        site.refuse(error, is_meant)
         mapper.report("temperature", "21")
-        site.until(lambda: site.edge_status(NODE).get("reportsRefused"), "a refusal")
-        assert site.edge_status(NODE)["reportsWaiting"] == 0
+        site.until(lambda: site.ask("edgecore", NODE).get("reportsRefused"), "a refusal")
+        assert site.ask("edgecore", NODE)["reportsWaiting"] == 0
+
+        # At the hub: in the status, and by its reason in the metrics.
+        told = site.run("cloudcore", "status", "--data-dir", str(tmp_path / "cloud")).stdout
+        assert f"refused    {THERMO} property/temperature of {NODE}: {error}" in told
+        figures = metrics_of(tmp_path / "cloud" / "cloudcore.sock")
+        by_reason = {name: value for name, value in figures.items() if name.startswith("hub_reports_refused_total")}
+        assert by_reason.pop(f'hub_reports_refused_total{{reason="{error.reason}"}}') == 1
+        assert set(by_reason.values()) == {0}
+        assert figures["hub_status_retries_total"] == 0, "it is not tried again"
+
         assert site.processes[NODE].stop() == 0
         site.start_edge(NODE)
-        (refused,) = site.edge_status(NODE)["lastRefused"]
+        (refused,) = site.ask("edgecore", NODE)["lastRefused"]
         assert (refused["key"], refused["field"], refused["reason"]) == (
             str(THERMO),
             "property/temperature",
-            "no right",
+            str(error),
         )
         told = site.run("edgecore", "status", "--data-dir", str(tmp_path / NODE)).stdout
         assert f"refused  {THERMO} property/temperature, " in told
+        assert str(error) in told
+        assert metrics_of(tmp_path / NODE / "edgecore.sock")["edge_reports_refused_total"] == 1
         site.refuse(None)
         with a_mapper(site.ports[f"{NODE}-mqtt"]) as again:
             again.report("temperature", "22")
