@@ -21,7 +21,7 @@ from apimachinery.resources import DEVICE_MODELS, DEVICE_STATUSES, DEVICES, NODE
 from tests.conftest import KUBECTLS, find_tool
 from tests.harness.site import Site
 from tests.harness.tinyapi import Logged, TinyApi, kubeconfig, tiny_api
-from tests.test_end_to_end import NODE, Mapper, a_mapper, metrics_of
+from tests.test_end_to_end import NODE, Mapper, a_mapper
 
 REPEAT_S = 10.0
 THERMO = ObjectKey(DEVICES, "default", "thermo-1")
@@ -183,7 +183,7 @@ def test_what_the_cloud_refuses_is_told_at_both_ends_also_after_a_restart(
         # At the hub: in the status, and by its reason in the metrics.
         told = site.run("cloudcore", "status", "--data-dir", str(tmp_path / "cloud")).stdout
         assert f"refused    {THERMO} property/temperature of {NODE}: {error}" in told
-        figures = metrics_of(tmp_path / "cloud" / "cloudcore.sock")
+        figures = site.metrics("cloudcore", "cloud")
         by_reason = {name: value for name, value in figures.items() if name.startswith("hub_reports_refused_total")}
         assert by_reason.pop(f'hub_reports_refused_total{{reason="{error.reason}"}}') == 1
         assert set(by_reason.values()) == {0}
@@ -200,7 +200,7 @@ def test_what_the_cloud_refuses_is_told_at_both_ends_also_after_a_restart(
         told = site.run("edgecore", "status", "--data-dir", str(tmp_path / NODE)).stdout
         assert f"refused  {THERMO} property/temperature, " in told
         assert str(error) in told
-        assert metrics_of(tmp_path / NODE / "edgecore.sock")["edge_reports_refused_total"] == 1
+        assert site.metrics("edgecore", NODE)["edge_reports_refused_total"] == 1
         site.refuse(None)
         with a_mapper(site.ports[f"{NODE}-mqtt"]) as again:
             again.report("temperature", "22")
