@@ -433,12 +433,14 @@ def test_what_was_acknowledged_to_a_device_survives_kill_9_in_the_middle_of_burs
         for round_ in range(kills):
             before = value
             with publisher(port, node, f"device-{round_}") as device:
-                after = rng.randrange(60)
+                after = rng.randrange(120)
                 for _ in range(150):
                     value += 1
                     device.report({rng.choice(PROPERTIES): value})
                 # An answer comes after the commit, so some are committed and the rest is on its way.
                 line.soon(lambda: device.heard.qsize() >= after, "some are answered")  # noqa: B023
+                if mosquitto is None:
+                    time.sleep(rng.random() * 0.02)  # anywhere in the work on a batch; mosquitto gives smaller ones
                 line.processes[node].kill()
                 if mosquitto is not None:
                     line.soon(lambda: len(device.acked) >= 150, "mosquitto has them all")
@@ -462,7 +464,7 @@ def test_what_was_acknowledged_to_a_device_survives_kill_9_in_the_middle_of_burs
             f"{broker}: acknowledged of {value} over {kills} kills, {amid} of them between two commits",
             f"{acknowledged}; all there {took:.1f} s after the last",
         )
-        assert amid > kills // 2, "the kills are to come in the middle"
+        assert amid >= kills // 3, "the kills are to come in the middle"
         line.soon(lambda: line.edge(node)["reportsWaiting"] == 0, "nothing is left to send")
 
 
