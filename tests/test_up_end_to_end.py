@@ -26,11 +26,11 @@ from tests.test_end_to_end import NODE, Mapper, a_mapper
 REPEAT_S = 10.0
 THERMO = ObjectKey(DEVICES, "default", "thermo-1")
 THERMO_STATUS = ObjectKey(DEVICE_STATUSES, "default", "thermo-1")
-MODEL = {
+MODEL: dict[str, Any] = {
     "metadata": {"name": "thermo"},
     "spec": {"properties": [{"name": "temperature", "type": "INT"}, {"name": "setpoint", "type": "INT"}]},
 }
-DEVICE = {
+DEVICE: dict[str, Any] = {
     "metadata": {"name": "thermo-1"},
     "spec": {
         "nodeName": NODE,
@@ -96,8 +96,15 @@ class TinySite(Site):
         return len(self.api.requests)
 
     def reported(self, key: ObjectKey, name: str = "temperature") -> str:
+        return str(self._twin(key, name).get("value", ""))
+
+    def observed(self, key: ObjectKey, name: str) -> str:
+        """When that was, in milliseconds since 1970."""
+        return str(self._twin(key, name)["metadata"]["timestamp"])
+
+    def _twin(self, key: ObjectKey, name: str) -> dict[str, Any]:
         twins = ((self.api.objects.get(key) or {}).get("status") or {}).get("twins") or []
-        return next((twin["reported"]["value"] for twin in twins if twin["propertyName"] == name), "")
+        return next((twin["reported"] for twin in twins if twin["propertyName"] == name), {})
 
     def pushed(self) -> str:
         """What the hub has sent this node and what the node has acknowledged."""
@@ -119,6 +126,35 @@ def running(directory: Path) -> Iterator[tuple[TinySite, Mapper]]:
                 yield site, mapper
     finally:
         site.close_api()
+
+
+@pytest.mark.timeout(120)
+def test_the_same_value_goes_up_as_often_as_the_report_cycle_asks(tmp_path: Path) -> None:
+    cycle_s, cycles = 1.0, 5
+    with running(tmp_path) as (site, mapper):
+        properties = [{"name": "temperature", "reportCycle": int(1000 * cycle_s)}, {"name": "setpoint"}]
+        site.do(site.api.put(DEVICES, DEVICE | {"spec": DEVICE["spec"] | {"properties": properties}}, "default"))
+        config = mapper.hear("$hw/events/device/default/thermo-1/config")
+        while "1000" not in json.dumps(config):
+            config = mapper.hear("$hw/events/device/default/thermo-1/config")
+        mapper.report("temperature", "21")
+        mapper.report("setpoint", "1")
+        site.until(lambda: site.reported(THERMO_STATUS, "setpoint") == "1", "the first reports")
+        before = site.settle()
+        stamps = {site.observed(THERMO, "temperature")}
+        other = site.observed(THERMO, "setpoint")
+        until = time.monotonic() + cycles * cycle_s
+        while time.monotonic() < until:
+            mapper.report("temperature", "21")
+            mapper.report("setpoint", "1")
+            stamps.add(site.observed(THERMO, "temperature"))
+            time.sleep(0.02)
+        site.settle()
+        stamps.add(site.observed(THERMO, "temperature"))
+        asked = site.asked_since(before)
+        assert 3 <= len(stamps) - 1 <= cycles + 1
+        assert len(asked) == 2 * (len(stamps) - 1), "one write in each of the two places: " + str(asked)
+        assert site.observed(THERMO, "setpoint") == other, "nobody asked for this one"
 
 
 @pytest.mark.timeout(120)
