@@ -64,6 +64,7 @@ logger = logging.getLogger(__name__)
 
 PROG = "cloudcore"
 SOCKET_NAME = "cloudcore.sock"
+LAST_REFUSED = 5  # lines of `cloudcore status`; with -o json all that are kept
 PRUNE_S = 3600.0
 RETRY_S = 2.0
 
@@ -543,6 +544,13 @@ class Cloudcore:
                 value = getattr(self._server.hub.counters, field.name)
                 yield Metric(f"hub_{field.name}_total", f"{field.name.replace('_', ' ')} since the start.", value)
         yield Metric("hub_objects", "Objects in the watch cache.", len(self._cache))
+        for cause, count in self._writer.refused().items():
+            told = "Reported values that will never be written, by the apiserver's reason or ours."
+            yield Metric("hub_reports_refused_total", told, count, {"reason": cause})
+        for name, count in self._writer.counters().items():
+            if name != "reports_refused":
+                text = f"{name.replace('_', ' ')} of the status writer since the start."
+                yield Metric(f"hub_{name if name.startswith('reports') else f'status_{name}'}_total", text, count)
         for made in self._reflectors.values():
             status, labels = made.status(), {"resource": made.resource.collection}
             yield Metric("hub_reflector_lists_total", "Lists asked of the apiserver.", status.lists, labels)
@@ -569,6 +577,8 @@ class Cloudcore:
                 }
                 for resource, status in ((each, made.status()) for each, made in self._reflectors.items())
             ],
+            "reports": self._writer.counters(),
+            "lastRefused": [{**each._asdict(), "key": str(each.key)} for each in self._writer.refusals()],
             "nodes": [status._asdict() for status in self._server.hub.statuses()] if self._server is not None else [],
         }
 
@@ -629,11 +639,14 @@ def _told(facts: Mapping[str, Any]) -> list[str]:
         f"apiserver  {facts['apiserver']}, {facts['objects']} objects of {len(facts['resources'])} resources",
         f"link       {facts['link'] or 'not listening: the apiserver is not fully known yet'}",
         f"join       {facts['join'] or 'not listening'}",
+        f"reports    {facts['reports']['reports_taken']} taken, {facts['reports']['reports_refused']} refused",
         f"nodes      {len(connected)} connected, {sum(bool(node['synced']) for node in connected)} in sync",
     ]
     if facts["problem"]:
         lines.append(f"problem    {facts['problem']}")
     lines += [f"problem    {each['resource']}: {each['phase']} {each['problem']}".rstrip() for each in waiting]
+    for each in facts["lastRefused"][: -LAST_REFUSED - 1 : -1]:
+        lines.append(f"refused    {each['key']} {each['field']} of {each['node']}: {each['reason']}")
     for node in nodes:
         state = "in sync" if node["synced"] else f"{node['dirty']} to send"
         where = f"{node['remote']}, {state}" if node["connected"] else "away"

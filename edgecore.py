@@ -512,6 +512,8 @@ def _metrics(facts: Mapping[str, Any]) -> Iterator[metrics.Metric]:
         ("edge_objects", "Objects held.", "objects"),
         ("edge_reports_waiting", "Reports that the apiserver does not have yet.", "reportsWaiting"),
         ("edge_reports_refused_total", "Reports that the apiserver will never take.", "reportsRefused"),
+        ("edge_events_waiting", "Kubernetes Events that the apiserver does not have yet.", "eventsWaiting"),
+        ("edge_events_dropped_total", "Kubernetes Events given up for later ones.", "eventsDropped"),
         ("edge_mqtt_connected", "Whether the MQTT broker is there.", "mqttConnected"),
         ("edge_devices", "Devices of this node.", "devices"),
         ("edge_open_wishes", "Desired values that are not met.", "openWishes"),

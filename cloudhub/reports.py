@@ -29,7 +29,7 @@ Pure state: no clock, no I/O. The shell is cloudhub/statuswriter.py.
 """
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from typing import Generic, NamedTuple, TypeVar, assert_never
 
@@ -48,6 +48,10 @@ MAX_TEXT_CHARACTERS = 256
 MAX_NODE_ENTRIES = 64
 
 MOVED = "the object belongs to another node now"
+
+# Causes of refusals, in the style of the apiserver's own, which are the others there are (apimachinery.errors).
+MALFORMED = "Malformed"
+NOT_ITS_OWN = "NotItsOwn"
 
 S = TypeVar("S", bound=Hashable)
 
@@ -90,6 +94,8 @@ class Refused(NamedTuple):
     reason: str
     divisible: bool = False
     """Whether one value may be to blame: then each is tried on its own."""
+    cause: str = NOT_ITS_OWN
+    """One of a few words, to count by."""
 
 
 class Retry(NamedTuple):
@@ -153,6 +159,10 @@ class _Ledger(NamedTuple):
     keys: set[ObjectKey]
 
 
+class _NotItsOwn(ValueError):
+    """The node may not report this."""
+
+
 class Reports(Generic[S]):
     """
     All reports of one hub. S is whatever stands for a session.
@@ -170,8 +180,8 @@ class Reports(Generic[S]):
     ) -> None:
         self.taken_count = 0
         """Values that the apiserver has, or a later one of their field."""
-        self.refused_count = 0
-        """Values that it will never have."""
+        self.refused: Counter[str] = Counter({MALFORMED: 0, NOT_ITS_OWN: 0})
+        """Values that it will never have, by cause."""
         self._admit = admit
         self._min_interval_s = min_interval_s
         self._event_interval_s = event_interval_s
@@ -197,7 +207,7 @@ class Reports(Generic[S]):
             try:
                 slot: _Slot[S] = _Slot(entry.key, entry.field, self._parsed(node, entry))
             except ValueError as exc:
-                self.refused_count += 1
+                self.refused[NOT_ITS_OWN if isinstance(exc, _NotItsOwn) else MALFORMED] += 1
                 ledger.refused.setdefault(seq, []).append(RefusedReport(entry.key, entry.field, str(exc)))
                 continue
             slot.claims[session].append(seq)
@@ -214,10 +224,10 @@ class Reports(Generic[S]):
             event = parse(entry)
             subject = event.about if isinstance(event, KubeEvent) else entry.key
             if (reason := self._admit(node, subject, EVENT_FIELD)) is not None:
-                raise ValueError(reason)
+                raise _NotItsOwn(reason)
             return event
         if (reason := self._admit(node, entry.key, entry.field)) is not None:
-            raise ValueError(reason)
+            raise _NotItsOwn(reason)
         return parse(entry)
 
     def touch(self, key: ObjectKey) -> None:
@@ -278,8 +288,8 @@ class Reports(Generic[S]):
         match outcome:
             case Taken(refused):
                 self._settle_all(flown, refused, sessions)
-            case Refused(reason, divisible) if not divisible or len(flown) <= 1:
-                self._settle_all(flown, dict.fromkeys(flown, reason), sessions)
+            case Refused(reason, divisible, cause) if not divisible or len(flown) <= 1:
+                self._settle_all(flown, dict.fromkeys(flown, reason), sessions, cause)
                 # Without the value that was to blame the rest of the status can be brought up to date.
                 target.touched = target.touched or (divisible and bool(flown))
             case Refused():
@@ -327,7 +337,9 @@ class Reports(Generic[S]):
         if target.flying is None:
             self._agenda.set(key, target.not_before)
 
-    def _settle_all(self, slots: Mapping[str, _Slot[S]], reasons: Mapping[str, str], sessions: set[S]) -> None:
+    def _settle_all(
+        self, slots: Mapping[str, _Slot[S]], reasons: Mapping[str, str], sessions: set[S], cause: str = NOT_ITS_OWN
+    ) -> None:
         """These values are done with; `reasons` says which of them are refused. Adds whom that concerns."""
         for name, slot in slots.items():
             for session, seqs in slot.claims.items():
@@ -338,7 +350,7 @@ class Reports(Generic[S]):
                         refused = RefusedReport(slot.key, slot.field, reasons[name])
                         ledger.refused.setdefault(seq, []).append(refused)
                 if name in reasons:
-                    self.refused_count += len(seqs)
+                    self.refused[cause] += len(seqs)
                 else:
                     self.taken_count += len(seqs)
                 sessions.add(session)

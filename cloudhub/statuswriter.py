@@ -25,7 +25,17 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Generic, NamedTuple, NoReturn, TypeVar
 
 from apimachinery.devices import PROPERTY_FIELD, PropertyReport
-from apimachinery.errors import AlreadyExists, ApiError, BadRequest, Conflict, Invalid, NotFound, TooLarge, Unavailable
+from apimachinery.errors import (
+    AlreadyExists,
+    ApiError,
+    BadRequest,
+    Conflict,
+    Forbidden,
+    Invalid,
+    NotFound,
+    TooLarge,
+    Unavailable,
+)
 from apimachinery.events import Change, EventType
 from apimachinery.keys import Node, ObjectKey
 from apimachinery.kubeevents import KubeEvent
@@ -113,13 +123,18 @@ class StatusWriter(Generic[S]):
         """What was done since the start; see cloudhub.tally.Tally. The first two count values, not Reports."""
         return {
             "reports_taken": self._reports.taken_count,
-            "reports_refused": self._reports.refused_count,
+            "reports_refused": self._reports.refused.total(),
             "writes": self._tally.writes,
             "writes_skipped": self._tally.writes_skipped,
             "conflicts": self._tally.conflicts,
             "retries": self._tally.retries,
             "requests": self._tally.requests,
         }
+
+    def refused(self) -> Mapping[str, int]:
+        """Values that were refused for good, by cause: the apiserver's reason, or one of ours (cloudhub.reports)."""
+        usual = dict.fromkeys((Forbidden.reason, Invalid.reason, NotFound.reason), 0)
+        return {**usual, **self._reports.refused}
 
     def refusals(self) -> Sequence[RefusedWrite]:
         """The last reports that were refused for good, newest last."""
@@ -235,7 +250,7 @@ class StatusWriter(Generic[S]):
         extra = {"key": str(write.key), "node": write.node, "problem": str(error)}
         if delay_s is None:
             logger.warning("the apiserver refuses a status", extra=extra)
-            return Refused(str(error), divisible=isinstance(error, BadRequest | Invalid | TooLarge))
+            return Refused(str(error), isinstance(error, BadRequest | Invalid | TooLarge), error.reason)
         # The first failures may be a passing thing, and the tenth is no news.
         level = logging.WARNING if write.failures == 2 else logging.DEBUG
         logger.log(level, "cannot write a status, trying again", extra={**extra, "in_s": round(delay_s, 2)})

@@ -15,6 +15,8 @@ from apimachinery.objects import JSON, lookup
 from devicetwin.configuration import DeviceConfig, PropertyConfig, ProtocolConfig
 from devicetwin.topics import DeviceId
 
+SHORTEST_CYCLE_MS = 1000  # each costs a commit here and two writes in the cluster; what changes goes up at once
+
 
 class Declaration(NamedTuple):
     """A Device and its model, as far as its twin is concerned."""
@@ -27,6 +29,8 @@ class Declaration(NamedTuple):
     """The model's properties by name; None while the model is not on this node."""
     wishes: Mapping[str, str]
     """Each property of the Device with its desired value, "" for no wish."""
+    cycles_ms: Mapping[str, int] = {}
+    """How often a reading that did not change is to go up, for the properties whose reportCycle asks for that."""
 
     def problem_with(self, name: str, value: str) -> str:
         """Why the wish `value` for `name` must not reach the device, as a sentence; "" when it may."""
@@ -51,14 +55,18 @@ def model_of(device: Mapping[str, JSON]) -> str:
 def declaration(device: Mapping[str, JSON], model: Mapping[str, JSON] | None) -> Declaration:
     """Reads a Device's body and its model's, None when the model is not there."""
     wishes: dict[str, str] = {}
+    cycles_ms: dict[str, int] = {}
     for entry in _entries(lookup(device, "spec.properties")):
         value = lookup(entry, "desired.value")
         wishes[entry["name"]] = value if isinstance(value, str) else ""
+        if (cycle := _cycle(entry.get("reportCycle"))) and entry.get("reportToCloud") is not False:
+            cycles_ms[entry["name"]] = max(cycle, SHORTEST_CYCLE_MS)
     return Declaration(
         uid=_text(lookup(device, "metadata.uid")),
         model=model_of(device),
         models=None if model is None else property_models(model),
         wishes=wishes,
+        cycles_ms=cycles_ms,
     )
 
 

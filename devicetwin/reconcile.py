@@ -10,7 +10,7 @@ Promises
     the halves commute: a reading and a change of the wish give one twin in either order
     a reading that equals the wish, and does not answer an older one, empties the delta
     the versions of wishes only grow
-    a report goes up when its content is new, and only then; the first one always is
+    a report goes up when its content is new, which the first one always is, or when the report cycle asks; else never
 
 Pure: no clock, no I/O. The shell is devicetwin/service.py.
 """
@@ -186,9 +186,13 @@ def _declared(twin: Twin | None, event: Declared, now_ms: int) -> Step:
         if is_declared or old.declared:
             desired = desired._replace(problem=declaration.problem_with(name, desired.value))
         properties[name] = old._replace(
-            desired=desired, cloud=wish, declared=is_declared or old.declared, model=models.get(name)
+            desired=desired,
+            cloud=wish,
+            declared=is_declared or old.declared,
+            model=models.get(name),
+            cycle_ms=declaration.cycles_ms.get(name, 0),
         )
-    after = before._replace(properties=properties, versions=versions)
+    after, news = _told(before, before._replace(properties=properties, versions=versions), properties, now_ms)
     turns = {
         name: turn
         for name in dict.fromkeys([*before.properties, *properties])
@@ -205,8 +209,7 @@ def _declared(twin: Twin | None, event: Declared, now_ms: int) -> Step:
         effects += _delta(after)
     else:
         effects += _withdrawal(before, after)
-    effects += _news(before, after, properties)
-    return after, tuple(effects)
+    return after, (*effects, *news)
 
 
 # --- the reported half ----------------------------------------------------------------------------------------
@@ -240,15 +243,14 @@ def _updated(twin: Twin | None, event: Updated, now_ms: int) -> Step:
             if entry.actual is not None:
                 new = new._replace(reported=_reported(old, new.type, entry, entry.actual.value, now_ms))
         properties[name] = new
-    after = twin._replace(properties=properties, versions=versions)
     names = sorted(event.twin)
+    after, news = _told(twin, twin._replace(properties=properties, versions=versions), names, now_ms)
     entries = {name: properties[name].entry() if name in properties and event.twin[name] else None for name in names}
     turns = {name: Turn(_shown(twin.properties.get(name)), _shown(properties.get(name))) for name in names}
     effects: list[Effect] = [Save()] if any(_differs(twin, after, name) for name in names) else []
     effects += [PublishResult(result, event.event_id, entries), PublishDocument(event.event_id, turns)]
     effects += _delta(after) or _withdrawal(twin, after)
-    effects += _news(twin, after, names)
-    return after, tuple(effects)
+    return after, (*effects, *news)
 
 
 def _reported(old: Property, kind: str, entry: TwinEntry, value: str, now_ms: int) -> Reported:
@@ -339,15 +341,24 @@ def _delta_of(twin: Twin) -> PublishDelta:
     return PublishDelta(wanted, twin.delta())
 
 
-def _news(before: Twin, after: Twin, names: Iterable[str]) -> list[Effect]:
-    """A report for each property whose content differs from what was last queued; times alone are no news."""
-    news: list[Effect] = []
+def _told(before: Twin, after: Twin, names: Iterable[str], now_ms: int) -> tuple[Twin, list[QueueReport]]:
+    """
+    A report for each property whose content differs from what was last queued, or whose report cycle asks for one.
+
+    Times alone are no news, and a cycle asks of a new reading only: a silent device is not spoken for.
+    """
+    news: list[QueueReport] = []
+    properties = dict(after.properties)
     for name in names:
         old, each = before.properties.get(name), after.properties.get(name)
-        said = _content(old) if old and old.declared else _content(Property())
-        if each and each.declared and _content(each) != said:
+        if each is None or not each.declared:
+            continue
+        is_new = _content(each) != (_content(old) if old and old.declared else _content(Property()))
+        is_read = each.reported is not None and (old is None or each.reported is not old.reported)
+        if is_new or (is_read and each.is_due(now_ms)):
             news.append(QueueReport(PROPERTY_FIELD + name, each.report().to_json()))
-    return news
+            properties[name] = each._replace(told_at_ms=now_ms)
+    return after._replace(properties=properties) if news else after, news
 
 
 def _content(each: Property) -> PropertyReport:
@@ -355,7 +366,7 @@ def _content(each: Property) -> PropertyReport:
 
 
 def _differs(before: Twin, after: Twin, name: str) -> bool:
-    """Whether a property differs in more than when it was observed."""
+    """Whether a property differs in more than when it was observed, or was told again."""
     old, new = before.properties.get(name), after.properties.get(name)
     if old and new and old.reported and new.reported:
         new = new._replace(reported=new.reported._replace(observed_at_ms=old.reported.observed_at_ms))

@@ -74,6 +74,10 @@ class Property(NamedTuple):
     declared: bool = False
     """Whether the Device or its model has it. What only a mapper knows stays at the edge."""
     model: PropertyModel | None = None
+    cycle_ms: int = 0
+    """How often a reading that did not change goes up; 0 for never."""
+    told_at_ms: int = 0
+    """When the last report was queued; 0 for never."""
 
     @property
     def is_wanted(self) -> bool:
@@ -108,6 +112,11 @@ class Property(NamedTuple):
             expected_version=desired.version if show_version else None,
         )
 
+    def is_due(self, now_ms: int) -> bool:
+        """Whether the report cycle asks for a report, also where it says the same."""
+        # A clock that was set back must not silence a device for as long.
+        return bool(self.cycle_ms) and not 0 <= now_ms - self.told_at_ms < self.cycle_ms
+
     def report(self) -> PropertyReport:
         """As it goes up to the cloud."""
         return PropertyReport(
@@ -138,7 +147,7 @@ class Twin(NamedTuple):
         return {name: each.desired.value for name, each in self.properties.items() if each.is_open}
 
     def to_json(self) -> dict[str, JSON]:
-        """The durable document; models are left out."""
+        """The durable document; what the Device and its model say is left out."""
         return {
             "uid": self.uid,
             "state": self.state,
@@ -175,6 +184,8 @@ def _property_json(each: Property) -> dict[str, JSON]:
         out["desired"] = [desired.value, desired.version, desired.since_ms, desired.origin.value, desired.problem]
     if reported is not None:
         out["reported"] = [reported.value, reported.version, reported.answers, reported.observed_at_ms]
+    if each.told_at_ms:
+        out["toldAt"] = each.told_at_ms
     return out
 
 
@@ -193,4 +204,5 @@ def _property_from(value: JSON) -> Property:
         type=str(value["type"]),
         optional=bool(value["optional"]),
         declared=bool(value["declared"]),
+        told_at_ms=int(value.get("toldAt", 0)),
     )

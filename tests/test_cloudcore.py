@@ -22,6 +22,11 @@ FACTS = {
         {"resource": "pods", "phase": "watching", "synced": True, "problem": "", "lists": 1, "watches": 1},
         {"resource": "devices", "phase": "absent", "synced": True, "problem": "not defined", "lists": 1, "watches": 0},
     ],
+    "reports": {"reports_taken": 5, "reports_refused": 7},
+    "lastRefused": [
+        {"node": "edge-1", "key": "devices/default/d", "field": "property/p", "reason": f"no {number}"}
+        for number in range(7)
+    ],
     "nodes": [
         {"node": "a", "connected": True, "remote": "192.0.2.1:5", "synced": True, "dirty": 0, "refused": 0},
         {"node": "b", "connected": True, "remote": "192.0.2.2:5", "synced": False, "dirty": 7, "refused": 1},
@@ -78,9 +83,12 @@ def test_a_lifetime() -> None:
 def test_status_in_words() -> None:
     lines = cloudcore._told(FACTS)
     assert lines[1] == "apiserver  https://api, 5 objects of 2 resources"
-    assert lines[4] == "nodes      2 connected, 1 in sync"
-    assert lines[5] == "problem    devices: absent not defined"
-    assert [line.split(None, 1)[1] for line in lines[6:]] == [
+    assert lines[4:6] == ["reports    5 taken, 7 refused", "nodes      2 connected, 1 in sync"]
+    assert lines[6] == "problem    devices: absent not defined"
+    # The newest first, and no more than a few.
+    assert [line.rpartition(": ")[2] for line in lines[7:12]] == ["no 6", "no 5", "no 4", "no 3", "no 2"]
+    assert lines[7] == "refused    devices/default/d property/p of edge-1: no 6"
+    assert [line.split(None, 1)[1] for line in lines[12:]] == [
         "192.0.2.1:5, in sync",
         "192.0.2.2:5, 7 to send, refused 1 objects",
         "away",

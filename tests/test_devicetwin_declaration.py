@@ -63,6 +63,17 @@ def test_wishes_and_model_are_read() -> None:
     assert set(said.models) == {"setpoint", "temperature"}
 
 
+def test_a_report_cycle_counts_where_reports_are_wanted_and_is_a_second_at_least() -> None:
+    properties = [
+        {"name": "slow", "reportCycle": 60_000},
+        {"name": "quick", "reportCycle": 5, "reportToCloud": True},
+        {"name": "quiet", "reportCycle": 60_000, "reportToCloud": False},
+        {"name": "odd", "reportCycle": -1},
+        {"name": "none"},
+    ]
+    assert declaration({"spec": {"properties": properties}}, None).cycles_ms == {"slow": 60_000, "quick": 1000}
+
+
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [

@@ -80,6 +80,48 @@ def deltas(effects: list[Effect]) -> list[Mapping[str, str]]:
     return [each.delta for each in effects if isinstance(each, PublishDelta)]
 
 
+# --- the report cycle
+
+
+def cyclic(**cycles_ms: int) -> Declared:
+    plain = declared()
+    return plain._replace(declaration=plain.declaration._replace(cycles_ms=cycles_ms))
+
+
+def test_an_equal_reading_goes_up_when_the_report_cycle_asks_and_not_before() -> None:
+    twin, effects = run(cyclic(temperature=10_000), reading("temperature", "21"), now_ms=1000)
+    assert reports(effects)["temperature"].observed_at_ms == 1000
+    for now_ms, expected in ((10_999, []), (11_000, [11_000]), (11_001, []), (21_500, [21_500])):
+        twin, effects = run(reading("temperature", "21"), twin=twin, now_ms=now_ms)
+        assert [each.observed_at_ms for each in reports(effects).values()] == expected
+        assert (Save() in effects) is bool(expected), "what was told is remembered over a restart"
+
+
+def test_a_change_goes_up_at_once_and_the_cycle_begins_anew() -> None:
+    twin, _ = run(cyclic(temperature=10_000), reading("temperature", "21"), now_ms=1000)
+    twin, effects = run(reading("temperature", "22"), twin=twin, now_ms=9000)
+    assert reports(effects)["temperature"].value == "22"
+    twin, effects = run(reading("temperature", "22"), twin=twin, now_ms=18_999)
+    assert reports(effects) == {}
+    _, effects = run(reading("temperature", "22"), twin=twin, now_ms=19_000)
+    assert reports(effects)["temperature"].value == "22"
+
+
+def test_without_a_report_cycle_and_without_a_reading_nothing_is_repeated() -> None:
+    twin, _ = run(cyclic(temperature=10_000), reading("temperature", "21"), reading("mode", "auto"), now_ms=1000)
+    for event in (reading("mode", "auto"), cyclic(temperature=10_000), Connected(KEY)):
+        twin, effects = run(event, twin=twin, now_ms=99_000)
+        assert reports(effects) == {}
+
+
+def test_a_clock_that_was_set_back_does_not_silence_a_device() -> None:
+    twin, _ = run(cyclic(temperature=10_000), reading("temperature", "21"), now_ms=10**12)
+    twin, effects = run(reading("temperature", "21"), twin=twin, now_ms=5000)
+    assert reports(effects)["temperature"].observed_at_ms == 5000
+    _, effects = run(reading("temperature", "21"), twin=twin, now_ms=6000)
+    assert reports(effects) == {}
+
+
 # --- the wish
 
 

@@ -27,6 +27,7 @@ PROPERTIES = st.builds(
     optional=st.booleans(),
     declared=st.booleans(),
     model=st.none(),
+    cycle_ms=st.just(0),
 )
 
 

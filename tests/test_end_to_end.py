@@ -4,7 +4,6 @@ import asyncio
 import json
 import queue
 import random
-import socket
 import time
 import urllib.error
 import urllib.request
@@ -317,16 +316,6 @@ async def held(path: Path) -> dict[ObjectKey, tuple[ObjectVersion, bytes]]:
         await store.close()
 
 
-def metrics_of(path: Path) -> dict[str, float]:
-    """The figures without labels that GET /metrics on a status socket gives."""
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(str(path))
-        connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-        page = b"".join(iter(lambda: connection.recv(65536), b"")).decode()
-    lines = [line.split() for line in page.splitlines() if line and not line.startswith("#")]
-    return {line[0]: float(line[1]) for line in lines if len(line) == 2 and line[0].startswith(("hub_", "edge_"))}
-
-
 @pytest.mark.timeout(180)
 def test_killed_in_the_middle_of_500_edits_everything_is_equal_afterwards(tmp_path: Path) -> None:
     kubectl = next(tool for name in (*KUBECTLS, "kubectl") if (tool := find_tool(name)))
@@ -368,7 +357,7 @@ def test_killed_in_the_middle_of_500_edits_everything_is_equal_afterwards(tmp_pa
         site.until(is_quiet, "the link is up and quiet")
 
         # No fault needed the self-heal; asking for it by hand changes nothing.
-        figures = metrics_of(site.directory / "cloud" / "cloudcore.sock")
+        figures = site.metrics("cloudcore", "cloud")
         assert figures["hub_divergences_total"] == figures["hub_healed_total"] == 0
         assert figures["hub_nodes_in_sync"] == 1
         for program, arguments in (("cloudcore", (NODE, "--data-dir", "cloud")), ("edgecore", ("--data-dir", NODE))):
@@ -376,9 +365,9 @@ def test_killed_in_the_middle_of_500_edits_everything_is_equal_afterwards(tmp_pa
             told = site.run(program, "resync", *rest, str(site.directory / directory)).stdout
             assert "is compared now" in told
             site.until(is_quiet, "the link is up and quiet again")
-        figures = metrics_of(site.directory / "cloud" / "cloudcore.sock")
+        figures = site.metrics("cloudcore", "cloud")
         assert figures["hub_surveyed_total"] >= 2
-        assert metrics_of(site.directory / NODE / "edgecore.sock")["edge_in_sync"] == 1
+        assert site.metrics("edgecore", NODE)["edge_in_sync"] == 1
 
         assert site.processes[NODE].stop() == 0
         assert site.processes["cloud"].stop() == 0

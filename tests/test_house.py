@@ -396,6 +396,27 @@ def test_every_frame_is_in_the_protocol() -> None:
     fail_with(problems, "Describe these frames of link/frames.py in docs/protocol.md:")
 
 
+def test_tests_that_documents_name_exist() -> None:
+    """A promise that names a test which is not there is kept by nobody."""
+    paths = [path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").rglob("*.py")]
+    functions = {
+        node.name
+        for module in modules_under("tests")
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    named = set()
+    problems = []
+    for document in sorted(path for path in our_texts() if path.suffix == ".md"):
+        for name in re.findall(r"`(test_\w+|tests/[\w/*.]+)`", document.read_text()):
+            named.add(name)
+            is_there = fnmatch.filter(paths, f"{name}*") if name.startswith("tests/") else name in functions
+            if not is_there:
+                problems.append(f"{document.relative_to(ROOT)}: {name}")
+    assert len(named) > 30, "docs/guarantees.md names what tries to break each promise"
+    fail_with(problems, "No such test; was it renamed?")
+
+
 def frame_names() -> list[str]:
     """The members of the union called Frame."""
     for node in MODULES["link.frames"].tree.body:

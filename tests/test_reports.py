@@ -16,7 +16,9 @@ from apimachinery.resources import DEVICES, NODES, PODS
 from cloudhub.devices import StateReport
 from cloudhub.reports import (
     EVENT_INTERVAL_S,
+    MALFORMED,
     MOVED,
+    NOT_ITS_OWN,
     NodeReport,
     Outcome,
     Refused,
@@ -140,6 +142,18 @@ def test_a_refusal_waits_for_the_rest_of_its_report() -> None:
     (write,) = reports.due(0.0, 8)
     ((_, seq, refused),) = reports.finished(write, Taken(), 0.1)
     assert (seq, refused) == (1, (RefusedReport(LAMP, "state", "the value is not JSON"),))
+
+
+def test_refusals_are_counted_by_their_cause() -> None:
+    reports = new()
+    reports.accept(OTHER, "s", 1, [entry("1")])
+    reports.accept(EDGE, "s", 2, [ReportEntry(LAMP, "state", b"{"), entry("1"), entry("2", key=FAN)])
+    for write in reports.due(0.0, 8):
+        reports.finished(write, Refused("no right", cause="Forbidden"), 0.1)
+    reports.accept(EDGE, "s", 3, [entry("1"), entry("2", "property/mode")])
+    (write,) = reports.due(1.0, 8)
+    reports.finished(write, Taken({"property/mode": "no such"}), 1.0)
+    assert reports.refused == {NOT_ITS_OWN: 2, MALFORMED: 1, "Forbidden": 2}
 
 
 def test_an_empty_report_is_acknowledged_at_once() -> None:
@@ -310,7 +324,7 @@ def test_events_of_a_node_are_written_one_at_a_time_in_their_order() -> None:
     (second,) = reports.due(EVENT_INTERVAL_S, 8)
     assert names(second) == ["lamp.e2"]
     assert reports.finished(second, Taken(), 0.03) == [("s", 1, ())]
-    assert (reports.taken_count, reports.refused_count) == (3, 0)
+    assert (reports.taken_count, reports.refused.total()) == (3, 0)
 
 
 def test_a_flood_of_events_has_one_writer_and_one_rate() -> None:
@@ -333,7 +347,7 @@ def test_an_event_that_is_refused_is_named_as_it_was_reported() -> None:
     reports.finished(write, Refused("no right"), 0.0)
     (write,) = reports.due(1.0, 8)
     assert reports.finished(write, Taken(), 1.0) == [("s", 1, (RefusedReport(event(1).key, "event", "no right"),))]
-    assert (reports.taken_count, reports.refused_count) == (1, 1)
+    assert (reports.taken_count, +reports.refused) == (1, {NOT_ITS_OWN: 1})
 
 
 def test_an_event_that_could_not_be_written_is_written_later() -> None:

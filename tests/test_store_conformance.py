@@ -2,14 +2,15 @@
 The store, its specification and the simulation's disk, driven by the same histories: they must agree after every step.
 
 What the simulation proves of the whole system rests on tests.sim.disk doing what SQLite really does. So one machine
-makes histories of batches (whole and told against what is held), reports, Events, refusals, restarts, crashes, full
-disks and roll-backs to earlier images, and gives each step to all three.
+makes histories of batches (whole and told against what is held), reports, Events, refusals, restarts, crashes, torn
+transactions, full disks and roll-backs to earlier images, and gives each step to all three.
 """
 
 import asyncio
 import contextlib
 import copy
 import itertools
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -150,6 +151,30 @@ class StoreMachine(RuleBasedStateMachine):
         """What a SIGKILL leaves: the file and its log, and no orderly end."""
         self._reopen(self._copy())
 
+    @rule(share=st.floats(0, 1, exclude_max=True), flipped=st.booleans())
+    def tear(self, share: float, flipped: bool) -> None:
+        """The last transaction is in the log in part only, as after a power cut: then it never was."""
+        self._reopen(self.directory)  # the log begins anew
+        self.settle(0.5, [])
+        whole = self._log().stat().st_size if self._log().exists() else 0
+        large = upsert(CONFIG_MAPS, "torn", "x" * 20_000)
+        self.runner.run(self.store.apply([batch(self.seq + 1, large, synced=True)], now_ms=self.seq + 1))
+        self.runner.run(self.store.save({"twin/a": b"torn"}, []))
+        # Of the two, at least the first is torn; what follows it is whole and must not count either.
+        torn = self._copy()
+        with (torn / "edge.db-wal").open("r+b") as log:
+            size = log.seek(0, os.SEEK_END)
+            assert size - whole > 20_000
+            place = whole + int(share * 20_000)
+            if flipped:
+                log.seek(place)
+                (byte,) = log.read(1)
+                log.seek(place)
+                log.write(bytes([byte ^ 0xFF]))
+            else:
+                log.truncate(place)
+        self._reopen(torn)
+
     @rule()
     def fill_up(self) -> None:
         """A disk without room refuses, changes nothing, and the same calls succeed once there is room."""
@@ -201,6 +226,9 @@ class StoreMachine(RuleBasedStateMachine):
             if (self.directory / name).exists():
                 shutil.copy(self.directory / name, elsewhere / name)
         return elsewhere
+
+    def _log(self) -> Path:
+        return self.directory / "edge.db-wal"
 
     def _reopen(self, directory: Path, max_bytes: int | None = None) -> None:
         self.runner.run(self.store.close())

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from apimachinery.errors import Forbidden
+from apimachinery.errors import ApiError, Forbidden, Invalid, NotFound
 from apimachinery.keys import ObjectKey
 from apimachinery.resources import DEVICE_MODELS, DEVICE_STATUSES, DEVICES, NODES
 from tests.conftest import KUBECTLS, find_tool
@@ -26,11 +26,11 @@ from tests.test_end_to_end import NODE, Mapper, a_mapper
 REPEAT_S = 10.0
 THERMO = ObjectKey(DEVICES, "default", "thermo-1")
 THERMO_STATUS = ObjectKey(DEVICE_STATUSES, "default", "thermo-1")
-MODEL = {
+MODEL: dict[str, Any] = {
     "metadata": {"name": "thermo"},
     "spec": {"properties": [{"name": "temperature", "type": "INT"}, {"name": "setpoint", "type": "INT"}]},
 }
-DEVICE = {
+DEVICE: dict[str, Any] = {
     "metadata": {"name": "thermo-1"},
     "spec": {
         "nodeName": NODE,
@@ -72,9 +72,9 @@ class TinySite(Site):
     def do(self, work: Coroutine[Any, Any, Any]) -> None:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(10)
 
-    def refuse(self, problem: Callable[[Logged], bool] | None) -> None:
-        """Answer 403 to what this says yes to; None for nothing any more."""
-        self.api.answer = lambda _: Forbidden("no right") if problem and problem(self.api.requests[-1]) else None
+    def refuse(self, error: ApiError | None, is_meant: Callable[[Logged], bool] = lambda _: True) -> None:
+        """Answer this to what is meant; None for nothing any more."""
+        self.api.answer = lambda _: error if is_meant(self.api.requests[-1]) else None
 
     def asked_since(self, mark: int) -> list[str]:
         """Requests after the first `mark` that are no renewals of Leases and no watches."""
@@ -96,8 +96,15 @@ class TinySite(Site):
         return len(self.api.requests)
 
     def reported(self, key: ObjectKey, name: str = "temperature") -> str:
+        return str(self._twin(key, name).get("value", ""))
+
+    def observed(self, key: ObjectKey, name: str) -> str:
+        """When that was, in milliseconds since 1970."""
+        return str(self._twin(key, name)["metadata"]["timestamp"])
+
+    def _twin(self, key: ObjectKey, name: str) -> dict[str, Any]:
         twins = ((self.api.objects.get(key) or {}).get("status") or {}).get("twins") or []
-        return next((twin["reported"]["value"] for twin in twins if twin["propertyName"] == name), "")
+        return next((twin["reported"] for twin in twins if twin["propertyName"] == name), {})
 
     def pushed(self) -> str:
         """What the hub has sent this node and what the node has acknowledged."""
@@ -119,6 +126,35 @@ def running(directory: Path) -> Iterator[tuple[TinySite, Mapper]]:
                 yield site, mapper
     finally:
         site.close_api()
+
+
+@pytest.mark.timeout(120)
+def test_the_same_value_goes_up_as_often_as_the_report_cycle_asks(tmp_path: Path) -> None:
+    cycle_s, cycles = 1.0, 5
+    with running(tmp_path) as (site, mapper):
+        properties = [{"name": "temperature", "reportCycle": int(1000 * cycle_s)}, {"name": "setpoint"}]
+        site.do(site.api.put(DEVICES, DEVICE | {"spec": DEVICE["spec"] | {"properties": properties}}, "default"))
+        config = mapper.hear("$hw/events/device/default/thermo-1/config")
+        while "1000" not in json.dumps(config):
+            config = mapper.hear("$hw/events/device/default/thermo-1/config")
+        mapper.report("temperature", "21")
+        mapper.report("setpoint", "1")
+        site.until(lambda: site.reported(THERMO_STATUS, "setpoint") == "1", "the first reports")
+        before = site.settle()
+        first, other = (site.observed(THERMO, name) for name in ("temperature", "setpoint"))
+        until = time.monotonic() + cycles * cycle_s
+        while time.monotonic() < until:
+            mapper.report("temperature", "21")
+            mapper.report("setpoint", "1")
+            time.sleep(0.02)
+        site.settle()
+        asked = site.asked_since(before)
+        to_device = [entry for entry in asked if "/devices/" in entry]
+        to_status = [entry for entry in asked if "/devicestatuses/" in entry]
+        assert len(to_device) == len(to_status) == len(asked) / 2, asked
+        assert 3 <= len(to_device) <= cycles + 1
+        assert first < site.observed(THERMO, "temperature") == site.observed(THERMO_STATUS, "temperature")
+        assert site.observed(THERMO, "setpoint") == other, "nobody asked for this one"
 
 
 @pytest.mark.timeout(120)
@@ -151,24 +187,56 @@ def test_the_same_value_again_and_again_asks_nothing_and_an_echo_pushes_nothing(
         assert site.pushed() == before
 
 
+def is_write_of_status(entry: Logged) -> bool:
+    return entry.method in ("PATCH", "POST") and "devicestatuses" in entry.path
+
+
+def is_about_the_device(entry: Logged) -> bool:
+    """As if it were gone, and the watch had not said so."""
+    return entry.method != "WATCH" and ("thermo-1" in entry.path or "devicestatuses" in entry.path)
+
+
+@pytest.mark.parametrize(
+    ("error", "is_meant"),
+    [
+        (Forbidden("no right"), is_write_of_status),
+        (Invalid("temperature: too cold"), is_write_of_status),
+        (NotFound('devices "thermo-1" not found'), is_about_the_device),
+    ],
+    ids=["403", "422", "404"],
+)
 @pytest.mark.timeout(120)
-def test_what_the_cloud_refuses_is_told_at_the_node_also_after_a_restart(tmp_path: Path) -> None:
+def test_what_the_cloud_refuses_is_told_at_both_ends_also_after_a_restart(
+    tmp_path: Path, error: ApiError, is_meant: Callable[[Logged], bool]
+) -> None:
     with running(tmp_path) as (site, mapper):
         site.settle()
-        site.refuse(lambda entry: entry.method in ("PATCH", "POST") and "devicestatuses" in entry.path)
+        site.refuse(error, is_meant)
         mapper.report("temperature", "21")
-        site.until(lambda: site.edge_status(NODE).get("reportsRefused"), "a refusal")
-        assert site.edge_status(NODE)["reportsWaiting"] == 0
+        site.until(lambda: site.ask("edgecore", NODE).get("reportsRefused"), "a refusal")
+        assert site.ask("edgecore", NODE)["reportsWaiting"] == 0
+
+        # At the hub: in the status, and by its reason in the metrics.
+        told = site.run("cloudcore", "status", "--data-dir", str(tmp_path / "cloud")).stdout
+        assert f"refused    {THERMO} property/temperature of {NODE}: {error}" in told
+        figures = site.metrics("cloudcore", "cloud")
+        by_reason = {name: value for name, value in figures.items() if name.startswith("hub_reports_refused_total")}
+        assert by_reason.pop(f'hub_reports_refused_total{{reason="{error.reason}"}}') == 1
+        assert set(by_reason.values()) == {0}
+        assert figures["hub_status_retries_total"] == 0, "it is not tried again"
+
         assert site.processes[NODE].stop() == 0
         site.start_edge(NODE)
-        (refused,) = site.edge_status(NODE)["lastRefused"]
+        (refused,) = site.ask("edgecore", NODE)["lastRefused"]
         assert (refused["key"], refused["field"], refused["reason"]) == (
             str(THERMO),
             "property/temperature",
-            "no right",
+            str(error),
         )
         told = site.run("edgecore", "status", "--data-dir", str(tmp_path / NODE)).stdout
         assert f"refused  {THERMO} property/temperature, " in told
+        assert str(error) in told
+        assert site.metrics("edgecore", NODE)["edge_reports_refused_total"] == 1
         site.refuse(None)
         with a_mapper(site.ports[f"{NODE}-mqtt"]) as again:
             again.report("temperature", "22")
@@ -195,6 +263,8 @@ def test_a_store_that_was_damaged_is_told_of_as_an_event(tmp_path: Path) -> None
             return found
 
         site.until(lambda: events() and not site.edge_status(NODE)["eventsWaiting"], "an Event")
+        figures = site.metrics("edgecore", NODE)
+        assert (figures["edge_events_waiting"], figures["edge_events_dropped_total"]) == (0, 0)
         (event,) = events()
         assert (event["reason"], event["type"], event["count"]) == ("StoreRebuilt", "Warning", 1)
         assert event["involvedObject"]["kind"] == NODES.kind

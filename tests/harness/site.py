@@ -189,6 +189,16 @@ class Site:
         except CommandError:
             return {}
 
+    def metrics(self, program: str, directory: str) -> dict[str, float]:
+        """What GET /metrics on its status socket gives: name and labels to figure."""
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(self.directory / directory / f"{program}.sock"))
+            connection.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            page = b"".join(iter(lambda: connection.recv(65536), b"")).decode()
+        lines = [line.rpartition(" ") for line in page.splitlines() if line.startswith(("hub_", "edge_"))]
+        assert lines, page
+        return {name: float(value) for name, _, value in lines}
+
     # Commands
 
     def run(self, *arguments: str, check: bool = True, stdin: str = "") -> subprocess.CompletedProcess[str]:
