@@ -32,6 +32,9 @@ Desired = Callable[[ObjectKey], ObjectVersion | None]
 DOUBTFUL = ObjectVersion("", "?")
 """Stands for a version that we were wrong about: unlike any that is, so that the object is sent, or removed, again."""
 
+NOTHING = digest(())
+"""What a node says that holds nothing, as a new one. Asking it for its inventory would cost a round trip."""
+
 
 class Verdict(enum.Enum):
     """What a hub makes of a Hello."""
@@ -40,6 +43,8 @@ class Verdict(enum.Enum):
     """The cursor is one of ours: go on after it."""
     IDENTICAL = "identical"
     """The node holds exactly what it should: nothing to send."""
+    EMPTY = "empty"
+    """The node holds nothing: send everything."""
     SURVEY = "survey"
     """Nothing is known for sure: ask for the inventory."""
 
@@ -231,7 +236,9 @@ class Outbox:
             and (cursor.seq == self.acked or held_digest == digest(self._landed_by(cursor.seq).items()))
         ):
             return Verdict.RESUME
-        return Verdict.IDENTICAL if held_digest == digest(desired.items()) else Verdict.SURVEY
+        if held_digest == digest(desired.items()):
+            return Verdict.IDENTICAL
+        return Verdict.EMPTY if held_digest == NOTHING else Verdict.SURVEY
 
     def rewind(self, seq: int) -> None:
         """

@@ -10,21 +10,20 @@ goes; docs/why/deltas.md has the figures and what was refused.
 
 Invariants
     bytes kept (old bodies and patches) <= max_bytes, but for one entry
-    unfold(patch, old body) is the new body, bit for bit; the node checks that against the version
+    unpack(patch, its size, old body) is the new body, bit for bit; the node checks that against the version
 
 Pure state: no clock, no I/O.
 """
 
-import zlib
 from collections import OrderedDict
 
 from apimachinery.keys import ObjectKey, ObjectVersion
 from apimachinery.objects import Object
+from link.packing import pack
 
 MAX_BYTES = 64 << 20  # old bodies of 16,000 objects of 4 KB that changed lately; a hub's cache is larger by itself
 MIN_BODY_BYTES = 200  # below this the frame around it is what costs
 WORTH = 0.8  # a patch that saves less is not worth an unpacking on a small machine
-LEVEL = 6  # zlib's default; level 1 finds fewer matches in the dictionary and is no faster with one
 
 
 class Patches:
@@ -62,7 +61,7 @@ class Patches:
             return None
         pair = (item.key, held, item.version)
         if pair not in self._made:
-            patch = fold(item.body, old)
+            patch = pack(item.body, old)
             kept = patch if len(patch) < WORTH * len(item.body) else None
             self._made[pair] = kept
             self._bytes += len(kept or b"")
@@ -75,9 +74,3 @@ class Patches:
         else:
             _, body = self._old.popitem(last=False)
             self._bytes -= len(body)
-
-
-def fold(body: bytes, old: bytes) -> bytes:
-    """The body compressed with the old one as preset dictionary (RFC 1950, section 2.2, FDICT)."""
-    packer = zlib.compressobj(LEVEL, zdict=old)
-    return packer.compress(body) + packer.flush()

@@ -23,9 +23,10 @@ from apimachinery.events import Change, EventType
 from apimachinery.inventory import digest
 from apimachinery.keys import Node, ObjectKey, ObjectVersion
 from apimachinery.watchcache import WatchCache
-from cloudhub.outbox import Outbox, Verdict
+from cloudhub.outbox import DOUBTFUL, Outbox, Verdict
 from cloudhub.patches import Patches
 from cloudhub.placement import EVERYWHERE, Placement
+from cloudhub.wholes import Wholes
 from link.codec import MAX_BODY_BYTES
 from link.errors import LinkError
 from link.frames import (
@@ -51,6 +52,7 @@ logger = logging.getLogger(__name__)
 GRACE_S = 600.0  # an outbox costs a few hundred bytes per object; afterwards a digest does the same job
 FRAME_BYTES = 64 << 10  # a quarter of the window: the node commits one while others come; 3 s on a 200 kbit/s line
 KEY_BYTES = 160  # about what a delta takes besides its body
+UNPACKING = 16  # times FRAME_BYTES is what the bodies of a Push come to at the node, however well they are packed
 IDENTITY_PREFIX = "system:node:"
 """A node's certificate has this plus its name as common name, as a kubelet's has."""
 
@@ -96,6 +98,8 @@ class Counters:
     """... that went on after a cursor."""
     identical: int = 0
     """... whose node held what it should."""
+    empty: int = 0
+    """... whose node held nothing."""
     surveyed: int = 0
     """... whose node was asked for its inventory."""
     superseded: int = 0
@@ -106,8 +110,10 @@ class Counters:
     deltas: int = 0
     patches: int = 0
     """Deltas told as what changed."""
+    packed: int = 0
+    """Deltas whose body went whole and packed."""
     push_bytes: int = 0
-    """Of bodies and patches, before framing."""
+    """Of bodies as they travel, before framing."""
     reports: int = 0
     """Report frames."""
     nacks: int = 0
@@ -199,6 +205,7 @@ class Hub:
         self.reports = reports
         self.counters = Counters()
         self._patches = Patches() if patches is None else patches
+        self._wholes = Wholes()
         self._cache = cache
         self._placement = placement
         self._nodes = nodes
@@ -274,6 +281,7 @@ class Hub:
         self.counters.sessions += 1
         self.counters.resumed += verdict is Verdict.RESUME
         self.counters.identical += verdict is Verdict.IDENTICAL
+        self.counters.empty += verdict is Verdict.EMPTY
         self.counters.surveyed += verdict is Verdict.SURVEY
         if verdict is Verdict.RESUME:
             assert hello.cursor is not None, "only a cursor resumes"
@@ -282,6 +290,8 @@ class Hub:
             outbox.renew(self._new_epoch())
             if verdict is Verdict.IDENTICAL:
                 outbox.adopt(desired.items(), desired)
+            elif verdict is Verdict.EMPTY:
+                outbox.adopt((), desired)
         session.agent = hello.agent
         session.outbox = outbox
         self._sessions[node] = session
@@ -368,29 +378,35 @@ class Hub:
         def desired(key: ObjectKey) -> ObjectVersion | None:
             return self._desired(node, key)
 
+        made: dict[ObjectKey, Delta] = {}
+
+        def size_of(key: ObjectKey) -> int:
+            delta = made[key] = self._delta(outbox, key)
+            return max(KEY_BYTES + len(delta.body), delta.whole_size // UNPACKING)
+
         while room := session.pump.peer.push_room():
-            changes = outbox.pull(desired, self._size, min(room, FRAME_BYTES))
+            changes = outbox.pull(desired, size_of, min(room, FRAME_BYTES))
             if not changes:
                 break
-            self._push(session, outbox, changes)
+            self._push(session, outbox, changes, made)
+            made.clear()
         if room and outbox.known_count is not None and not outbox.synced_told and not outbox.dirty_count:
-            self._push(session, outbox, {})
+            self._push(session, outbox, {}, made)
 
-    def _push(self, session: Session, outbox: Outbox, changes: Mapping[ObjectKey, ObjectVersion | None]) -> None:
+    def _push(
+        self,
+        session: Session,
+        outbox: Outbox,
+        changes: Mapping[ObjectKey, ObjectVersion | None],
+        made: Mapping[ObjectKey, Delta],
+    ) -> None:
         deltas = []
         for key, version in changes.items():
-            item = self._cache.get(key) if version is not None else None
-            if version is not None:
-                assert item is not None, "what is desired is in the cache"
-                assert item.version == version, "nothing changes the cache between pull and push"
-            patch = None if item is None else self._patches.between(outbox.sent(key), item)
-            if item is not None and patch is not None:
-                held = outbox.sent(key)
-                assert held is not None, "there is a difference to something only"
-                deltas.append(Delta(key, version, patch, held.revision))
-                self.counters.patches += 1
-            else:
-                deltas.append(Delta(key, version, b"" if item is None else item.body))
+            delta = Delta(key, None, b"") if version is None else made[key]
+            assert delta.version == version, "nothing changes the cache between pull and push"
+            self.counters.patches += bool(delta.base)
+            self.counters.packed += bool(delta.size and not delta.base)
+            deltas.append(delta)
         self.counters.pushes += 1
         self.counters.deltas += len(deltas)
         self.counters.push_bytes += sum(len(delta.body) for delta in deltas)
@@ -399,9 +415,26 @@ class Hub:
         seq = session.pump.push(tuple(deltas), synced)
         outbox.launch(seq, changes)
 
-    def _size(self, key: ObjectKey) -> int:
+    def _delta(self, outbox: Outbox, key: ObjectKey) -> Delta:
+        """An object as it is now, in the fewest bytes that its node can make it of."""
         item = self._cache.get(key)
-        return KEY_BYTES + (0 if item is None else len(item.body))
+        assert item is not None, "what is desired is in the cache"
+        held = outbox.sent(key)
+        plain = Delta(key, item.version, item.body)
+        if held == DOUBTFUL:
+            return plain  # something went wrong with what was sent before: nothing to be unpacked this time
+        size = len(item.body)
+        patch = self._patches.between(held, item)
+        if patch is not None and held is not None:
+            told = Delta(key, item.version, patch, held.revision, size)
+            if len(patch) <= size // 8:
+                return told
+        else:
+            told = plain
+        packed = self._wholes.packed(item)
+        if packed is not None and len(packed) < len(told.body):
+            return Delta(key, item.version, packed, size=size)
+        return told
 
     def _desired(self, node: Node, key: ObjectKey) -> ObjectVersion | None:
         if not self._placement.is_placed(node, key):

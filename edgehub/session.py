@@ -42,6 +42,7 @@ from link.pump import Clock, Pump, Transport
 
 logger = logging.getLogger(__name__)
 
+COMMIT_BYTES = 1 << 20  # of bodies, unpacked: what one transaction holds in memory, but for one larger push
 INVENTORY_CHUNK = 1000  # entries per frame: about 60 KB, a few packets' worth of progress at a time
 
 
@@ -121,9 +122,19 @@ class EdgeSession:
                 self.pump.send(Inventory(tuple(chunk), last=place == len(chunks) - 1))
 
     def take_batches(self) -> list[Batch]:
-        """What has come and is not yet taken, oldest first; to be committed in one transaction or several."""
-        batches = [Batch(Cursor(self._epoch, push.seq), push.deltas, push.synced) for push in self._pushes]
-        self._pushes.clear()
+        """
+        What has come and is not yet taken, oldest first; to be committed in one transaction or several.
+
+        Not more than about COMMIT_BYTES at a time, for what is packed may be a small part of what it unpacks to.
+        """
+        batches: list[Batch] = []
+        room = COMMIT_BYTES
+        while self._pushes and room > 0:
+            seq, deltas, synced = self._pushes.popleft()
+            batches.append(Batch(Cursor(self._epoch, seq), deltas, synced))
+            room -= sum(delta.whole_size for delta in deltas)
+        if self._pushes:
+            self._wake()
         return batches
 
     def committed(self, batches: Sequence[Batch], refusals: Mapping[int, Sequence[Refusal]]) -> None:

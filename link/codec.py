@@ -45,6 +45,7 @@ from link.frames import (
 
 MAX_FRAME_BYTES = 4 << 20  # the largest object Kubernetes takes is 3 MiB (its request limit), plus room for its key
 MAX_BODY_BYTES = 3 << 20
+MAX_UNPACKED_BYTES = 4 << 20  # what the bodies of one Push may come to when unpacked: a node commits them together
 MAX_NAME_BYTES = 253  # RFC 1123 subdomain, the longest name Kubernetes allows
 MAX_TEXT_BYTES = 1024
 MAX_ENTRIES = 4096  # per frame; a larger inventory comes in chunks
@@ -74,7 +75,8 @@ class Tag(enum.IntEnum):
 _REMOVED = 0
 _WHOLE = 1
 _PATCH = 2
-"""How a delta carries its object: not at all, whole, or told against a version that the node holds."""
+_PACKED = 3
+"""How a delta carries its object: not at all, whole, told against a version that the node holds, whole and packed."""
 
 
 def encode(frame: Frame) -> bytes:
@@ -107,7 +109,9 @@ def encode_delta(delta: Delta) -> bytes:
     if delta.version is None:
         head.append(_REMOVED)
     elif delta.base:
-        head += [_PATCH, *delta.version, delta.base, delta.body]
+        head += [_PATCH, *delta.version, delta.base, delta.size, delta.body]
+    elif delta.size:
+        head += [_PACKED, *delta.version, delta.size, delta.body]
     else:
         head += [_WHOLE, *delta.version, delta.body]
     data: bytes = msgpack.packb(head, use_bin_type=True)
@@ -124,8 +128,11 @@ def decode_delta(data: bytes) -> Delta:
     elif encoding == _WHOLE:
         delta = Delta(key, fields.version(), fields.binary("body", MAX_BODY_BYTES))
     elif encoding == _PATCH:
-        version, base = fields.version(), fields.text("base", empty=False)
-        delta = Delta(key, version, fields.binary("body", MAX_BODY_BYTES), base)
+        version, base, size = fields.version(), fields.text("base", empty=False), fields.size()
+        delta = Delta(key, version, fields.binary("body", MAX_BODY_BYTES), base, size)
+    elif encoding == _PACKED:
+        version, size = fields.version(), fields.size()
+        delta = Delta(key, version, fields.binary("body", MAX_BODY_BYTES), size=size)
     else:
         raise RemoteProtocolError(f"unknown delta encoding {encoding}")
     fields.end()
@@ -173,6 +180,13 @@ class _Fields:
         value = self._take(name)
         if type(value) is not int or not 0 <= value <= most:
             raise RemoteProtocolError(f"{self._what}: {name} must be an integer from 0 to {most}")
+        return value
+
+    def size(self) -> int:
+        """Of a body that is to be unpacked."""
+        value = self.integer("size", MAX_BODY_BYTES)
+        if not value:
+            raise RemoteProtocolError(f"{self._what}: a body of size 0")
         return value
 
     def seconds(self, name: str) -> float:
@@ -353,10 +367,14 @@ def _encode_push(frame: Push) -> list[object]:
 def _decode_push(fields: _Fields) -> Frame:
     seq, synced = fields.integer("seq", MAX_SEQ), fields.boolean("synced")
     deltas = []
+    unpacked = 0
     for value in fields.array("deltas"):
         if type(value) is not bytes:
             raise RemoteProtocolError("push: a delta must be bytes")
         deltas.append(decode_delta(value))
+        unpacked += deltas[-1].whole_size
+    if unpacked > MAX_UNPACKED_BYTES:
+        raise RemoteProtocolError(f"push: bodies of {unpacked} bytes are over {MAX_UNPACKED_BYTES}")
     return Push(seq, tuple(deltas), synced)
 
 

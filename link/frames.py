@@ -17,7 +17,9 @@ PROTOCOL = 1
 WINDOW_FRAMES = 64
 """Frames of one numbered stream under way: at 200 ms round trip 320 a second, each of many objects."""
 WINDOW_BYTES = 256 << 10
-"""Bytes of one numbered stream under way: what is urgent waits behind at most this, 2 s at 1 Mbit/s."""
+"""Bytes of one numbered stream under way, as they travel: what is urgent waits behind at most this, 2 s at 1 Mbit/s."""
+PUSH_GROWTH = 4
+"""Times WINDOW_BYTES may be under way of pushes while they are acknowledged soon; see link.sender."""
 
 
 class Cursor(NamedTuple):
@@ -35,9 +37,16 @@ class Delta(NamedTuple):
     version: ObjectVersion | None
     """None removes the object."""
     body: bytes
-    """Canonical JSON; empty for a removal; with a base, that JSON compressed by zlib with the base's as dictionary."""
+    """Canonical JSON, or with a size that JSON as link.packing packs it; empty for a removal."""
     base: str = ""
-    """The revision that the node holds and `body` is told against; "" when `body` is whole."""
+    """The revision that the node holds, whose body is the dictionary of this one; "" when it is told by itself."""
+    size: int = 0
+    """Bytes of the JSON that `body` unpacks to; 0 when it is that JSON. With a base it is never 0."""
+
+    @property
+    def whole_size(self) -> int:
+        """Bytes of the JSON."""
+        return self.size or len(self.body)
 
 
 class Batch(NamedTuple):

@@ -35,6 +35,7 @@ from link.codec import decode, encode
 from link.errors import LinkClosed, LocalProtocolError, RemoteProtocolError
 from link.frames import (
     PROTOCOL,
+    PUSH_GROWTH,
     WINDOW_BYTES,
     WINDOW_FRAMES,
     Ack,
@@ -172,8 +173,8 @@ class Peer:
         self.heartbeat_s = heartbeat_s
         """The edge takes over the hub's, from Welcome."""
         self._window = (window_frames, window_bytes)
-        self._pushes_out = Sender(0, *self._window)
-        self._pushes_in = Receiver(0, *self._window)
+        self._pushes_out = Sender(0, *self._window, PUSH_GROWTH)
+        self._pushes_in = Receiver(0, *self._window, PUSH_GROWTH)
         self._reports_out = Sender(0, *self._window)
         self._reports_in = Receiver(0, *self._window)
         self._handshake_s = handshake_s
@@ -198,7 +199,7 @@ class Peer:
             raise LinkClosed("the link is closed")
         frame = decode(data)
         after = self._after(frame, self.role.other, RemoteProtocolError)
-        self._check_numbers(frame, len(data))
+        self._check_numbers(frame, len(data), now)
         self.state = after
         self._heard_at = now
         match frame:
@@ -210,20 +211,20 @@ class Peer:
                 self._take_in(frame, now)
                 self._events.append(frame)
 
-    def _check_numbers(self, frame: Frame, size: int) -> None:
+    def _check_numbers(self, frame: Frame, size: int, now: float) -> None:
         """Everything that may still refuse the frame happens here, before any state changes."""
         match frame:
             case Push(seq):
                 self._pushes_in.receive(seq, size)
             case Ack(seq):
-                self._pushes_out.acknowledge(seq)
+                self._pushes_out.acknowledge(seq, now)
             case Nack(seq):
                 if not self._pushes_out.acked < seq <= self._pushes_out.sent:
                     raise RemoteProtocolError(f"nack of {seq}, which is not under way")
             case Report(seq):
                 self._reports_in.receive(seq, size)
             case ReportAck(seq):
-                self._reports_out.acknowledge(seq)
+                self._reports_out.acknowledge(seq, now)
             case Hello(protocol) if protocol != PROTOCOL:
                 raise RemoteProtocolError(f"this hub speaks protocol {PROTOCOL}, not {protocol}")
             case _:
@@ -232,7 +233,7 @@ class Peer:
     def _take_in(self, frame: Frame, now: float) -> None:
         match frame:
             case Welcome(_, seq, _, heartbeat_s):
-                self._pushes_in = Receiver(seq, *self._window)
+                self._pushes_in = Receiver(seq, *self._window, PUSH_GROWTH)
                 self.heartbeat_s = heartbeat_s or self.heartbeat_s
             case Inventory():
                 # A long inventory over a slow line is progress, not silence.
@@ -258,7 +259,7 @@ class Peer:
             case ReportAck(seq):
                 self._reports_in.acknowledge(seq)
             case Welcome(_, seq):
-                self._pushes_out = Sender(seq, *self._window)
+                self._pushes_out = Sender(seq, *self._window, PUSH_GROWTH)
             case Inventory():
                 self._handshake_by = now + self._handshake_s
             case _:
@@ -272,7 +273,7 @@ class Peer:
         self._after(frame, self.role, LocalProtocolError)
         data = encode(frame)
         self._write(data, now)
-        return self._pushes_out.send(len(data))
+        return self._pushes_out.send(len(data), now)
 
     def report(self, entries: tuple[ReportEntry, ...], now: float) -> int:
         """Send reports; returns the number they will be acknowledged by. Look at report_room() first."""
@@ -280,7 +281,7 @@ class Peer:
         self._after(frame, self.role, LocalProtocolError)
         data = encode(frame)
         self._write(data, now)
-        return self._reports_out.send(len(data))
+        return self._reports_out.send(len(data), now)
 
     def push_room(self) -> int:
         """Bytes that may be pushed now; 0 when the window is full or the state does not allow it."""

@@ -19,15 +19,17 @@ from link.frames import WINDOW_BYTES, WINDOW_FRAMES
 class Receiver:
     """Finishes never; lives as long as its connection."""
 
-    def __init__(self, seq: int = 0, window_frames: int = WINDOW_FRAMES, window_bytes: int = WINDOW_BYTES) -> None:
-        """seq: the number before the first to be received."""
+    def __init__(
+        self, seq: int = 0, window_frames: int = WINDOW_FRAMES, window_bytes: int = WINDOW_BYTES, growth: int = 1
+    ) -> None:
+        """seq: the number before the first to be received. growth: times `window_bytes` that the sender may grow to."""
         self.received = seq
         self.acked = seq
         self._sizes: deque[int] = deque()
         self._bytes = 0
         self._window_frames = window_frames
         # A sender fills its window by estimate and may pass it by one frame's worth.
-        self._window_bytes = 2 * window_bytes
+        self._window_bytes = (growth + 1) * window_bytes
 
     def receive(self, seq: int, size: int) -> None:
         """Raises RemoteProtocolError when `seq` is not next or the window is overrun; the state is then untouched."""

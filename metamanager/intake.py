@@ -8,11 +8,11 @@ Pure: no I/O.
 """
 
 import json
-import zlib
 from collections.abc import Mapping
 
 from apimachinery.objects import JSON, Object, revision_of
 from link.frames import Delta
+from link.packing import DICTIONARY, Unpackable, unpack
 
 MAX_BODY_BYTES = 3 << 20  # the link's bound, which is that of a request to an apiserver
 MAX_NAME_BYTES = 253  # RFC 1123 subdomain
@@ -23,28 +23,30 @@ class Untakable(Exception):
 
 
 class NotHeld(Untakable):
-    """The delta is told against a version that is not held: only the whole object can be taken."""
+    """The delta cannot be unpacked here, as when it is told against a version that is not held: the JSON itself can."""
 
 
 def unfold(delta: Delta, held: Object | None) -> Delta:
     """
-    The delta with its body whole, given what is held under its key.
+    The delta with its body as JSON, given what is held under its key.
 
     The version is the digest of the body, so a body that unfolds to something else is noticed, whatever went
     wrong. Raises NotHeld. O(size of the body), which is bounded before it is made.
     """
-    if not delta.base or delta.version is None:
+    if not delta.size or delta.version is None:
         return delta
-    if held is None or (held.version.uid, held.version.revision) != (delta.version.uid, delta.base):
-        raise NotHeld("told against a version that is not held")
-    unpacker = zlib.decompressobj(zdict=held.body)
+    dictionary = DICTIONARY
+    if delta.base:
+        if held is None or (held.version.uid, held.version.revision) != (delta.version.uid, delta.base):
+            raise NotHeld("told against a version that is not held")
+        dictionary = held.body
     try:
-        body = unpacker.decompress(delta.body, MAX_BODY_BYTES)
-    except zlib.error as exc:
-        raise NotHeld(f"cannot be unpacked: {exc}") from exc
-    if not unpacker.eof or revision_of(body) != delta.version.revision:
+        body = unpack(delta.body, min(delta.size, MAX_BODY_BYTES), dictionary)
+    except Unpackable as exc:
+        raise NotHeld(str(exc)) from exc
+    if revision_of(body) != delta.version.revision:
         raise NotHeld("does not unpack to the version it says")
-    return delta._replace(body=body, base="")
+    return Delta(delta.key, delta.version, body)
 
 
 def take(delta: Delta) -> Object:

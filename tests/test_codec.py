@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 
 from apimachinery.keys import ObjectKey, ObjectVersion, Resource
 from apimachinery.resources import CONFIG_MAPS, PODS
-from link.codec import MAX_BODY_BYTES, MAX_ENTRIES, MAX_FRAME_BYTES, decode, decode_delta, encode, encode_delta
+from link.codec import (
+    MAX_BODY_BYTES,
+    MAX_ENTRIES,
+    MAX_FRAME_BYTES,
+    MAX_UNPACKED_BYTES,
+    decode,
+    decode_delta,
+    encode,
+    encode_delta,
+)
 from link.errors import LocalProtocolError, RemoteProtocolError
 from link.frames import (
     Ack,
@@ -54,8 +63,12 @@ GOLDEN: list[tuple[Frame, str]] = [
         "940408c291c42f9ba0a27631aa636f6e6669676d617073a9436f6e6669674d6170c3a764656661756c74a16101a175a27231c4027b7d",
     ),
     (
-        Push(8, (Delta(KEY, VERSION, b"zz", "r0"),), False),
-        "940408c291c4329ca0a27631aa636f6e6669676d617073a9436f6e6669674d6170c3a764656661756c74a16102a175a27231a27230c4027a7a",
+        Push(8, (Delta(KEY, VERSION, b"zz", "r0", 300),), False),
+        "940408c291c4359da0a27631aa636f6e6669676d617073a9436f6e6669674d6170c3a764656661756c74a16102a175a27231a27230cd012cc4027a7a",
+    ),
+    (
+        Push(8, (Delta(KEY, VERSION, b"zz", "", 300),), False),
+        "940408c291c4329ca0a27631aa636f6e6669676d617073a9436f6e6669674d6170c3a764656661756c74a16103a175a27231cd012cc4027a7a",
     ),
     (
         Push(9, (Delta(KEY, None, b""),), True),
@@ -97,10 +110,12 @@ KEYS = st.builds(
     ObjectKey, st.builds(Resource, NAMES, FULL_NAMES, FULL_NAMES, FULL_NAMES, st.booleans()), NAMES, FULL_NAMES
 )
 VERSIONS = st.builds(ObjectVersion, NAMES, FULL_NAMES)
-WHOLE = st.builds(Delta, KEYS, VERSIONS, st.binary(max_size=99), st.just(""))
-PATCHED = st.builds(Delta, KEYS, VERSIONS, st.binary(max_size=99), FULL_NAMES)
-REMOVED = st.builds(Delta, KEYS, st.none(), st.just(b""), st.just(""))
-DELTAS = WHOLE | PATCHED | REMOVED
+WHOLE = st.builds(Delta, KEYS, VERSIONS, st.binary(max_size=99), st.just(""), st.just(0))
+SIZES = st.integers(1, 4000)
+PATCHED = st.builds(Delta, KEYS, VERSIONS, st.binary(max_size=99), FULL_NAMES, SIZES)
+PACKED = st.builds(Delta, KEYS, VERSIONS, st.binary(max_size=99), st.just(""), SIZES)
+REMOVED = st.builds(Delta, KEYS, st.none(), st.just(b""), st.just(""), st.just(0))
+DELTAS = WHOLE | PATCHED | PACKED | REMOVED
 SECONDS = st.floats(0, 86_400)
 
 
@@ -179,6 +194,14 @@ def test_a_damaged_frame_is_a_frame_or_a_remote_protocol_error(frame: Frame, dat
         ([4, 1, True, ["x"]], "a delta must be bytes"),
         ([4, 1, True, [b"\xc1"]], "not a delta"),
         ([4, 1, True, [msgpack.packb(["", "v1", "pods", "Pod", True, "", "a", 9])]], "unknown delta encoding 9"),
+        (
+            [4, 1, True, [msgpack.packb(["", "v1", "pods", "Pod", True, "", "a", 3, "u", "r", 0, b""])]],
+            "a body of size 0",
+        ),
+        (
+            [4, 1, True, [msgpack.packb(["", "v1", "pods", "Pod", True, "", "a", 2, "u", "r", "b", 2**30, b""])]],
+            "size must be an integer from 0 to 3145728",
+        ),
         ([3, [], [[0, "n", "a", "u", "r"]], True], "there is no resource 0"),
         ([11, "nonsense", "", 0], "nonsense"),
     ],
@@ -195,6 +218,10 @@ def test_limits_are_checked_on_both_sides() -> None:
         encode(Report(1, tuple(ReportEntry(KEY, str(n), b"x" * MAX_BODY_BYTES) for n in range(2))))
     with pytest.raises(RemoteProtocolError, match="body must be at most"):
         decode(encode(Push(1, (Delta(KEY, VERSION, b"x" * (MAX_BODY_BYTES + 1)),), False)))
+    half = MAX_UNPACKED_BYTES // 2
+    assert decode(encode(Push(1, (Delta(KEY, VERSION, b"", size=half),) * 2, False)))
+    with pytest.raises(RemoteProtocolError, match=f"bodies of {MAX_UNPACKED_BYTES + 1} bytes are over"):
+        decode(encode(Push(1, (Delta(KEY, VERSION, b"", size=half), Delta(KEY, VERSION, b"", "r0", half + 1)), False)))
     most = Inventory(tuple(Held(KEY, VERSION) for _ in range(MAX_ENTRIES)), True)
     assert decode(encode(most)) == most
     with pytest.raises(RemoteProtocolError, match="not a frame"):

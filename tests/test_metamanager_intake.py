@@ -1,6 +1,6 @@
 """What is taken from a hub and what is refused, in which words."""
 
-import zlib
+import tracemalloc
 
 import pytest
 
@@ -8,6 +8,7 @@ from apimachinery.keys import ObjectKey, ObjectVersion
 from apimachinery.objects import Object, canonical, revision_of
 from apimachinery.resources import CONFIG_MAPS, NODES
 from link.frames import Delta
+from link.packing import pack
 from metamanager.intake import MAX_BODY_BYTES, NotHeld, Untakable, take, unfold
 from tests.harness.store_history import upsert
 
@@ -66,16 +67,28 @@ KEY = ObjectKey(CONFIG_MAPS, "default", "a")
 
 def told_against(old: bytes, new: bytes, revision: str = "") -> tuple[Delta, Object]:
     """A difference between two bodies, and the object it is told against."""
-    packer = zlib.compressobj(zdict=old)
-    packed = packer.compress(new) + packer.flush()
     held = Object(KEY, ObjectVersion("u", revision_of(old)), {}, old)
-    return Delta(KEY, ObjectVersion("u", revision or revision_of(new)), packed, revision_of(old)), held
+    version = ObjectVersion("u", revision or revision_of(new))
+    return Delta(KEY, version, pack(new, old), revision_of(old), len(new)), held
+
+
+def told_packed(new: bytes) -> Delta:
+    return Delta(KEY, ObjectVersion("u", revision_of(new)), pack(new), size=len(new))
 
 
 def test_a_difference_unfolds_against_what_is_held() -> None:
     delta, held = told_against(b'{"a":1}', b'{"a":2}')
     assert unfold(delta, held) == Delta(KEY, delta.version, b'{"a":2}')
-    whole = Delta(KEY, delta.version, b"{}")
+
+
+def test_a_packed_body_unfolds_whatever_is_held() -> None:
+    delta = told_packed(b'{"a":2}')
+    for held in (None, told_against(b'{"a":1}', b'{"a":2}')[1]):
+        assert unfold(delta, held) == Delta(KEY, delta.version, b'{"a":2}')
+
+
+def test_a_plain_body_is_left_as_it_is() -> None:
+    whole = Delta(KEY, ObjectVersion("u", "r"), b"{}")
     assert unfold(whole, None) is whole
 
 
@@ -86,16 +99,28 @@ def test_a_difference_to_something_else_is_not_taken() -> None:
     for wrong in (None, other, recreated):
         with pytest.raises(NotHeld, match="not held"):
             unfold(delta, wrong)
+
+
+@pytest.mark.parametrize("told", [told_against(b'{"a":1}', b'{"a":2}'), (told_packed(b'{"a":2}'), None)])
+def test_what_does_not_unpack_to_its_version_is_not_taken(told: tuple[Delta, Object | None]) -> None:
+    delta, held = told
+    assert delta.version is not None
     with pytest.raises(NotHeld, match="does not unpack to the version"):
-        unfold(told_against(b'{"a":1}', b'{"a":2}', revision="f" * 24)[0], held)
+        unfold(delta._replace(version=delta.version._replace(revision="f" * 24)), held)
     with pytest.raises(NotHeld, match="cannot be unpacked"):
         unfold(delta._replace(body=b"rubbish"), held)
-    with pytest.raises(NotHeld):
-        unfold(delta._replace(body=delta.body[:-5]), held)
+    for body, size in ((delta.body[:-5], delta.size), (delta.body, delta.size - 1), (delta.body, delta.size + 1)):
+        with pytest.raises(NotHeld, match="does not unpack to"):
+            unfold(delta._replace(body=body, size=size), held)
 
 
-def test_a_difference_that_unpacks_to_a_flood_is_stopped_at_the_limit() -> None:
-    delta, held = told_against(b"{}", b"x" * (MAX_BODY_BYTES + 1))
-    assert len(delta.body) < 10_000
-    with pytest.raises(NotHeld, match="does not unpack to the version"):
-        unfold(delta, held)
+def test_a_body_that_unpacks_to_a_flood_is_stopped_at_the_size_it_says() -> None:
+    flood = b"x" * (50 << 20)
+    for delta, held in (told_against(b"{}", flood), (told_packed(flood), None)):
+        assert len(delta.body) < 100_000
+        for size in (100, MAX_BODY_BYTES, len(flood)):
+            tracemalloc.start()
+            with pytest.raises(NotHeld, match="does not unpack to"):
+                unfold(delta._replace(size=size), held)
+            assert tracemalloc.get_traced_memory()[1] < 4 * MAX_BODY_BYTES
+            tracemalloc.stop()

@@ -157,7 +157,8 @@ def test_an_unknown_epoch_or_no_cursor_at_all_falls_back_on_the_digest() -> None
     outbox = adopted(wish)
     assert outbox.hear(Cursor("other", 0), digest(wish.items()), wish) is Verdict.IDENTICAL
     assert outbox.hear(None, digest(wish.items()), wish) is Verdict.IDENTICAL
-    assert outbox.hear(None, digest([]), wish) is Verdict.SURVEY
+    assert outbox.hear(None, digest([]), wish) is Verdict.EMPTY
+    assert outbox.hear(None, digest([(key("x"), version(1))]), wish) is Verdict.SURVEY
 
 
 def test_an_inventory_decides_everything() -> None:

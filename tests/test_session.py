@@ -6,7 +6,7 @@ import pytest
 
 from apimachinery.keys import Node, ObjectKey, ObjectVersion
 from apimachinery.resources import PODS
-from edgehub.session import INVENTORY_CHUNK, EdgeSession
+from edgehub.session import COMMIT_BYTES, INVENTORY_CHUNK, EdgeSession
 from link.codec import decode, encode
 from link.errors import LinkClosed
 from link.frames import (
@@ -121,6 +121,20 @@ def test_an_ack_follows_the_commit_and_not_the_push() -> None:
     edge.session.committed(batches, {5: [Refusal(KEY, "odd")], 6: []})
     assert edge.wire.take() == [Nack(5, (Refusal(KEY, "odd"),)), Ack(6)]
     assert edge.session.is_synced
+
+
+def test_a_transaction_is_bounded_by_what_its_bodies_unpack_to() -> None:
+    edge = Edge().streaming()
+    large = Push(1, (Delta(KEY, VERSION, b"zz", size=COMMIT_BYTES // 2 + 1),), False)
+    edge.hear(*(large._replace(seq=seq) for seq in range(1, 6)))
+    taken = []
+    while batches := edge.session.take_batches():
+        taken.append([batch.cursor.seq for batch in batches])
+    assert taken == [[1, 2], [3, 4], [5]]
+    edge.hear(*(large._replace(seq=seq) for seq in range(6, 9)))
+    before = edge.woken
+    edge.session.take_batches()
+    assert edge.woken == before + 1, "nobody else says that there is more"
 
 
 def test_an_edge_at_rest_says_what_it_holds() -> None:

@@ -1,23 +1,25 @@
 """The hub's side of the links: who gets in, who takes over, what goes out to whom."""
 
+import random
 from collections.abc import Sequence
 from typing import Any
 
 from apimachinery.events import EventType, WatchEvent
 from apimachinery.inventory import digest
-from apimachinery.keys import Node, ObjectKey, Resource
+from apimachinery.keys import Node, ObjectKey, ObjectVersion, Resource
 from apimachinery.objects import Object, from_json
 from apimachinery.resources import CONFIG_MAPS, PODS
 from apimachinery.watchcache import WatchCache
 from cloudhub.placement import STANDARD_RULES, By, Placement, Rule
 from cloudhub.projection import project
-from cloudhub.sessions import Hub, Session
+from cloudhub.sessions import FRAME_BYTES, UNPACKING, Hub, Session
 from link.codec import MAX_BODY_BYTES, decode, encode
 from link.frames import (
     PROTOCOL,
     Ack,
     Check,
     Cursor,
+    Delta,
     Frame,
     Goodbye,
     GoodbyeCode,
@@ -32,7 +34,9 @@ from link.frames import (
     ReportEntry,
     Welcome,
 )
+from link.packing import unpack
 from link.pump import Pump
+from tests.harness.pods import deployed_pod
 from tests.sim.clock import SimClock
 
 POLICIES = Resource("example.com", "v1", "policies", "Policy", True)
@@ -158,10 +162,11 @@ def test_a_node_that_lacks_something_is_asked_for_its_inventory() -> None:
     site.put(CONFIG_MAPS, "conf", data={})
     stale = ObjectKey(CONFIG_MAPS, "default", "stale")
     wire = site.connect("n1")
-    wire.say(hello("n1"))
+    was = ObjectVersion("u", "r")
+    wire.say(Hello(PROTOCOL, "n1", None, digest([(stale, was)]), "agent"))
     site.work()
     assert wire.take() == [Welcome("epoch1", 0, True, 20.0)]
-    wire.say(Inventory((Held(stale, site.cache.get(ObjectKey(PODS, "default", "web")).version),), False))  # type: ignore[union-attr]
+    wire.say(Inventory((Held(stale, was),), False))
     wire.say(Inventory((), True))
     site.work()
     [push] = wire.take()
@@ -263,8 +268,9 @@ def test_the_window_bounds_what_is_under_way() -> None:
     wire = site.streaming("n1")
     wire.say(Ack(1))
     wire.take()
+    rng = random.Random(1)
     for number in range(100):
-        site.put(PODS, f"p{number}", spec={"nodeName": "n1", "blob": "x" * 10_000})
+        site.put(PODS, f"p{number}", spec={"nodeName": "n1", "blob": rng.randbytes(5_000).hex()})
     site.work()
     under_way = [frame for frame in wire.take() if isinstance(frame, Push)]
     assert 200_000 < sum(len(encode(frame)) for frame in under_way) < 300_000
@@ -330,6 +336,75 @@ def test_a_changed_body_goes_as_a_difference_and_whole_where_that_is_of_no_use()
     assert [(delta.version, delta.base, delta.body) for delta in push.deltas] == [(new.version, "", new.body)]
     assert site.hub.counters.healed == 1
     assert site.hub.statuses()[0].refused == 0
+
+
+def test_a_new_body_goes_packed_the_same_bytes_to_every_node() -> None:
+    site = Site((*STANDARD_RULES, Rule(CONFIG_MAPS, By.ALL_NODES)))
+    wires = [site.streaming("n1"), site.streaming("n2")]
+    for wire in wires:
+        wire.take()
+    item = site.put(CONFIG_MAPS, "web", data={"text": "word " * 500})
+    site.work()
+    for wire in wires:
+        [push] = wire.take()
+        assert isinstance(push, Push)
+        [delta] = push.deltas
+        assert (delta.version, delta.base, delta.size) == (item.version, "", len(item.body))
+        assert unpack(delta.body, delta.size) == item.body
+        assert len(delta.body) < len(item.body) / 10
+    assert site.hub.counters.packed == 2
+
+
+def test_a_body_that_could_not_be_unpacked_goes_as_it_is() -> None:
+    site = Site()
+    wire = site.streaming("n1")
+    wire.take()
+    item = site.put(PODS, "web", spec={"nodeName": "n1", "blob": "x" * 2000})
+    site.work()
+    [push] = wire.take()
+    assert isinstance(push, Push)
+    assert push.deltas[0].size == len(item.body)
+    wire.say(Nack(2, (Refusal(item.key, "cannot be unpacked", whole=True),)))
+    wire.say(Ack(2))
+    site.work()
+    [push] = wire.take()
+    assert isinstance(push, Push)
+    assert push.deltas == (Delta(item.key, item.version, item.body),)
+    assert site.hub.counters.healed == 1
+
+
+def test_a_push_is_bounded_as_it_travels_and_as_it_unpacks() -> None:
+    site = Site()
+    rng = random.Random(1)
+    pods = [site.put(PODS, f"p{n}", **deployed_pod(n, "n1", rng)) for n in range(300)]
+    maps = [site.put(CONFIG_MAPS, f"c{n}", data={"text": "x" * 100_000}) for n in range(100)]
+    for item in maps:
+        site.put(PODS, f"of-{item.key.name}", spec={"nodeName": "n1", "volumes": [volume(item.key.name)]})
+    wire = site.streaming("n1")
+    pushes: list[Push] = []
+    while frames := wire.take():
+        pushes += [frame for frame in frames if isinstance(frame, Push)]
+        wire.say(Ack(pushes[-1].seq))
+        site.work()
+    assert max(len(encode(push)) for push in pushes) <= FRAME_BYTES
+    assert max(sum(delta.whole_size for delta in push.deltas) for push in pushes) <= UNPACKING * FRAME_BYTES
+    assert sum(len(push.deltas) for push in pushes) == len(pods) + 2 * len(maps)
+    # The budget is that of what travels: 64 KiB would hold 14 of these pods as they are.
+    assert max(len(push.deltas) for push in pushes if push.deltas[-1].key.name.startswith("p")) > 50
+
+
+def volume(name: str) -> dict[str, Any]:
+    return {"name": "v", "configMap": {"name": name}}
+
+
+def test_a_node_that_holds_nothing_is_not_asked_for_its_inventory() -> None:
+    site = Site()
+    site.put(PODS, "web", spec={"nodeName": "n1"})
+    wire = site.streaming("n1")
+    welcome, push = wire.take()
+    assert welcome == Welcome("epoch1", 0, False, 20.0)
+    assert names(push) == ["+web"]
+    assert site.hub.counters.empty == 1
 
 
 def test_a_node_at_rest_that_agrees_is_left_in_peace() -> None:

@@ -29,7 +29,7 @@ from link.frames import Delta, Held, RefusedReport, ReportEntry
 from metamanager.errors import StoreFull
 from metamanager.parked import PARKED_DOCUMENT
 from metamanager.store import Store
-from tests.harness.store_history import BROKEN, GADGETS, batch, broken, event_of, removal, told, upsert
+from tests.harness.store_history import BROKEN, GADGETS, batch, broken, event_of, packed, removal, told, upsert
 from tests.harness.store_model import StoreModel
 from tests.sim.disk import DiskFull, SimDisk
 
@@ -55,6 +55,8 @@ DELTAS = st.one_of(
         st.sampled_from(["u1", "u1", "u2"]),
     ),
     st.builds(told, WHOLE, WHOLE),
+    WHOLE.map(packed),
+    st.builds(lambda one, other: one._replace(body=packed(other).body, size=len(other.body)), WHOLE, WHOLE),
 )
 REPORTS = st.builds(
     ReportEntry,

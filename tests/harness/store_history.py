@@ -5,13 +5,13 @@ Apart from the tests, so that a child process that is to be killed starts withou
 """
 
 import random
-import zlib
 
 from apimachinery.keys import ObjectKey, ObjectVersion, Resource
 from apimachinery.kubeevents import EventType, KubeEvent, new_event
 from apimachinery.objects import canonical, revision_of
 from apimachinery.resources import CONFIG_MAPS, NODES
 from link.frames import Batch, Cursor, Delta, ReportEntry
+from link.packing import pack
 
 BROKEN = b"]"
 GADGETS = Resource("example.com", "v1", "gadgets", "Gadget", True)
@@ -39,8 +39,12 @@ def broken(delta: Delta) -> Delta:
 def told(delta: Delta, against: Delta) -> Delta:
     """The same change as the hub tells it to a node that holds `against`."""
     assert against.version is not None
-    packer = zlib.compressobj(zdict=against.body)
-    return delta._replace(body=packer.compress(delta.body) + packer.flush(), base=against.version.revision)
+    return delta._replace(body=pack(delta.body, against.body), base=against.version.revision, size=len(delta.body))
+
+
+def packed(delta: Delta) -> Delta:
+    """The same change as the hub tells it where nothing is held."""
+    return delta._replace(body=pack(delta.body), size=len(delta.body))
 
 
 def batch(seq: int, *deltas: Delta, synced: bool = False) -> Batch:

@@ -1,0 +1,61 @@
+"""
+Bodies that go whole, packed once per version and shared by all nodes.
+
+A node's first sync and every new object go whole. Packing takes longer than all else a hub does to send an
+object, so what came of it is kept: one entry per object, made when the first node asks, the one least lately
+asked for forgotten first. Forgetting costs another packing and nothing else.
+
+Invariants
+    bytes kept <= max_bytes, but for one entry
+    unpack(packed(item), len(item.body)) == item.body
+
+Pure state: no clock, no I/O.
+"""
+
+from collections import OrderedDict
+
+from apimachinery.keys import ObjectKey, ObjectVersion
+from apimachinery.objects import Object
+from link.packing import pack
+
+MAX_BYTES = 32 << 20  # about 30,000 pods of 4 KB; the cache holds four times as much of them
+ENTRY_BYTES = 250  # what an entry takes besides its bytes: a tuple, a node of the ordered dict, its place in a table
+MIN_BODY_BYTES = 64
+WORTH = 0.8  # what saves less is not worth an unpacking on a small machine; base64 saves a quarter
+
+
+class Wholes:
+    """The packed bodies of objects as they are now."""
+
+    def __init__(self, max_bytes: int = MAX_BYTES) -> None:
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._made: OrderedDict[ObjectKey, tuple[ObjectVersion, bytes | None]] = OrderedDict()
+
+    def __len__(self) -> int:
+        """Bytes kept."""
+        return self._bytes
+
+    def packed(self, item: Object) -> bytes | None:
+        """The body as link.packing packs it; None where it should go as it is."""
+        if len(item.body) < MIN_BODY_BYTES:
+            return None
+        made = self._made.get(item.key)
+        if made is not None and made[0] == item.version:
+            self._made.move_to_end(item.key)
+            return made[1]
+        data = pack(item.body)
+        kept = data if len(data) < WORTH * len(item.body) else None
+        if made is not None:
+            self._bytes -= _cost(made[1])
+        self._made[item.key] = (item.version, kept)
+        self._made.move_to_end(item.key)
+        self._bytes += _cost(kept)
+        while self._bytes > self._max_bytes and len(self._made) > 1:
+            _, (_, oldest) = self._made.popitem(last=False)
+            self._bytes -= _cost(oldest)
+        return kept
+
+
+def _cost(data: bytes | None) -> int:
+    return ENTRY_BYTES + len(data or b"")

@@ -1,0 +1,79 @@
+"""Bodies made small, and rubbish to a typed error."""
+
+import hashlib
+import json
+import random
+import zlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apimachinery.objects import canonical
+from link.packing import DICTIONARY, Unpackable, pack, unpack
+from tests.harness.pods import deployed_pod
+
+
+@given(st.binary(max_size=2000), st.just(DICTIONARY) | st.binary(max_size=200))
+def test_what_is_packed_unpacks_to_the_same(body: bytes, dictionary: bytes) -> None:
+    assert unpack(pack(body, dictionary), len(body), dictionary) == body
+
+
+@pytest.mark.parametrize("size", [1, 10_000, 16_384, 40_000, 3 << 20])
+def test_any_size_survives_also_beyond_the_small_window(size: int) -> None:
+    body = random.Random(size).randbytes(size)
+    assert unpack(pack(body), size) == body
+
+
+@pytest.mark.parametrize("size", [100, 8_000, 16_384, 30_000])
+def test_an_old_body_is_found_wherever_the_windows_reach(size: int) -> None:
+    """Noise, so that what is found is found in the dictionary."""
+    old = random.Random(size).randbytes(size)
+    assert len(pack(old + b"!", old)) < 50 + size / 50
+
+
+def test_a_pod_of_4_kb_takes_a_quarter_of_its_bytes() -> None:
+    rng = random.Random(3)
+    bodies = [canonical(deployed_pod(number, "edge-1", rng)) for number in range(20)]
+    assert min(map(len, bodies)) > 4000
+    assert sum(len(pack(body)) for body in bodies) < sum(map(len, bodies)) / 4
+    assert sum(len(pack(body)) for body in bodies) < 0.6 * sum(len(zlib.compress(body)) for body in bodies)
+
+
+def test_a_small_object_gains_too() -> None:
+    body = canonical({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "namespace": "default"}})
+    assert len(pack(body)) < 0.6 * len(body)
+    assert len(zlib.compress(body)) > 0.9 * len(body), "which is what the dictionary is for"
+
+
+def test_it_is_plain_zlib() -> None:
+    """A peer in another language needs RFC 1950 and the dictionary, which docs/protocol.md names, and nothing else."""
+    old, new = b'{"a":"' + b"x" * 300 + b'"}', b'{"a":"' + b"x" * 300 + b'y"}'
+    unpacker = zlib.decompressobj(zdict=old)
+    assert json.loads(unpacker.decompress(pack(new, old)))["a"].endswith("xy")
+
+
+def test_the_dictionary_is_that_of_the_protocol() -> None:
+    """A change here is a change of protocol: the number in link/frames.py must change with it, and docs/protocol.md."""
+    assert len(DICTIONARY) == 9408
+    assert hashlib.sha256(DICTIONARY).hexdigest() == "3cdc2d2c6f4d6130e0bd45d5a9d1fd6d8a2d0660beec0465ef9e5673344c610b"
+
+
+def test_another_dictionary_is_noticed() -> None:
+    with pytest.raises(Unpackable, match="cannot be unpacked"):
+        unpack(pack(b"{}", DICTIONARY + b"x"), 2)
+    with pytest.raises(Unpackable):
+        unpack(zlib.compress(b"{}")[:-1], 2)
+
+
+@given(st.binary(max_size=100), st.integers(0, 1000))
+def test_rubbish_is_unpackable(data: bytes, size: int) -> None:
+    with pytest.raises(Unpackable):
+        unpack(data, size)
+
+
+def test_a_stream_of_another_length_is_unpackable() -> None:
+    data = pack(b"x" * 1000)
+    for wrong, size in ((data, 999), (data, 1001), (data, 0), (data[:-1], 1000), (data + b"x", 1000)):
+        with pytest.raises(Unpackable, match=f"to {size} bytes"):
+            unpack(wrong, size)
