@@ -42,7 +42,8 @@ class House:
     """A broker, its peers, and the time."""
 
     def __init__(self, config: BrokerConfig | None = None) -> None:
-        self.broker = Broker(config or BrokerConfig())
+        self.config = config or BrokerConfig()
+        self.broker = Broker(self.config)
         self.now = 100.0
         self.peers: dict[Connection, Peer] = {}
 
@@ -65,8 +66,8 @@ class House:
                     peer.paused = False
                     peer.resumed += 1
 
-    def open(self) -> "Peer":
-        connection = self.broker.open(self.now)
+    def open(self, *, inside: bool = False) -> "Peer":
+        connection = self.broker.open(self.now, inside=inside)
         assert connection is not None
         peer = self.peers[connection] = Peer(self, connection)
         return peer
@@ -74,7 +75,7 @@ class House:
     def connect(
         self, client_id: str = "c", *, clean: bool = True, will: Will | None = None, keepalive_s: int = 0
     ) -> "Peer":
-        peer = self.open()
+        peer = self.open(inside=client_id == self.config.durable_client_id)
         peer.send(Connect(client_id, clean, keepalive_s, will))
         return peer
 
