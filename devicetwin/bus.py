@@ -16,7 +16,6 @@ The home of paho-mqtt.
 
 import asyncio
 import logging
-import os
 import random
 import socket
 from collections import deque
@@ -28,6 +27,7 @@ from paho.mqtt import client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.reasoncodes import ReasonCode
 
+from componentbase import tcp
 from componentbase.endpoints import Endpoint
 from devicetwin.wire import Publication
 
@@ -41,7 +41,6 @@ IN_LIMIT = 1024
 OUT_LIMIT = 4096
 OUT_FULL = OUT_LIMIT // 2  # above this `room` waits
 OUT_IN_FLIGHT = 100  # mosquitto takes any number; paho's 20 costs a round trip per 20 replies
-_QUICK_ACK = getattr(socket, "TCP_QUICKACK", None)  # Linux
 
 
 class BrokerAddress(NamedTuple):
@@ -161,8 +160,10 @@ class Bus:
             while True:
                 try:
                     await self._connect()
-                except OSError as error:  # TimeoutError is one
-                    self._note(_sentence(error))
+                except TimeoutError:
+                    self._note("the broker does not answer")
+                except OSError as error:
+                    self._note(tcp.why(error))
                 else:
                     failures = 0
                     await self._serve()
@@ -236,8 +237,9 @@ class Bus:
         self._ended.clear()
         self._refusal = ""
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            self._client.dialled = await _dial(self.address.endpoint)
-            self._client.connect(self.address.endpoint.host, self.address.endpoint.port, KEEPALIVE_S)
+            host, port = self.address.endpoint.host, self.address.endpoint.port
+            self._client.dialled = await tcp.connect(host, port)
+            self._client.connect(host, port, KEEPALIVE_S)
             while not self._connected:
                 if self._ended.is_set():
                     raise ConnectionError(self._refusal or "the broker closed the connection")
@@ -342,20 +344,10 @@ class Bus:
     def _readable(self) -> None:
         try:
             self._client.loop_read()
-            self._acknowledge_at_once()
+            if (sock := self._client.socket()) is not None:
+                tcp.acknowledge_now(sock)
         except Exception as error:  # the root of everything that reads: a broken packet ends this connection only
             self._refuse(f"the broker sent what cannot be read: {error!r}")
-
-    def _acknowledge_at_once(self) -> None:
-        """
-        Have the kernel acknowledge what was read now rather than within 40 ms. It forgets that after each read.
-
-        mosquitto leaves Nagle's algorithm on: its next message for us waits until the last one's packet is
-        acknowledged. Without this, reports that follow each other take 41 ms to the cloud, with it 10.
-        """
-        sock: Any = self._client.socket()
-        if _QUICK_ACK is not None and sock is not None:
-            sock.setsockopt(socket.IPPROTO_TCP, _QUICK_ACK, 1)
 
     def _refuse(self, why: str) -> None:
         """End this connection."""
@@ -395,34 +387,3 @@ class _Client(mqtt.Client):
         dialled, self.dialled = self.dialled, None
         assert dialled is not None, "connect without a socket"
         return dialled
-
-
-def _sentence(error: OSError) -> str:
-    if isinstance(error, TimeoutError):
-        return "the broker does not answer"
-    # asyncio's own text repeats the address, and names an address where a name was given.
-    return os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
-
-
-async def _dial(endpoint: Endpoint) -> socket.socket:
-    """A connected socket; the first address that answers. Raises OSError."""
-    loop = asyncio.get_running_loop()
-    problem: OSError = OSError(f"{endpoint.host} has no address")
-    for family, kind, protocol, _, address in await loop.getaddrinfo(
-        endpoint.host, endpoint.port, type=socket.SOCK_STREAM
-    ):
-        sock = socket.socket(family, kind, protocol)
-        try:
-            sock.setblocking(False)
-            # Small packets both ways: without this each round trip waits 40 ms for a delayed acknowledgement.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            await loop.sock_connect(sock, address)
-        except OSError as error:
-            sock.close()
-            problem = error
-        except BaseException:
-            sock.close()
-            raise
-        else:
-            return sock
-    raise problem

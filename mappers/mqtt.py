@@ -19,7 +19,6 @@ Errors
 
 import asyncio
 import socket
-import threading
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
@@ -29,6 +28,8 @@ from urllib.parse import urlsplit
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.reasoncodes import ReasonCode
+
+from componentbase import tcp
 
 KEEPALIVE_S = 15
 """A machine that vanishes without a word is noticed, and its will published, after 1.5 times this (MQTT 3.1.2.10)."""
@@ -117,10 +118,7 @@ class Connection:
         self._socket: socket.socket | None = None
         self._tick: asyncio.TimerHandle | None = None
         self._reads = False
-        client = paho.Client(
-            CallbackAPIVersion.VERSION2, client_id=client_id, clean_session=True, reconnect_on_failure=False
-        )
-        client.connect_timeout = CONNECT_TIMEOUT_S
+        client = _Client(client_id)
         client.max_queued_messages_set(2 * OUTBOX_LIMIT)
         client.will_set(will.topic, will.payload, qos=_QOS, retain=will.retain)
         client.on_connect = lambda _client, _data, _flags, reason, _properties: self._on_connack(reason)
@@ -175,41 +173,19 @@ class Connection:
     # --- opening and closing, for connect() below
 
     async def open(self) -> None:
-        # paho resolves the name and connects with blocking calls. A daemon thread, not the loop's executor: a
-        # resolver that hangs must not keep the process from ending.
-        opened: asyncio.Future[None] = self._loop.create_future()
-        thread = threading.Thread(target=self._dial, args=(opened,), name=f"dial[{self._broker}]", daemon=True)
-        thread.start()
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                await opened
+                self._client.dialled = await tcp.connect(self._broker.host, self._broker.port)
+                # No socket callback is set yet, so paho writes CONNECT from here, into a socket with an empty buffer.
+                self._client.connect(self._broker.host, self._broker.port, KEEPALIVE_S)
                 self._watch()
                 reason = await self._answer
         except TimeoutError:
             raise BrokerUnreachable(f"{self._broker} does not answer") from None
+        except OSError as exc:
+            raise BrokerUnreachable(f"{self._broker}: {tcp.why(exc)}") from exc
         if reason.is_failure:
             raise BrokerRefused(str(reason))
-
-    def _dial(self, opened: "asyncio.Future[None]") -> None:
-        error: OSError | None = None
-        try:
-            self._client.connect_async(self._broker.host, self._broker.port, KEEPALIVE_S)
-            # No socket callback is set yet, so paho writes CONNECT from here, into a socket with an empty buffer.
-            self._client.reconnect()
-        except OSError as exc:
-            error = exc
-        with suppress(RuntimeError):  # the loop was closed meanwhile, and the socket closes with the process
-            self._loop.call_soon_threadsafe(self._dialled, opened, error)
-
-    def _dialled(self, opened: "asyncio.Future[None]", error: OSError | None) -> None:
-        if opened.cancelled():
-            if (abandoned := self._client.socket()) is not None:
-                abandoned.close()
-        elif error is not None:
-            reason = error.strerror or str(error)
-            opened.set_exception(BrokerUnreachable(f"{self._broker}: {reason}"))
-        else:
-            opened.set_result(None)
 
     async def close(self) -> None:
         """Send what waits, say goodbye (so that the will is not published) and let go, within CLOSE_TIMEOUT_S."""
@@ -239,8 +215,6 @@ class Connection:
     def _watch(self) -> None:
         sock = self._client.socket()
         assert isinstance(sock, socket.socket), "reconnect() returned, so there is a socket"
-        # Without this a QoS 1 round trip waits for delayed acknowledgements: 44 ms instead of 0.2.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket = sock
         self._client.on_socket_register_write = lambda *_: self._watch_writes(True)
         self._client.on_socket_unregister_write = lambda *_: self._watch_writes(False)
@@ -253,9 +227,14 @@ class Connection:
             return
         self._reads = wanted
         if wanted:
-            self._loop.add_reader(self._socket, self._client.loop_read)
+            self._loop.add_reader(self._socket, self._readable)
         else:
             self._loop.remove_reader(self._socket)
+
+    def _readable(self) -> None:
+        self._client.loop_read()
+        if self._socket is not None:
+            tcp.acknowledge_now(self._socket)
 
     def _watch_writes(self, wanted: bool) -> None:
         if self._socket is None:
@@ -302,6 +281,21 @@ class Connection:
             self._answer.set_exception(ConnectionLost(reason))
         self._news.set()
         self._flushed.set()
+
+
+class _Client(paho.Client):
+    """paho's client on a socket that the event loop connected: its own way to connect would block the loop."""
+
+    def __init__(self, client_id: str) -> None:
+        super().__init__(
+            CallbackAPIVersion.VERSION2, client_id=client_id, clean_session=True, reconnect_on_failure=False
+        )
+        self.dialled: socket.socket | None = None
+
+    def _create_socket_connection(self) -> socket.socket:
+        dialled, self.dialled = self.dialled, None
+        assert dialled is not None, "connect without a socket"
+        return dialled
 
 
 @asynccontextmanager
