@@ -10,8 +10,9 @@ Invariants
     a user who is bound to devices neither publishes for another device nor hears of one, by wildcards included
     an account compares equal to another exactly if nothing about it has changed, its password included
 
-Subscriptions are not what is judged, as in mosquitto: `$hw/events/device/+/+/config` is every mapper's, and each message
-is judged for each reader when it is handed out. Only a filter without wildcards that its reader may not read is refused.
+Subscriptions are not what is judged, as in mosquitto: `$hw/events/device/+/+/config` is every mapper's, and each
+message is judged for each reader when it is handed out. Only a filter without wildcards that its reader may not read
+is refused.
 
 Pure: no I/O. The file is users.py, and passwords are its business too.
 """
@@ -100,7 +101,7 @@ class Account:
         return not self.devices or f"{namespace}/{name}" in self.devices or f"{namespace}/{_EVERY}" in self.devices
 
     def _serves_all_of(self, payload: bytes) -> bool:
-        """Without this a will could turn other mappers' devices offline. What cannot be read is edgecore's to refuse."""
+        """Without this a will could turn others' devices offline. What cannot be read is edgecore's to refuse."""
         if not self.devices:
             return True
         try:

@@ -32,8 +32,8 @@ its will ([MQTT-3.1.2-8]; mosquitto skips it when both ask for a persistent sess
 Logins
     Who may do what is access.py's; here it is asked: for a CONNECT and its will, for each publication, and for each
     reader of a message. A refused publication is acknowledged and dropped, as mosquitto does, for MQTT 3.1.1 has no
-    other answer than to hang up, and a client that is hung up on sends it again for ever. It is counted, and logged once
-    a minute and client.
+    other answer than to hang up, and a client that is hung up on sends it again for ever. It is counted, and logged
+    once a minute and client.
     A password takes the shell a while (Verify, then verified()). Until then the connection is not read. A wrong one is
     answered a second later, and meanwhile counts as a login under way, of which there are max_logins_per_peer: so many
     guesses a second has one address, whatever it does. More at once are told to come again (SERVER_UNAVAILABLE).
@@ -465,9 +465,7 @@ class Broker:
         codes = []
         for topic_filter, qos in packet.filters:
             full = len(session.subscriptions) >= self._config.max_subscriptions
-            if not session.account.may_subscribe(topic_filter) or (
-                full and topic_filter not in session.subscriptions
-            ):
+            if not session.account.may_subscribe(topic_filter) or (full and topic_filter not in session.subscriptions):
                 codes.append(SUBSCRIBE_FAILED)
                 continue
             session.subscriptions[topic_filter] = qos

@@ -4,8 +4,8 @@ The embedded broker's users: a JSON file with hashed passwords, who they are and
     {"users": {"modbus": {"password": "scrypt$16384$8$1$SALT$KEY", "mapper": true, "devices": ["default/pump"]}}}
 
 `edgecore mqtt user` writes it; a running broker notices. scrypt's cost is what OpenSSL and RFC 7914 give for somebody
-who waits: 16 MB and some 50 ms, in a thread, one at a time. A password that was right once is remembered as a keyed hash
-in memory, so that mappers that come back cost nothing and cannot be held up by somebody who guesses.
+who waits: 16 MB and some 50 ms, in a thread, one at a time. A password that was right once is remembered as a keyed
+hash in memory, so that mappers that come back cost nothing and cannot be held up by somebody who guesses.
 
 Invariants
     a password is never written, logged or kept in clear; the file is the owner's alone, and whole after a crash
@@ -103,14 +103,15 @@ def load(path: Path) -> dict[str, Account]:
         raise UsersError(f"{path}: larger than {MAX_FILE_BYTES} bytes: is it the right file?")
     try:
         users = json.loads(content)["users"]
-        return {str(name): _account(name, entry) for name, entry in users.items()}
+        return {str(name): read_account(name, entry) for name, entry in users.items()}
     except UsersError as exc:
         raise UsersError(f"{path}: {exc}") from exc
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
         raise UsersError(f'{path}: is no file of users, which is {{"users": {{NAME: ...}}}}') from exc
 
 
-def _account(name: object, entry: object) -> Account:
+def read_account(name: object, entry: object) -> Account:
+    """A user as an entry of the file describes it. Raises UsersError."""
     if not isinstance(name, str) or not NAME.fullmatch(name):
         raise UsersError(f'"{name}" is no name of a user: up to 100 letters, digits, dots, hyphens or underscores')
     if not isinstance(entry, dict):
