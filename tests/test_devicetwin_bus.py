@@ -5,14 +5,20 @@ import contextlib
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from componentbase.brokers import BrokerAddress
+from componentbase.endpoints import Endpoint
+from devicetwin.broker.config import BrokerConfig
+from devicetwin.broker.server import listen
+from devicetwin.broker.users import UserFile
 from devicetwin.bus import IN_LIMIT, OUT_LIMIT, Arrived, Bus, Online
 from devicetwin.wire import Publication
 from tests.harness.mosquitto import Mosquitto, free_port
+from tests.harness.tls import BrokerFiles
 
 DEADLINE_S = 10.0
 
@@ -184,3 +190,34 @@ async def test_it_stops_at_once_while_nobody_answers() -> None:
             await asyncio.sleep(0.05)
             start = time.monotonic()
     assert time.monotonic() - start < 1
+
+
+async def test_over_tls_a_full_queue_stops_the_reading_and_nothing_is_lost(tmp_path: Path) -> None:
+    # TLS decrypts more than is read at once; what is left over no wire announces.
+    files = BrokerFiles(tmp_path)
+    count = 2 * IN_LIMIT
+    with Mosquitto(*files.mosquitto("max_queued_messages 0")) as broker:
+        there = BrokerAddress(Endpoint("127.0.0.1", broker.port), tls=True, authority=files.authority)
+        async with (
+            running(Bus(there, "edge", [("t/#", 1)])) as bus,
+            running(Bus(there, "sender", [("n", 1)])) as sender,
+        ):
+            await until(lambda: bus.status().connected and sender.status().connected)
+            for number in range(count):
+                sender._client.publish("t/x", b"%d " % number + bytes(number % 500), qos=0)
+            await until(lambda: bus.status().waiting_in >= IN_LIMIT)
+            assert bus._paused
+            got = await arrived(bus, count)
+            assert [int(each.payload.split()[0]) for each in got] == list(range(count))
+
+
+async def test_a_broker_in_this_process_is_dialled_from_inside(tmp_path: Path) -> None:
+    config = BrokerConfig(port=0, durable_client_id="edge")
+    async with await listen(config, UserFile(None, anonymous=False)) as server:
+        address = BrokerAddress(Endpoint("127.0.0.1", server.port))
+        async with running(Bus(address, "edge", [("t/#", 1)], server.dial_inside)) as bus:
+            await until(lambda: bus.status().connected)
+            bus.publish(Publication("t/1", b"one"))
+            assert (await arrived(bus, 1))[0].payload == b"one"
+        async with running(Bus(address, "edge", [("t/#", 1)])) as outside:
+            await until(lambda: "Not authorized" in outside.status().problem)

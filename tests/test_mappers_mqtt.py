@@ -2,8 +2,10 @@
 
 import asyncio
 import socket
+import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +23,7 @@ from mappers.mqtt import (
     reconnect_after_s,
 )
 from tests.harness.mosquitto import Mosquitto
+from tests.harness.tls import BrokerFiles
 
 WILL = Message("wills/one", b"dead", retain=True)
 
@@ -183,3 +186,49 @@ async def test_a_connection_being_made_can_be_cancelled() -> None:
         async with asyncio.timeout(0.05):
             async with connect(here(silent.getsockname()[1]), "one", WILL):
                 pass
+
+
+async def test_over_tls_a_flood_arrives_whole_though_reading_pauses(tmp_path: Path) -> None:
+    # TLS decrypts more than is read at once; what is left over no wire announces.
+    files = BrokerFiles(tmp_path)
+    with Mosquitto(*files.mosquitto("max_queued_messages 0")) as broker:
+        there = BrokerAddress(Endpoint("127.0.0.1", broker.port), tls=True, authority=files.authority)
+        async with connect(there, "one", WILL) as one, connect(there, "two", WILL) as two:
+            one.subscribe(["flood"])
+            await soon_subscribed(one, two)
+            count = 4 * INBOX_LIMIT
+            for number in range(count):
+                two.publish(Message("flood", b"%d " % number + bytes(number % 700)))
+            for number in range(count):
+                assert (await next_message(one)).payload.split()[0] == b"%d" % number
+            two.publish(Message("flood", bytes(200_000)))
+            assert len((await next_message(one)).payload) == 200_000
+
+
+async def soon_subscribed(one: Connection, two: Connection) -> None:
+    """Until what `two` publishes comes to `one`."""
+    async with asyncio.timeout(10):
+        while not one.has_messages():
+            two.publish(Message("flood", b"ready"))
+            await asyncio.sleep(0.02)
+        await asyncio.sleep(0.05)
+        while one.has_messages():
+            await one.receive()
+
+
+async def test_a_broker_that_asks_for_a_password_gets_it_from_the_file(tmp_path: Path) -> None:
+    passwords, secret = tmp_path / "passwords", tmp_path / "secret"
+    subprocess.run(["mosquitto_passwd", "-c", "-b", str(passwords), "me", "mine"], check=True, capture_output=True)
+    passwords.chmod(0o644)
+    with Mosquitto("allow_anonymous false", f"password_file {passwords}") as broker:
+        there = BrokerAddress(Endpoint("127.0.0.1", broker.port), username="me", password_file=secret)
+        with pytest.raises(BrokerUnreachable, match="secret: the password cannot be read"):
+            async with connect(there, "one", WILL):
+                pass
+        secret.write_text("wrong")
+        with pytest.raises(BrokerRefused, match="Not authorized"):
+            async with connect(there, "one", WILL):
+                pass
+        secret.write_text("mine\n")
+        async with connect(there, "one", WILL):
+            pass
