@@ -192,23 +192,20 @@ async def test_it_stops_at_once_while_nobody_answers() -> None:
     assert time.monotonic() - start < 1
 
 
-async def test_over_tls_a_full_queue_stops_the_reading_and_nothing_is_lost(tmp_path: Path) -> None:
-    # TLS decrypts more than is read at once; what is left over no wire announces.
+async def test_over_tls_what_came_in_one_piece_is_read_to_its_end(tmp_path: Path) -> None:
+    # TLS decrypts more than is read at once; what is left over no wire announces. mosquitto sends each message in a
+    # piece of its own, the embedded broker all that one read caused in one.
     files = BrokerFiles(tmp_path)
-    count = 2 * IN_LIMIT
-    with Mosquitto(*files.mosquitto("max_queued_messages 0")) as broker:
-        there = BrokerAddress(Endpoint("127.0.0.1", broker.port), tls=True, authority=files.authority)
+    async with await listen(BrokerConfig(port=0), None, files.server_context()) as server:
+        there = BrokerAddress(Endpoint("127.0.0.1", server.port), tls=True, authority=files.authority)
         async with (
             running(Bus(there, "edge", [("t/#", 1)])) as bus,
             running(Bus(there, "sender", [("n", 1)])) as sender,
         ):
             await until(lambda: bus.status().connected and sender.status().connected)
-            for number in range(count):
-                sender._client.publish("t/x", b"%d " % number + bytes(number % 500), qos=0)
-            await until(lambda: bus.status().waiting_in >= IN_LIMIT)
-            assert bus._paused
-            got = await arrived(bus, count)
-            assert [int(each.payload.split()[0]) for each in got] == list(range(count))
+            for number in range(200):
+                sender._client.publish("t/x", str(number), qos=0)
+            assert [int(each.payload) for each in await arrived(bus, 200)] == list(range(200))
 
 
 async def test_a_broker_in_this_process_is_dialled_from_inside(tmp_path: Path) -> None:
