@@ -80,7 +80,7 @@ def reconnect_after_s(attempt: int, chance: float) -> float:
 class Connection:
     """A connection that the broker has accepted. Made by connect(), used from one event loop."""
 
-    def __init__(self, broker: BrokerAddress, client_id: str, will: Message) -> None:
+    def __init__(self, broker: BrokerAddress, client_id: str, will: Message | None) -> None:
         self._broker = broker
         self._loop = asyncio.get_running_loop()
         self._answer: asyncio.Future[ReasonCode] = self._loop.create_future()
@@ -94,7 +94,8 @@ class Connection:
         self._reads = False
         client = _Client(client_id)
         client.max_queued_messages_set(2 * OUTBOX_LIMIT)
-        client.will_set(will.topic, will.payload, qos=_QOS, retain=will.retain)
+        if will is not None:
+            client.will_set(will.topic, will.payload, qos=_QOS, retain=will.retain)
         client.on_connect = lambda _client, _data, _flags, reason, _properties: self._on_connack(reason)
         client.on_message = lambda _client, _data, message: self._on_message(message)
         client.on_publish = lambda _client, _data, mid, _reason, _properties: self._on_confirmed(mid)
@@ -118,12 +119,19 @@ class Connection:
         """False while so many messages wait for the broker that ordinary ones should not be added."""
         return len(self._unconfirmed) < OUTBOX_LIMIT
 
-    def publish(self, message: Message) -> None:
-        """Send with QoS 1. Whoever sends more than a few asks has_room() first. Raises ConnectionLost."""
+    def publish(self, message: Message, qos: int = _QOS) -> None:
+        """Send. Whoever sends more than a few asks has_room() first. Raises ConnectionLost."""
         self._check()
-        sent = self._client.publish(message.topic, message.payload, qos=_QOS, retain=message.retain)
-        if sent.rc == MQTTErrorCode.MQTT_ERR_SUCCESS:
+        sent = self._client.publish(message.topic, message.payload, qos=qos, retain=message.retain)
+        if qos and sent.rc == MQTTErrorCode.MQTT_ERR_SUCCESS:
             self._unconfirmed.add(sent.mid)
+
+    async def confirmed(self) -> None:
+        """Wait until the broker has all that was published with QoS 1 or 2. Raises ConnectionLost."""
+        while self._unconfirmed:
+            self._check()
+            self._flushed.clear()
+            await self._flushed.wait()
 
     def has_messages(self) -> bool:
         """Whether receive() would return at once."""
@@ -289,7 +297,7 @@ class _Client(paho.Client):
 
 
 @asynccontextmanager
-async def connect(broker: BrokerAddress, client_id: str, will: Message) -> AsyncIterator[Connection]:
+async def connect(broker: BrokerAddress, client_id: str, will: Message | None) -> AsyncIterator[Connection]:
     """
     A connection that is closed at the end of the block; an MqttError that leaves the block means it was lost.
 

@@ -53,6 +53,7 @@ from mappers.driver import Device, DriverFactory
 from mappers.membership import device_from
 from mappers.mqtt import Connection, ConnectionLost, Message, MqttError, connect, reconnect_after_s
 from mappers.registry import UnknownDriver, driver_names, find_driver, load_driver
+from mappers.telemetry import Telemetry
 
 HELD_S = 10.0
 """A connection that held this long was a good one: the next loss starts the waiting times anew."""
@@ -90,6 +91,7 @@ class Mapper:
         self._options = options
         self._factory = factory
         self._attended: dict[DeviceId, _Attended] = {}
+        self._telemetry: Telemetry | None = None
         self._has_changed = False
         """The list of devices is to be told again."""
         self._event_count = 0
@@ -227,7 +229,9 @@ class Mapper:
     # --- devices
 
     def _start(self, config: DeviceConfig, connection: Connection, group: asyncio.TaskGroup) -> None:
-        attendant = Attendant(self._device_from(config), self._factory)
+        if self._telemetry is None:
+            self._telemetry = Telemetry(group, f"mapper-{self._options.name}")
+        attendant = Attendant(self._device_from(config), self._factory, self._telemetry.push)
         connection.subscribe(_topics(config.id))
         attendant.attach(connection)
         task = group.create_task(attendant.run(), name=f"device[{config.id}]")

@@ -24,6 +24,7 @@ from mappers.mqtt import (
     connect,
     reconnect_after_s,
 )
+from tests.conftest import need_tool
 from tests.harness.mosquitto import Mosquitto
 from tests.harness.tls import BrokerFiles
 
@@ -209,7 +210,9 @@ async def test_over_tls_what_came_in_one_piece_is_read_to_its_end(tmp_path: Path
 
 async def test_a_broker_that_asks_for_a_password_gets_it_from_the_file(tmp_path: Path) -> None:
     passwords, secret = tmp_path / "passwords", tmp_path / "secret"
-    subprocess.run(["mosquitto_passwd", "-c", "-b", str(passwords), "me", "mine"], check=True, capture_output=True)
+    subprocess.run(
+        [str(need_tool("mosquitto_passwd")), "-c", "-b", str(passwords), "me", "mine"], check=True, capture_output=True
+    )
     passwords.chmod(0o644)
     with Mosquitto("allow_anonymous false", f"password_file {passwords}") as broker:
         there = BrokerAddress(Endpoint("127.0.0.1", broker.port), username="me", password_file=secret)

@@ -238,7 +238,9 @@ def test_mosquitto_with_tls_passwords_and_the_acl_of_the_docs_protects_the_same(
     for user in ("edge", "modbus", "display", "guest"):
         flags = ["-b"] if passwords.exists() else ["-c", "-b"]
         subprocess.run(
-            ["mosquitto_passwd", *flags, str(passwords), user, f"{user}-secret"], check=True, capture_output=True
+            [str(need_tool("mosquitto_passwd")), *flags, str(passwords), user, f"{user}-secret"],
+            check=True,
+            capture_output=True,
         )
         (site.directory / user).write_text(f"{user}-secret\n")
     guard = ("allow_anonymous false", f"password_file {passwords}", f"acl_file {acl}")
