@@ -16,9 +16,8 @@ import pymysql
 
 from componentbase.aside import aside
 from componentbase.endpoints import Endpoint
-from mappers.points import Point
+from mappers.points import Point, PointsRefused
 from mappers.pushmethod import MysqlPlace
-from mappers.stores import PointsRefused
 
 PORT = 3306
 TIMEOUT_S = 10

@@ -52,6 +52,10 @@ class Point(NamedTuple):
                 return self.text
 
 
+class PointsRefused(Exception):
+    """A store will never take these points; the argument says why."""
+
+
 class Backlog:
     """What waits for one store."""
 

@@ -17,9 +17,8 @@ from redis.retry import Retry
 
 from componentbase.aside import aside
 from componentbase.endpoints import Endpoint
-from mappers.points import Point, encode_json
+from mappers.points import Point, PointsRefused, encode_json
 from mappers.pushmethod import RedisPlace
-from mappers.stores import PointsRefused
 
 PORT = 6379
 TIMEOUT_S = 10.0

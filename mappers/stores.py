@@ -23,15 +23,11 @@ from urllib.parse import unquote, urlsplit
 from componentbase.aside import aside
 from componentbase.brokers import BrokerAddress
 from mappers.mqtt import Connection, Message, MqttError, connect
-from mappers.points import Point, encode_form, encode_json, encode_lines, encode_otlp
+from mappers.points import Point, PointsRefused, encode_form, encode_json, encode_lines, encode_otlp
 from mappers.pushmethod import HttpPlace, MqttPlace, MysqlPlace, Place, RedisPlace
 
 MAX_ANSWER_BYTES = 4096
 _TEMPORARY = (401, 403, 404, 408, 425, 429)  # a person mends the rights or the address, and what waited is written then
-
-
-class PointsRefused(Exception):
-    """The store does not take these points; the argument says why."""
 
 
 class Store(Protocol):

@@ -15,13 +15,16 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from mappers.points import Backlog, Point
+from mappers.points import Backlog, Point, PointsRefused
 from mappers.polling import retry_after_s
 from mappers.pushmethod import HttpPlace, MqttPlace, MysqlPlace, Place
-from mappers.stores import PointsRefused, Store, open_store
 from mappers.values import to_text
 from mappers.words import Device, Reading
+
+if TYPE_CHECKING:
+    from mappers.stores import Store
 
 QUEUE_LIMIT = 10_000
 QUEUE_BYTES = 8 << 20
@@ -112,6 +115,8 @@ class _Pusher:
 
     async def run(self) -> None:
         """Write what comes, until nothing has come for IDLE_S."""
+        from mappers.stores import open_store  # most mappers push nothing
+
         while True:
             try:
                 async with open_store(self._place, self._client_id) as store:
@@ -124,7 +129,7 @@ class _Pusher:
                     logger.warning("samples cannot be pushed, trying again", extra=facts)
                 await asyncio.sleep(retry_after_s(self._failures))
 
-    async def _serve(self, store: Store) -> None:
+    async def _serve(self, store: "Store") -> None:
         while await self._something_came():
             points = self._backlog.take(BATCH_LIMIT)
             try:

@@ -5,11 +5,12 @@ from pathlib import Path
 import pymysql
 import pytest
 
+from apimachinery.devices import PropertyType
 from mappers.mysqlstore import MysqlStore
+from mappers.points import PointsRefused
 from mappers.pushmethod import MysqlPlace, Target
-from mappers.stores import PointsRefused
 from tests.harness.databases import PASSWORD, MariaDb
-from tests.test_mappers_points import AT_MS, PropertyType, point
+from tests.test_mappers_points import AT_MS, point
 
 
 def rows(server: MariaDb) -> list[tuple[str, str, str, str]]:

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import redis
 
+from mappers.points import PointsRefused
 from mappers.pushmethod import RedisPlace, Target
 from mappers.redisstore import RedisStore
-from mappers.stores import PointsRefused
 from tests.harness.databases import PASSWORD, Redis
 from tests.test_mappers_points import AT_MS, point
 

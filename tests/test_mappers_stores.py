@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from mappers.mqtt import Connection, connect
+from mappers.points import PointsRefused
 from mappers.pushmethod import MqttPlace, Target, read_push_method
-from mappers.stores import PointsRefused, credential, open_store
+from mappers.stores import credential, open_store
 from tests.harness.collector import TOKEN, Collector
 from tests.harness.mosquitto import Mosquitto
 from tests.test_mappers_mqtt import here
