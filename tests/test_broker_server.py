@@ -13,6 +13,7 @@ import pytest
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
+from devicetwin.broker.access import Account
 from devicetwin.broker.config import BrokerConfig
 from devicetwin.broker.packets import (
     Connack,
@@ -29,6 +30,7 @@ from devicetwin.broker.packets import (
     encode,
 )
 from devicetwin.broker.server import BrokerServer, ListenError, listen
+from devicetwin.broker.users import UserFile, changing, hashed
 
 DEADLINE_S = 10.0
 REPORT = "$hw/events/device/default/d/twin/update"
@@ -338,6 +340,47 @@ async def test_flood_before_the_twin_is_there_waits_in_the_socket_and_arrives_wh
         await asyncio.to_thread(twin.loop_stop)
         mapper.writer.close()
         other.writer.close()
+
+
+# -- users ------------------------------------------------------------------------------------------------------------
+
+
+async def login(port: int, client_id: str, user: str, password: str) -> tuple[int, Client]:
+    """The code of CONNACK."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    client = Client(reader, writer)
+    await client.send(Connect(client_id, username=user, password=password.encode()))
+    answer = await client.next()
+    assert isinstance(answer, Connack)
+    return answer.code, client
+
+
+async def test_who_guesses_is_slowed_down_and_keeps_nobody_away(tmp_path: Path) -> None:
+    path = tmp_path / "users.json"
+    with changing(path) as users:
+        users["modbus"] = Account(name="modbus", password=hashed("right password"), mapper=True)
+    config = BrokerConfig(port=0, max_logins_per_peer=4)
+    async with await listen(config, UserFile(path, anonymous=False)) as server, asyncio.TaskGroup() as tasks:
+        running_server = tasks.create_task(server.run(), name="mqtt-broker")
+        code, mapper = await login(server.port, "mapper", "modbus", "right password")
+        assert code == 0
+        began = asyncio.get_running_loop().time()
+        guesses = [
+            tasks.create_task(login(server.port, f"guess-{n}", "modbus", f"guess {n}"), name="guess") for n in range(12)
+        ]
+        await until(lambda: sum(each.done() for each in guesses) == 8)  # told to come again, at once
+        code, again = await login(server.port, "mapper", "modbus", "right password")
+        assert code == 0, "known already: in, though every place for a login is taken"
+        assert await mapper.next() is None, "taken over"
+        codes = sorted([(await each)[0] for each in guesses])
+        assert codes == [3] * 8 + [4] * 4
+        assert asyncio.get_running_loop().time() - began >= 1.0
+        assert server.logins_refused == 12
+        for _, guesser in [each.result() for each in guesses]:
+            guesser.writer.close()
+        mapper.writer.close()
+        again.writer.close()
+        running_server.cancel()
 
 
 # -- what it costs who does not use it --------------------------------------------------------------------------------

@@ -63,7 +63,7 @@ class BrokerServer:
         self._users = users
         self._tls = tls
         self._hasher = ThreadPoolExecutor(1, "mqtt-login")
-        self._broker = Broker(config, users.access)
+        self._broker = Broker(config, users.access, users.recall)
         self._loop = asyncio.get_running_loop()
         self._listener: asyncio.Server | None = None
         self._buffer = memoryview(bytearray(READ_BYTES))
@@ -189,9 +189,6 @@ class BrokerServer:
 
     def _verify(self, verify: Verify) -> None:
         connection, username, password = verify
-        if (account := self._users.recall(username, password)) is not None:
-            self._perform(self._broker.verified(connection, account, self._loop.time()))
-            return
 
         def verified(found: "asyncio.Future[Account | None]") -> None:
             if found.cancelled():
