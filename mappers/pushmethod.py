@@ -109,6 +109,7 @@ def _mqtt(value: Mapping[str, object]) -> Target:
     address, topic, qos = _get(value, "address", ""), _get(value, "topic", ""), _get(value, "qos", 0)
     if not address or not topic:
         raise ValueError("address and topic are needed")
+    _check_no_credentials(address)
     if "+" in topic or "#" in topic or topic.startswith("$hw/"):
         raise ValueError(f'"{topic}" cannot be published to: no wildcards, and $hw/ is the edge\'s')
     if qos not in (0, 1, 2):
@@ -151,6 +152,7 @@ def _redis(value: Mapping[str, object]) -> Target:
     address, db = _get(client, "addr", ""), _get(client, "db", 0)
     if not address or db < 0:
         raise ValueError("redisClientConfig.addr is missing, or db less than 0")
+    _check_no_credentials(address)
     return Target(RedisPlace(address, db))
 
 
@@ -160,6 +162,7 @@ def _mysql(value: Mapping[str, object]) -> Target:
     user = _get(client, "userName", "")
     if not address or not database or not user:
         raise ValueError("mysqlClientConfig needs addr, database and userName")
+    _check_no_credentials(address)
     return Target(MysqlPlace(address, database, user))
 
 
@@ -190,11 +193,15 @@ def _part(value: Mapping[str, object], name: str) -> Mapping[str, object]:
     return part
 
 
+def _check_no_credentials(address: str) -> None:
+    if "@" in address:
+        raise ValueError("credentials do not belong into a Device, which everybody may read")
+
+
 def _checked(url: str) -> str:
+    _check_no_credentials(url.partition("?")[0])
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or any(each <= " " for each in url):
         raise ValueError(f'"{url}" is not http://HOST or https://HOST')
-    if parts.username is not None:
-        raise ValueError("credentials do not belong into a Device, which everybody may read")
     _ = parts.port  # raises ValueError for one that is none
     return url

@@ -75,6 +75,8 @@ def test_several_methods_are_served_all_and_anomaly_detection_is_the_drivers() -
         ({"mqtt": {"address": "h", "topic": "$hw/events/device/a/b/twin/update"}}, "$hw/ is the edge's"),
         ({"mqtt": {"address": "h", "topic": "t", "qos": 3}}, "qos must be 0, 1 or 2"),
         ({"mqtt": {"address": "ws://h", "topic": "t"}}, "is not tcp://HOST:PORT"),
+        ({"mqtt": {"address": "tcp://me:secret@h", "topic": "t"}}, "credentials do not belong into a Device"),
+        ({"dbMethod": {"redis": {"redisClientConfig": {"addr": "me:secret@h"}}}}, "credentials do not belong"),
         ({"otel": {"endpointURL": ""}}, "is not http://HOST"),
         ({"dbMethod": {"influxdb2": {"influxdb2ClientConfig": {"url": "http://h"}}}}, "bucket is missing"),
         ({"dbMethod": {"influxdb2": {}}}, "bucket is missing"),
