@@ -10,6 +10,8 @@ devicetwin only the message formats, so it has exactly what a mapper in another 
     polling.py, dialogue.py     when to read, write and report; what to say over MQTT (pure)
     membership.py               what the edge says of a device, checked (pure)
     attendant.py, mqtt.py       one device's task; the one MQTT connection
+    pushmethod.py, points.py    where samples go besides the twin, and how they are written there (pure)
+    telemetry.py, stores.py     the tasks that bring them; redisstore.py, mysqlstore.py: databases with a client library
     runtime.py                  the process: learns its devices, starts and stops their tasks
     simulated.py, thermostat.py, host.py    the two drivers that come with the project
 """

@@ -17,13 +17,13 @@ import logging
 import secrets
 import time
 from collections import deque
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import NoReturn, TypeVar
 
 from devicetwin.messages import OFFLINE, Channel, DeviceId
 from mappers.dialogue import STATE_S, Complaint, Dialogue, Saying
-from mappers.driver import CALL_TIMEOUT_S, BadConfig, Device, DeviceSilent, Driver, DriverFactory, WriteRefused
+from mappers.driver import CALL_TIMEOUT_S, BadConfig, Device, DeviceSilent, Driver, DriverFactory, Reading, WriteRefused
 from mappers.membership import needs_new_driver
 from mappers.mqtt import Connection, Message, MqttError
 from mappers.polling import Order, Poller, Pulse
@@ -45,7 +45,14 @@ T = TypeVar("T")
 class Attendant:
     """Attends one device. adopt, attach, detach and take may be called at any time from the same event loop."""
 
-    def __init__(self, device: Device, factory: DriverFactory) -> None:
+    def __init__(
+        self,
+        device: Device,
+        factory: DriverFactory,
+        push: Callable[[Device, Mapping[str, Reading]], None] = lambda device, readings: None,
+    ) -> None:
+        """push: takes every sample as it was collected; must not wait."""
+        self._push = push
         self.id = DeviceId.parse(device.id)
         self._factory = factory
         # The mailbox.
@@ -151,6 +158,7 @@ class Attendant:
         for _ in range(2):
             if names := self._poller.due(time.monotonic()):
                 readings = await _in_time(driver.read(names))
+                self._push(self._device, readings)
                 for problem in self._poller.took(names, readings, time.monotonic()):
                     logger.warning("unusable reading", extra={"device": str(self.id), "problem": problem})
             if self._pulse.answered():

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from apimachinery.devices import PropertyModel, PropertyType
 from apimachinery.objects import JSON
 from devicetwin.messages import PROPERTY_NAME, DeviceConfig, PropertyConfig
+from mappers.pushmethod import Target, read_push_method
 from mappers.words import Device, Property
 
 DEFAULT_COLLECT_S = 1.0  # what KubeEdge's mapper framework takes for 0
@@ -32,7 +33,9 @@ def device_from(config: DeviceConfig) -> Adopted:
     properties: dict[str, Property] = {}
     for each in config.properties:
         try:
-            properties[each.name] = _property_from(each)
+            push = read_push_method(each.push_method or {})
+            properties[each.name] = _property_from(each, push.targets)
+            problems += [f"{each.name}: {problem}" for problem in push.problems]
         except ValueError as exc:
             problems.append(f"{each.name}: {exc}")
     return Adopted(Device(str(config.id), config.protocol.data, properties), problems)
@@ -50,7 +53,7 @@ def _as_drivers_see(device: Device) -> dict[str, tuple[PropertyModel, dict[str, 
     }
 
 
-def _property_from(config: PropertyConfig) -> Property:
+def _property_from(config: PropertyConfig, targets: tuple[Target, ...]) -> Property:
     if not PROPERTY_NAME.fullmatch(config.name):
         raise ValueError("cannot be on MQTT under this name")
     if not config.type:
@@ -72,6 +75,8 @@ def _property_from(config: PropertyConfig) -> Property:
         report_s=_seconds(config.report_cycle_ms, DEFAULT_REPORT_S, SHORTEST_REPORT_S),
         wanted=config.report_to_cloud,
         dead_band=float(dead_band),
+        targets=targets,
+        push_method=config.push_method or {},
     )
 
 

@@ -23,13 +23,13 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.reasoncodes import ReasonCode
 
 from componentbase import tcp
+from componentbase.brokers import BrokerAccessError, BrokerAddress, dial
 
 KEEPALIVE_S = 15
 """A machine that vanishes without a word is noticed, and its will published, after 1.5 times this (MQTT 3.1.2.10)."""
@@ -39,7 +39,6 @@ INBOX_LIMIT = 256
 OUTBOX_LIMIT = 4096
 RECONNECT_FIRST_S = 0.5
 RECONNECT_LAST_S = 15.0
-_DEFAULT_PORT = 1883
 _QOS = 1
 
 
@@ -57,31 +56,6 @@ class BrokerRefused(MqttError):
 
 class ConnectionLost(MqttError):
     """The connection has gone."""
-
-
-class Broker(NamedTuple):
-    """Where a broker is."""
-
-    host: str
-    port: int
-
-    @classmethod
-    def parse(cls, url: str) -> "Broker":
-        """Read mqtt://HOST[:PORT]. Raises ValueError with a sentence for whoever wrote it."""
-        parts = urlsplit(url)
-        if parts.scheme != "mqtt" or not parts.hostname or parts.path not in ("", "/") or parts.query:
-            raise ValueError(f'"{url}" is not mqtt://HOST:PORT, such as mqtt://127.0.0.1:1883')
-        if parts.username is not None or parts.password is not None:
-            raise ValueError("a name and a password in the broker's URL are not supported")
-        try:
-            port = parts.port
-        except ValueError:
-            raise ValueError(f'"{url}": a port is 1 to 65535') from None
-        return cls(parts.hostname, _DEFAULT_PORT if port is None else port)
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"mqtt://{host}:{self.port}"
 
 
 class Message(NamedTuple):
@@ -106,7 +80,7 @@ def reconnect_after_s(attempt: int, chance: float) -> float:
 class Connection:
     """A connection that the broker has accepted. Made by connect(), used from one event loop."""
 
-    def __init__(self, broker: Broker, client_id: str, will: Message) -> None:
+    def __init__(self, broker: BrokerAddress, client_id: str, will: Message | None) -> None:
         self._broker = broker
         self._loop = asyncio.get_running_loop()
         self._answer: asyncio.Future[ReasonCode] = self._loop.create_future()
@@ -120,7 +94,8 @@ class Connection:
         self._reads = False
         client = _Client(client_id)
         client.max_queued_messages_set(2 * OUTBOX_LIMIT)
-        client.will_set(will.topic, will.payload, qos=_QOS, retain=will.retain)
+        if will is not None:
+            client.will_set(will.topic, will.payload, qos=_QOS, retain=will.retain)
         client.on_connect = lambda _client, _data, _flags, reason, _properties: self._on_connack(reason)
         client.on_message = lambda _client, _data, message: self._on_message(message)
         client.on_publish = lambda _client, _data, mid, _reason, _properties: self._on_confirmed(mid)
@@ -144,12 +119,19 @@ class Connection:
         """False while so many messages wait for the broker that ordinary ones should not be added."""
         return len(self._unconfirmed) < OUTBOX_LIMIT
 
-    def publish(self, message: Message) -> None:
-        """Send with QoS 1. Whoever sends more than a few asks has_room() first. Raises ConnectionLost."""
+    def publish(self, message: Message, qos: int = _QOS) -> None:
+        """Send. Whoever sends more than a few asks has_room() first. Raises ConnectionLost."""
         self._check()
-        sent = self._client.publish(message.topic, message.payload, qos=_QOS, retain=message.retain)
-        if sent.rc == MQTTErrorCode.MQTT_ERR_SUCCESS:
+        sent = self._client.publish(message.topic, message.payload, qos=qos, retain=message.retain)
+        if qos and sent.rc == MQTTErrorCode.MQTT_ERR_SUCCESS:
             self._unconfirmed.add(sent.mid)
+
+    async def confirmed(self) -> None:
+        """Wait until the broker has all that was published with QoS 1 or 2. Raises ConnectionLost."""
+        while self._unconfirmed:
+            self._check()
+            self._flushed.clear()
+            await self._flushed.wait()
 
     def has_messages(self) -> bool:
         """Whether receive() would return at once."""
@@ -175,15 +157,20 @@ class Connection:
     async def open(self) -> None:
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                self._client.dialled = await tcp.connect(self._broker.host, self._broker.port)
+                broker = self._broker
+                if broker.username is not None:
+                    self._client.username_pw_set(broker.username, broker.secret())
+                self._client.dialled = await dial(broker)
                 # No socket callback is set yet, so paho writes CONNECT from here, into a socket with an empty buffer.
-                self._client.connect(self._broker.host, self._broker.port, KEEPALIVE_S)
+                self._client.connect(broker.endpoint.host, broker.endpoint.port, KEEPALIVE_S)
                 self._watch()
                 reason = await self._answer
         except TimeoutError:
             raise BrokerUnreachable(f"{self._broker} does not answer") from None
         except OSError as exc:
             raise BrokerUnreachable(f"{self._broker}: {tcp.why(exc)}") from exc
+        except BrokerAccessError as exc:  # a file that was there at the start is gone, or is being replaced
+            raise BrokerUnreachable(str(exc)) from exc
         if reason.is_failure:
             raise BrokerRefused(str(reason))
 
@@ -228,6 +215,7 @@ class Connection:
         self._reads = wanted
         if wanted:
             self._loop.add_reader(self._socket, self._readable)
+            self._read_on_later()
         else:
             self._loop.remove_reader(self._socket)
 
@@ -235,6 +223,16 @@ class Connection:
         self._client.loop_read()
         if self._socket is not None:
             tcp.acknowledge_now(self._socket)
+            self._read_on_later()
+
+    def _read_on_later(self) -> None:
+        """What TLS decrypted already is to be read, too; nothing on the wire will call for it."""
+        if self._socket is not None and tcp.holds_more(self._socket):
+            self._loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        if self._reads and self._socket is not None and tcp.holds_more(self._socket):
+            self._readable()
 
     def _watch_writes(self, wanted: bool) -> None:
         if self._socket is None:
@@ -299,7 +297,7 @@ class _Client(paho.Client):
 
 
 @asynccontextmanager
-async def connect(broker: Broker, client_id: str, will: Message) -> AsyncIterator[Connection]:
+async def connect(broker: BrokerAddress, client_id: str, will: Message | None) -> AsyncIterator[Connection]:
     """
     A connection that is closed at the end of the block; an MqttError that leaves the block means it was lost.
 

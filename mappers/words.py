@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from apimachinery.devices import PropertyModel
 from apimachinery.objects import JSON
+from mappers.pushmethod import Target
 
 Value = bool | int | float | str | bytes
 """A property's value as a driver sees it: BOOLEAN bool, INT int, FLOAT and DOUBLE float, BYTES bytes, others str."""
@@ -53,6 +54,10 @@ class Property(NamedTuple):
     """Whether to report readings at all (`reportToCloud`); what becomes of a desired value always is."""
     dead_band: float
     """How far a number must have moved to be reported as changed."""
+    targets: tuple[Target, ...] = ()
+    """Where each sample goes besides the twin (`pushMethod`)."""
+    push_method: Mapping[str, object] = {}
+    """`pushMethod` as it stands in the Device, for a driver that makes something of its `anomalyDetection`."""
 
 
 class Device(NamedTuple):

@@ -13,6 +13,7 @@ import pytest
 from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
+from devicetwin.broker.access import Account
 from devicetwin.broker.config import BrokerConfig
 from devicetwin.broker.packets import (
     Connack,
@@ -29,6 +30,7 @@ from devicetwin.broker.packets import (
     encode,
 )
 from devicetwin.broker.server import BrokerServer, ListenError, listen
+from devicetwin.broker.users import UserFile, changing, hashed
 
 DEADLINE_S = 10.0
 REPORT = "$hw/events/device/default/d/twin/update"
@@ -273,11 +275,21 @@ async def test_stop_gives_last_bytes_a_moment_and_then_cuts() -> None:
 # -- the durable client, through paho with acknowledgements by hand ---------------------------------------------------
 
 
-def twin_client(port: int) -> "tuple[paho.Client, queue.Queue[paho.MQTTMessage]]":
-    twin = paho.Client(CallbackAPIVersion.VERSION2, "twin", clean_session=False, manual_ack=True)
+class InsideClient(paho.Client):
+    """paho on the connection that only the broker's own process can make."""
+
+    sock: socket.socket
+
+    def _create_socket_connection(self) -> socket.socket:
+        return self.sock
+
+
+async def twin_client(server: BrokerServer) -> "tuple[paho.Client, queue.Queue[paho.MQTTMessage]]":
+    twin = InsideClient(CallbackAPIVersion.VERSION2, "twin", clean_session=False, manual_ack=True)
+    twin.sock = await server.dial_inside()
     arrived: queue.Queue[paho.MQTTMessage] = queue.Queue()
     twin.on_message = lambda _client, _userdata, message: arrived.put(message)
-    twin.connect("127.0.0.1", port)
+    twin.connect("inside")
     twin.loop_start()
     return twin, arrived
 
@@ -295,7 +307,7 @@ async def test_mapper_is_acknowledged_when_paho_has_acknowledged_by_hand() -> No
     async with running(DURABLE) as server:
         mapper = await connected(server.port, "mapper")
         await mapper.send(Publish(REPORT, b"20", 1, packet_id=5))
-        twin, arrived = twin_client(server.port)  # connects only now: its session was there before
+        twin, arrived = await twin_client(server)  # connects only now: its session was there before
         message = await take(arrived)
         await mapper.ask(Pingreq(), Pingresp())  # and no PUBACK yet
         twin.ack(message.mid, message.qos)
@@ -316,7 +328,7 @@ async def test_flood_before_the_twin_is_there_waits_in_the_socket_and_arrives_wh
         await until(lambda: not all(client.transport.is_reading() for client in server._clients.values()))
         other = await connected(server.port, "other")
         await other.ask(Publish("other", b"", 1, packet_id=1), Puback(1))  # is not held up
-        twin, arrived = twin_client(server.port)
+        twin, arrived = await twin_client(server)
         for payload in payloads:
             message = await take(arrived)
             assert message.payload == payload
@@ -328,6 +340,47 @@ async def test_flood_before_the_twin_is_there_waits_in_the_socket_and_arrives_wh
         await asyncio.to_thread(twin.loop_stop)
         mapper.writer.close()
         other.writer.close()
+
+
+# -- users ------------------------------------------------------------------------------------------------------------
+
+
+async def login(port: int, client_id: str, user: str, password: str) -> tuple[int, Client]:
+    """The code of CONNACK."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    client = Client(reader, writer)
+    await client.send(Connect(client_id, username=user, password=password.encode()))
+    answer = await client.next()
+    assert isinstance(answer, Connack)
+    return answer.code, client
+
+
+async def test_who_guesses_is_slowed_down_and_keeps_nobody_away(tmp_path: Path) -> None:
+    path = tmp_path / "users.json"
+    with changing(path) as users:
+        users["modbus"] = Account(name="modbus", password=hashed("right password"), mapper=True)
+    config = BrokerConfig(port=0, max_logins_per_peer=4)
+    async with await listen(config, UserFile(path, anonymous=False)) as server, asyncio.TaskGroup() as tasks:
+        running_server = tasks.create_task(server.run(), name="mqtt-broker")
+        code, mapper = await login(server.port, "mapper", "modbus", "right password")
+        assert code == 0
+        began = asyncio.get_running_loop().time()
+        guesses = [
+            tasks.create_task(login(server.port, f"guess-{n}", "modbus", f"guess {n}"), name="guess") for n in range(12)
+        ]
+        await until(lambda: sum(each.done() for each in guesses) == 8)  # told to come again, at once
+        code, again = await login(server.port, "mapper", "modbus", "right password")
+        assert code == 0, "known already: in, though every place for a login is taken"
+        assert await mapper.next() is None, "taken over"
+        codes = sorted([(await each)[0] for each in guesses])
+        assert codes == [3] * 8 + [4] * 4
+        assert asyncio.get_running_loop().time() - began >= 1.0
+        assert server.logins_refused == 12
+        for _, guesser in [each.result() for each in guesses]:
+            guesser.writer.close()
+        mapper.writer.close()
+        again.writer.close()
+        running_server.cancel()
 
 
 # -- what it costs who does not use it --------------------------------------------------------------------------------

@@ -9,11 +9,13 @@ from contextlib import asynccontextmanager
 import pytest
 
 from apimachinery.devices import PropertyModel, PropertyType
+from componentbase.brokers import BrokerAddress
+from componentbase.endpoints import Endpoint
 from devicetwin.messages import Channel, DeviceId, ErrorReply
 from mappers.attendant import Attendant
 from mappers.dialogue import CHANNELS
 from mappers.driver import BadConfig, Device, DeviceSilent, DriverFactory, Property, Reading, Value, WriteRefused
-from mappers.mqtt import Broker, Connection, Message, connect
+from mappers.mqtt import Connection, Message, connect
 from tests.harness.mosquitto import Mosquitto
 from tests.harness.mqtt_edge import MqttEdge
 
@@ -97,7 +99,8 @@ async def attended(edge: MqttEdge, factory: DriverFactory, device: Device | None
             channel = next(each for each in CHANNELS if each.topic(ID) == message.topic)
             attendant.take(channel, message.payload)
 
-    async with connect(Broker("127.0.0.1", edge._port), "mapper-test", Message("wills/test", b"")) as connection:
+    broker = BrokerAddress(Endpoint("127.0.0.1", edge._port))
+    async with connect(broker, "mapper-test", Message("wills/test", b"")) as connection:
         connection.subscribe([channel.topic(ID) for channel in CHANNELS])
         attendant.attach(connection)
         async with asyncio.TaskGroup() as group:

@@ -5,6 +5,7 @@ import pytest
 from apimachinery.devices import PropertyType
 from devicetwin.messages import DeviceConfig, DeviceId, PropertyConfig, ProtocolConfig
 from mappers.membership import DEFAULT_COLLECT_S, DEFAULT_REPORT_S, device_from, needs_new_driver
+from mappers.pushmethod import HttpPlace
 
 ID = DeviceId("default", "thermostat")
 
@@ -78,3 +79,14 @@ def test_what_the_edge_found_wrong_is_passed_on() -> None:
 def test_cycles_and_dead_bands_leave_the_driver_alone(changed: DeviceConfig, needs: bool) -> None:
     old, new = device_from(config(setpoint())).device, device_from(changed).device
     assert needs_new_driver(old, new) is needs
+
+
+def test_samples_go_where_the_push_method_says_and_a_wrong_one_costs_no_property() -> None:
+    method = {"http": {"hostName": "h"}, "mqtt": {"address": "h"}, "anomalyDetection": {"window": 5}}
+    device, problems = device_from(config(setpoint(push_method=method)))
+    assert [each.place for each in device.properties["setpoint"].targets] == [HttpPlace("form", "http://h/")]
+    assert device.properties["setpoint"].push_method == method, "a driver finds its anomalyDetection there"
+    assert problems == ["setpoint: pushMethod.mqtt: address and topic are needed"]
+    without, _ = device_from(config(setpoint()))
+    assert without.properties["setpoint"].targets == ()
+    assert not needs_new_driver(device, without)

@@ -354,7 +354,7 @@ def cpu_s(pid: int) -> float:
         ([], "required: COMMAND"),
         (["run", "simulated"], "required: --mqtt"),
         (["run", "lamp", "--mqtt", "mqtt://x"], 'no driver "lamp"; there are: host, simulated'),
-        (["run", "simulated", "--mqtt", "x:1883"], "is not mqtt://HOST:PORT"),
+        (["run", "simulated", "--mqtt", "x:1883"], "write the broker as mqtt://HOST:PORT"),
         (["run", "simulated", "--mqtt", "mqtt://x", "--device", "lamp"], "is not <namespace>/<name>"),
         (["run", "simulated", "--mqtt", "mqtt://x", "--name", "a/b"], '"a/b" must be'),
         (["run", "lamp", "--driver", "nowhere:Lamp", "--mqtt", "mqtt://x"], "cannot be imported"),
