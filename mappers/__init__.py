@@ -10,6 +10,7 @@ devicetwin only the message formats, so it has exactly what a mapper in another 
     polling.py, dialogue.py     when to read, write and report; what to say over MQTT (pure)
     membership.py               what the edge says of a device, checked (pure)
     attendant.py, mqtt.py       one device's task; the one MQTT connection
+    sink.py                     the mailbox of a device that speaks for itself (pure)
     runtime.py                  the process: learns its devices, starts and stops their tasks
     simulated.py, thermostat.py, host.py    the two drivers that come with the project
 """
