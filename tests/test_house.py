@@ -81,6 +81,7 @@ CORES = (
     "mappers.dialogue",
     "mappers.membership",
     "mappers.polling",
+    "mappers.sink",
     "mappers.thermostat",
     "mappers.values",
     "mappers.words",
