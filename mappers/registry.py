@@ -13,7 +13,7 @@ from mappers.driver import DriverFactory
 ENTRY_POINTS = "fairlead.drivers"
 """The entry point group in which another distribution names its drivers."""
 
-BUILT_IN = ("host", "modbus", "opcua", "simulated")
+BUILT_IN = ("host", "http", "modbus", "mqtt", "opcua", "simulated", "sysfs")
 
 
 class UnknownDriver(Exception):
@@ -25,14 +25,24 @@ def find_driver(name: str) -> DriverFactory:
     match name:
         case "host":
             return _host()
+        case "http":
+            return _http()
         case "modbus":
             return _modbus()
+        case "mqtt":
+            from mappers.mqttdevice import MqttDevice
+
+            return MqttDevice
         case "opcua":
             return _opcua()
         case "simulated":
             from mappers.simulated import Thermostat
 
             return Thermostat
+        case "sysfs":
+            from mappers.sysfs import Sysfs
+
+            return Sysfs
     for entry in metadata.entry_points(group=ENTRY_POINTS, name=name):
         return load_driver(entry.value)
     raise UnknownDriver(f'there is no driver "{name}"; there are: {", ".join(driver_names())}')
@@ -68,6 +78,14 @@ def _host() -> DriverFactory:
     except ImportError as exc:
         raise _lacks("host", exc, "mapper") from exc
     return Host
+
+
+def _http() -> DriverFactory:
+    try:
+        from mappers.http import Http
+    except ImportError as exc:
+        raise _lacks("http", exc, "mapper-http") from exc
+    return Http
 
 
 def _modbus() -> DriverFactory:

@@ -29,6 +29,7 @@ MAX_REDIRECTS = 3
 READ_BYTES = 16 * 1024
 HEAD_BYTES = 16 * 1024
 """For the status line and the headers."""
+_NO_URL = "must be http://HOST or https://HOST, with :PORT and a path if need be"
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _URL_CHARS = "%/?:@!$&'()*+,;=-._~"  # RFC 3986, 3.3 and 3.4; "%" because it may be escaped already
 _PORTS = {"http": 80, "https": 443}
@@ -48,9 +49,12 @@ class Origin(NamedTuple):
     @classmethod
     def of(cls, url: str) -> Self:
         """Raises ValueError with a sentence."""
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError:
+            raise ValueError(_NO_URL) from None  # its own text may repeat a password
         if parts.scheme not in _PORTS or not parts.hostname:
-            raise ValueError("must be http://HOST or https://HOST, with :PORT and a path if need be")
+            raise ValueError(_NO_URL)
         if parts.username is not None or parts.password is not None:
             raise ValueError("must not hold a name and a password: there are settings for them")
         try:
@@ -117,7 +121,10 @@ class WebClient:
             answer = await self._ask_once(request)
             if answer.status not in _REDIRECTS or not answer.location:
                 return answer
-            to = urljoin(f"{self._origin}{request.target}", answer.location)
+            try:
+                to = urljoin(f"{self._origin}{request.target}", answer.location)
+            except ValueError:
+                raise WebError("it redirects to what is no URL") from None
             if not request.is_repeatable:
                 raise WebError(f"it redirects a {request.method}, which is not followed: write to {_without_query(to)}")
             if not _is_at(to, self._origin):
@@ -198,7 +205,7 @@ class WebClient:
             match event:
                 case h11.NEED_DATA:
                     octets = await line.reader.read(READ_BYTES)
-                    if not octets and head is None:
+                    if not octets and head is None and not line.protocol.trailing_data[0]:
                         raise EOFError("the device closed the connection without an answer")
                     line.protocol.receive_data(octets)
                 case h11.Response():
