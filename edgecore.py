@@ -16,7 +16,7 @@ import ssl
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,12 +29,13 @@ from componentbase.config import setting
 from componentbase.endpoints import Endpoint
 from componentbase.files import lock_dir, open_private_dir
 from componentbase.release import VERSION
+from devicetwin.broker import usercommand
 from link.frames import Batch, Refusal, ReportEntry
 
 if TYPE_CHECKING:
     from apiserver.messages import Request, Response
+    from componentbase.brokers import BrokerAddress
     from devicetwin.broker.server import BrokerServer
-    from devicetwin.bus import BrokerAddress
     from devicetwin.service import TwinService
     from edgehub.connector import LinkStatus
     from metamanager.api import LinkState
@@ -65,8 +66,20 @@ class CloudConfig:
 class MqttConfig:
     """Where devices and mappers speak with this node."""
 
-    broker: str = setting(EMBEDDED, '"embedded" for a broker inside edgecore, or mqtt://[USER:PASSWORD@]HOST:PORT.')
-    listen: Endpoint = setting(Endpoint("127.0.0.1", 1883), "Where the embedded broker listens; it asks no password.")
+    broker: str = setting(EMBEDDED, '"embedded" for a broker inside edgecore, or mqtt[s]://[USER@]HOST:PORT.')
+    listen: Endpoint = setting(Endpoint("127.0.0.1", 1883), "Where the embedded broker listens.")
+    anonymous: bool = setting(True, "Whether the embedded broker takes clients without a name and a password.")
+    users: Path = setting(Path("mqtt-users.json"), "The embedded broker's users; `edgecore mqtt user` writes it.")
+    certificate: Path | None = setting(
+        None, "What the embedded broker shows, so that it speaks TLS; to another broker: ours, if it asks for one."
+    )
+    key: Path | None = setting(None, "The certificate's key, where that is not in the same file.")
+    certificate_authority: Path | None = setting(
+        None, "The CA that an mqtts:// broker's certificate must be from; the system's by default."
+    )
+    password_file: Path | None = setting(
+        None, "USER's password at another broker, in its first line; or systemd's credential mqtt-password."
+    )
 
 
 @dataclass(frozen=True)
@@ -95,7 +108,7 @@ def main() -> None:
     parser = _parser()
     args = parser.parse_args()
     cli.configure_logs(args)
-    commands = {"run": _run, "join": _join, "status": _status, "resync": _resync, "config": _config}
+    commands = {"run": _run, "join": _join, "status": _status, "resync": _resync, "mqtt": _mqtt, "config": _config}
     sys.exit(commands[args.command](args))
 
 
@@ -117,9 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_data_dir(run)
     run.add_argument("--config", type=Path, metavar="FILE", help=f"DIR/{CONFIG_NAME} by default")
-    run.add_argument(
-        "--mqtt", metavar="embedded|URL", help="the MQTT broker: embedded, or mqtt://[USER:PASSWORD@]HOST:PORT"
-    )
+    run.add_argument("--mqtt", metavar="embedded|URL", help="the MQTT broker: embedded, or mqtt[s]://[USER@]HOST:PORT")
     run.add_argument("--mqtt-listen", type=cli.endpoint, metavar="HOST:PORT", help="where the embedded broker listens")
     run.add_argument("--api", type=cli.endpoint, metavar="HOST:PORT", help="where the local API listens")
 
@@ -158,7 +169,10 @@ def _parser() -> argparse.ArgumentParser:
         "edgecore config > edgecore.yaml\nedgecore config --data-dir /var/lib/edgecore",
     )
     show.add_argument("--data-dir", type=Path, metavar="DIR", help="print DIR's configuration rather than the defaults")
-    for each in (run, join, status, resync, show):
+    users = usercommand.add_parser(commands)
+    for each in users:
+        _add_data_dir(each)
+    for each in (run, join, status, resync, show, *users):
         cli.add_log_flags(each)
     return parser
 
@@ -192,6 +206,10 @@ def _config(args: argparse.Namespace) -> int:
     return cli.guard(PROG, command)
 
 
+def _mqtt(args: argparse.Namespace) -> int:
+    return cli.guard(PROG, lambda: usercommand.run(args, _load(args.data_dir / CONFIG_NAME).mqtt.users))
+
+
 def _load(path: Path) -> EdgeConfig:
     if path.name == CONFIG_NAME and not path.exists():
         raise cli.CommandError(
@@ -210,6 +228,11 @@ def _load(path: Path) -> EdgeConfig:
 
 def _run(args: argparse.Namespace) -> int:
     def prepared() -> EdgeConfig:
+        if args.mqtt is not None and _has_password(args.mqtt):
+            raise cli.CommandError(
+                "--mqtt: a password on the command line can be read by all; write it into a file, and that into "
+                f"mqtt.passwordFile of {CONFIG_NAME}"
+            )
         settings = _load(args.config or args.data_dir / CONFIG_NAME)
         return config.override(
             settings, {"mqtt.broker": args.mqtt, "mqtt.listen": args.mqtt_listen, "api.listen": args.api}
@@ -273,7 +296,7 @@ async def _compose(
         raise cli.CommandError(str(exc)) from exc
     stack.push_async_callback(store.close)
     address, broker = await _broker(settings.mqtt, node, stack)
-    bus = Bus(address, _client_id(node), subscriptions(node))
+    bus = Bus(address, _client_id(node), subscriptions(node), broker.dial_inside if broker is not None else None)
     link = LinkStatus()
 
     async def commit(batches: Sequence[Batch]) -> Mapping[int, Sequence[Refusal]]:
@@ -291,7 +314,7 @@ async def _compose(
     )
     outbox = Outbox(store, connector.reports_waiting)
     twins = TwinService(node, outbox, StoreFeed(store), bus, store_errors=(StoreError,))
-    status = NodeStatus(settings, store, link, twins, connector.resync)
+    status = NodeStatus(settings, store, link, twins, connector.resync, broker)
     try:
         await stack.enter_async_context(serve(status.answer, unix_path=data_dir / SOCKET_NAME))
     except ListenError as exc:
@@ -325,29 +348,79 @@ async def _broker(
     mqtt: MqttConfig, node: Node, stack: contextlib.AsyncExitStack
 ) -> "tuple[BrokerAddress, BrokerServer | None]":
     """Where the broker is, and the broker when it is the embedded one, which is imported only then."""
-    from devicetwin.bus import BrokerAddress
+    from componentbase.brokers import BrokerAddress
     from devicetwin.wire import subscriptions
 
     if mqtt.broker != EMBEDDED:
         try:
-            return BrokerAddress.parse(mqtt.broker), None
+            address = BrokerAddress.parse(mqtt.broker)
         except ValueError as exc:
             raise cli.CommandError(f'mqtt.broker (--mqtt): {exc}, or "{EMBEDDED}"') from exc
+        address = replace(
+            address,
+            password_file=mqtt.password_file,
+            authority=mqtt.certificate_authority,
+            certificate=mqtt.certificate,
+            key=mqtt.key,
+        )
+        address.check()
+        return address, None
     from devicetwin.broker.config import BrokerConfig
     from devicetwin.broker.server import ListenError, listen
+    from devicetwin.broker.users import UserFile
 
+    tls = _listener_context(mqtt)
+    users = UserFile(mqtt.users, anonymous=mqtt.anonymous)
+    if mqtt.anonymous and not _is_loopback(mqtt.listen.host):
+        logger.warning(
+            "the MQTT broker takes anybody who reaches it: add users and set mqtt.anonymous to false",
+            extra={"listen": str(mqtt.listen), "users": len(users.access.users)},
+        )
+    elif not mqtt.anonymous and not users.access.users:
+        logger.warning(
+            "nobody can use the MQTT broker: it takes no anonymous clients and has no users, `edgecore mqtt user add`",
+            extra={"users": str(mqtt.users)},
+        )
     filters = tuple(topic for topic, quality in subscriptions(node) if quality)
     broker_config = BrokerConfig(
         host=mqtt.listen.host, port=mqtt.listen.port, durable_client_id=_client_id(node), durable_filters=filters
     )
     try:
-        server = await listen(broker_config)
+        server = await listen(broker_config, users, tls)
     except ListenError as exc:
         raise cli.CommandError(
             f"the embedded broker: {exc}; choose another with --mqtt-listen, or name a broker that runs with --mqtt"
         ) from exc
     stack.push_async_callback(server.close)
-    return BrokerAddress(Endpoint(mqtt.listen.host or "127.0.0.1", server.port)), server
+    return BrokerAddress(Endpoint(mqtt.listen.host or "127.0.0.1", server.port), tls is not None), server
+
+
+def _listener_context(mqtt: MqttConfig) -> ssl.SSLContext | None:
+    if mqtt.certificate is None:
+        if mqtt.key is not None:
+            raise cli.CommandError("mqtt.key is given without mqtt.certificate")
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(mqtt.certificate, mqtt.key)
+    except OSError as exc:  # ssl.SSLError is one
+        names = ", ".join(str(each) for each in (mqtt.certificate, mqtt.key) if each)
+        raise cli.CommandError(f"the embedded broker's certificate and key cannot be used ({names}): {exc}") from exc
+    return context
+
+
+def _is_loopback(host: str) -> bool:
+    import ipaddress
+
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _has_password(url: str) -> bool:
+    return ":" in url.partition("://")[2].rpartition("@")[0]
 
 
 async def _damage(store: "Store") -> None:
@@ -418,8 +491,10 @@ class NodeStatus:
         link: "LinkStatus",
         twins: "TwinService",
         resync: Callable[[], bool],
+        broker: "BrokerServer | None" = None,
     ) -> None:
         self.api = ""
+        self._broker = broker
         self._resync = resync
         self._settings = settings
         self._store = store
@@ -499,6 +574,8 @@ class NodeStatus:
             "mqttConnected": twins.bus.connected,
             "mqttProblem": twins.bus.problem,
             "mqttIgnored": twins.ignored,
+            "mqttDenied": self._broker.denied if self._broker is not None else 0,
+            "mqttLoginsRefused": self._broker.logins_refused if self._broker is not None else 0,
             "devices": twins.devices,
             "openWishes": twins.open_wishes,
             "storeProblem": twins.store_problem,
@@ -513,6 +590,8 @@ def _metrics(facts: Mapping[str, Any]) -> Iterator[metrics.Metric]:
         ("edge_reports_waiting", "Reports that the apiserver does not have yet.", "reportsWaiting"),
         ("edge_reports_refused_total", "Reports that the apiserver will never take.", "reportsRefused"),
         ("edge_mqtt_connected", "Whether the MQTT broker is there.", "mqttConnected"),
+        ("edge_mqtt_denied_total", "Publications at the embedded broker without the right to them.", "mqttDenied"),
+        ("edge_mqtt_logins_refused_total", "Clients that the embedded broker refused.", "mqttLoginsRefused"),
         ("edge_devices", "Devices of this node.", "devices"),
         ("edge_open_wishes", "Desired values that are not met.", "openWishes"),
     ):
@@ -556,6 +635,8 @@ def _told(facts: Mapping[str, Any]) -> list[str]:
         mqtt += f" ({facts['mqttProblem']})"
     if facts["mqttIgnored"]:
         mqtt += f", {facts['mqttIgnored']} messages ignored (--log-level debug says why)"
+    if facts["mqttDenied"] or facts["mqttLoginsRefused"]:
+        mqtt += f", {facts['mqttDenied']} publications and {facts['mqttLoginsRefused']} logins refused (see the log)"
     lines = [
         f"node     {facts['node']} (fairlead {facts['version']})",
         f"link     {link}",

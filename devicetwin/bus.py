@@ -16,24 +16,23 @@ The home of paho-mqtt.
 
 import asyncio
 import logging
-import os
 import random
 import socket
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, NamedTuple
-from urllib.parse import unquote
 
 from paho.mqtt import client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.reasoncodes import ReasonCode
 
-from componentbase.endpoints import Endpoint
+from componentbase import tcp
+from componentbase.brokers import BrokerAddress, dial
+from componentbase.errors import CommandError
 from devicetwin.wire import Publication
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_PORT = 1883  # IANA: mqtt
 KEEPALIVE_S = 60  # paho's default; half-open connections are found after at most twice that
 CONNECT_TIMEOUT_S = 5.0  # as paho's; a broker is near
 BACKOFF_S = (0.2, 15.0)  # first and greatest upper bound of the pause before the next attempt, drawn from 0 to it
@@ -41,39 +40,6 @@ IN_LIMIT = 1024
 OUT_LIMIT = 4096
 OUT_FULL = OUT_LIMIT // 2  # above this `room` waits
 OUT_IN_FLIGHT = 100  # mosquitto takes any number; paho's 20 costs a round trip per 20 replies
-_QUICK_ACK = getattr(socket, "TCP_QUICKACK", None)  # Linux
-
-
-class BrokerAddress(NamedTuple):
-    """Where the broker is and who we are there."""
-
-    endpoint: Endpoint
-    username: str | None = None
-    password: str | None = None
-
-    def __str__(self) -> str:
-        return f"mqtt://{self.username + '@' if self.username else ''}{self.endpoint}"
-
-    def __repr__(self) -> str:
-        return f"BrokerAddress({self})"
-
-    @classmethod
-    def parse(cls, url: str) -> "BrokerAddress":
-        """Read mqtt://[USER[:PASSWORD]@]HOST[:PORT]. Raises ValueError with a sentence that never has the password."""
-        scheme, separator, rest = url.partition("://")
-        if not separator:
-            raise ValueError("write the broker as mqtt://HOST:PORT")
-        if scheme != "mqtt":
-            raise ValueError(f'"{scheme}://" is not understood, only mqtt:// is; for TLS put a local broker in between')
-        userinfo, at, place = rest.rpartition("@")
-        username, colon, password = userinfo.partition(":")
-        if at and not username:
-            raise ValueError("the user's name before @ is missing: mqtt://USER:PASSWORD@HOST:PORT")
-        place = place.removesuffix("/")
-        endpoint = Endpoint.parse(place, DEFAULT_PORT) if place else Endpoint("", 0)
-        if not endpoint.host or not endpoint.port:
-            raise ValueError(f'"{place}" does not say which broker: write mqtt://HOST:PORT')
-        return cls(endpoint, unquote(username) if at else None, unquote(password) if colon else None)
 
 
 class Receipt(NamedTuple):
@@ -117,13 +83,21 @@ class BusStatus(NamedTuple):
 class Bus:
     """One client of one broker, with a persistent session. Belongs to one event loop; one task receives."""
 
-    def __init__(self, address: BrokerAddress, client_id: str, subscriptions: Sequence[tuple[str, int]]) -> None:
-        """client_id: names the session, so it must be this node's alone and the same at each start."""
+    def __init__(
+        self,
+        address: BrokerAddress,
+        client_id: str,
+        subscriptions: Sequence[tuple[str, int]],
+        dial_inside: Callable[[], Awaitable[socket.socket]] | None = None,
+    ) -> None:
+        """
+        client_id: names the session, so it must be this node's alone and the same at each start. dial_inside: how to
+        reach a broker that is in this process; the address then only says where others find it.
+        """
         self.address = address
+        self._dial_inside = dial_inside
         self._subscriptions = list(subscriptions)
         self._client = client = _Client(client_id)
-        if address.username is not None:
-            client.username_pw_set(address.username, address.password)
         client.on_connect = self._on_connect
         client.on_subscribe = self._on_subscribe
         client.on_disconnect = self._on_disconnect
@@ -161,8 +135,12 @@ class Bus:
             while True:
                 try:
                     await self._connect()
-                except OSError as error:  # TimeoutError is one
-                    self._note(_sentence(error))
+                except TimeoutError:
+                    self._note("the broker does not answer")
+                except OSError as error:
+                    self._note(tcp.why(error))
+                except CommandError as error:  # a file that was there at the start is gone, or is being replaced
+                    self._note(str(error))
                 else:
                     failures = 0
                     await self._serve()
@@ -231,13 +209,19 @@ class Bus:
     # --- one connection
 
     async def _connect(self) -> None:
-        """Raises OSError or TimeoutError with what to tell."""
+        """Raises OSError, TimeoutError or CommandError with what to tell."""
         self._answered.clear()
         self._ended.clear()
         self._refusal = ""
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
-            self._client.dialled = await _dial(self.address.endpoint)
-            self._client.connect(self.address.endpoint.host, self.address.endpoint.port, KEEPALIVE_S)
+            address = self.address
+            if self._dial_inside is not None:
+                self._client.dialled = await self._dial_inside()
+            else:
+                if address.username is not None:
+                    self._client.username_pw_set(address.username, address.secret())
+                self._client.dialled = await dial(address)
+            self._client.connect(address.endpoint.host, address.endpoint.port, KEEPALIVE_S)
             while not self._connected:
                 if self._ended.is_set():
                     raise ConnectionError(self._refusal or "the broker closed the connection")
@@ -342,20 +326,17 @@ class Bus:
     def _readable(self) -> None:
         try:
             self._client.loop_read()
-            self._acknowledge_at_once()
+            if isinstance(sock := self._client.socket(), socket.socket):
+                tcp.acknowledge_now(sock)
+                if tcp.holds_more(sock):
+                    asyncio.get_running_loop().call_soon(self._read_on, sock)
         except Exception as error:  # the root of everything that reads: a broken packet ends this connection only
             self._refuse(f"the broker sent what cannot be read: {error!r}")
 
-    def _acknowledge_at_once(self) -> None:
-        """
-        Have the kernel acknowledge what was read now rather than within 40 ms. It forgets that after each read.
-
-        mosquitto leaves Nagle's algorithm on: its next message for us waits until the last one's packet is
-        acknowledged. Without this, reports that follow each other take 41 ms to the cloud, with it 10.
-        """
-        sock: Any = self._client.socket()
-        if _QUICK_ACK is not None and sock is not None:
-            sock.setsockopt(socket.IPPROTO_TCP, _QUICK_ACK, 1)
+    def _read_on(self, sock: socket.socket) -> None:
+        """What TLS decrypted already; nothing on the wire will call for it."""
+        if self._client.socket() is sock and not self._paused and tcp.holds_more(sock):
+            self._readable()
 
     def _refuse(self, why: str) -> None:
         """End this connection."""
@@ -374,6 +355,8 @@ class Bus:
         if sock is not None and self._paused:
             self._paused = False
             asyncio.get_running_loop().add_reader(sock, self._readable)
+            if isinstance(sock, socket.socket):
+                asyncio.get_running_loop().call_soon(self._read_on, sock)
 
 
 class _Client(mqtt.Client):
@@ -395,34 +378,3 @@ class _Client(mqtt.Client):
         dialled, self.dialled = self.dialled, None
         assert dialled is not None, "connect without a socket"
         return dialled
-
-
-def _sentence(error: OSError) -> str:
-    if isinstance(error, TimeoutError):
-        return "the broker does not answer"
-    # asyncio's own text repeats the address, and names an address where a name was given.
-    return os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or str(error)
-
-
-async def _dial(endpoint: Endpoint) -> socket.socket:
-    """A connected socket; the first address that answers. Raises OSError."""
-    loop = asyncio.get_running_loop()
-    problem: OSError = OSError(f"{endpoint.host} has no address")
-    for family, kind, protocol, _, address in await loop.getaddrinfo(
-        endpoint.host, endpoint.port, type=socket.SOCK_STREAM
-    ):
-        sock = socket.socket(family, kind, protocol)
-        try:
-            sock.setblocking(False)
-            # Small packets both ways: without this each round trip waits 40 ms for a delayed acknowledgement.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            await loop.sock_connect(sock, address)
-        except OSError as error:
-            sock.close()
-            problem = error
-        except BaseException:
-            sock.close()
-            raise
-        else:
-            return sock
-    raise problem

@@ -11,8 +11,6 @@ is free again when buffer_updated returns.
 
 import asyncio
 import logging
-import os
-import socket
 import ssl
 from collections.abc import Callable, Sequence
 from typing import Protocol, cast
@@ -25,7 +23,7 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 
-from componentbase.aside import aside
+from componentbase import tcp
 from link.codec import MAX_FRAME_BYTES
 from link.errors import LinkClosed
 
@@ -285,7 +283,7 @@ async def dial(
                 lambda: WebSocket(ClientProtocol(uri, max_size=MAX_FRAME_BYTES, logger=_quiet), opening),
                 ssl=context,
                 server_hostname=(server_hostname or host) if context else None,
-                sock=await _connected(host, port),
+                sock=await tcp.connect(host, port),
             )
             await asyncio.wait([is_open, connection.lost], return_when=asyncio.FIRST_COMPLETED)
     except TimeoutError as exc:
@@ -293,33 +291,10 @@ async def dial(
     except ssl.SSLCertVerificationError as exc:
         raise LinkClosed(f"the certificate of {host}:{port} is not to be trusted: {exc.verify_message}") from exc
     except OSError as exc:
-        # asyncio's own text for a refused connection repeats the address in place of the reason.
-        reason = os.strerror(exc.errno) if exc.errno and exc.errno > 0 else exc.strerror or exc
-        raise LinkClosed(f"cannot connect to {host}:{port}: {reason}") from exc
+        raise LinkClosed(f"cannot connect to {host}:{port}: {tcp.why(exc)}") from exc
     if not is_open.done():
         raise LinkClosed(connection.lost.result())
     return connection
-
-
-async def _connected(host: str, port: int) -> socket.socket:
-    """A connection to the first address of the name that takes one. Raises OSError."""
-    loop = asyncio.get_running_loop()
-    found = await aside(lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM), f"resolve[{host}]")
-    problem = OSError(f"{host} has no address")
-    for family, kind, protocol, _, address in found:
-        sock = socket.socket(family, kind, protocol)
-        try:
-            sock.setblocking(False)
-            await loop.sock_connect(sock, address)
-        except OSError as exc:
-            sock.close()
-            problem = exc
-        except BaseException:
-            sock.close()
-            raise
-        else:
-            return sock
-    raise problem
 
 
 def _bracketed(host: str) -> str:

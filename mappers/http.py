@@ -35,6 +35,7 @@ from typing import NamedTuple
 from urllib.parse import quote, urljoin, urlsplit
 
 from apimachinery.objects import JSON
+from componentbase import tcp
 from mappers.credentials import Account, Secret, Unusable, basic, bearer, tls_context
 from mappers.driver import CALL_TIMEOUT_S, Device, DeviceSilent, Reading, Value, WriteRefused
 from mappers.faults import Faults
@@ -176,7 +177,7 @@ class Http:
                 "name the CA that issued it in protocol.configData.caFile"
             ) from exc
         except OSError as exc:
-            raise DeviceSilent(f"{self._origin}: {exc.strerror or str(exc) or type(exc).__name__}") from exc
+            raise DeviceSilent(f"{self._origin}: {tcp.why(exc) or type(exc).__name__}") from exc
         if answer.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
             # Not repeated each second: some devices lock out whoever is wrong too often.
             raise DeviceSilent(
@@ -221,9 +222,7 @@ class Http:
         target = self._on_device(settings, "url", settings.text("url", ""), names, with_value=False).text()
         point = Point(codec, target_of(target) if is_read else None, self._write(settings, names))
         if point.write is None and device.properties[name].model.writable:
-            raise settings.bad(
-                "write", 'is missing, as in "PUT /PATH"; or make the property ReadOnly in the DeviceModel'
-            )
+            raise settings.bad("write", 'is missing, as in "PUT /PATH"; else the model must say ReadOnly')
         settings.done()
         return point
 

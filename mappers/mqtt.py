@@ -19,16 +19,17 @@ Errors
 
 import asyncio
 import socket
-import threading
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
-from typing import NamedTuple
-from urllib.parse import urlsplit
+from typing import NamedTuple, Protocol
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.reasoncodes import ReasonCode
+
+from componentbase import tcp
+from componentbase.brokers import BrokerAccessError, BrokerAddress, dial
 
 KEEPALIVE_S = 15
 """A machine that vanishes without a word is noticed, and its will published, after 1.5 times this (MQTT 3.1.2.10)."""
@@ -38,7 +39,6 @@ INBOX_LIMIT = 256
 OUTBOX_LIMIT = 4096
 RECONNECT_FIRST_S = 0.5
 RECONNECT_LAST_S = 15.0
-_DEFAULT_PORT = 1883
 _QOS = 1
 
 
@@ -56,31 +56,6 @@ class BrokerRefused(MqttError):
 
 class ConnectionLost(MqttError):
     """The connection has gone."""
-
-
-class Broker(NamedTuple):
-    """Where a broker is."""
-
-    host: str
-    port: int
-
-    @classmethod
-    def parse(cls, url: str) -> "Broker":
-        """Read mqtt://HOST[:PORT]. Raises ValueError with a sentence for whoever wrote it."""
-        parts = urlsplit(url)
-        if parts.scheme != "mqtt" or not parts.hostname or parts.path not in ("", "/") or parts.query:
-            raise ValueError(f'"{url}" is not mqtt://HOST:PORT, such as mqtt://127.0.0.1:1883')
-        if parts.username is not None or parts.password is not None:
-            raise ValueError("a name and a password in the broker's URL are not supported")
-        try:
-            port = parts.port
-        except ValueError:
-            raise ValueError(f'"{url}": a port is 1 to 65535') from None
-        return cls(parts.hostname, _DEFAULT_PORT if port is None else port)
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"mqtt://{host}:{self.port}"
 
 
 class Message(NamedTuple):
@@ -102,11 +77,31 @@ def reconnect_after_s(attempt: int, chance: float) -> float:
     return limit * (0.5 + 0.5 * chance)
 
 
-class Connection:
-    """A connection that the broker has accepted. Made by connect(), used from one event loop."""
+class Listener(Protocol):
+    """Who takes messages as they come, from the event loop's thread; neither method may block or raise."""
 
-    def __init__(self, broker: Broker, client_id: str, will: Message) -> None:
+    def heard(self, message: Message) -> None:
+        """A message came."""
+        ...
+
+    def lost(self, reason: str) -> None:
+        """The connection is lost, or was closed; this is said once."""
+        ...
+
+
+class Connection:
+    """A connection that the broker has accepted. Made by connect(), or opened and closed, from one event loop."""
+
+    def __init__(
+        self,
+        broker: BrokerAddress,
+        client_id: str,
+        will: Message | None = None,
+        listener: Listener | None = None,
+    ) -> None:
+        """listener: who takes messages as they come; receive() then gives none."""
         self._broker = broker
+        self._listener = listener
         self._loop = asyncio.get_running_loop()
         self._answer: asyncio.Future[ReasonCode] = self._loop.create_future()
         self._inbox: deque[Message] = deque()
@@ -117,12 +112,10 @@ class Connection:
         self._socket: socket.socket | None = None
         self._tick: asyncio.TimerHandle | None = None
         self._reads = False
-        client = paho.Client(
-            CallbackAPIVersion.VERSION2, client_id=client_id, clean_session=True, reconnect_on_failure=False
-        )
-        client.connect_timeout = CONNECT_TIMEOUT_S
+        client = _Client(client_id)
         client.max_queued_messages_set(2 * OUTBOX_LIMIT)
-        client.will_set(will.topic, will.payload, qos=_QOS, retain=will.retain)
+        if will is not None:
+            client.will_set(will.topic, will.payload, qos=_QOS, retain=will.retain)
         client.on_connect = lambda _client, _data, _flags, reason, _properties: self._on_connack(reason)
         client.on_message = lambda _client, _data, message: self._on_message(message)
         client.on_publish = lambda _client, _data, mid, _reason, _properties: self._on_confirmed(mid)
@@ -172,44 +165,28 @@ class Connection:
         if self._lost is not None:
             raise ConnectionLost(self._lost)
 
-    # --- opening and closing, for connect() below
+    # --- opening and closing, as connect() below does
 
     async def open(self) -> None:
-        # paho resolves the name and connects with blocking calls. A daemon thread, not the loop's executor: a
-        # resolver that hangs must not keep the process from ending.
-        opened: asyncio.Future[None] = self._loop.create_future()
-        thread = threading.Thread(target=self._dial, args=(opened,), name=f"dial[{self._broker}]", daemon=True)
-        thread.start()
+        """Once, and followed by one close() or abort() also where it fails. Raises MqttError."""
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                await opened
+                broker = self._broker
+                if broker.username is not None:
+                    self._client.username_pw_set(broker.username, broker.secret())
+                self._client.dialled = await dial(broker)
+                # No socket callback is set yet, so paho writes CONNECT from here, into a socket with an empty buffer.
+                self._client.connect(broker.endpoint.host, broker.endpoint.port, KEEPALIVE_S)
                 self._watch()
                 reason = await self._answer
         except TimeoutError:
             raise BrokerUnreachable(f"{self._broker} does not answer") from None
+        except OSError as exc:
+            raise BrokerUnreachable(f"{self._broker}: {tcp.why(exc)}") from exc
+        except BrokerAccessError as exc:  # a file that was there at the start is gone, or is being replaced
+            raise BrokerUnreachable(str(exc)) from exc
         if reason.is_failure:
             raise BrokerRefused(str(reason))
-
-    def _dial(self, opened: "asyncio.Future[None]") -> None:
-        error: OSError | None = None
-        try:
-            self._client.connect_async(self._broker.host, self._broker.port, KEEPALIVE_S)
-            # No socket callback is set yet, so paho writes CONNECT from here, into a socket with an empty buffer.
-            self._client.reconnect()
-        except OSError as exc:
-            error = exc
-        with suppress(RuntimeError):  # the loop was closed meanwhile, and the socket closes with the process
-            self._loop.call_soon_threadsafe(self._dialled, opened, error)
-
-    def _dialled(self, opened: "asyncio.Future[None]", error: OSError | None) -> None:
-        if opened.cancelled():
-            if (abandoned := self._client.socket()) is not None:
-                abandoned.close()
-        elif error is not None:
-            reason = error.strerror or str(error)
-            opened.set_exception(BrokerUnreachable(f"{self._broker}: {reason}"))
-        else:
-            opened.set_result(None)
 
     async def close(self) -> None:
         """Send what waits, say goodbye (so that the will is not published) and let go, within CLOSE_TIMEOUT_S."""
@@ -239,8 +216,6 @@ class Connection:
     def _watch(self) -> None:
         sock = self._client.socket()
         assert isinstance(sock, socket.socket), "reconnect() returned, so there is a socket"
-        # Without this a QoS 1 round trip waits for delayed acknowledgements: 44 ms instead of 0.2.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket = sock
         self._client.on_socket_register_write = lambda *_: self._watch_writes(True)
         self._client.on_socket_unregister_write = lambda *_: self._watch_writes(False)
@@ -253,9 +228,25 @@ class Connection:
             return
         self._reads = wanted
         if wanted:
-            self._loop.add_reader(self._socket, self._client.loop_read)
+            self._loop.add_reader(self._socket, self._readable)
+            self._read_on_later()
         else:
             self._loop.remove_reader(self._socket)
+
+    def _readable(self) -> None:
+        self._client.loop_read()
+        if self._socket is not None:
+            tcp.acknowledge_now(self._socket)
+            self._read_on_later()
+
+    def _read_on_later(self) -> None:
+        """What TLS decrypted already is to be read, too; nothing on the wire will call for it."""
+        if self._socket is not None and tcp.holds_more(self._socket):
+            self._loop.call_soon(self._read_on)
+
+    def _read_on(self) -> None:
+        if self._reads and self._socket is not None and tcp.holds_more(self._socket):
+            self._readable()
 
     def _watch_writes(self, wanted: bool) -> None:
         if self._socket is None:
@@ -286,7 +277,11 @@ class Connection:
             self._answer.set_result(reason)
 
     def _on_message(self, message: paho.MQTTMessage) -> None:
-        self._inbox.append(Message(message.topic, bytes(message.payload), message.retain))
+        came = Message(message.topic, bytes(message.payload), message.retain)
+        if self._listener is not None:
+            self._listener.heard(came)
+            return
+        self._inbox.append(came)
         if len(self._inbox) >= INBOX_LIMIT:
             self._watch_reads(False)
         self._news.set()
@@ -297,6 +292,8 @@ class Connection:
             self._flushed.set()
 
     def _on_lost(self, reason: str) -> None:
+        if self._lost is None and self._listener is not None:
+            self._listener.lost(reason)
         self._lost = reason
         if not self._answer.done():
             self._answer.set_exception(ConnectionLost(reason))
@@ -304,8 +301,23 @@ class Connection:
         self._flushed.set()
 
 
+class _Client(paho.Client):
+    """paho's client on a socket that the event loop connected: its own way to connect would block the loop."""
+
+    def __init__(self, client_id: str) -> None:
+        super().__init__(
+            CallbackAPIVersion.VERSION2, client_id=client_id, clean_session=True, reconnect_on_failure=False
+        )
+        self.dialled: socket.socket | None = None
+
+    def _create_socket_connection(self) -> socket.socket:
+        dialled, self.dialled = self.dialled, None
+        assert dialled is not None, "connect without a socket"
+        return dialled
+
+
 @asynccontextmanager
-async def connect(broker: Broker, client_id: str, will: Message) -> AsyncIterator[Connection]:
+async def connect(broker: BrokerAddress, client_id: str, will: Message) -> AsyncIterator[Connection]:
     """
     A connection that is closed at the end of the block; an MqttError that leaves the block means it was lost.
 

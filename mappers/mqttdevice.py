@@ -30,14 +30,17 @@ Invariants
 import asyncio
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 from apimachinery.objects import JSON
+from componentbase.brokers import BrokerAddress
 from mappers.availability import Availability
-from mappers.credentials import Account, Unusable, tls_context
+from mappers.credentials import Account, Unusable
 from mappers.driver import Device, DeviceSilent, Reading, Sink, Value, WriteRefused
 from mappers.faults import Faults
-from mappers.mqtt import Broker, BrokerRefused, Connection, Login, Message, MqttError
+from mappers.mqtt import BrokerRefused, Connection, Message, MqttError
 from mappers.payloads import Absent, Codec, Names, Template, document, template, template_names
 from mappers.settings import Settings, shown
 
@@ -73,12 +76,14 @@ class MqttDevice:
     def __init__(self, device: Device) -> None:
         settings = Settings.of_device(device)
         try:
-            self._broker = Broker.parse(settings.text("broker", BROKER), schemes=("mqtt", "mqtts"))
+            self._broker = BrokerAddress.parse(settings.text("broker", BROKER))
         except ValueError as exc:
             raise settings.bad("broker", str(exc)) from None
+        if self._broker.username is not None:
+            raise settings.bad("broker", "must not hold a name and a password: there are settings for them")
         self._account = Account.read(settings)
         self._ca_file = settings.text("caFile", "")
-        if self._ca_file and not self._broker.is_tls:
+        if self._ca_file and not self._broker.tls:
             raise settings.bad("caFile", "is for mqtts, and the broker is mqtt")
         self._silent_after_s = settings.number("silentAfter", 0, minimum=0, maximum=DAY_S)
         self._max_bytes = settings.whole("maxBytes", MAX_BYTES, minimum=1, maximum=MOST_BYTES)
@@ -97,20 +102,18 @@ class MqttDevice:
 
     async def connect(self) -> None:
         """Connect to the broker; the device itself is heard of later."""
+        broker = self._broker
+        if self._ca_file:
+            broker = replace(broker, authority=Path(self._ca_file))
         try:
-            login = Login(
-                self._account.username,
-                self._account.password.reveal(),
-                tls_context(self._ca_file) if self._broker.is_tls else None,
-            )
-        except Unusable as exc:
-            raise DeviceSilent(str(exc)) from exc
-        self._connection = Connection(self._broker, self._client_id, login=login, listener=self)
-        try:
+            if self._account.username:
+                broker = replace(broker, username=self._account.username, password=self._account.password.reveal())
+            self._connection = Connection(broker, self._client_id, listener=self)
             await self._connection.open()
         except BrokerRefused as exc:
-            raise DeviceSilent(f"{self._broker} refuses the mapper ({exc}): look at {self._account.where()}") from exc
-        except MqttError as exc:
+            where = self._account.where() if self._account.username else "username and password: there are none"
+            raise DeviceSilent(f"{self._broker} refuses the mapper ({exc}): look at {where}") from exc
+        except (MqttError, Unusable) as exc:
             raise DeviceSilent(str(exc)) from exc
 
     async def subscribe(self, sink: Sink) -> Collection[str]:

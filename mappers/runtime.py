@@ -24,9 +24,12 @@ import re
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from componentbase import cli
+from componentbase.brokers import BrokerAddress
 from devicetwin.messages import (
     OFFLINE,
     Ask,
@@ -48,7 +51,7 @@ from mappers.attendant import ONLINE, Attendant
 from mappers.dialogue import CHANNELS
 from mappers.driver import Device, DriverFactory
 from mappers.membership import device_from
-from mappers.mqtt import Broker, Connection, ConnectionLost, Message, MqttError, connect, reconnect_after_s
+from mappers.mqtt import Connection, ConnectionLost, Message, MqttError, connect, reconnect_after_s
 from mappers.registry import UnknownDriver, driver_names, find_driver, load_driver
 
 HELD_S = 10.0
@@ -65,7 +68,7 @@ class Options(NamedTuple):
 
     protocol: str
     """Which devices are meant: their `protocolName`."""
-    broker: Broker
+    broker: BrokerAddress
     name: str
     """The mapper's own name: unique on the broker."""
     node: str | None = None
@@ -287,13 +290,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         _EXAMPLE,
     )
     run.add_argument("protocol", metavar="DRIVER", help=f"the devices' protocolName: {', '.join(driver_names())}")
-    run.add_argument("--mqtt", required=True, type=_broker, metavar="URL", help="the edge's broker, mqtt://HOST:PORT")
+    run.add_argument(
+        "--mqtt", required=True, type=_broker, metavar="URL", help="the edge's broker, mqtt[s]://[USER@]HOST:PORT"
+    )
+    run.add_argument("--mqtt-password-file", type=Path, metavar="FILE", help="USER's password, in its first line")
+    run.add_argument(
+        "--mqtt-ca", type=Path, metavar="FILE", help="the CA to trust for mqtts://; the system's by default"
+    )
+    run.add_argument(
+        "--mqtt-cert", type=Path, metavar="FILE", help="the mapper's certificate, if the broker asks for one"
+    )
+    run.add_argument("--mqtt-key", type=Path, metavar="FILE", help="its key, where that is not in the same file")
     run.add_argument("--driver", metavar="MODULE:CLASS", help="the class to serve them with, from here or installed")
     run.add_argument("--node", help="only devices of this node, where several share the broker")
     run.add_argument(
         "--device", type=_device, action="append", default=[], metavar="NAMESPACE/NAME", help="only this; repeatable"
     )
-    run.add_argument("--name", type=_name, help="the mapper's own name on the broker; DRIVER-NODE or DRIVER-HOSTNAME")
+    run.add_argument(
+        "--name", type=_name, help="the mapper's own name on the broker; USER, or else DRIVER-NODE or DRIVER-HOSTNAME"
+    )
     cli.add_log_flags(run)
     cli.add_command(commands, "drivers", "List the drivers that are installed.", "mapper drivers")
     args = parser.parse_args(argv)
@@ -304,9 +319,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         factory = _find(args.protocol, args.driver)
     except UnknownDriver as exc:
         run.error(str(exc))
-    name = args.name or re.sub(r"[^A-Za-z0-9._-]", "-", f"{args.protocol}-{args.node or os.uname().nodename}")[:100]
-    options = Options(args.protocol, args.mqtt, name, args.node, frozenset(args.device))
-    return cli.run(Mapper(options, factory).run(), prog="mapper")
+    broker = replace(
+        args.mqtt,
+        password_file=args.mqtt_password_file,
+        authority=args.mqtt_ca,
+        certificate=args.mqtt_cert,
+        key=args.mqtt_key,
+    )
+    # A broker lets a user speak for the mapper of its own name.
+    name = args.name or broker.username or f"{args.protocol}-{args.node or os.uname().nodename}"
+    name = re.sub(r"[^A-Za-z0-9._-]", "-", name)[:100]
+
+    async def serve() -> NoReturn:
+        broker.check()
+        await Mapper(Options(args.protocol, broker, name, args.node, frozenset(args.device)), factory).run()
+
+    return cli.run(serve(), prog="mapper")
 
 
 def _find(protocol: str, target: str | None) -> DriverFactory:
@@ -316,11 +344,14 @@ def _find(protocol: str, target: str | None) -> DriverFactory:
     return load_driver(target)
 
 
-def _broker(text: str) -> Broker:
+def _broker(text: str) -> BrokerAddress:
     try:
-        return Broker.parse(text)
+        broker = BrokerAddress.parse(text)
     except ValueError as exc:
         raise argparse.ArgumentTypeError(str(exc)) from exc
+    if broker.password is not None:
+        raise argparse.ArgumentTypeError("a password on the command line can be read by all: use --mqtt-password-file")
+    return broker
 
 
 def _device(text: str) -> DeviceId:

@@ -17,6 +17,7 @@ Errors
 """
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Iterable
 from contextlib import suppress
@@ -24,6 +25,8 @@ from typing import NamedTuple, Self
 from urllib.parse import quote, urljoin, urlsplit
 
 import h11
+
+from componentbase import tcp
 
 MAX_REDIRECTS = 3
 READ_BYTES = 16 * 1024
@@ -165,15 +168,17 @@ class WebClient:
         if self._line is not None and (anew or self._line.reader.at_eof()):
             await self.close()
         if self._line is None:
-            reader, writer = await asyncio.open_connection(
-                self._origin.host,
-                self._origin.port,
-                ssl=self._tls,
-                server_hostname=self._origin.host if self._tls else None,
-                limit=READ_BYTES,
-            )
+            reader, writer = await self._open(await tcp.connect(self._origin.host, self._origin.port))
             self._line = _Line(reader, writer)
         return self._line
+
+    async def _open(self, sock: socket.socket) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        try:
+            name = self._origin.host if self._tls else None
+            return await asyncio.open_connection(sock=sock, ssl=self._tls, server_hostname=name, limit=READ_BYTES)
+        except BaseException:
+            sock.close()
+            raise
 
     async def _exchange(self, line: _Line, request: Request) -> Answer:
         head = h11.Request(

@@ -392,14 +392,14 @@ MATCHES = [
     ("a b", "a b", True),
     ("raum/größe/温度", "raum/größe/温度", True),
     ("raum/+/温度", "raum/🌡/温度", True),
-    ("#", "$hw/events", False),
-    ("+/events", "$hw/events", False),
-    ("+/#", "$hw/events", False),
-    ("$hw/#", "$hw/events", True),
-    ("$hw/+", "$hw/events", True),
-    ("$hw/events", "$hw/events", True),
-    ("a/#", "a/$hw", True),
-    ("a/+", "a/$hw", True),
+    ("#", "$my/events", False),
+    ("+/events", "$my/events", False),
+    ("+/#", "$my/events", False),
+    ("$my/#", "$my/events", True),
+    ("$my/+", "$my/events", True),
+    ("$my/events", "$my/events", True),
+    ("a/#", "a/$my", True),
+    ("a/+", "a/$my", True),
 ]
 
 
@@ -415,8 +415,8 @@ def test_filters_match_as_the_standard_says(port: int) -> None:
 
 
 def test_device_topics_pass_at_every_qos(port: int) -> None:
-    topic = "$hw/events/device/default/thermostat/twin/update"
-    with subscriber(port, ("$hw/events/device/+/+/twin/+", 1)) as wire, client(port) as mapper:
+    topic = "$my/events/device/default/thermostat/twin/update"
+    with subscriber(port, ("$my/events/device/+/+/twin/+", 1)) as wire, client(port) as mapper:
         mapper.send(publish(topic, b"0"))
         mapper.ask(publish(topic, b"1", 1, 1), puback(1))
         mapper.ask(publish(topic, b"2", 2, 2), pubrec(2))
@@ -548,10 +548,10 @@ def test_empty_retained_payload_clears_and_is_forwarded(port: int) -> None:
 
 def test_retained_message_under_a_dollar_topic_is_hidden_from_wildcards(port: int) -> None:
     with client(port) as sender:
-        sender.ask(publish("$hw/x", b"d", 1, retain=True), puback(1))
+        sender.ask(publish("$my/x", b"d", 1, retain=True), puback(1))
     with subscriber(port, ("#", 0), ("+/x", 0)) as wire:
         wire.expect_quiet()
-        wire.ask(subscribe(("$hw/#", 0)), suback(0), publish("$hw/x", b"d", retain=True))
+        wire.ask(subscribe(("$my/#", 0)), suback(0), publish("$my/x", b"d", retain=True))
 
 
 # -- wills -------------------------------------------------------------------------------------------------------------
@@ -734,11 +734,11 @@ class Paho:
 @pytest.mark.parametrize("qos", [0, 1, 2])
 def test_paho_moves_messages_at_every_qos(port: int, qos: int) -> None:
     with Paho(port, "in") as receiver, Paho(port, "out") as sender:
-        receiver.subscribe("$hw/events/device/#", qos)
-        sent = [sender.client.publish(f"$hw/events/device/d{n}", b"%d" % n, qos) for n in range(300)]
+        receiver.subscribe("$my/events/device/#", qos)
+        sent = [sender.client.publish(f"$my/events/device/d{n}", b"%d" % n, qos) for n in range(300)]
         for n in range(300):
             message = receiver.next()
-            assert (message.topic, message.payload, message.qos) == (f"$hw/events/device/d{n}", b"%d" % n, qos)
+            assert (message.topic, message.payload, message.qos) == (f"$my/events/device/d{n}", b"%d" % n, qos)
         for handle in sent:
             handle.wait_for_publish(DEADLINE_S)
             assert handle.is_published()

@@ -5,14 +5,17 @@ What mosquitto does too is in test_broker_contract.py. Here there are no sockets
 that hand packets to the core and take its effects.
 """
 
+import dataclasses
 import logging
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from devicetwin.broker.access import Access, Account
 from devicetwin.broker.config import BrokerConfig
-from devicetwin.broker.core import MAX_CLIENT_ID, Broker, Close, Connection, Effect, Pause, Resume, Send
+from devicetwin.broker.core import MAX_CLIENT_ID, Broker, Close, Connection, Effect, Pause, Resume, Send, Verify
 from devicetwin.broker.packets import (
     Connack,
     Connect,
@@ -41,8 +44,11 @@ REPORT = "$hw/events/device/default/d/twin/update"
 class House:
     """A broker, its peers, and the time."""
 
-    def __init__(self, config: BrokerConfig | None = None) -> None:
-        self.broker = Broker(config or BrokerConfig())
+    def __init__(self, config: BrokerConfig | None = None, access: Access | None = None) -> None:
+        self.config = config or BrokerConfig()
+        self.access = access or Access()
+        self.broker = Broker(self.config, self.access)
+        self.asked: list[Verify] = []
         self.now = 100.0
         self.peers: dict[Connection, Peer] = {}
 
@@ -57,6 +63,8 @@ class House:
                         peer.inbox.append(packet)
                 case Close(_, reason):
                     peer.closed = reason
+                case Verify():
+                    self.asked.append(effect)
                 case Pause():
                     assert not peer.paused
                     peer.paused = True
@@ -65,8 +73,8 @@ class House:
                     peer.paused = False
                     peer.resumed += 1
 
-    def open(self) -> "Peer":
-        connection = self.broker.open(self.now)
+    def open(self, *, address: str = "127.0.0.1", inside: bool = False) -> "Peer":
+        connection = self.broker.open(self.now, address, inside=inside)
         assert connection is not None
         peer = self.peers[connection] = Peer(self, connection)
         return peer
@@ -74,7 +82,7 @@ class House:
     def connect(
         self, client_id: str = "c", *, clean: bool = True, will: Will | None = None, keepalive_s: int = 0
     ) -> "Peer":
-        peer = self.open()
+        peer = self.open(inside=client_id == self.config.durable_client_id)
         peer.send(Connect(client_id, clean, keepalive_s, will))
         return peer
 
@@ -85,6 +93,14 @@ class House:
             peer.send(Subscribe(1, filters))
         peer.take()
         return peer
+
+    def verify(self, peer: "Peer", account: Account | None) -> None:
+        """The shell has found out whose password it was."""
+        self.perform(self.broker.verified(peer.connection, account, self.now))
+
+    def adopt(self, access: Access) -> None:
+        self.access = access
+        self.perform(self.broker.adopt(access))
 
     def expire(self, seconds: float) -> None:
         self.now += seconds
@@ -562,3 +578,213 @@ def test_arbitrary_bytes_end_at_most_their_own_connection(chunks: list[bytes]) -
     watcher.take()
     watcher.send(Pingreq())
     assert watcher.take() == [Pingresp()]
+
+
+# -- who may come, and who may speak ----------------------------------------------------------------------------------
+
+MAPPER = Account(name="modbus", password="1", mapper=True)
+BOUND = Account(name="bound", password="1", devices=("default/d",))
+USERS = Access({"modbus": MAPPER, "bound": BOUND}, anonymous=False)
+DELTA = f"{REPORT}/delta"
+NOT_AUTHORIZED, BAD_CREDENTIALS, COME_AGAIN = 5, 4, 3
+
+
+def as_user(house: House, user: str, client_id: str = "c", **settings: Any) -> Peer:
+    """Connected with a password that turned out to be right."""
+    peer = house.open()
+    peer.send(Connect(client_id, settings.pop("clean", True), username=user, password=b"right", **settings))
+    house.verify(peer, house.access.users[user])
+    return peer
+
+
+def test_an_anonymous_client_cannot_pose_as_the_cloud(caplog: pytest.LogCaptureFixture) -> None:
+    house = House()
+    mapper = house.joined("mapper", ("$hw/#", 1))
+    forger = house.joined("forger")
+    for topic in (DELTA, f"{REPORT}/result", "$hw/events/device/default/d/config"):
+        forger.send(Publish(topic, b"{}", 1, True, packet_id=1), Publish(topic, b"{}"))
+        assert forger.take() == [Puback(1)]  # as mosquitto: acknowledged and dropped
+    forger.send(Publish(DELTA, b"{}", 2, packet_id=2))
+    assert forger.take() == [Pubrec(2)]
+    assert mapper.take() == []
+    assert house.broker.denied == 7
+    late = house.connect("late")
+    late.take()
+    late.send(Subscribe(1, (("$hw/#", 1),)))
+    assert late.take() == [Suback(1, (1,))]  # nothing of it was retained
+    assert [record.message for record in caplog.records if record.levelno == logging.WARNING] == [
+        "mqtt client has no right to publish there, dropped"
+    ]
+    house.now += 60
+    forger.send(Publish(DELTA, b"{}"))
+    assert sum(record.levelno == logging.WARNING for record in caplog.records) == 2
+    forger.send(Publish(REPORT, b"{}"))
+    assert mapper.take() == [Publish(REPORT, b"{}")]
+
+
+def test_only_a_connection_from_inside_is_edgecore() -> None:
+    house = House(BrokerConfig(durable_client_id="twin"))
+    thief = house.open()
+    thief.send(Connect("twin", False, username="twin", password=b""))
+    assert thief.take() == [Connack(False, 2)]
+    assert thief.closed
+    edge = house.connect("twin", clean=False)
+    assert edge.take() == [Connack(True, 0)]
+    mapper = house.joined("mapper", (DELTA, 1))
+    edge.send(Publish(DELTA, b"{}", 1, packet_id=1))
+    assert edge.take() == [Puback(1)]
+    assert mapper.take() == [Publish(DELTA, b"{}", 1, packet_id=1)]
+
+
+def test_an_inside_connection_is_let_in_when_all_others_are_taken() -> None:
+    house = House(BrokerConfig(max_connections=1, durable_client_id="twin"))
+    house.connect("a")
+    assert house.broker.open(house.now) is None
+    assert house.connect("twin", clean=False).take() == [Connack(True, 0)]
+
+
+def test_without_a_name_nobody_enters_where_only_users_may() -> None:
+    house = House(access=USERS)
+    stranger = house.connect("c")
+    assert stranger.take() == [Connack(False, NOT_AUTHORIZED)]
+    assert stranger.closed == "anonymous, and only users may come"
+    assert house.broker.logins_refused == 1
+
+
+def test_a_name_is_taken_for_none_where_nobody_has_one() -> None:
+    house = House()
+    peer = house.open()
+    peer.send(Connect("c", username="me", password=b"x"))
+    assert peer.take() == [Connack(False, 0)]
+
+
+def test_a_right_password_lets_in_and_what_was_sent_behind_it_is_taken() -> None:
+    house = House(access=USERS)
+    peer = house.open()
+    peer.send(Connect("c", username="modbus", password=b"right"), Subscribe(1, (("$hw/#", 0),)))
+    assert peer.take() == []
+    assert peer.paused
+    assert [(each.username, each.password) for each in house.asked] == [("modbus", b"right")]
+    house.verify(peer, MAPPER)
+    assert peer.take() == [Connack(False, 0), Suback(1, (0,))]
+    assert not peer.paused
+
+
+def test_a_wrong_password_is_answered_a_second_later() -> None:
+    house = House(access=USERS)
+    peer = house.open()
+    peer.send(Connect("c", username="modbus", password=b"wrong"))
+    house.verify(peer, None)
+    house.expire(0.9)
+    assert (peer.take(), peer.closed) == ([], "")
+    house.expire(0.2)
+    assert peer.take() == [Connack(False, BAD_CREDENTIALS)]
+    assert peer.closed == "wrong user or password"
+
+
+def test_guesses_are_bounded_by_address_and_in_all() -> None:
+    house = House(BrokerConfig(max_logins_per_peer=2, max_logins=3), USERS)
+
+    def guess(peer: str) -> Peer:
+        one = house.open(address=peer)
+        one.send(Connect("c", username="modbus", password=b"guess"))
+        return one
+
+    first, second, third = (guess("10.0.0.1") for _ in range(3))
+    assert third.take() == [Connack(False, COME_AGAIN)]
+    assert guess("10.0.0.2").take() == []
+    assert guess("10.0.0.3").take() == [Connack(False, COME_AGAIN)]
+    assert len(house.asked) == 3
+    house.verify(first, None)
+    second.vanish()  # whoever hangs up does not guess faster for it
+    house.verify(second, None)
+    assert guess("10.0.0.1").take() == [Connack(False, COME_AGAIN)]
+    house.expire(1.1)
+    assert first.take() == [Connack(False, BAD_CREDENTIALS)]
+    fourth = guess("10.0.0.1")
+    house.verify(fourth, MAPPER)
+    assert fourth.take() == [Connack(False, 0)]
+
+
+def test_a_password_that_is_not_verified_in_time_ends_the_connection_and_not_the_count() -> None:
+    house = House(BrokerConfig(max_logins_per_peer=1), USERS)
+    peer = house.open()
+    peer.send(Connect("c", username="modbus", password=b"right"))
+    house.expire(11)
+    assert peer.closed == "no CONNECT in time"
+    house.verify(peer, MAPPER)
+    assert peer.take() == []
+    assert as_user(house, "modbus").take() == [Connack(False, 0)]
+
+
+def test_a_user_bound_to_devices_hears_of_no_other_by_wildcards_retained_or_later() -> None:
+    house = House(access=USERS)
+    mapper = as_user(house, "modbus", "m")
+    state = "$hw/events/mapper/modbus/state/update"
+    mapper.send(Publish(state, b'{"state":"online"}', 1, True, packet_id=1))
+    bound = as_user(house, "bound", "b")
+    bound.take()
+    other = REPORT.replace("/d/", "/e/")
+    bound.send(Subscribe(1, (("$hw/#", 1), (other, 1), (REPORT, 0))))
+    assert bound.take() == [Suback(1, (1, 0x80, 0))]
+    mapper.send(Publish(other, b"1"), Publish(REPORT, b"2"))
+    assert bound.take() == [Publish(REPORT, b"2")]
+    bound.send(Publish(REPORT, b"3", 1, packet_id=1))
+    assert bound.take() == [Puback(1)]  # an observer; and its own subscription brings nothing
+    assert house.broker.denied == 1
+
+
+def test_a_will_needs_the_right_to_its_topic() -> None:
+    house = House(access=USERS)
+    refused = as_user(house, "bound", will=Will(REPORT, b"gone", 1, True))
+    assert refused.take() == [Connack(False, NOT_AUTHORIZED)]
+    assert refused.closed == "no right to its will's topic"
+    watcher = as_user(house, "modbus", "w")
+    watcher.send(Subscribe(1, ((REPORT, 0),)))
+    watcher.take()
+    allowed = as_user(house, "modbus", "m", will=Will(REPORT, b"gone", 0, False))
+    allowed.vanish()
+    assert watcher.take() == [Publish(REPORT, b"gone")]
+
+
+def test_a_session_is_its_users() -> None:
+    house = House(access=Access(USERS.users, anonymous=True))
+    as_user(house, "modbus", "mine", clean=False).send(Subscribe(1, ((REPORT, 1),)))
+    thief = as_user(house, "bound", "mine", clean=False)
+    assert thief.take() == [Connack(False, NOT_AUTHORIZED)]
+    stranger = house.connect("mine", clean=False)
+    assert stranger.take() == [Connack(False, NOT_AUTHORIZED)]
+    assert as_user(house, "modbus", "mine", clean=False).take() == [Connack(True, 0)]
+    # Whoever is nobody keeps no name from its owner, nor hands over what was meant for it.
+    squatter = house.joined("theirs", (REPORT, 1), clean=False)
+    assert as_user(house, "modbus", "theirs", clean=False).take() == [Connack(False, 0)]
+    assert squatter.closed == "session taken over"
+
+
+def test_a_user_that_was_changed_or_deleted_is_let_go_and_others_stay() -> None:
+    house = House(access=USERS)
+    online = as_user(house, "modbus", "online", clean=False, will=Will(REPORT, b"gone", 0, False))
+    as_user(house, "modbus", "offline", clean=False).vanish()
+    bound = as_user(house, "bound", "b")
+    bound.send(Subscribe(1, (("$hw/#", 0),)))
+    bound.take()
+    changed = dataclasses.replace(MAPPER, password="2")
+    house.adopt(Access({"modbus": changed, "bound": BOUND}, anonymous=False))
+    assert online.closed == "its user was changed or deleted"
+    assert bound.closed == ""
+    assert bound.take() == [Publish(REPORT, b"gone")]
+    for client_id in ("online", "offline"):
+        again = as_user(house, "modbus", client_id, clean=False)
+        assert again.take() == [Connack(False, 0)], "nothing of the old session is left"
+    house.adopt(Access({}, anonymous=True))
+    assert bound.closed
+
+
+def test_a_password_verified_for_rights_that_have_changed_is_not_right_any_more() -> None:
+    house = House(access=USERS)
+    peer = house.open()
+    peer.send(Connect("c", username="modbus", password=b"right"))
+    house.adopt(Access({"modbus": dataclasses.replace(MAPPER, mapper=False)}, anonymous=False))
+    house.verify(peer, MAPPER)
+    house.expire(1.1)
+    assert peer.take() == [Connack(False, BAD_CREDENTIALS)]

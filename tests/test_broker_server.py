@@ -273,11 +273,21 @@ async def test_stop_gives_last_bytes_a_moment_and_then_cuts() -> None:
 # -- the durable client, through paho with acknowledgements by hand ---------------------------------------------------
 
 
-def twin_client(port: int) -> "tuple[paho.Client, queue.Queue[paho.MQTTMessage]]":
-    twin = paho.Client(CallbackAPIVersion.VERSION2, "twin", clean_session=False, manual_ack=True)
+class InsideClient(paho.Client):
+    """paho on the connection that only the broker's own process can make."""
+
+    sock: socket.socket
+
+    def _create_socket_connection(self) -> socket.socket:
+        return self.sock
+
+
+async def twin_client(server: BrokerServer) -> "tuple[paho.Client, queue.Queue[paho.MQTTMessage]]":
+    twin = InsideClient(CallbackAPIVersion.VERSION2, "twin", clean_session=False, manual_ack=True)
+    twin.sock = await server.dial_inside()
     arrived: queue.Queue[paho.MQTTMessage] = queue.Queue()
     twin.on_message = lambda _client, _userdata, message: arrived.put(message)
-    twin.connect("127.0.0.1", port)
+    twin.connect("inside")
     twin.loop_start()
     return twin, arrived
 
@@ -295,7 +305,7 @@ async def test_mapper_is_acknowledged_when_paho_has_acknowledged_by_hand() -> No
     async with running(DURABLE) as server:
         mapper = await connected(server.port, "mapper")
         await mapper.send(Publish(REPORT, b"20", 1, packet_id=5))
-        twin, arrived = twin_client(server.port)  # connects only now: its session was there before
+        twin, arrived = await twin_client(server)  # connects only now: its session was there before
         message = await take(arrived)
         await mapper.ask(Pingreq(), Pingresp())  # and no PUBACK yet
         twin.ack(message.mid, message.qos)
@@ -316,7 +326,7 @@ async def test_flood_before_the_twin_is_there_waits_in_the_socket_and_arrives_wh
         await until(lambda: not all(client.transport.is_reading() for client in server._clients.values()))
         other = await connected(server.port, "other")
         await other.ask(Publish("other", b"", 1, packet_id=1), Puback(1))  # is not held up
-        twin, arrived = twin_client(server.port)
+        twin, arrived = await twin_client(server)
         for payload in payloads:
             message = await take(arrived)
             assert message.payload == payload

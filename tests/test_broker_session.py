@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from devicetwin.broker.access import ANONYMOUS
 from devicetwin.broker.packets import Decoder, Packet, Puback, Pubcomp, Publish, Pubrec, Pubrel, encode
 from devicetwin.broker.session import Delivery, Message, Session, Window
 
@@ -13,7 +14,7 @@ WINDOW = Window(max_inflight=3, max_queued=5, max_queued_bytes=1000)
 
 
 def session(window: Window = WINDOW) -> Session:
-    one = Session("c", False, window)
+    one = Session("c", False, window, ANONYMOUS)
     assert one.attach(False) == []
     return one
 
@@ -45,7 +46,7 @@ def test_window_sends_then_queues_then_drops_the_newest() -> None:
 
 
 def test_queue_is_bounded_in_bytes_too() -> None:
-    one = Session("c", False, WINDOW)  # offline
+    one = Session("c", False, WINDOW, ANONYMOUS)  # offline
     one.offer(delivery(bytes(600)))
     assert not one.has_room()
     one.offer(delivery(bytes(600)))  # the bound is a mark to stop at, not a size to fill exactly
@@ -56,7 +57,7 @@ def test_queue_is_bounded_in_bytes_too() -> None:
 
 
 def test_allowance_lets_retained_messages_exceed_the_queue() -> None:
-    one = Session("c", False, WINDOW)
+    one = Session("c", False, WINDOW, ANONYMOUS)
     for _ in range(20):
         one.offer(delivery(bytes(400), retain=True), allowance=10)
     assert (len(one.queue), one.dropped) == (15, 5)
@@ -106,7 +107,7 @@ def test_answer_that_does_not_fit_changes_nothing(qos: int, answer: Puback, repl
 
 
 def test_qos_2_frees_its_publisher_at_pubcomp() -> None:
-    publisher, one = Session("p", True, WINDOW), session()
+    publisher, one = Session("p", True, WINDOW, ANONYMOUS), session()
     owed = publisher.owe(1, 2, True)
     one.offer(Delivery(Message("t", b"", 2), 2, owed=owed))
     assert one.settle(Pubrec(1)) == ([encode(Pubrel(1))], None)

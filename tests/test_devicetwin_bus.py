@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from componentbase.endpoints import Endpoint
-from devicetwin.bus import IN_LIMIT, OUT_LIMIT, Arrived, BrokerAddress, Bus, Online
+from componentbase.brokers import BrokerAddress
+from devicetwin.bus import IN_LIMIT, OUT_LIMIT, Arrived, Bus, Online
 from devicetwin.wire import Publication
 from tests.harness.mosquitto import Mosquitto, free_port
 
@@ -53,48 +53,6 @@ async def arrived(bus: Bus, count: int) -> list[Arrived]:
         while len(got) < count:
             got += [each for each in await bus.receive(64) if isinstance(each, Arrived)]
     return got
-
-
-@pytest.mark.parametrize(
-    ("url", "address"),
-    [
-        ("mqtt://h:1", BrokerAddress(Endpoint("h", 1))),
-        ("mqtt://h", BrokerAddress(Endpoint("h", 1883))),
-        ("mqtt://[::1]:9/", BrokerAddress(Endpoint("::1", 9))),
-        ("mqtt://me@h:1", BrokerAddress(Endpoint("h", 1), "me")),
-        ("mqtt://me:p%40ss:w@h:1", BrokerAddress(Endpoint("h", 1), "me", "p@ss:w")),
-    ],
-)
-def test_a_url_says_where_the_broker_is(url: str, address: BrokerAddress) -> None:
-    assert BrokerAddress.parse(url) == address
-
-
-@pytest.mark.parametrize(
-    ("url", "says"),
-    [
-        ("", "mqtt://HOST:PORT"),
-        ("127.0.0.1:1883", "mqtt://HOST:PORT"),
-        ("mqtts://h", "only mqtt:// is"),
-        ("http://h", "only mqtt:// is"),
-        ("mqtt://", "HOST:PORT"),
-        ("mqtt://:1883", "does not say which broker"),
-        ("mqtt://h:0", "does not say which broker"),
-        ("mqtt://h:99999", "65535"),
-        ("mqtt://h:x", "port"),
-        ("mqtt://:secret@h:1", "user's name"),
-        ("mqtt://h:1/path", "port"),
-    ],
-)
-def test_a_url_that_says_nothing_useful_is_refused_with_the_right_form(url: str, says: str) -> None:
-    with pytest.raises(ValueError, match=r"mqtt://|HOST:PORT") as caught:
-        BrokerAddress.parse(url)
-    assert says in str(caught.value)
-    assert "secret" not in str(caught.value)
-
-
-def test_a_password_is_never_shown() -> None:
-    address = BrokerAddress.parse("mqtt://me:secret@h:1")
-    assert "secret" not in f"{address} {address!r}"
 
 
 async def test_what_is_published_arrives_and_is_acknowledged(mosquitto: Mosquitto) -> None:

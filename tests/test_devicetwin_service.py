@@ -20,7 +20,8 @@ from paho.mqtt.enums import CallbackAPIVersion
 from apimachinery.keys import ObjectKey, ObjectVersion, Resource
 from apimachinery.objects import JSON, canonical, revision_of
 from apimachinery.resources import DEVICE_MODELS, DEVICES
-from devicetwin.bus import BrokerAddress, Bus
+from componentbase.brokers import BrokerAddress
+from devicetwin.bus import Bus
 from devicetwin.feed import StoreFeed
 from devicetwin.messages import Channel, Delta, DeviceConfig, DeviceId, MapperState, mapper_state_topic
 from devicetwin.service import TwinService

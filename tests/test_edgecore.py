@@ -30,6 +30,8 @@ FACTS = {
     "mqttConnected": True,
     "mqttProblem": "",
     "mqttIgnored": 0,
+    "mqttDenied": 0,
+    "mqttLoginsRefused": 0,
     "devices": 2,
     "openWishes": 1,
     "storeProblem": "",

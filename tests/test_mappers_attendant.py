@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from apimachinery.devices import PropertyModel, PropertyType
+from componentbase.brokers import BrokerAddress
+from componentbase.endpoints import Endpoint
 from devicetwin.messages import Channel, DeviceId, ErrorReply
 from mappers.attendant import HEAR_S, Attendant
 from mappers.dialogue import CHANNELS
@@ -23,7 +25,7 @@ from mappers.driver import (
     Value,
     WriteRefused,
 )
-from mappers.mqtt import Broker, Connection, Message, connect
+from mappers.mqtt import Connection, Message, connect
 from tests.harness.mosquitto import Mosquitto
 from tests.harness.mqtt_edge import MqttEdge
 
@@ -127,7 +129,8 @@ async def attended(edge: MqttEdge, factory: DriverFactory, device: Device | None
             channel = next(each for each in CHANNELS if each.topic(ID) == message.topic)
             attendant.take(channel, message.payload)
 
-    async with connect(Broker("127.0.0.1", edge._port), "mapper-test", Message("wills/test", b"")) as connection:
+    broker = BrokerAddress(Endpoint("127.0.0.1", edge._port))
+    async with connect(broker, "mapper-test", Message("wills/test", b"")) as connection:
         connection.subscribe([channel.topic(ID) for channel in CHANNELS])
         attendant.attach(connection)
         async with asyncio.TaskGroup() as group:

@@ -123,7 +123,7 @@ async def test_a_property_that_cannot_be_read_disturbs_no_other_and_is_told_once
 
 async def test_a_device_of_which_nothing_can_be_read_is_silent(device: Server) -> None:
     driver = Http(lamp(device, level=a_property("INT", url="/ill/broken", pointer="/level")))
-    with pytest.raises(DeviceSilent, match="no property can be read; level: GET /ill/broken: .* 503"):
+    with pytest.raises(DeviceSilent, match=r"no property can be read; level: GET /ill/broken: .* 503"):
         await read(driver, "level")
 
 
@@ -139,7 +139,7 @@ async def test_a_device_that_is_not_there_is_silent() -> None:
         bound.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{bound.getsockname()[1]}"
         driver = Http(a_device({"url": url}, level=a_property("INT", pointer="/level")))
-        with pytest.raises(DeviceSilent, match=f"{url}: .*refused|{url}: Connect call failed"):
+        with pytest.raises(DeviceSilent, match=f"{url}: Connection refused"):
             await read(driver, "level")
 
 
@@ -315,7 +315,7 @@ def test_a_device_that_cannot_be_is_refused(settings: dict[str, object], words: 
         (a_property("INT", url="{place}"), r"url \{place\} is not known here"),
         (a_property("INT", url="/x", pointr="/a"), "pointr is not known to this driver"),
         (a_property("INT", writable=True, url="/x"), "write is missing, .*; else the model must say ReadOnly"),
-        (a_property("INT", writable=True, write="/x"), 'write must be PUT, POST, PATCH or GET and a path'),
+        (a_property("INT", writable=True, write="/x"), "write must be PUT, POST, PATCH or GET and a path"),
         (a_property("INT", writable=True, write="DELETE /x"), "write must be PUT"),
         (a_property("INT", writable=True, write="PUT http://elsewhere/"), "write must be a path on http://lamp"),
         (a_property("INT", writable=True, write="GET /on"), r"write is a GET, so \{value\} must stand in its path"),
@@ -329,9 +329,14 @@ def test_a_property_that_cannot_be_is_refused(level: Property, words: str) -> No
         Http(a_device({"url": "http://lamp", "token": "t"}, level=level))
 
 
-def test_a_value_cannot_lead_a_write_to_another_host() -> None:
-    with pytest.raises(BadConfig, match="must be a path on http://lamp"):
-        Http(a_device({"url": "http://lamp"}, level=a_property("STRING", writable=True, write="PUT http:{value}")))
+async def test_a_value_cannot_lead_a_write_elsewhere(device: Server) -> None:
+    name = a_property("STRING", writable=True, write="PUT /names/{value}")
+    driver = Http(lamp(device, name=name))
+    await driver.connect()
+    with pytest.raises(WriteRefused, match="404"):
+        await driver.write("name", "../set?x#//elsewhere/")
+    await driver.close()
+    assert asked(device) == ["PUT /names/..%2Fset%3Fx%23%2F%2Felsewhere%2F"]
 
 
 # --- in the mapper's process

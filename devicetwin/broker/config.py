@@ -11,6 +11,8 @@ from devicetwin.broker.topics import InvalidTopic, check_filter
 
 _COUNTS = (
     "max_connections",
+    "max_logins",
+    "max_logins_per_peer",
     "max_sessions",
     "max_subscriptions",
     "max_inflight",
@@ -27,14 +29,15 @@ class BrokerConfig:
     """The embedded broker's settings. ValueError, naming the field, for one that makes no sense."""
 
     host: str = "127.0.0.1"
-    """Address to listen on. The broker knows no passwords yet, so anything but loopback trusts that network."""
+    """Address to listen on."""
     port: int = 1883
     """0 takes a free port."""
 
     durable_client_id: str = ""
     """
     The client whose acknowledgement a publisher's acknowledgement waits for ("" = none): edgecore's own, which
-    acknowledges a report after its transaction has committed. core.py states the rule.
+    acknowledges a report after its transaction has committed. core.py states the rule. Only a connection made inside
+    the process may be it.
     """
     durable_filters: tuple[str, ...] = ()
     """
@@ -43,7 +46,11 @@ class BrokerConfig:
     """
 
     connect_timeout_s: float = 10.0
-    """A connection that has not sent CONNECT by then is closed."""
+    """A connection that has not sent CONNECT by then, or whose password is not verified, is closed."""
+    max_logins_per_peer: int = 4
+    """Passwords of one address under verification; one more is told to come again. So many guesses a second it has."""
+    max_logins: int = 16
+    """The same of all addresses together."""
     max_connections: int = 1000
     """One more is closed as soon as it opens."""
     max_sessions: int = 2000

@@ -27,8 +27,17 @@ Invariants
     effects are in the order in which they must be performed
 
 Where mosquitto and the standard differ, the standard: a connection taken over by a new one of the same client publishes
-its will ([MQTT-3.1.2-8]; mosquitto skips it when both ask for a persistent session). Credentials and access rights come
-later: they belong into _connect, where a CONNECT gets its return code, and into _publish and _subscribe.
+its will ([MQTT-3.1.2-8]; mosquitto skips it when both ask for a persistent session).
+
+Logins
+    Who may do what is access.py's; here it is asked: for a CONNECT and its will, for each publication, and for each
+    reader of a message. A refused publication is acknowledged and dropped, as mosquitto does, for MQTT 3.1.1 has no
+    other answer than to hang up, and a client that is hung up on sends it again for ever. It is counted, and logged
+    once a minute and client.
+    A password takes the shell a while (Verify, then verified()). Until then the connection is not read. A wrong one is
+    answered a second later, and meanwhile counts as a login under way, of which there are max_logins_per_peer: so many
+    guesses a second has one address, whatever it does. More at once are told to come again (SERVER_UNAVAILABLE).
+    A session is its user's: another one who gives its client id is refused, or gets a new one where it was anonymous.
 
 Pure state: no clock, no I/O. `now` is any monotonic clock in seconds. The shell is server.py.
 """
@@ -37,6 +46,7 @@ import logging
 from collections.abc import Mapping
 from typing import NamedTuple, TypeAlias
 
+from devicetwin.broker.access import ANONYMOUS, EDGE, Access, Account
 from devicetwin.broker.config import BrokerConfig
 from devicetwin.broker.packets import (
     SUBSCRIBE_FAILED,
@@ -70,6 +80,8 @@ from devicetwin.broker.topics import SubscriptionTrie
 
 logger = logging.getLogger(__name__)
 
+LOGIN_PENALTY_S = 1.0  # from a wrong password to its answer
+DENIED_EVERY_S = 60.0  # between two log lines about one connection's refused publications
 MAX_CLIENT_ID = 256  # characters; the standard asks for 23 at least, and ids are kept as long as their sessions
 
 _PINGRESP = encode(Pingresp())
@@ -78,9 +90,28 @@ _PINGRESP = encode(Pingresp())
 class Connection:
     """One network connection as the core sees it. The shell makes none of its own and reads only `client_id`."""
 
-    __slots__ = ("closed", "decoder", "heard_at", "keepalive_s", "session", "stalled", "will")
+    __slots__ = (
+        "closed",
+        "decoder",
+        "denied_noted_at",
+        "heard_at",
+        "inside",
+        "keepalive_s",
+        "login",
+        "peer",
+        "session",
+        "stalled",
+        "will",
+    )
 
-    def __init__(self, decoder: Decoder, now: float) -> None:
+    def __init__(self, decoder: Decoder, now: float, peer: str, inside: bool) -> None:
+        self.peer = peer
+        """Its address: who shares the bound on logins."""
+        self.inside = inside
+        """It did not come through the listener: edgecore's own."""
+        self.login: Connect | None = None
+        """What it wants once its password has been verified; nothing behind it is decoded until then."""
+        self.denied_noted_at = -DENIED_EVERY_S
         self.decoder = decoder
         self.heard_at = now
         self.session: Session | None = None
@@ -110,6 +141,14 @@ class Close(NamedTuple):
     reason: str
 
 
+class Verify(NamedTuple):
+    """Find out whether this is the user's password, and call verified()."""
+
+    connection: Connection
+    username: str
+    password: bytes
+
+
 class Pause(NamedTuple):
     """Stop reading."""
 
@@ -122,14 +161,22 @@ class Resume(NamedTuple):
     connection: Connection
 
 
-Effect: TypeAlias = Send | Close | Pause | Resume
+Effect: TypeAlias = Send | Close | Pause | Resume | Verify
 
 
 class Broker:
     """Every method that changes something answers with the effects to perform."""
 
-    def __init__(self, config: BrokerConfig) -> None:
+    def __init__(self, config: BrokerConfig, access: Access | None = None) -> None:
+        self.denied = 0
+        """Publications that their senders had no right to make."""
+        self.logins_refused = 0
         self._config = config
+        self._access = access or Access()
+        self._logins: dict[str, int] = {}
+        """By address: logins under way, those that wait for their refusal included."""
+        self._penalties: dict[Connection, float] = {}
+        """Wrong logins, and when to say so."""
         self._window = Window(config.max_inflight, config.max_queued, config.max_queued_bytes)
         self._connections: dict[Session, Connection] = {}
         self._greeting: set[Connection] = set()
@@ -144,7 +191,7 @@ class Broker:
         self._effects: list[Effect] = []
         self._durable: Session | None = None
         if config.durable_client_id:
-            self._durable = self._new_session(config.durable_client_id, clean=False)
+            self._durable = self._new_session(config.durable_client_id, False, EDGE)
             for topic_filter in config.durable_filters:
                 self._durable.subscriptions[topic_filter] = 1
                 self._subscriptions.add(topic_filter, self._durable, 1)
@@ -155,11 +202,11 @@ class Broker:
     def connection_count(self) -> int:
         return len(self._connections) + len(self._greeting)
 
-    def open(self, now: float) -> Connection | None:
-        """A connection opened; None if there are too many already and it is to be closed."""
-        if self.connection_count >= self._config.max_connections:
+    def open(self, now: float, peer: str = "", *, inside: bool = False) -> Connection | None:
+        """A connection opened; None if there are too many already and it is to be closed. For one inside never."""
+        if self.connection_count >= self._config.max_connections and not inside:
             return None
-        connection = Connection(Decoder(self._config.max_packet_bytes), now)
+        connection = Connection(Decoder(self._config.max_packet_bytes), now, peer, inside)
         self._greeting.add(connection)
         return connection
 
@@ -171,6 +218,31 @@ class Broker:
             connection.heard_at = now
         connection.decoder.feed(data)
         self._drain(connection, now)
+        return self._take_effects()
+
+    def verified(self, connection: Connection, account: Account | None, now: float) -> list[Effect]:
+        """The answer to Verify: whose password it was, None if nobody's."""
+        packet, connection.login = connection.login, None
+        if account is not None and self._access.users.get(account.name) == account:
+            self._end_login(connection.peer)
+            if packet is not None and not connection.closed:
+                self._effects.append(Resume(connection))
+                self._enter(connection, packet, account, now)
+                self._drain(connection, now)
+        else:
+            self._penalties[connection] = now + LOGIN_PENALTY_S
+        return self._take_effects()
+
+    def adopt(self, access: Access) -> list[Effect]:
+        """Users came, changed or left: those of the last two begin anew, with what they may do now."""
+        self._access = access
+        for session in list(self._sessions.values()):
+            account = session.account
+            if account.name and access.users.get(account.name) != account:
+                if (connection := self._connections.get(session)) is not None:
+                    self._drop(connection, "its user was changed or deleted")
+                if session.client_id in self._sessions:
+                    self._forget(session)
         return self._take_effects()
 
     def lost(self, connection: Connection) -> list[Effect]:
@@ -199,6 +271,10 @@ class Broker:
         late += [c for c in self._connections.values() if c.keepalive_s and now - c.heard_at >= 1.5 * c.keepalive_s]
         for connection in late:
             self._drop(connection, "keepalive expired" if connection.session else "no CONNECT in time")
+        for connection in [each for each, until in self._penalties.items() if now >= until]:
+            del self._penalties[connection]
+            self._end_login(connection.peer)
+            self._refuse(connection, ConnectCode.BAD_CREDENTIALS, "wrong user or password")
         return self._take_effects()
 
     def stop(self) -> list[Effect]:
@@ -219,7 +295,7 @@ class Broker:
     def _drain(self, connection: Connection, now: float) -> None:
         """Handle every whole packet, up to one that stalls or ends the connection."""
         try:
-            while connection.stalled is None and not connection.closed:
+            while connection.stalled is None and connection.login is None and not connection.closed:
                 packet = connection.decoder.next()
                 if packet is None:
                     return
@@ -240,7 +316,7 @@ class Broker:
             return
         match packet:
             case Publish():
-                self._publish(connection, session, packet)
+                self._publish(connection, session, packet, now)
             case Puback() | Pubrec() | Pubcomp():
                 packets, freed = session.settle(packet)
                 self._send_all(connection, packets)
@@ -267,29 +343,59 @@ class Broker:
                 raise ProtocolViolation(f"{type(packet).__name__.upper()} from a client in a session")
 
     def _connect(self, connection: Connection, packet: Connect, now: float) -> None:
+        users = self._access.users
+        if connection.inside:
+            self._enter(connection, packet, EDGE, now)
+        elif packet.username is not None and (users or not self._access.anonymous):
+            if self._logins.get(connection.peer, 0) >= self._config.max_logins_per_peer or (
+                sum(self._logins.values()) >= self._config.max_logins
+            ):
+                self._refuse(connection, ConnectCode.SERVER_UNAVAILABLE, "too many logins at once")
+                return
+            self._logins[connection.peer] = self._logins.get(connection.peer, 0) + 1
+            connection.login = packet
+            self._effects.append(Pause(connection))
+            self._effects.append(Verify(connection, packet.username, packet.password or b""))
+        elif self._access.anonymous:
+            # A name is taken for none where nobody has one; so does mosquitto without a password file.
+            self._enter(connection, packet, ANONYMOUS, now)
+        else:
+            self._refuse(connection, ConnectCode.NOT_AUTHORIZED, "anonymous, and only users may come")
+
+    def _enter(self, connection: Connection, packet: Connect, account: Account, now: float) -> None:
+        """The client is who it says: it gets its session."""
         client_id, code = packet.client_id, ConnectCode.ACCEPTED
         if not client_id:
             if packet.level == 3 or not packet.clean_session:
                 code = ConnectCode.IDENTIFIER_REJECTED  # [MQTT-3.1.3-8]; 3.1 knows no empty id
             client_id = self._name_anonymous()
-        elif len(client_id) > MAX_CLIENT_ID or (packet.clean_session and client_id == self._config.durable_client_id):
-            # A clean durable session would let go of everything its publishers wait for: edgecore's mistake.
+        elif len(client_id) > MAX_CLIENT_ID:
+            code = ConnectCode.IDENTIFIER_REJECTED
+        elif client_id == self._config.durable_client_id and (packet.clean_session or not account.is_edge):
+            # A clean durable session would let go of everything its publishers wait for: edgecore's mistake. And what
+            # the durable client acknowledges counts as stored: nobody else may do that.
             code = ConnectCode.IDENTIFIER_REJECTED
         if code is not ConnectCode.ACCEPTED:
-            self._send(connection, encode(Connack(False, code)))
-            self._drop(connection, "client id refused")
+            self._refuse(connection, code, "client id refused")
+            return
+        session = self._sessions.get(client_id)
+        if session is not None and session.account != account and not session.account.is_anonymous:
+            self._refuse(connection, ConnectCode.NOT_AUTHORIZED, "the client id is another user's")
+            return
+        if packet.will is not None and not account.may_publish(packet.will.topic, packet.will.payload):
+            # Refused now, while somebody reads the answer, and not when it is too late.
+            self._refuse(connection, ConnectCode.NOT_AUTHORIZED, "no right to its will's topic")
             return
 
-        session = self._sessions.get(client_id)
         if session is not None and (old := self._connections.get(session)) is not None:
             self._drop(old, "session taken over")  # [MQTT-3.1.4-2]
             session = self._sessions.get(client_id)
-        if session is not None and packet.clean_session:
+        if session is not None and (packet.clean_session or session.account != account):
             self._forget(session)
             session = None
         present = session is not None
         if session is None:
-            session = self._new_session(client_id, packet.clean_session)
+            session = self._new_session(client_id, packet.clean_session, account)
 
         self._greeting.discard(connection)
         self._connections[session] = connection
@@ -300,7 +406,20 @@ class Broker:
         self._send(connection, encode(Connack(present, ConnectCode.ACCEPTED)))
         self._send_all(connection, session.attach(packet.clean_session))
 
-    def _publish(self, connection: Connection, session: Session, packet: Publish) -> None:
+    def _refuse(self, connection: Connection, code: ConnectCode, reason: str) -> None:
+        if connection.closed:
+            return
+        if code is not ConnectCode.IDENTIFIER_REJECTED:
+            self.logins_refused += 1
+        self._send(connection, encode(Connack(False, code)))
+        self._drop(connection, reason)
+
+    def _end_login(self, peer: str) -> None:
+        left = self._logins.pop(peer) - 1
+        if left:
+            self._logins[peer] = left
+
+    def _publish(self, connection: Connection, session: Session, packet: Publish, now: float) -> None:
         packet_id = packet.packet_id
         if packet.qos == 2 and packet_id in session.received:
             if packet_id not in session.owed:
@@ -309,7 +428,8 @@ class Broker:
         if packet.qos == 1 and packet.dup and packet_id in session.owed:
             return
 
-        matched = self._subscriptions.match(packet.topic)
+        may = session.account.may_publish(packet.topic, packet.payload)
+        matched = self._subscriptions.match(packet.topic) if may else {}
         durable = self._durable
         waits = packet.qos > 0 and durable is not None and session is not durable and matched.get(durable, 0) > 0
         if (waits and durable is not None and durable.is_full()) or len(session.owed) >= self._config.max_queued:
@@ -324,17 +444,28 @@ class Broker:
                 owed = session.owe(packet_id, packet.qos, waits)
             else:
                 self._send(connection, acknowledgement(packet_id, packet.qos))
+        if not may:
+            self._note_denied(connection, packet.topic, now)
+            return
         message = Message(packet.topic, packet.payload, packet.qos)
         if packet.retain:
             self._retain(message)
         self._route(message, matched, owed if waits else None)
 
+    def _note_denied(self, connection: Connection, topic: str, now: float) -> None:
+        self.denied += 1
+        if now - connection.denied_noted_at >= DENIED_EVERY_S:
+            connection.denied_noted_at = now
+            session = connection.session
+            user = session.account.name if session is not None else ""
+            facts = {"client": connection.client_id, "user": user or "anonymous", "topic": topic}
+            logger.warning("mqtt client has no right to publish there, dropped", extra=facts)
+
     def _subscribe(self, connection: Connection, session: Session, packet: Subscribe) -> None:
         codes = []
         for topic_filter, qos in packet.filters:
-            if topic_filter not in session.subscriptions and (
-                len(session.subscriptions) >= self._config.max_subscriptions
-            ):
+            full = len(session.subscriptions) >= self._config.max_subscriptions
+            if not session.account.may_subscribe(topic_filter) or (full and topic_filter not in session.subscriptions):
                 codes.append(SUBSCRIBE_FAILED)
                 continue
             session.subscriptions[topic_filter] = qos
@@ -347,6 +478,8 @@ class Broker:
 
     def _send_retained(self, connection: Connection, session: Session, topic_filter: str, granted: int) -> None:
         for message in self._retained.matching(topic_filter):
+            if not session.account.may_read(message.topic):
+                continue
             qos = min(granted, message.qos)
             if qos == 0:
                 # Sent even to a client that counts as slow: it would never learn what it missed.
@@ -362,6 +495,8 @@ class Broker:
         """Give a message to its subscribers. `owed` is what waits for the durable one among them."""
         plain: bytes | None = None
         for session, granted in matched.items():
+            if not session.account.may_read(message.topic):
+                continue
             connection = self._connections.get(session)
             qos = granted if granted < message.qos else message.qos
             if qos == 0:
@@ -432,19 +567,19 @@ class Broker:
             connection.stalled = None
             connection.heard_at = now
             self._effects.append(Resume(connection))
-            self._publish(connection, session, packet)
+            self._publish(connection, session, packet, now)
             self._drain(connection, now)
 
     # -- sessions and connections -----------------------------------------------------------------------------------
 
-    def _new_session(self, client_id: str, clean: bool) -> Session:
+    def _new_session(self, client_id: str, clean: bool, account: Account) -> Session:
         if len(self._sessions) >= self._config.max_sessions:
             # There is one offline: each connection has one session, and max_connections <= max_sessions.
             oldest = next((s for s in self._sessions.values() if not s.attached and s is not self._durable), None)
             if oldest is not None:
                 logger.warning("too many sessions, the longest offline forgotten", extra={"client": oldest.client_id})
                 self._forget(oldest)
-        session = self._sessions[client_id] = Session(client_id, clean, self._window)
+        session = self._sessions[client_id] = Session(client_id, clean, self._window, account)
         return session
 
     def _forget(self, session: Session) -> None:

@@ -13,6 +13,10 @@ A slow reader costs others nothing. Above write_high_bytes of unread bytes the c
 and keeps the rest in its bounded queue; above max_write_bytes the connection is cut. Reading from a slow reader goes
 on: were both sides to wait until the other one reads, neither would.
 
+edgecore's own client does not come through the listener: dial_inside() gives it one end of a pair of sockets. So nobody
+else can be it, whatever they know, and the listener's TLS is none of its business. Passwords are verified in a thread,
+one at a time, so that guessing takes at most one core and 16 MB.
+
 What goes wrong with one client ends that client's connection. A bug in the core ends run(), and so whoever awaits it.
 """
 
@@ -20,12 +24,18 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
-from typing import Self, cast
+from typing import TYPE_CHECKING, Self, cast
 
 from componentbase.endpoints import why_not_listening
+from devicetwin.broker.access import Account
 from devicetwin.broker.config import BrokerConfig
-from devicetwin.broker.core import Broker, Close, Connection, Effect, Pause, Resume, Send
+from devicetwin.broker.core import Broker, Close, Connection, Effect, Pause, Resume, Send, Verify
+from devicetwin.broker.users import UserFile
+
+if TYPE_CHECKING:
+    import ssl
 
 logger = logging.getLogger(__name__)
 
@@ -46,11 +56,14 @@ class ListenError(Exception):
 class BrokerServer:
     """A listening broker; made by listen(). Use it as a context manager, or close() it."""
 
-    def __init__(self, config: BrokerConfig) -> None:
+    def __init__(self, config: BrokerConfig, users: UserFile, tls: "ssl.SSLContext | None") -> None:
         self.config = config
         self.port = config.port
         """The bound port, once listening."""
-        self._broker = Broker(config)
+        self._users = users
+        self._tls = tls
+        self._hasher = ThreadPoolExecutor(1, "mqtt-login")
+        self._broker = Broker(config, users.access)
         self._loop = asyncio.get_running_loop()
         self._listener: asyncio.Server | None = None
         self._buffer = memoryview(bytearray(READ_BYTES))
@@ -75,9 +88,33 @@ class BrokerServer:
                 await asyncio.wait((self._bug,), timeout=TICK_S)
                 if self._bug.done():
                     self._bug.result()
+                if (access := self._users.changed()) is not None:
+                    self._perform(self._broker.adopt(access))
                 self._perform(self._broker.expire(self._loop.time()))
         finally:
             await self.close()
+
+    @property
+    def denied(self) -> int:
+        """Publications dropped because their senders had no right to make them."""
+        return self._broker.denied
+
+    @property
+    def logins_refused(self) -> int:
+        return self._broker.logins_refused
+
+    async def dial_inside(self) -> socket.socket:
+        """A connection for the process's own client, as connected and non-blocking as from a listener."""
+        ours, theirs = socket.socketpair()
+        try:
+            for sock in (ours, theirs):
+                sock.setblocking(False)
+            await self._loop.connect_accepted_socket(lambda: _Client(self, inside=True), ours)
+        except BaseException:
+            ours.close()
+            theirs.close()
+            raise
+        return theirs
 
     async def close(self) -> None:
         """Stop listening and end every connection, without wills. Harmless if called again."""
@@ -86,6 +123,7 @@ class BrokerServer:
         listener, self._listener = self._listener, None
         listener.close()
         self._bug.cancel()
+        self._hasher.shutdown(wait=False, cancel_futures=True)
         self._perform(self._broker.stop())
         if self._clients:
             try:
@@ -100,22 +138,33 @@ class BrokerServer:
     async def _listen(self) -> None:
         config = self.config
         try:
-            self._listener = await self._loop.create_server(lambda: _Client(self), config.host, config.port)
+            self._listener = await self._loop.create_server(
+                lambda: _Client(self),
+                config.host,
+                config.port,
+                ssl=self._tls,
+                ssl_handshake_timeout=config.connect_timeout_s if self._tls else None,
+                ssl_shutdown_timeout=STOP_GRACE_S if self._tls else None,
+            )
         except OSError as exc:
             raise ListenError(config.host, config.port, why_not_listening(config.host, config.port, exc)) from exc
         self.port = self._listener.sockets[0].getsockname()[1]
-        logger.info("mqtt broker listens", extra={"host": config.host, "port": self.port})
+        logger.info("mqtt broker listens", extra={"host": config.host, "port": self.port, "tls": self._tls is not None})
 
     # -- from the clients' transports -------------------------------------------------------------------------------
 
     def _opened(self, client: "_Client") -> None:
-        if self._listener is None or (connection := self._broker.open(self._loop.time())) is None:
+        if self._listener is None or (connection := self._open(client)) is None:
             client.transport.abort()
             logger.warning("mqtt connection refused, there are too many", extra={"peer": client.peer})
             return
         client.connection = connection
         self._clients[connection] = client
         self._empty.clear()
+
+    def _open(self, client: "_Client") -> Connection | None:
+        peer = "" if client.inside else str(client.peer[0])
+        return self._broker.open(self._loop.time(), peer, inside=client.inside)
 
     def _received(self, connection: Connection, size: int) -> None:
         try:
@@ -137,6 +186,21 @@ class BrokerServer:
 
     def _unchoked(self, connection: Connection) -> None:
         self._guard(lambda: self._broker.unchoke(connection))
+
+    def _verify(self, verify: Verify) -> None:
+        connection, username, password = verify
+        if (account := self._users.recall(username, password)) is not None:
+            self._perform(self._broker.verified(connection, account, self._loop.time()))
+            return
+
+        def verified(found: "asyncio.Future[Account | None]") -> None:
+            if found.cancelled():
+                return  # the broker stops
+            if (account := found.result()) is not None:
+                self._users.remember(account, password)
+            self._guard(lambda: self._broker.verified(connection, account, self._loop.time()))
+
+        self._loop.run_in_executor(self._hasher, self._users.verifier(username, password)).add_done_callback(verified)
 
     def _guard(self, step: Callable[[], list[Effect]]) -> None:
         try:
@@ -163,6 +227,8 @@ class BrokerServer:
                 case Close(connection, reason):
                     self._write(connection, unsent.pop(connection, ()))
                     self._close(connection, reason)
+                case Verify():
+                    self._verify(effect)
                 case Pause(connection):
                     if (client := self._clients.get(connection)) is not None:
                         client.transport.pause_reading()
@@ -186,7 +252,8 @@ class BrokerServer:
         client = self._clients.get(connection)
         if client is None:
             return
-        logger.info("mqtt client closed", extra={"client": connection.client_id, "reason": reason})
+        who = {"client": connection.client_id} if connection.client_id else {"peer": connection.peer}
+        logger.info("mqtt client closed", extra={**who, "reason": reason})
         if client.is_choked:
             client.transport.abort()  # close() would wait for a peer that does not read
         else:
@@ -196,24 +263,26 @@ class BrokerServer:
 class _Client(asyncio.BufferedProtocol):
     """One client's transport."""
 
-    __slots__ = ("connection", "is_choked", "peer", "server", "transport")
+    __slots__ = ("connection", "inside", "is_choked", "peer", "server", "transport")
 
     transport: asyncio.Transport
 
-    def __init__(self, server: BrokerServer) -> None:
+    def __init__(self, server: BrokerServer, *, inside: bool = False) -> None:
         self.server = server
+        self.inside = inside
         self.connection: Connection | None = None
         self.is_choked = False
-        self.peer: object = None
+        self.peer: tuple[object, ...] = ("",)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         transport = cast(asyncio.Transport, transport)  # no isinstance: uvloop's are no subclasses
         self.transport = transport
-        self.peer = transport.get_extra_info("peername")
-        sock = transport.get_extra_info("socket")
-        # asyncio and uvloop set it too, but neither promises to; without it QoS 1 waits 40 ms for a delayed ACK.
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # for clients with keepalive 0
+        if not self.inside:
+            self.peer = transport.get_extra_info("peername") or ("",)  # a peer that has gone already has no name
+            sock = transport.get_extra_info("socket")
+            # asyncio and uvloop set it too, but neither promises to; without it QoS 1 waits 40 ms for a delayed ACK.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # for clients with keepalive 0
         transport.set_write_buffer_limits(high=self.server.config.write_high_bytes)
         self.server._opened(self)
 
@@ -242,8 +311,14 @@ class _Client(asyncio.BufferedProtocol):
             self.server._unchoked(self.connection)
 
 
-async def listen(config: BrokerConfig) -> BrokerServer:
-    """A broker bound to its address and serving; ListenError if the address is taken or not ours."""
-    server = BrokerServer(config)
+async def listen(
+    config: BrokerConfig, users: UserFile | None = None, tls: "ssl.SSLContext | None" = None
+) -> BrokerServer:
+    """
+    A broker bound to its address and serving; ListenError if the address is taken or not ours.
+
+    users: who may come, None for everybody. tls: what the listener shows and asks; None for plain MQTT.
+    """
+    server = BrokerServer(config, users or UserFile(None, anonymous=True), tls)
     await server._listen()
     return server

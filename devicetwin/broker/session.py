@@ -20,6 +20,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from devicetwin.broker.access import Account
 from devicetwin.broker.packets import Puback, Pubcomp, Publish, Pubrec, Pubrel, encode, encode_publish
 
 
@@ -80,6 +81,7 @@ class Session:
 
     __slots__ = (
         "_last_packet_id",
+        "account",
         "attached",
         "clean",
         "client_id",
@@ -94,8 +96,10 @@ class Session:
         "writable",
     )
 
-    def __init__(self, client_id: str, clean: bool, window: Window) -> None:
+    def __init__(self, client_id: str, clean: bool, window: Window, account: Account) -> None:
         self.client_id = client_id
+        self.account = account
+        """Whose it is, and so what it may publish and read."""
         self.clean = clean
         self.window = window
         self.attached = False

@@ -1,6 +1,7 @@
 """Certificates for tests: one CA, a hub, nodes."""
 
 import ssl
+from collections.abc import Sequence
 from pathlib import Path
 
 from componentbase import pki
@@ -24,3 +25,31 @@ def _node_context(directory: Path, ca: pki.KeyPair, node: str) -> ssl.SSLContext
     context = ssl.create_default_context(cafile=str(directory / "ca"))
     context.load_cert_chain(directory / node)
     return context
+
+
+class BrokerFiles:
+    """The files of a broker that speaks TLS on loopback, and of a client with a certificate of the same CA."""
+
+    def __init__(self, directory: Path, names: Sequence[str] = ("localhost", "127.0.0.1")) -> None:
+        ca = pki.create_ca("test", 1)
+        server = pki.issue_server_cert(ca, names, 1)
+        key, csr = pki.make_key_and_csr("mapper", "test")
+        self.authority = _written(directory / "ca.crt", ca.cert_pem)
+        self.certificate = _written(directory / "broker.crt", server.cert_pem)
+        self.key = _written(directory / "broker.key", server.key_pem)
+        self.client_certificate = _written(directory / "client.crt", pki.sign_client_csr(ca, csr, "mapper", "test", 1))
+        self.client_key = _written(directory / "client.key", key)
+
+    def mosquitto(self, *more: str) -> tuple[str, ...]:
+        """Lines of mosquitto.conf."""
+        return (f"cafile {self.authority}", f"certfile {self.certificate}", f"keyfile {self.key}", *more)
+
+    def server_context(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.certificate, self.key)
+        return context
+
+
+def _written(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
