@@ -42,9 +42,13 @@ class Availability:
         is_there = self._words.get(self._word(text).lower())
         self._said[topic] = shown(text) if is_there is None else is_there
 
+    def is_known(self) -> bool:
+        """Whether enough was heard to say so: one topic that speaks against it, or all of them."""
+        return any(said is not True for said in self._said.values()) or self.topics <= self._said.keys()
+
     def problem(self) -> str | None:
         """Why the device counts as gone; None when it is there, or nothing says whether."""
-        for topic in sorted(self.topics):
+        for topic in sorted(self.topics, key=lambda each: (each not in self._said, each)):
             match self._said.get(topic):
                 case None:
                     return f"nothing has come on {topic} yet: look at availabilityTopic"

@@ -28,6 +28,7 @@ Invariants
 """
 
 import asyncio
+import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
@@ -51,6 +52,10 @@ MOST_TOPICS = 16
 """In one list."""
 MAX_TOPIC_BYTES = 1024
 DAY_S = 86_400.0
+FIRST_WORD_S = 1.0
+"""How long a device may take to be heard of after the connection before it counts as gone."""
+ASK_AGAIN_S = 1.0
+"""One question is not asked more often."""
 
 
 class Command(NamedTuple):
@@ -96,6 +101,8 @@ class MqttDevice:
         self._client_id = f"mapper-device-{device.id.replace('/', '.')}"  # a namespace has no dot, so this is unique
         self._faults = Faults(device.id, [name for name, point in self._points.items() if point.states])
         self._last: dict[str, Reading] = {}
+        self._asked_at: dict[Message, float] = {}
+        self._first_word = asyncio.Event()
         self._connection: Connection | None = None
         self._sink: Sink | None = None
         self._silence: asyncio.TimerHandle | None = None
@@ -117,21 +124,28 @@ class MqttDevice:
             raise DeviceSilent(str(exc)) from exc
 
     async def subscribe(self, sink: Sink) -> Collection[str]:
-        """All the device's topics, and a question for what it does not tell by itself."""
+        """All the device's topics, and a question for what it does not tell by itself. Waits for its first word."""
         self._sink = sink
         self._last.clear()
+        self._asked_at.clear()
         self._availability.forget()
-        sink.away(self._availability.problem() or f"nothing has come from it at {self._broker} yet")
+        self._first_word.clear()
         topics = {*self._by_topic, *self._availability.topics}
-        if topics:
-            try:
-                self._connected().subscribe(sorted(topics))
-            except MqttError as exc:
-                raise DeviceSilent(f"{self._broker}: {exc}") from exc
-        if not self._by_topic and not self._availability.topics:
-            sink.heard({})  # there is nothing it could be heard by
+        if not topics:
+            sink.heard({})  # there is nothing that it could be heard by
+            return list(self._points)
+        try:
+            self._connected().subscribe(sorted(topics))
+        except MqttError as exc:
+            raise DeviceSilent(f"{self._broker}: {exc}") from exc
         self._hush()
         self._ask(self._points)
+        try:
+            # Without this a mapper that starts would say "offline" of each device, and "online" a moment later.
+            async with asyncio.timeout(FIRST_WORD_S):
+                await self._first_word.wait()
+        except TimeoutError:
+            sink.away(self._availability.problem() or f"nothing has come from it at {self._broker} yet")
         return list(self._points)
 
     async def read(self, names: Collection[str]) -> Mapping[str, Reading]:
@@ -184,12 +198,14 @@ class MqttDevice:
     def _hear_availability(self, message: Message) -> None:
         assert self._sink is not None, "heard() checks it"
         self._availability.hear(message.topic, message.payload)
-        if (problem := self._availability.problem()) is None:
-            self._sink.heard(dict(self._last))
-        else:
+        problem = self._availability.problem()
+        if problem is None:
+            self._tell(self._last)
+        elif self._availability.is_known():
             if not message.retain:
                 self._last.clear()  # what it said before it went is not what it is when it comes back
             self._sink.away(problem)
+            self._first_word.set()
 
     def _readings(self, names: Iterable[str], message: Message) -> dict[str, Reading]:
         said: dict[bool, JSON] = {}
@@ -224,12 +240,15 @@ class MqttDevice:
         self._last.update(readings)
         if self._sink is not None and self._availability.problem() is None:
             self._sink.heard(readings)
+            self._first_word.set()
 
     # --- the connection
 
     def _ask(self, names: Iterable[str]) -> None:
+        now = asyncio.get_running_loop().time()
         for question in {self._points[name].ask: None for name in names}:
-            if question is not None:
+            if question is not None and now >= self._asked_at.get(question, -math.inf) + ASK_AGAIN_S:
+                self._asked_at[question] = now
                 self._publish(question)
 
     def _publish(self, message: Message) -> None:

@@ -36,9 +36,11 @@ def test_before_anything_was_heard_it_counts_as_gone() -> None:
 def test_behind_a_gateway_both_must_be_there() -> None:
     one = availability("bridge", "lamp")
     one.hear("lamp", b"online")
-    assert one.problem() is not None
+    assert one.problem() == "nothing has come on bridge yet: look at availabilityTopic"
+    assert not one.is_known()
     one.hear("bridge", b'{"state":"online"}')
     assert one.problem() is None
+    assert one.is_known()
     one.hear("bridge", b'{"state":"offline"}')
     assert one.problem() == "bridge says that it is offline"
 
@@ -51,6 +53,13 @@ def test_what_is_no_word_counts_as_gone_and_is_told(said: bytes) -> None:
     assert problem is not None
     assert "neither of the words in online and offline" in problem
     assert len(problem) < 200
+
+
+def test_one_that_says_offline_is_enough_to_know() -> None:
+    one = availability("bridge", "lamp")
+    one.hear("lamp", b"offline")
+    assert one.is_known()
+    assert one.problem() == "lamp says that it is offline"
 
 
 def test_a_device_may_have_words_and_a_place_of_its_own() -> None:
