@@ -151,16 +151,16 @@ class Sysfs:
         return directory
 
     def _set_up(self, directory: Path, pin: Pin) -> None:
-        low = str(int(pin.is_active_low))
-        if _read(directory / "active_low").strip() != low:
-            _write(directory / "active_low", low)
-        direction = _read(directory / "direction").strip()
-        if not pin.is_output and direction != "in":
-            _write(directory / "direction", "in")
-        elif pin.is_output and direction != "out":
+        was_low = _read(directory / "active_low").strip() == "1"
+        is_high = (_read(directory / "value").strip() == "1") != was_low
+        if was_low != pin.is_active_low:
+            _write(directory / "active_low", str(int(pin.is_active_low)))
+        wanted = "out" if pin.is_output else "in"
+        if _read(directory / "direction").strip() != wanted:
             # "out" would make it low for a moment; "high" and "low" are levels at the pin, whatever active_low says.
-            is_high = (_read(directory / "value").strip() == "1") != pin.is_active_low
-            _write(directory / "direction", "high" if is_high else "low")
+            _write(directory / "direction", ("high" if is_high else "low") if pin.is_output else "in")
+        if (direction := _read(directory / "direction").strip()) != wanted:
+            raise ValueError(f'{directory.name} does not become "{wanted}", it is "{shown(direction)}"')
 
 
 def _point(device: Device, name: str) -> Pin | Sensor:
