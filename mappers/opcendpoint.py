@@ -5,7 +5,7 @@ Invariants
     a password and a private key are in files of the mapper's machine, never in a Device, which many may read
     with a security policy the server is known by its certificate: who is not known is not told a password
 
-Pure. The driver is mappers/opcua.py.
+It reads no file. The driver is mappers/opcua.py.
 """
 
 from collections.abc import Mapping

@@ -268,7 +268,12 @@ def _application_uri(certificate: object) -> str | None:
 
 def _foreign(type_: str, value: object) -> object:
     """Where asyncua wants a class of its own."""
-    return ua.LocalizedText(value) if type_ == "LocalizedText" and isinstance(value, str) else value
+    if isinstance(value, str):
+        if type_ == "LocalizedText":
+            return ua.LocalizedText(value)
+        if type_ == "Guid":
+            return ua.Guid(value)
+    return value
 
 
 def _status(code: int) -> str:

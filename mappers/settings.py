@@ -51,7 +51,8 @@ class Settings:
         """Raises BadConfig when it is no number or out of range."""
         value = self._get(name, default)
         if isinstance(value, bool) or not isinstance(value, int | float) or not minimum <= value <= maximum:
-            raise self.bad(name, f"must be a number from {minimum:g} to {maximum:g}")
+            bounds = f" from {minimum:g} to {maximum:g}" if math.isfinite(maximum - minimum) else ""
+            raise self.bad(name, f"must be a number{bounds}")
         return float(value)
 
     def whole(self, name: str, default: int | None = None, *, minimum: int, maximum: int) -> int:
@@ -83,6 +84,16 @@ class Settings:
         if not isinstance(value, Mapping) or not all(is_scalar(each) for each in value.values()):
             raise self.bad(name, "must be a map of names to texts, numbers or booleans")
         return dict(value)
+
+    def texts(self, name: str, most: int) -> list[str]:
+        """A text, or a list of at most so many; empty where there is none. Raises BadConfig."""
+        value = self._get(name, [])
+        texts = [value] if isinstance(value, str) else value
+        if not isinstance(texts, list) or not all(isinstance(text, str) and text for text in texts):
+            raise self.bad(name, "must be a text or a list of texts")
+        if len(texts) > most:
+            raise self.bad(name, f"must be at most {most} texts")
+        return list(texts)
 
     def done(self) -> None:
         """Everything has been asked for. Raises BadConfig for what nobody asked for."""

@@ -6,15 +6,15 @@ that nothing need be imported to convert them.
 
 Invariants
     from_node() never raises; what has no counterpart comes out as it is, and the runtime says that the types disagree
-    to_node() gives a value that the node's type can hold exactly, or raises WriteRefused with the reason
+    to_node() gives a value that the node's type can hold exactly (a Guid as text), or raises WriteRefused
 
 Pure. The driver is mappers/opcua.py.
 """
 
 import json
 import math
+import re
 import struct
-import uuid
 from collections.abc import Mapping
 from datetime import datetime
 
@@ -32,6 +32,7 @@ INTEGERS: Mapping[str, range] = {
     "Int64": range(-(2**63), 2**63),
     "UInt64": range(2**64),
 }
+_GUID = re.compile(r"[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 _TEXTS = ("String", "LocalizedText", "XmlElement")
 
 
@@ -82,13 +83,15 @@ def to_node(name: str, type_: str, value: Value) -> object:
     if type_ == "ByteString" and isinstance(value, bytes):
         return value
     if isinstance(value, str):
-        try:
-            if type_ == "DateTime":
+        if type_ == "DateTime":
+            try:
                 return datetime.fromisoformat(value)
-            if type_ == "Guid":
-                return uuid.UUID(value)
-        except ValueError:
-            raise WriteRefused(f"{name}: {value!r} is no {type_}") from None
+            except ValueError:
+                raise WriteRefused(f"{name}: {value!r} is no DateTime, such as 2027-01-31T12:00:00+00:00") from None
+        if type_ == "Guid":
+            if not _GUID.fullmatch(value):
+                raise WriteRefused(f"{name}: {value!r} is no Guid, 32 hexadecimal digits with hyphens between")
+            return value
     raise WriteRefused(f"{name}: {value!r} cannot be written to a node of type {type_}")
 
 

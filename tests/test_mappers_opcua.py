@@ -158,6 +158,7 @@ async def test_changes_are_told_without_asking(server: Server) -> None:
         ("label", "Pumpe"),
         ("moment", "2027-01-01T00:00:00+00:00"),
         ("blob", b"\xff" * 100),
+        ("serial", "12345678-1234-5678-1234-567812345678"),
     ],
 )
 async def test_what_is_written_is_read_back(server: Server, name: str, value: Value) -> None:

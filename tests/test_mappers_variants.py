@@ -82,7 +82,7 @@ def test_what_does_not_fit_the_model_is_left_for_the_runtime_to_complain_of(kind
         ("LocalizedText", "x", "x"),
         ("ByteString", b"x", b"x"),
         ("DateTime", "2026-01-02T00:00:00+00:00", datetime(2026, 1, 2, tzinfo=UTC)),
-        ("Guid", str(uuid.UUID(int=1)), uuid.UUID(int=1)),
+        ("Guid", str(uuid.UUID(int=1)), str(uuid.UUID(int=1))),
     ],
 )
 def test_a_value_is_written_in_the_nodes_type(type_: str, value: Value, expected: object) -> None:
