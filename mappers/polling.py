@@ -200,13 +200,10 @@ class Poller:
             slot.read_first = False
             if slot.is_unconfirmed:
                 slot.answer()
-            if (reading := readings.get(name)) is None:
-                slot.sample = None  # the last one is no longer what it is; repeating it would claim so
-                continue
-            problems += self._take(name, slot, reading)
+            problems += self._take(name, slot, readings.get(name))
         return problems
 
-    def heard(self, readings: Mapping[str, Reading]) -> list[str]:
+    def heard(self, readings: Mapping[str, Reading | None]) -> list[str]:
         """The device told of these by itself. Returns as took() does."""
         problems: list[str] = []
         for name, reading in readings.items():
@@ -214,7 +211,10 @@ class Poller:
                 problems += self._take(name, slot, reading)
         return problems
 
-    def _take(self, name: str, slot: _Slot, reading: Reading) -> list[str]:
+    def _take(self, name: str, slot: _Slot, reading: Reading | None) -> list[str]:
+        if reading is None:
+            slot.sample = None  # the last one is no longer what it is; repeating it would claim so
+            return []
         try:
             sample = Sample(to_text(slot.property.model.type, reading.value), reading.at_ms)
         except ValueError as exc:

@@ -22,6 +22,7 @@ from typing import NamedTuple
 from apimachinery.devices import PropertyType
 from mappers.batches import MAX_REGISTERS, Span, Table
 from mappers.settings import RUNTIMES_OWN, Settings
+from mappers.values import shortest_single
 from mappers.words import Device, Value, WriteRefused
 
 FIRST_INVALID_ADDRESS = 0x10000
@@ -197,7 +198,7 @@ class Point(NamedTuple):
         if not math.isfinite(number):
             return None  # how many a device says that its sensor is broken or missing
         if self.type is DataType.FLOAT32:
-            number = _shortest_single(number)
+            number = shortest_single(number)
         if self._is_scaled():
             number = _tidy(number * self.scale + self.shift)
             if not math.isfinite(number):
@@ -242,12 +243,3 @@ def _word_for(kind: PropertyType) -> str:
 
 def _tidy(number: float) -> float:
     return float(f"{number:.{_DIGITS}g}")
-
-
-def _shortest_single(number: float) -> float:
-    """The number with the fewest digits that is the same in single precision: 21.3 and not 21.299999237060547."""
-    for digits in (6, 7, 8):
-        short = float(f"{number:.{digits}g}")
-        if struct.pack(">f", short) == struct.pack(">f", number):
-            return short
-    return number

@@ -23,7 +23,7 @@ from mappers.words import Reading
 class Word(NamedTuple):
     """What was heard since the last time."""
 
-    readings: Mapping[str, Reading]
+    readings: Mapping[str, Reading | None]
     away: str | None
     """Why the device counts as gone; None when it is there."""
 
@@ -37,14 +37,14 @@ class Sink:
         self._ring = ring
         self._has_word = False
         self._is_closed = False
-        self._readings: dict[str, Reading] = {}
+        self._readings: dict[str, Reading | None] = {}
         self._away: str | None = None
         self._lost: Exception | None = None
 
     # --- for the driver
 
-    def heard(self, readings: Mapping[str, Reading]) -> None:
-        """The device said this; an empty mapping says only that it is there."""
+    def heard(self, readings: Mapping[str, Reading | None]) -> None:
+        """The device said this, None being: it has no value now. An empty mapping says only that it is there."""
         if self._is_closed:
             return
         self._readings.update({name: reading for name, reading in readings.items() if name in self._names})

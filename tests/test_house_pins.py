@@ -21,7 +21,9 @@ from tests.house import MODULES, PYPROJECT, fail_with, first_party
 PROCESSES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "edge": (("edgecore",), ("quic",)),
     "cloud": (("cloudcore",), ("quic",)),
-    "mapper": (("mappers.*",), ()),
+    "mapper": (("mappers.*",), ("mapper-modbus", "mapper-opcua")),
+    "mapper-modbus": (("mappers.runtime", "mappers.modbus"), ("mapper-opcua",)),
+    "mapper-opcua": (("mappers.runtime", "mappers.opcua"), ("mapper-modbus",)),
     "apiserver": (("apiserver.dev",), ()),
 }
 """Extra: the modules its process starts from (or loads by name), and the extras it can use but does not need."""

@@ -3,18 +3,24 @@
 from pathlib import Path
 
 from mappers import driver
-from mappers.driver import Device, Driver, DriverFactory
+from mappers.driver import Device, Driver, DriverFactory, SubscribingDriver
 from mappers.host import Host
+from mappers.modbus import modbus
+from mappers.opcua import OpcUa
 from mappers.simulated import Thermostat
 
-FACTORIES: list[DriverFactory] = [Host, Thermostat]
+FACTORIES: list[DriverFactory] = [Host, modbus(), OpcUa, Thermostat]
+SPEAKING: list[type[SubscribingDriver]] = [OpcUa]
+SETTINGS = {"ip": "10.0.0.4", "url": "opc.tcp://10.0.0.4:4840"}
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_the_drivers_that_come_with_the_project_are_drivers() -> None:
     for factory in FACTORIES:
-        one: Driver = factory(Device("default/one", {}, {}))
+        wanted = {OpcUa: ("url",), FACTORIES[1]: ("ip",)}.get(factory, ())
+        one: Driver = factory(Device("default/one", {name: SETTINGS[name] for name in wanted}, {}))
         assert all(callable(getattr(one, method)) for method in ("connect", "read", "write", "close"))
+        assert isinstance(one, SubscribingDriver) is (factory in SPEAKING)
 
 
 def test_everything_a_driver_needs_is_imported_from_one_module() -> None:

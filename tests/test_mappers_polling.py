@@ -332,6 +332,12 @@ def test_what_the_device_tells_of_is_read_once_and_then_only_heard() -> None:
     assert bench.wait(0) == {"temperature": Report("19.5", 7, None)}
 
 
+def test_a_value_the_device_says_it_has_no_longer_is_not_repeated() -> None:
+    bench = speaking_thermostat()
+    bench.poller.heard({"temperature": None})
+    assert set(bench.wait(60)) == {"setpoint"}
+
+
 def test_what_is_heard_is_judged_by_its_type_as_what_is_read() -> None:
     bench = speaking_thermostat()
     (problem,) = bench.poller.heard({"temperature": Reading("warm")})

@@ -92,7 +92,7 @@ def test_between_two_looks_only_the_last_words_count(history: list[tuple[str, in
         if each is None:
             rings += sink.has_word()
             readings = sink.collect().readings
-            assert {name: reading.value for name, reading in readings.items()} == told
+            assert readings == {name: Reading(value) for name, value in told.items()}
             told = {}
         else:
             name, value = each

@@ -31,6 +31,11 @@ class Server:
     def port(self) -> int:
         return int(self.where)
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "it does not run"
+        return self._process.pid
+
     def start(self) -> None:
         """Start it and wait until it serves; AssertionError if it does not."""
         assert self._process is None, "it runs already"
