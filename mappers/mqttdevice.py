@@ -31,6 +31,7 @@ import asyncio
 import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -53,7 +54,7 @@ MOST_TOPICS = 16
 MAX_TOPIC_BYTES = 1024
 DAY_S = 86_400.0
 FIRST_WORD_S = 1.0
-"""How long a device may take to be heard of after the connection before it counts as gone."""
+"""How long a device may take to be heard of, and to answer, after the connection."""
 ASK_AGAIN_S = 1.0
 """One question is not asked more often."""
 
@@ -100,9 +101,11 @@ class MqttDevice:
                 self._by_topic[topic].append(name)
         self._client_id = f"mapper-device-{device.id.replace('/', '.')}"  # a namespace has no dot, so this is unique
         self._faults = Faults(device.id, [name for name, point in self._points.items() if point.states])
-        self._last: dict[str, Reading] = {}
+        self._last: dict[str, Reading | None] = {}
         self._asked_at: dict[Message, float] = {}
         self._first_word = asyncio.Event()
+        """Heard of what was asked for, or that the device is not there."""
+        self._unanswered: set[str] = set()
         self._connection: Connection | None = None
         self._sink: Sink | None = None
         self._silence: asyncio.TimerHandle | None = None
@@ -130,6 +133,7 @@ class MqttDevice:
         self._asked_at.clear()
         self._availability.forget()
         self._first_word.clear()
+        self._unanswered = {name for name, point in self._points.items() if point.ask is not None}
         topics = {*self._by_topic, *self._availability.topics}
         if not topics:
             sink.heard({})  # there is nothing that it could be heard by
@@ -140,18 +144,21 @@ class MqttDevice:
             raise DeviceSilent(f"{self._broker}: {exc}") from exc
         self._hush()
         self._ask(self._points)
-        try:
-            # Without this a mapper that starts would say "offline" of each device, and "online" a moment later.
+        # Without this a mapper that starts would say "offline" of each device, and "online" a moment later, and write
+        # what the device is already.
+        with suppress(TimeoutError):
             async with asyncio.timeout(FIRST_WORD_S):
                 await self._first_word.wait()
-        except TimeoutError:
-            sink.away(self._availability.problem() or f"nothing has come from it at {self._broker} yet")
+        if (problem := self._availability.problem()) is not None:
+            sink.away(problem)
+        elif not self._last and not self._availability.topics:
+            sink.away(f"nothing has come from it at {self._broker} yet")
         return list(self._points)
 
     async def read(self, names: Collection[str]) -> Mapping[str, Reading]:
         """The last words, and a question for the next ones."""
         self._ask(names)
-        return {name: self._last[name] for name in names if name in self._last}
+        return {name: last for name in names if (last := self._last.get(name)) is not None}
 
     async def write(self, name: str, value: Value) -> None:
         """Publish the command; what becomes of it the device says by itself."""
@@ -207,9 +214,9 @@ class MqttDevice:
             self._sink.away(problem)
             self._first_word.set()
 
-    def _readings(self, names: Iterable[str], message: Message) -> dict[str, Reading]:
+    def _readings(self, names: Iterable[str], message: Message) -> dict[str, Reading | None]:
         said: dict[bool, JSON] = {}
-        readings: dict[str, Reading] = {}
+        readings: dict[str, Reading | None] = {}
         for name in names:
             codec = self._points[name].codec
             try:
@@ -222,8 +229,7 @@ class MqttDevice:
                 self._faults.found(name, f"{message.topic}: {exc}")
                 continue
             self._faults.over(name)
-            if reading is not None:
-                readings[name] = reading
+            readings[name] = reading
         return readings
 
     def _parse(self, payload: bytes, *, is_json: bool) -> JSON:
@@ -236,11 +242,13 @@ class MqttDevice:
         except ValueError as exc:
             raise ValueError(f"{exc}. If it is to be plain text, set format: text") from None
 
-    def _tell(self, readings: Mapping[str, Reading]) -> None:
+    def _tell(self, readings: Mapping[str, Reading | None]) -> None:
         self._last.update(readings)
         if self._sink is not None and self._availability.problem() is None:
             self._sink.heard(readings)
-            self._first_word.set()
+            self._unanswered -= readings.keys()
+            if not self._unanswered:
+                self._first_word.set()
 
     # --- the connection
 

@@ -39,6 +39,8 @@ SECONDS_BELOW = 1e11
 """A moment below this is in seconds since 1970 (until the year 5138), one above it in milliseconds (from 1973 on)."""
 
 _TOKEN = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_FREE = frozenset({PropertyType.STRING, PropertyType.STREAM, PropertyType.BYTES})
+"""Types that take any word; the others judge what is not in `values`, for some devices say true and want "on"."""
 _VALUE_NAMES = frozenset({"value", "json"})
 _WHOLE = re.compile(r"[+-]?[0-9]{1,19}")
 _INDEX = re.compile(r"0|[1-9][0-9]{0,8}")
@@ -179,10 +181,11 @@ class Codec:
         found = self._pointer.find(said)
         if found is None:
             return None
-        if self._words:
-            if not is_scalar(found) or (meaning := self._meanings.get(plain(found))) is None:
-                raise ValueError(f"{_shown(found)} is none of the device's words in `values`")
-            found = meaning
+        word = plain(found) if is_scalar(found) else None
+        if word in self._meanings:
+            found = self._meanings[word]
+        elif self._words and self._kind in _FREE:
+            raise ValueError(f"{_shown(found)} is none of the device's words in `values`")
         return Reading(to_value(self._kind, found), self._moment(said))
 
     def to_device(self, value: Value) -> Scalar:

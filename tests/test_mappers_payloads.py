@@ -205,11 +205,14 @@ def test_a_device_may_have_words_of_its_own_in_both_directions() -> None:
     door = codec("BOOLEAN", pointer="door", values={"true": "OPEN", "false": "CLOSED"})
     assert door.reading({"door": "OPEN"}) == Reading(True)
     assert door.to_device(False) == "CLOSED"
-    with pytest.raises(ValueError, match='"AJAR" is none of the device\'s words in `values`'):
+    with pytest.raises(ValueError, match='"AJAR" is neither on nor off; name the device\'s words in `values`'):
         door.reading({"door": "AJAR"})
+    assert door.reading({"door": True}) == Reading(True), "a device may say true and want OPEN"
     mode = codec("STRING", values={"low": 0, "high": 1})
     assert mode.reading(1) == Reading("high")
     assert mode.to_device("low") == 0
+    with pytest.raises(ValueError, match="2 is none of the device's words in `values`"):
+        mode.reading(2)
     with pytest.raises(ValueError, match="`values` has no word for medium"):
         mode.to_device("medium")
 
