@@ -21,9 +21,10 @@ from tests.house import MODULES, PYPROJECT, fail_with, first_party
 PROCESSES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "edge": (("edgecore",), ("quic",)),
     "cloud": (("cloudcore",), ("quic",)),
-    "mapper": (("mappers.*",), ("mapper-modbus", "mapper-opcua")),
-    "mapper-modbus": (("mappers.runtime", "mappers.modbus"), ("mapper-opcua",)),
-    "mapper-opcua": (("mappers.runtime", "mappers.opcua"), ("mapper-modbus",)),
+    "mapper": (("mappers.*",), ("mapper-http", "mapper-modbus", "mapper-opcua")),
+    "mapper-http": (("mappers.runtime", "mappers.http"), ("mapper-modbus", "mapper-opcua")),
+    "mapper-modbus": (("mappers.runtime", "mappers.modbus"), ("mapper-http", "mapper-opcua")),
+    "mapper-opcua": (("mappers.runtime", "mappers.opcua"), ("mapper-http", "mapper-modbus")),
     "apiserver": (("apiserver.dev",), ()),
 }
 """Extra: the modules its process starts from (or loads by name), and the extras it can use but does not need."""
