@@ -12,5 +12,8 @@ devicetwin only the message formats, so it has exactly what a mapper in another 
     attendant.py, mqtt.py       one device's task; the one MQTT connection
     sink.py                     the mailbox of a device that speaks for itself (pure)
     runtime.py                  the process: learns its devices, starts and stops their tasks
-    simulated.py, thermostat.py, host.py    the two drivers that come with the project
+    settings.py, faults.py      reading configData; what is wrong with single properties
+    simulated.py, thermostat.py, host.py    the two drivers that need no device
+    modbus.py, modbusline.py, batches.py, registers.py      Modbus: the driver, a line, requests, what registers mean
+    opcua.py, opcendpoint.py, variants.py   OPC UA: the driver, where the server is, what nodes hold
 """

@@ -17,6 +17,7 @@ from devicetwin.messages import Channel, DeviceConfig, DeviceId, PropertyConfig,
 from mappers.runtime import main
 from tests.harness.mosquitto import Mosquitto
 from tests.harness.mqtt_edge import MqttEdge
+from tests.harness.server import Server
 
 ROOT = Path(__file__).resolve().parent.parent
 THERMOSTAT = DeviceId("default", "thermostat")
@@ -314,17 +315,13 @@ async def test_many_devices_in_one_process(edge: MqttEdge, start: Start) -> None
 
 @pytest.mark.bench
 async def test_how_much_memory_it_takes(edge: MqttEdge, start: Start) -> None:
-    def resident_kib(mapper: Process) -> int:
-        status = Path(f"/proc/{mapper.pid}/status").read_text()
-        return int(status.partition("VmRSS:")[2].split()[0])
-
     edge.configure(thermostat())
     edge.configure(host())
     for name in ("simulated", "host"):
         mapper = start(name)
         device = THERMOSTAT if name == "simulated" else HOST
         await edge.until(functools.partial(edge.reported, device), "a report")
-        print(f"\nmapper {name}, one device: {resident_kib(mapper) / 1024:.1f} MiB RSS")
+        print(f"\nmapper {name}, one device: {rss_mib(mapper.pid):.1f} MiB RSS")
         mapper.kill()
     devices = [DeviceId("default", f"t{number:04}") for number in range(1000)]
     for device in devices:
@@ -333,11 +330,65 @@ async def test_how_much_memory_it_takes(edge: MqttEdge, start: Start) -> None:
         edge.configure(config._replace(properties=slow))
     mapper = start("simulated")
     await edge.until(lambda: len({heard.device for heard in edge.updates}) > len(devices), "every device")
-    print(f"mapper simulated, 1,001 devices: {resident_kib(mapper) / 1024:.1f} MiB RSS")
+    print(f"mapper simulated, 1,001 devices: {rss_mib(mapper.pid):.1f} MiB RSS")
     began = time.monotonic()
     used = cpu_s(mapper.pid)
     await edge.until(lambda: time.monotonic() - began > 5, "five seconds")
     print(f"mapper simulated, 1,001 devices read each second: {(cpu_s(mapper.pid) - used) / 5:.0%} of a core")
+
+
+def plants(protocol: str, server: Server, count: int) -> list[DeviceConfig]:
+    """Devices with twenty properties, all at one server, read every second."""
+    address: dict[str, dict[str, object]] = {
+        "modbus": {"ip": "127.0.0.1", "port": server.port},
+        "opcua": {"url": f"opc.tcp://127.0.0.1:{server.port}/device"},
+    }
+    visitors: list[dict[str, object]] = [
+        {"register": "HoldingRegister", "offset": 100 + number}
+        if protocol == "modbus"
+        else {"nodeID": "ns=2;s=counter"}
+        for number in range(20)
+    ]
+    properties = tuple(
+        PropertyConfig(f"p{number}", "INT", collect_cycle_ms=1000, visitors=ProtocolConfig(protocol, each))
+        for number, each in enumerate(visitors)
+    )
+    return [
+        DeviceConfig(
+            DeviceId(protocol, f"plant{number:03}"),
+            "edge-1",
+            "plant",
+            ProtocolConfig(protocol, address[protocol]),
+            properties,
+        )
+        for number in range(count)
+    ]
+
+
+@pytest.mark.bench
+@pytest.mark.parametrize(("protocol", "arguments"), [("modbus", ("tcp", "0")), ("opcua", ("0",))])
+async def test_how_much_a_mapper_of_each_protocol_takes(
+    edge: MqttEdge, start: Start, protocol: str, arguments: tuple[str, ...]
+) -> None:
+    with Server(f"tests.harness.{protocol}_device", *arguments) as server:
+        for count in (1, 50):
+            for config in plants(protocol, server, count):
+                edge.configure(config)
+            edge.updates.clear()
+            mapper = start(protocol, "--name", f"{protocol}-{count}")
+            await edge.until(lambda count=count: len({heard.device for heard in edge.updates}) >= count, "every device")  # type: ignore[misc]
+            began, used = time.monotonic(), cpu_s(mapper.pid)
+            await edge.until(lambda began=began: time.monotonic() - began > 5, "five seconds")  # type: ignore[misc]
+            print(
+                f"\nmapper {protocol}, {count} devices × 20 properties: {rss_mib(mapper.pid):.1f} MiB RSS, "
+                f"{(cpu_s(mapper.pid) - used) / 5:.0%} of a core"
+            )
+            mapper.kill()
+
+
+def rss_mib(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
 
 
 def cpu_s(pid: int) -> float:
@@ -353,7 +404,7 @@ def cpu_s(pid: int) -> float:
     [
         ([], "required: COMMAND"),
         (["run", "simulated"], "required: --mqtt"),
-        (["run", "lamp", "--mqtt", "mqtt://x"], 'no driver "lamp"; there are: host, simulated'),
+        (["run", "lamp", "--mqtt", "mqtt://x"], 'no driver "lamp"; there are: host, modbus, opcua, simulated'),
         (["run", "simulated", "--mqtt", "x:1883"], "is not mqtt://HOST:PORT"),
         (["run", "simulated", "--mqtt", "mqtt://x", "--device", "lamp"], "is not <namespace>/<name>"),
         (["run", "simulated", "--mqtt", "mqtt://x", "--name", "a/b"], '"a/b" must be'),
@@ -378,4 +429,4 @@ def test_help_shows_an_example(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_drivers_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["drivers"]) == 0
-    assert capsys.readouterr().out.split() == ["host", "simulated"]
+    assert capsys.readouterr().out.split() == ["host", "modbus", "opcua", "simulated"]
