@@ -49,7 +49,7 @@ class Modbus:
             settings.number("timeout", 1.0, minimum=0.05, maximum=CALL_TIMEOUT_S / 2),
             settings.whole("retries", 1, minimum=0, maximum=10),
         )
-        if self._patience.timeout_s * (self._patience.retries + 1) > CALL_TIMEOUT_S:
+        if self._patience.all_s > CALL_TIMEOUT_S:
             raise settings.bad("retries", f"times timeout must stay below {CALL_TIMEOUT_S:g} s")
         self._max_gap = settings.whole("maxGap", 0, minimum=0, maximum=MAX_GAP)
         self._max_registers = settings.whole("maxRegisters", MAX_REGISTERS, minimum=1, maximum=MAX_REGISTERS)

@@ -7,8 +7,8 @@ devices of a mapper that name the same line share it: one request at a time, in 
 Invariants
     a line is open while some device holds it, and closed with the last one
     a line is opened when it is needed, never by a timer behind our back: whether to try again is the runtime's business
-    an answer is taken only for the request it belongs to: a serial line, which has no transaction ids, is closed
-    after a request in vain, so that a late answer is thrown away
+    an answer is taken only for the request it belongs to: a serial line, which has no transaction ids, is closed when
+    an answer may still be on its way, and not used before it must have come and been thrown away
     after IN_VAIN_LIMIT requests in vain a TCP connection counts as dead, whoever made them
 
 Errors
@@ -47,6 +47,8 @@ MEANINGS = {
 """MODBUS Application Protocol V1.1b3, 7."""
 _GATEWAYS_OWN = (10, 11)
 _ILLEGAL_FUNCTION = 1
+_EXCEPTION = 0x80
+"""Added to the function code in an exception's answer."""
 
 logger = logging.getLogger(__name__)
 
@@ -100,6 +102,11 @@ class Patience(NamedTuple):
     timeout_s: float
     retries: int
 
+    @property
+    def all_s(self) -> float:
+        """For all tries. A device that took longer would be of no use, so by then every answer has come."""
+        return self.timeout_s * (self.retries + 1)
+
 
 Client = AsyncModbusTcpClient | AsyncModbusSerialClient
 
@@ -141,6 +148,8 @@ class Line:
         self.holders = 0
         self._turn = asyncio.Lock()
         self._in_vain = 0
+        self._quiet_at = 0.0
+        """When no answer to an earlier request can come any more."""
         self._client = _client(address, patience)
         if not logging.getLogger().isEnabledFor(logging.DEBUG):
             # What it says, we say with the device's name.
@@ -165,16 +174,16 @@ class Line:
         client = self._client
         match span.table:
             case Table.COIL:
-                ask = client.read_coils
+                code, ask = 1, client.read_coils
             case Table.DISCRETE_INPUT:
-                ask = client.read_discrete_inputs
+                code, ask = 2, client.read_discrete_inputs
             case Table.HOLDING:
-                ask = client.read_holding_registers
+                code, ask = 3, client.read_holding_registers
             case Table.INPUT:
-                ask = client.read_input_registers
+                code, ask = 4, client.read_input_registers
             case _:
                 assert_never(span.table)
-        found = await self._ask(unit, span, lambda: ask(span.address, count=span.size, device_id=unit))
+        found = await self._ask(unit, span, code, lambda: ask(span.address, count=span.size, device_id=unit))
         if span.table.holds_bits:
             found = found[: span.size]  # they come in whole bytes
         if len(found) != span.size:
@@ -186,31 +195,34 @@ class Line:
         """Write a coil or holding registers. Raises Refused or DeviceSilent."""
         client = self._client
         if span.table is Table.COIL:
-            await self._ask(unit, span, lambda: client.write_coil(span.address, bool(words[0]), device_id=unit))
+            await self._ask(unit, span, 5, lambda: client.write_coil(span.address, bool(words[0]), device_id=unit))
             return
         if span.size == 1:
             try:
-                await self._ask(unit, span, lambda: client.write_register(span.address, words[0], device_id=unit))
+                await self._ask(unit, span, 6, lambda: client.write_register(span.address, words[0], device_id=unit))
             except Refused as exc:
                 if exc.code != _ILLEGAL_FUNCTION:
                     raise
             else:
                 return
         # Some devices know only the one request, some only the other.
-        await self._ask(unit, span, lambda: client.write_registers(span.address, list(words), device_id=unit))
+        await self._ask(unit, span, 16, lambda: client.write_registers(span.address, list(words), device_id=unit))
 
     async def write_bits(self, unit: int, span: Span, mask: Mask) -> None:
         """Change single bits of a holding register, in the device. Raises Refused or DeviceSilent."""
         await self._ask(
             unit,
             span,
+            22,
             lambda: self._client.mask_write_register(
                 address=span.address, and_mask=mask.keep, or_mask=mask.set, device_id=unit
             ),
         )
 
-    async def _ask(self, unit: int, span: Span, request: Callable[[], Awaitable[ModbusPDU]]) -> Sequence[int]:
-        """Make one request; the bits or words of its answer."""
+    async def _ask(
+        self, unit: int, span: Span, code: int, request: Callable[[], Awaitable[ModbusPDU]]
+    ) -> Sequence[int]:
+        """Make one request; the bits or words of its answer. code: the request's function code, V1.1b3, 5.1."""
         async with self._turn:
             await self._open()
             try:
@@ -218,6 +230,14 @@ class Line:
             except ModbusException as exc:
                 self._missed()
                 raise DeviceSilent(f"no answer from unit {unit} at {self.address} about {span}") from exc
+            except asyncio.CancelledError:
+                self._missed()
+                raise
+            if answer.function_code & ~_EXCEPTION != code:
+                self._missed()
+                raise DeviceSilent(f"unit {unit} at {self.address} answers something else when asked about {span}")
+            if answer.retries and isinstance(self.address, SerialAddress):
+                self._shut()  # the answers to the other tries are still to come
             if isinstance(answer, ExceptionResponse):
                 self._in_vain = 0
                 if answer.exception_code in _GATEWAYS_OWN:
@@ -230,6 +250,7 @@ class Line:
         if self._client.connected:
             return
         if isinstance(self.address, SerialAddress):
+            await asyncio.sleep(self._quiet_at - asyncio.get_running_loop().time())
             await asyncio.to_thread(_check_port, self.address.path)
         if not await self._client.connect():
             raise DeviceSilent(f"{self.address} cannot be opened: nobody listens there, or it does not answer")
@@ -238,7 +259,12 @@ class Line:
     def _missed(self) -> None:
         self._in_vain += 1
         if isinstance(self.address, SerialAddress) or self._in_vain >= IN_VAIN_LIMIT:
-            self._client.close()
+            self._shut()
+
+    def _shut(self) -> None:
+        """Have what may still come thrown away: opening a port empties its buffer."""
+        self._client.close()
+        self._quiet_at = asyncio.get_running_loop().time() + self.patience.all_s
 
 
 def _client(address: TcpAddress | SerialAddress, patience: Patience) -> Client:

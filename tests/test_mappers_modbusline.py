@@ -12,7 +12,7 @@ from mappers.modbusline import Line, Lines, Patience, Refused, SerialAddress, Tc
 from mappers.registers import Mask
 from mappers.words import DeviceSilent
 from tests.harness.cable import Cable
-from tests.harness.modbus_device import MOOD_REGISTER, Mood
+from tests.harness.modbus_device import MOOD_REGISTER, SLOW_S, Mood
 from tests.harness.server import Server
 
 PATIENCE = Patience(timeout_s=0.2, retries=1)
@@ -92,7 +92,7 @@ async def test_a_unit_that_is_not_there_is_silent_and_the_others_go_on(line: Lin
     assert await line.read(1, SOME) == [0, 1, 2]
 
 
-@pytest.mark.parametrize("mood", [Mood.SILENT, Mood.RUBBISH, Mood.SHORT, Mood.ALIEN])
+@pytest.mark.parametrize("mood", [Mood.SILENT, Mood.RUBBISH, Mood.SHORT, Mood.ALIEN, Mood.OTHER])
 async def test_no_answer_and_rubbish_are_silence_and_it_recovers(line: Line, mood: Mood) -> None:
     await be(line, mood)
     for _ in range(3):
@@ -105,6 +105,19 @@ async def test_no_answer_and_rubbish_are_silence_and_it_recovers(line: Line, moo
         except AssertionError:
             continue
     assert await line.read(1, SOME) == [0, 1, 2]
+
+
+async def test_the_answer_to_an_earlier_try_is_not_taken_for_the_next_request(rtu: SerialAddress) -> None:
+    # On a serial line only: the server that plays the device mixes up the numbers of transactions that overlap.
+    lines = Lines()
+    line = lines.take(rtu, PATIENCE)
+    assert PATIENCE.timeout_s < SLOW_S < PATIENCE.all_s
+    await be(line, Mood.SLOW)
+    for register in (1, 2, 3):
+        assert await line.read(1, Span(Table.HOLDING, register, 1)) == [register]
+    await be(line, Mood.FINE)
+    assert await line.read(1, Span(Table.HOLDING, 4, 1)) == [4]
+    lines.give_back(line)
 
 
 async def test_many_devices_at_once_take_turns(line: Line) -> None:
@@ -161,3 +174,15 @@ async def test_a_serial_port_that_is_not_there_or_not_ours_is_told_with_the_reas
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(PermissionError, match="into the port's group"):
         await lines.take(rtu, PATIENCE).open()
+
+
+async def test_the_answer_to_a_request_given_up_is_not_taken_for_the_next(line: Line) -> None:
+    for number in range(10):
+        given_up = asyncio.ensure_future(line.read(1, Span(Table.HOLDING, 9, 1)))
+        while not line._turn.locked():
+            await asyncio.sleep(0)
+        for _ in range(number):  # before and after it is sent
+            await asyncio.sleep(0)
+        given_up.cancel()
+        await asyncio.wait([given_up])
+        assert await line.read(1, Span(Table.HOLDING, 1, 1)) == [1]

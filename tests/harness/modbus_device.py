@@ -32,9 +32,15 @@ class Mood(enum.IntEnum):
     """Half a frame."""
     ALIEN = 4
     """Answers of another unit."""
+    SLOW = 5
+    """Holding registers are read in SLOW_S."""
+    OTHER = 6
+    """Answers to another function, 4 for 3."""
 
 
 MOOD_REGISTER = 900
+READ_HOLDING_REGISTERS = 3
+SLOW_S = 0.3
 BUSY_UNIT = 9
 UNITS = (1, 2, BUSY_UNIT)
 
@@ -57,6 +63,8 @@ class Device:
         values: list[int] | list[bool] | None,
     ) -> ExcCodes | None:
         """Called by the server for each request, before it is carried out."""
+        if self.mood is Mood.SLOW and values is None and function_code == READ_HOLDING_REGISTERS:
+            await asyncio.sleep(SLOW_S)
         if values is None or function_code not in (6, 16):
             return None
         if address <= 5 < address + count and values[5 - address] > 100:
@@ -72,7 +80,7 @@ class Device:
         if octets[self._unit_at] not in UNITS:
             return b""
         match self.mood:
-            case Mood.FINE:
+            case Mood.FINE | Mood.SLOW:
                 return octets
             case Mood.SILENT:
                 return b""
@@ -80,6 +88,9 @@ class Device:
                 return bytes(range(200, 230)) * 4
             case Mood.SHORT:
                 return octets[: len(octets) // 2]
+            case Mood.OTHER:
+                code = octets[self._unit_at + 1] ^ 7
+                return octets[: self._unit_at + 1] + bytes([code]) + octets[self._unit_at + 2 :]
             case Mood.ALIEN:
                 return octets[: self._unit_at] + bytes([77]) + octets[self._unit_at + 1 :]
 
