@@ -142,13 +142,12 @@ class Http:
             raise WriteRefused(f"{name}: visitors.configData.write does not say how to set it")
         try:
             word = point.codec.to_device(value)
+            target = target_of(point.write.url.text(word, functools.partial(quote, safe="")))
+            body = b"" if point.write.method == "GET" else point.write.body.text(word).encode()
         except ValueError as exc:
             raise WriteRefused(f"{name}: {exc}") from None
-        target = target_of(point.write.url.text(word, functools.partial(quote, safe="")))
         headers = self._secret_headers
-        body = b""
         if point.write.method != "GET":
-            body = point.write.body.text(word).encode()
             headers = (*headers, ("Content-Type", point.write.content_type))
         try:
             request = Request(point.write.method, target, headers, body, is_repeatable=False)

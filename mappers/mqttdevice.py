@@ -166,10 +166,10 @@ class MqttDevice:
         if point.command is None:
             raise WriteRefused(f"{name}: visitors.configData.command does not say how to set it")
         try:
-            payload = point.command.payload.text(point.codec.to_device(value))
+            payload = point.command.payload.text(point.codec.to_device(value)).encode()
         except ValueError as exc:
             raise WriteRefused(f"{name}: {exc}") from None
-        message = Message(point.command.topic, payload.encode(), point.command.retain)
+        message = Message(point.command.topic, payload, point.command.retain)
         self._publish(message)
         if not point.states:
             self._tell({name: Reading(value)})

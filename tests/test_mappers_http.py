@@ -329,6 +329,16 @@ def test_a_property_that_cannot_be_is_refused(level: Property, words: str) -> No
         Http(a_device({"url": "http://lamp", "token": "t"}, level=level))
 
 
+@pytest.mark.parametrize("write", ["PUT /set", "PUT /names/{value}"])
+async def test_a_text_that_is_no_unicode_is_refused(device: Server, write: str) -> None:
+    driver = Http(lamp(device, name=a_property("STRING", writable=True, write=write, body="{value}")))
+    await driver.connect()
+    with pytest.raises(WriteRefused, match="name: .*surrogates not allowed"):
+        await driver.write("name", "\ud800")
+    await driver.close()
+    assert asked(device) == []
+
+
 async def test_a_value_cannot_lead_a_write_elsewhere(device: Server) -> None:
     name = a_property("STRING", writable=True, write="PUT /names/{value}")
     driver = Http(lamp(device, name=name))
