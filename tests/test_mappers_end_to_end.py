@@ -153,7 +153,7 @@ def place(site: Site, text: str, port: int = 0) -> str:
     return text
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("case", CASES, ids=[case.device for case in CASES])
 def test_a_kubectl_edit_reaches_the_device_and_its_values_reach_kubectl(site: Site, tool: Path, case: Case) -> None:
     name, value = case.edit

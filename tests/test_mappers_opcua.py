@@ -31,6 +31,8 @@ from mappers.opcua import NODES_PER_REQUEST, OpcUa
 from tests.harness.opcua_device import PASSWORD, USER
 from tests.harness.server import Server
 
+pytestmark = pytest.mark.timeout(240)  # a server starts in three seconds of processor time, some tests start two
+
 DEADLINE_S = 20.0
 PLANT = {
     "temperature": "FLOAT",
