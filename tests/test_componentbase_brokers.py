@@ -161,9 +161,8 @@ async def test_nothing_but_the_ca_that_was_named_is_trusted(secure: Mosquitto, t
 
 async def test_a_certificate_of_another_host_is_not_trusted(tmp_path: Path) -> None:
     files = BrokerFiles(tmp_path, names=["elsewhere.example"])
-    with Mosquitto(*files.mosquitto()) as broker:
-        with pytest.raises(OSError, match=r"not to be trusted: .*127\.0\.0\.1"):
-            await dial(BrokerAddress(Endpoint("127.0.0.1", broker.port), tls=True, authority=files.authority))
+    with Mosquitto(*files.mosquitto()) as broker, pytest.raises(OSError, match=r"not to be trusted: .*127\.0\.0\.1"):
+        await dial(BrokerAddress(Endpoint("127.0.0.1", broker.port), tls=True, authority=files.authority))
 
 
 async def test_a_broker_that_asks_for_a_certificate_gets_ours(files: BrokerFiles) -> None:

@@ -55,6 +55,7 @@ CORES = (
     "cloudhub.projection",
     "cloudhub.reports",
     "cloudhub.sessions",
+    "devicetwin.broker.access",
     "devicetwin.broker.config",
     "devicetwin.broker.core",
     "devicetwin.broker.packets",

@@ -2,13 +2,17 @@
 
 import asyncio
 import socket
+import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
 from componentbase.brokers import BrokerAddress
 from componentbase.endpoints import Endpoint
+from devicetwin.broker.config import BrokerConfig
+from devicetwin.broker.server import listen
 from mappers.mqtt import (
     INBOX_LIMIT,
     RECONNECT_LAST_S,
@@ -21,6 +25,7 @@ from mappers.mqtt import (
     reconnect_after_s,
 )
 from tests.harness.mosquitto import Mosquitto
+from tests.harness.tls import BrokerFiles
 
 WILL = Message("wills/one", b"dead", retain=True)
 
@@ -183,3 +188,38 @@ async def test_a_connection_being_made_can_be_cancelled() -> None:
         async with asyncio.timeout(0.05):
             async with connect(here(silent.getsockname()[1]), "one", WILL):
                 pass
+
+
+async def test_over_tls_what_came_in_one_piece_is_read_to_its_end(tmp_path: Path) -> None:
+    # TLS decrypts more than is read at once; what is left over no wire announces. mosquitto sends each message in a
+    # piece of its own, the embedded broker all that one read caused in one.
+    files = BrokerFiles(tmp_path)
+    async with await listen(BrokerConfig(port=0, max_inflight=1000), None, files.server_context()) as server:
+        there = BrokerAddress(Endpoint("127.0.0.1", server.port), tls=True, authority=files.authority)
+        async with connect(there, "one", WILL) as one, connect(there, "two", WILL) as two:
+            one.subscribe(["flood"])
+            one.publish(Message("flood", b"ready"))
+            assert (await next_message(one)).payload == b"ready"
+            count = 3 * INBOX_LIMIT
+            for number in range(count):
+                two.publish(Message("flood", b"%d" % number))
+            for number in range(count):
+                assert (await next_message(one)).payload == b"%d" % number
+
+
+async def test_a_broker_that_asks_for_a_password_gets_it_from_the_file(tmp_path: Path) -> None:
+    passwords, secret = tmp_path / "passwords", tmp_path / "secret"
+    subprocess.run(["mosquitto_passwd", "-c", "-b", str(passwords), "me", "mine"], check=True, capture_output=True)
+    passwords.chmod(0o644)
+    with Mosquitto("allow_anonymous false", f"password_file {passwords}") as broker:
+        there = BrokerAddress(Endpoint("127.0.0.1", broker.port), username="me", password_file=secret)
+        with pytest.raises(BrokerUnreachable, match="secret: the password cannot be read"):
+            async with connect(there, "one", WILL):
+                pass
+        secret.write_text("wrong")
+        with pytest.raises(BrokerRefused, match="Not authorized"):
+            async with connect(there, "one", WILL):
+                pass
+        secret.write_text("mine\n")
+        async with connect(there, "one", WILL):
+            pass

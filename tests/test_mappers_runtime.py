@@ -347,7 +347,7 @@ async def test_how_much_a_mapper_of_each_protocol_takes(
             ["run", "lamp", "--mqtt", "mqtt://x"],
             'no driver "lamp"; there are: host, http, modbus, mqtt, opcua, simulated, sysfs',
         ),
-        (["run", "simulated", "--mqtt", "x:1883"], "is not mqtt://HOST:PORT"),
+        (["run", "simulated", "--mqtt", "x:1883"], "write the broker as mqtt://HOST:PORT"),
         (["run", "simulated", "--mqtt", "mqtt://x", "--device", "lamp"], "is not <namespace>/<name>"),
         (["run", "simulated", "--mqtt", "mqtt://x", "--name", "a/b"], '"a/b" must be'),
         (["run", "lamp", "--driver", "nowhere:Lamp", "--mqtt", "mqtt://x"], "cannot be imported"),
