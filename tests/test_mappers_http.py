@@ -333,7 +333,7 @@ def test_a_property_that_cannot_be_is_refused(level: Property, words: str) -> No
 async def test_a_text_that_is_no_unicode_is_refused(device: Server, write: str) -> None:
     driver = Http(lamp(device, name=a_property("STRING", writable=True, write=write, body="{value}")))
     await driver.connect()
-    with pytest.raises(WriteRefused, match="name: .*surrogates not allowed"):
+    with pytest.raises(WriteRefused, match=r"name: .*surrogates not allowed"):
         await driver.write("name", "\ud800")
     await driver.close()
     assert asked(device) == []
