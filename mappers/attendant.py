@@ -7,6 +7,7 @@ poller and driver have one owner, and a device that takes ten seconds to answer 
 
 Invariants
     the mailbox is bounded: of deltas and configurations the last one counts, both being complete in themselves
+    a device that speaks for itself is heard at most every HEAR_S, its last word of each property
     the driver is called from this task only, one call at a time, and closed once for each connect
     nothing is reported of a device that is offline
     whatever a driver raises, this task goes on; only cancellation ends it, with "offline" as its last word
@@ -23,8 +24,19 @@ from typing import NoReturn, TypeVar
 
 from devicetwin.messages import OFFLINE, Channel, DeviceId
 from mappers.dialogue import STATE_S, Complaint, Dialogue, Saying
-from mappers.driver import CALL_TIMEOUT_S, BadConfig, Device, DeviceSilent, Driver, DriverFactory, Reading, WriteRefused
-from mappers.membership import needs_new_driver
+from mappers.driver import (
+    CALL_TIMEOUT_S,
+    BadConfig,
+    Device,
+    DeviceSilent,
+    Driver,
+    DriverFactory,
+    Reading,
+    Sink,
+    SubscribingDriver,
+    WriteRefused,
+)
+from mappers.membership import SHORTEST_COLLECT_S, has_new_cycles, needs_new_driver
 from mappers.mqtt import Connection, Message, MqttError
 from mappers.polling import Order, Poller, Pulse
 
@@ -34,6 +46,7 @@ UNHEALTHY = "unhealthy"
 BUSY_S = 0.25
 """When to come again while the connection takes no more messages."""
 AFTER_BUG_S = 1.0
+HEAR_S = SHORTEST_COLLECT_S  # being told is no reason to be faster than asking
 CLOSE_TIMEOUT_S = 1.0
 ANSWERS_LIMIT = 16
 """One report and one question are open at a time; more answers than this are somebody else's, and may be lost."""
@@ -65,6 +78,9 @@ class Attendant:
         self._device = device
         self._driver: Driver | None = None
         self._is_connected = False
+        self._sink: Sink | None = None
+        """Of a driver that subscribes, while it is connected."""
+        self._hear_at = 0.0
         self._problem: str | None = None
         """Why the device cannot be used as it is configured; nothing is tried until that changes."""
         self._pulse = Pulse()
@@ -139,10 +155,12 @@ class Attendant:
             return time.monotonic() + AFTER_BUG_S
 
     async def _attend(self) -> None:
-        if self._problem is not None or time.monotonic() < self._pulse.retry_at:
+        if self._problem is not None:
             return
         try:
-            await self._poll()
+            self._hear()
+            if time.monotonic() >= self._pulse.retry_at:
+                await self._poll()
         except BadConfig as exc:
             self._problem = str(exc)
             logger.error("device not usable as configured", extra={"device": str(self.id), "problem": self._problem})
@@ -151,20 +169,45 @@ class Attendant:
         except (DeviceSilent, OSError) as exc:
             await self._miss(str(exc) or type(exc).__name__)
 
+    def _hear(self) -> None:
+        """Take over what the device said by itself. Raises what its driver says is the matter."""
+        now = time.monotonic()
+        if self._sink is None or not self._sink.has_word() or now < self._hear_at:
+            return
+        word = self._sink.collect()
+        self._hear_at = now + HEAR_S
+        if word.away is not None:
+            if self._pulse.left():
+                logger.warning("device offline", extra={"device": str(self.id), "reason": word.away})
+            return
+        if self._pulse.is_away():
+            self._poller.renew(now)
+        self._push(self._device, {name: reading for name, reading in word.readings.items() if reading is not None})
+        self._note(self._poller.heard(word.readings))
+        self._answered()
+
     async def _poll(self) -> None:
         """Read what is due, write what is wished, and read back what was written."""
         driver = await self._connected()
+        if self._pulse.is_away():
+            return
         # Twice, because what was written is due again at once. What takes longer has its turn in the next round.
         for _ in range(2):
             if names := self._poller.due(time.monotonic()):
                 readings = await _in_time(driver.read(names))
                 self._push(self._device, readings)
-                for problem in self._poller.took(names, readings, time.monotonic()):
-                    logger.warning("unusable reading", extra={"device": str(self.id), "problem": problem})
-            if self._pulse.answered():
-                logger.info("device online", extra={"device": str(self.id)})
+                self._note(self._poller.took(names, readings, time.monotonic()))
+            self._answered()
             for order in self._poller.orders(time.monotonic()):
                 await self._obey(driver, order)
+
+    def _note(self, problems: Iterable[str]) -> None:
+        for problem in problems:
+            logger.warning("unusable reading", extra={"device": str(self.id), "problem": problem})
+
+    def _answered(self) -> None:
+        if self._pulse.answered():
+            logger.info("device online", extra={"device": str(self.id)})
 
     async def _obey(self, driver: Driver, order: Order) -> None:
         about = {"device": str(self.id), "property": order.name}
@@ -185,7 +228,11 @@ class Attendant:
         if not self._is_connected:
             self._is_connected = True  # a connect that fails half-way is to be closed as well
             await _in_time(self._driver.connect())
+            if isinstance(self._driver, SubscribingDriver):
+                self._sink, self._hear_at = Sink(self._device.properties, self._bell.set), 0.0
+                self._poller.subscribed(await _in_time(self._driver.subscribe(self._sink)))
             self._poller.renew(time.monotonic())
+            self._hear()
         return self._driver
 
     async def _let_go(self) -> None:
@@ -193,6 +240,10 @@ class Attendant:
         if self._driver is None or not self._is_connected:
             return
         self._is_connected = False
+        if self._sink is not None:
+            self._sink.close()
+            self._sink = None
+            self._poller.subscribed(())
         try:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await self._driver.close()
@@ -209,7 +260,9 @@ class Attendant:
         device, self._next_device = self._next_device, None
         if device is None:
             return
-        if needs_new_driver(self._device, device):
+        if needs_new_driver(self._device, device) or (
+            isinstance(self._driver, SubscribingDriver) and has_new_cycles(self._device, device)
+        ):
             await self._let_go()
             self._driver = self._problem = None
             self._pulse.hurry()
@@ -245,6 +298,8 @@ class Attendant:
             wake_at = min(wake_at, said_at)
         if self._problem is None:
             wake_at = min(wake_at, max(self._poller.wake_at(), self._pulse.retry_at))
+        if self._sink is not None and self._sink.has_word():
+            wake_at = min(wake_at, self._hear_at)
         return wake_at
 
     def _say(self, sayings: Iterable[Saying]) -> None:

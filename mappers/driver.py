@@ -12,11 +12,14 @@ Errors a driver raises
     WriteRefused    the device answers, but will not take this value: told to the user, not repeated at once
     BadConfig       what the Device says about the device cannot work: nothing is tried until it changes
 Anything else is a bug in the driver: it is logged with its traceback, and this device starts again.
+
+A device that tells of its values by itself has a driver with a fifth method, see SubscribingDriver.
 """
 
 from collections.abc import Callable, Collection, Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
+from mappers.sink import Sink
 from mappers.words import BadConfig, Device, DeviceSilent, DriverError, Property, Reading, Value, WriteRefused
 
 __all__ = [
@@ -29,6 +32,8 @@ __all__ = [
     "DriverFactory",
     "Property",
     "Reading",
+    "Sink",
+    "SubscribingDriver",
     "Value",
     "WriteRefused",
 ]
@@ -62,6 +67,26 @@ class Driver(Protocol):
 
     async def close(self) -> None:
         """Let go of the device; called once for each connect(), also for one that failed."""
+        ...
+
+
+@runtime_checkable
+class SubscribingDriver(Driver, Protocol):
+    """
+    A driver whose device speaks for itself.
+
+    read() is still asked for such a property, but seldom: after connect(), when the device is back, when it seems to
+    have a desired value already, and when it has not confirmed a written one in time. A driver that cannot ask gives
+    the last word it heard, and leaves out what it never heard of. Another driver is made also when only the cycles
+    change, since sampling intervals depend on them.
+    """
+
+    async def subscribe(self, sink: Sink) -> Collection[str]:
+        """
+        Tell the sink from now on until close(); called once after each connect(), before the first read().
+
+        Returns the properties that the device tells of by itself: they are not polled. Raises what connect() may.
+        """
         ...
 
 

@@ -46,6 +46,11 @@ def needs_new_driver(old: Device, new: Device) -> bool:
     return old.settings != new.settings or _as_drivers_see(old) != _as_drivers_see(new)
 
 
+def has_new_cycles(old: Device, new: Device) -> bool:
+    """Whether properties are to be sampled at another pace: the business of a driver that subscribes."""
+    return [each.collect_s for each in old.properties.values()] != [each.collect_s for each in new.properties.values()]
+
+
 def _as_drivers_see(device: Device) -> dict[str, tuple[PropertyModel, dict[str, JSON]]]:
     return {
         name: (each.model, {key: value for key, value in each.settings.items() if key != DEAD_BAND})

@@ -22,7 +22,7 @@ import socket
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
@@ -77,11 +77,31 @@ def reconnect_after_s(attempt: int, chance: float) -> float:
     return limit * (0.5 + 0.5 * chance)
 
 
-class Connection:
-    """A connection that the broker has accepted. Made by connect(), used from one event loop."""
+class Listener(Protocol):
+    """Who takes messages as they come, from the event loop's thread; neither method may block or raise."""
 
-    def __init__(self, broker: BrokerAddress, client_id: str, will: Message | None) -> None:
+    def heard(self, message: Message) -> None:
+        """A message came."""
+        ...
+
+    def lost(self, reason: str) -> None:
+        """The connection is lost, or was closed; this is said once."""
+        ...
+
+
+class Connection:
+    """A connection that the broker has accepted. Made by connect(), or opened and closed, from one event loop."""
+
+    def __init__(
+        self,
+        broker: BrokerAddress,
+        client_id: str,
+        will: Message | None = None,
+        listener: Listener | None = None,
+    ) -> None:
+        """listener: who takes messages as they come; receive() then gives none."""
         self._broker = broker
+        self._listener = listener
         self._loop = asyncio.get_running_loop()
         self._answer: asyncio.Future[ReasonCode] = self._loop.create_future()
         self._inbox: deque[Message] = deque()
@@ -152,9 +172,10 @@ class Connection:
         if self._lost is not None:
             raise ConnectionLost(self._lost)
 
-    # --- opening and closing, for connect() below
+    # --- opening and closing, as connect() below does
 
     async def open(self) -> None:
+        """Once, and followed by one close() or abort() also where it fails. Raises MqttError."""
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 broker = self._broker
@@ -263,7 +284,11 @@ class Connection:
             self._answer.set_result(reason)
 
     def _on_message(self, message: paho.MQTTMessage) -> None:
-        self._inbox.append(Message(message.topic, bytes(message.payload), message.retain))
+        came = Message(message.topic, bytes(message.payload), message.retain)
+        if self._listener is not None:
+            self._listener.heard(came)
+            return
+        self._inbox.append(came)
         if len(self._inbox) >= INBOX_LIMIT:
             self._watch_reads(False)
         self._news.set()
@@ -274,6 +299,8 @@ class Connection:
             self._flushed.set()
 
     def _on_lost(self, reason: str) -> None:
+        if self._lost is None and self._listener is not None:
+            self._listener.lost(reason)
         self._lost = reason
         if not self._answer.done():
             self._answer.set_exception(ConnectionLost(reason))

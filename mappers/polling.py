@@ -11,13 +11,14 @@ Invariants
     the same delta twice causes no second write, and no report of its own (or edge and mapper would go round for ever)
     a wish is written only after a reading that differs from it, or where there is none
     an answered version is one whose wish was written, refused or found fulfilled, never a newer one
+    a property that the device tells of by itself is read only where its silence says nothing: subscribed()
     wake_at() > now after everything that was due at now has been done: nobody spins
 
 Pure state: times are seconds on a clock that only goes forward. The shell is mappers/attendant.py.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -30,6 +31,8 @@ ANSWER_S = 10.0
 RETRY_FIRST_S = 1.0
 RETRY_LAST_S = 60.0
 """Between two tries at a silent device, or at a wish the device does not fulfil: doubling from first to last."""
+CONFIRM_S = 1.0
+"""How long a device that speaks for itself may take to tell of a written value before it is asked."""
 
 
 def retry_after_s(tries: int) -> float:
@@ -88,6 +91,10 @@ class _Slot:
     """The last reading says it is fulfilled already: look again before writing."""
     tries: int = 0
     write_at: float = 0.0
+    speaks: bool = False
+    """The device tells of it by itself."""
+    is_unconfirmed: bool = False
+    """It was written, and the device has not spoken of it; the reading that follows is the answer."""
     answers: int | None = None
     is_answered: bool = False
     """What became of the wish was reported, or is owed. Once for each wish: afterwards only a change is news."""
@@ -124,6 +131,7 @@ class _Slot:
 
     def answer(self) -> None:
         assert self.wish, "only called for a slot with a wish"
+        self.is_unconfirmed = False
         self.answers = self.wish.version
         if not self.is_answered:
             self.is_answered = self.owes_report = True
@@ -158,6 +166,11 @@ class Poller:
         for slot in self._slots.values():
             slot.read_at = now
 
+    def subscribed(self, names: Collection[str]) -> None:
+        """Of these properties the device tells by itself, and of no others: they are read only when there is need."""
+        for name, slot in self._slots.items():
+            slot.speaks = name in names
+
     def type_of(self, name: str) -> PropertyType | None:
         """A property's type; None for one that the device does not have."""
         slot = self._slots.get(name)
@@ -181,28 +194,38 @@ class Poller:
             if slot is None:
                 continue
             # In step with the cycle, not with how long the reading took; after a pause from now on.
-            slot.read_at += slot.property.collect_s
+            slot.read_at = math.inf if slot.speaks else slot.read_at + slot.property.collect_s
             if slot.read_at <= now:
                 slot.read_at = now + slot.property.collect_s
             slot.read_first = False
-            if (reading := readings.get(name)) is None:
-                slot.sample = None  # the last one is no longer what it is; repeating it would claim so
-                continue
-            try:
-                sample = Sample(to_text(slot.property.model.type, reading.value), reading.at_ms)
-            except ValueError as exc:
-                problems.append(f"{name}: {exc}")
-                continue
-            self._take(slot, sample)
+            if slot.is_unconfirmed:
+                slot.answer()
+            problems += self._take(name, slot, readings.get(name))
         return problems
 
-    def _take(self, slot: _Slot, sample: Sample) -> None:
+    def heard(self, readings: Mapping[str, Reading | None]) -> list[str]:
+        """The device told of these by itself. Returns as took() does."""
+        problems: list[str] = []
+        for name, reading in readings.items():
+            if (slot := self._slots.get(name)) is not None:
+                problems += self._take(name, slot, reading)
+        return problems
+
+    def _take(self, name: str, slot: _Slot, reading: Reading | None) -> list[str]:
+        if reading is None:
+            slot.sample = None  # the last one is no longer what it is; repeating it would claim so
+            return []
+        try:
+            sample = Sample(to_text(slot.property.model.type, reading.value), reading.at_ms)
+        except ValueError as exc:
+            return [f"{name}: {exc}"]
         if slot.wish is not None and slot.fulfils(sample):
             sample = sample._replace(text=slot.wish.text)
             if slot.is_open:
                 slot.is_open, slot.tries = False, 0
                 slot.answer()
         slot.sample = sample
+        return []
 
     # --- writing
 
@@ -221,7 +244,7 @@ class Poller:
             known, slot.wish = slot.wish, new
             if known != new:
                 slot.tries, slot.write_at = 0, now
-                slot.answers, slot.is_answered = None, False
+                slot.answers, slot.is_answered, slot.is_unconfirmed = None, False, False
                 if (objection := slot.objection()) is not None:
                     self.refuse(name, new, now)
                     refused.append((name, objection))
@@ -245,8 +268,12 @@ class Poller:
         if slot is None or slot.wish != order.wish:
             return  # the wish changed while it was written
         slot.put_off(now)
-        slot.read_at = now
-        slot.answer()
+        if slot.speaks:
+            # Its last word is from before the write, and reporting that as the answer would be a lie.
+            slot.read_at, slot.is_unconfirmed = now + CONFIRM_S, True
+        else:
+            slot.read_at = now
+            slot.answer()
 
     def refuse(self, name: str, wish: Wish, now: float) -> None:
         """The device, or the model, does not allow the value. Not tried again before long."""
@@ -326,6 +353,16 @@ class Pulse:
         is_news = not self.is_online
         self.is_online, self._misses, self.retry_at = True, 0, -math.inf
         return is_news
+
+    def left(self) -> bool:
+        """It said goodbye, and will say when it is back: nothing is tried until then. True when that is news."""
+        is_news = self.is_online is not False
+        self.is_online, self._misses, self.retry_at = False, 0, math.inf
+        return is_news
+
+    def is_away(self) -> bool:
+        """Whether it left and is not back."""
+        return self.retry_at == math.inf
 
     def hurry(self) -> None:
         """Something changed: try again now."""

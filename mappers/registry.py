@@ -13,7 +13,7 @@ from mappers.driver import DriverFactory
 ENTRY_POINTS = "fairlead.drivers"
 """The entry point group in which another distribution names its drivers."""
 
-BUILT_IN = ("host", "simulated")
+BUILT_IN = ("host", "http", "modbus", "mqtt", "opcua", "simulated", "sysfs")
 
 
 class UnknownDriver(Exception):
@@ -25,10 +25,24 @@ def find_driver(name: str) -> DriverFactory:
     match name:
         case "host":
             return _host()
+        case "http":
+            return _http()
+        case "modbus":
+            return _modbus()
+        case "mqtt":
+            from mappers.mqttdevice import MqttDevice
+
+            return MqttDevice
+        case "opcua":
+            return _opcua()
         case "simulated":
             from mappers.simulated import Thermostat
 
             return Thermostat
+        case "sysfs":
+            from mappers.sysfs import Sysfs
+
+            return Sysfs
     for entry in metadata.entry_points(group=ENTRY_POINTS, name=name):
         return load_driver(entry.value)
     raise UnknownDriver(f'there is no driver "{name}"; there are: {", ".join(driver_names())}')
@@ -62,5 +76,33 @@ def _host() -> DriverFactory:
     try:
         from mappers.host import Host
     except ImportError as exc:
-        raise UnknownDriver(f"the driver host needs {exc.name}: pip install 'fairlead[mapper]'") from exc
+        raise _lacks("host", exc, "mapper") from exc
     return Host
+
+
+def _http() -> DriverFactory:
+    try:
+        from mappers.http import Http
+    except ImportError as exc:
+        raise _lacks("http", exc, "mapper-http") from exc
+    return Http
+
+
+def _modbus() -> DriverFactory:
+    try:
+        from mappers.modbus import modbus
+    except ImportError as exc:
+        raise _lacks("modbus", exc, "mapper-modbus") from exc
+    return modbus()
+
+
+def _opcua() -> DriverFactory:
+    try:
+        from mappers.opcua import OpcUa
+    except ImportError as exc:
+        raise _lacks("opcua", exc, "mapper-opcua") from exc
+    return OpcUa
+
+
+def _lacks(driver: str, error: ImportError, extra: str) -> UnknownDriver:
+    return UnknownDriver(f"the driver {driver} needs {error.name}: pip install 'fairlead[{extra}]'")

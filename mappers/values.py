@@ -8,10 +8,13 @@ Invariants
 
 import base64
 import math
+import struct
 from typing import assert_never
 
 from apimachinery.devices import INT64, PropertyModel, PropertyType
 from mappers.words import Value
+
+_LARGEST_SINGLE = (2 - 2**-23) * 2.0**127
 
 
 def to_text(kind: PropertyType, value: Value) -> str:
@@ -52,6 +55,19 @@ def from_text(kind: PropertyType, text: str) -> Value:
             return base64.b64decode(text, validate=True)
         case _:
             assert_never(kind)
+
+
+def shortest_single(number: float) -> float:
+    """
+    The number with the fewest digits that is the same in single precision: 21.3 and not 21.299999237060547.
+
+    number: one that single precision holds. A desired "21.3" would otherwise never be what the device reports.
+    """
+    for digits in (6, 7, 8):
+        short = float(f"{number:.{digits}g}")
+        if abs(short) <= _LARGEST_SINGLE and struct.pack(">f", short) == struct.pack(">f", number):
+            return short
+    return number
 
 
 def has_moved(model: PropertyModel, before: str, after: str, dead_band: float) -> bool:

@@ -21,7 +21,19 @@ from tests.house import MODULES, PYPROJECT, fail_with, first_party
 PROCESSES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "edge": (("edgecore",), ("quic",)),
     "cloud": (("cloudcore",), ("quic",)),
-    "mapper": (("mappers.*",), ("mapper-redis", "mapper-mysql")),
+    "mapper": (("mappers.*",), tuple(f"mapper-{each}" for each in ("http", "modbus", "opcua", "redis", "mysql"))),
+    "mapper-http": (
+        ("mappers.runtime", "mappers.http"),
+        ("mapper-modbus", "mapper-opcua", "mapper-redis", "mapper-mysql"),
+    ),
+    "mapper-modbus": (
+        ("mappers.runtime", "mappers.modbus"),
+        ("mapper-http", "mapper-opcua", "mapper-redis", "mapper-mysql"),
+    ),
+    "mapper-opcua": (
+        ("mappers.runtime", "mappers.opcua"),
+        ("mapper-http", "mapper-modbus", "mapper-redis", "mapper-mysql"),
+    ),
     "apiserver": (("apiserver.dev",), ()),
 }
 """Extra: the modules its process starts from (or loads by name), and the extras it can use but does not need."""

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from contextlib import asynccontextmanager
 
 import pytest
@@ -12,9 +12,19 @@ from apimachinery.devices import PropertyModel, PropertyType
 from componentbase.brokers import BrokerAddress
 from componentbase.endpoints import Endpoint
 from devicetwin.messages import Channel, DeviceId, ErrorReply
-from mappers.attendant import Attendant
+from mappers.attendant import HEAR_S, Attendant
 from mappers.dialogue import CHANNELS
-from mappers.driver import BadConfig, Device, DeviceSilent, DriverFactory, Property, Reading, Value, WriteRefused
+from mappers.driver import (
+    BadConfig,
+    Device,
+    DeviceSilent,
+    DriverFactory,
+    Property,
+    Reading,
+    Sink,
+    Value,
+    WriteRefused,
+)
 from mappers.mqtt import Connection, Message, connect
 from tests.harness.mosquitto import Mosquitto
 from tests.harness.mqtt_edge import MqttEdge
@@ -80,6 +90,26 @@ class Lamp:
             raise problem
 
 
+class SpeakingLamp(Lamp):
+    """It tells of its brightness by itself; its power has to be asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sinks: list[Sink] = []
+        self.is_away = False
+
+    async def subscribe(self, sink: Sink) -> Collection[str]:
+        self._do("subscribe")
+        self.sinks.append(sink)
+        if self.is_away:
+            sink.away("not heard of yet")
+        return ["brightness"]
+
+    def say(self, **values: Value) -> None:
+        self.values.update(values)
+        self.sinks[-1].heard({name: Reading(value, 1234) for name, value in values.items()})
+
+
 def a_device(collect_s: float = 0.05, **settings: object) -> Device:
     brightness = PropertyModel("brightness", PropertyType.INT, True, "0", "100", "%")
     watt = PropertyModel("watt", PropertyType.FLOAT, False, "", "", "W")
@@ -89,9 +119,14 @@ def a_device(collect_s: float = 0.05, **settings: object) -> Device:
 
 
 @asynccontextmanager
-async def attended(edge: MqttEdge, factory: DriverFactory, device: Device | None = None) -> AsyncIterator[Attendant]:
+async def attended(
+    edge: MqttEdge,
+    factory: DriverFactory,
+    device: Device | None = None,
+    push: Callable[[Device, Mapping[str, Reading]], None] = lambda device, readings: None,
+) -> AsyncIterator[Attendant]:
     """An attendant on a connection of its own, fed as the runtime does it."""
-    attendant = Attendant(device or a_device(), factory)
+    attendant = Attendant(device or a_device(), factory, push)
 
     async def feed(connection: Connection) -> None:
         while True:
@@ -330,3 +365,123 @@ async def test_a_device_that_is_gone_has_no_last_word(edge: MqttEdge) -> None:
     await asyncio.sleep(0.05)
     assert edge.states_of(ID) == ["online"]
     assert lamp.count("close") == 1
+
+
+# --- a device that speaks for itself
+
+
+async def test_what_a_device_says_is_reported_and_not_polled(edge: MqttEdge) -> None:
+    lamp = SpeakingLamp()
+    async with attended(edge, lamp, a_device(collect_s=3600)):
+        await edge.until(lambda: edge.reported(ID) == {"brightness": "0", "watt": "0.5"}, "the first report")
+        lamp.say(brightness=40)
+        await edge.until(lambda: edge.reported(ID)["brightness"] == "40", "its word")
+        said = edge.updates[-1].update.twin["brightness"]
+        assert said is not None
+        assert said.actual is not None
+        assert said.actual.timestamp_ms == 1234
+        assert lamp.calls[:4] == ["make", "connect", "subscribe", "read"]
+        assert lamp.count("read") == 1
+
+
+async def test_samples_are_pushed_whether_they_were_read_or_said(edge: MqttEdge) -> None:
+    lamp = SpeakingLamp()
+    pushed: list[tuple[str, Value | None]] = []
+
+    def push(device: Device, readings: Mapping[str, Reading]) -> None:
+        pushed.extend((name, reading.value) for name, reading in readings.items())
+
+    async with attended(edge, lamp, a_device(collect_s=3600), push):
+        await edge.until(lambda: ("watt", 0.5) in pushed, "what was read")
+        lamp.say(brightness=40)
+        await edge.until(lambda: pushed[-1] == ("brightness", 40), "what was said")
+        lamp.sinks[-1].heard({"brightness": None})
+        lamp.say(watt=2.0)
+        await edge.until(lambda: pushed[-1] == ("watt", 2.0), "a word after one without a value")
+        assert ("brightness", None) not in pushed
+
+
+async def test_a_flood_of_words_ends_in_few_reports_and_the_last_value(edge: MqttEdge) -> None:
+    lamp = SpeakingLamp()
+    async with attended(edge, lamp, a_device(collect_s=3600)):
+        await edge.until(lambda: edge.reported(ID), "the first report")
+        began = time.monotonic()
+        for number in range(3000):
+            lamp.say(brightness=number % 100)
+            if number % 10 == 0:
+                await asyncio.sleep(0)
+        lamp.say(brightness=77)
+        await edge.until(lambda: edge.reported(ID)["brightness"] == "77", "the last word")
+        assert len(edge.updates) <= 3 + (time.monotonic() - began) / HEAR_S
+
+
+async def test_a_speaking_device_is_written_to_once_and_answers_by_its_word(edge: MqttEdge) -> None:
+    lamp = SpeakingLamp()
+    async with attended(edge, lamp, a_device(collect_s=3600)):
+        await edge.until(lambda: edge.reported(ID), "the first report")
+        edge.desire(ID, 4, brightness="70")
+        await edge.until(lambda: lamp.count("write brightness 70"), "the write")
+        assert edge.answered(ID, "brightness") is None
+        lamp.say(brightness=70)
+        await edge.until(lambda: edge.answered(ID, "brightness") == 4, "the answer")
+        assert edge.reported(ID)["brightness"] == "70"
+    assert lamp.count("write brightness 70") == 1
+
+
+async def test_a_device_that_says_goodbye_is_offline_and_left_alone_until_it_is_back(edge: MqttEdge) -> None:
+    lamp = SpeakingLamp()
+    async with attended(edge, lamp):
+        await edge.until(lambda: edge.states_of(ID) == ["online"], "online")
+        lamp.sinks[-1].away("its last will says offline")
+        await edge.until(lambda: edge.states_of(ID) == ["online", "offline"], "offline")
+        reads = lamp.count("read")
+        edge.desire(ID, 4, brightness="70")
+        await asyncio.sleep(0.05)
+        assert lamp.count("read") == reads
+        assert lamp.count("write brightness 70") == 0
+        lamp.say()
+        await edge.until(lambda: edge.states_of(ID) == ["online", "offline", "online"], "online again")
+        await edge.until(lambda: lamp.count("write brightness 70"), "what was desired meanwhile")
+        assert lamp.count("connect") == 1
+
+
+async def test_a_device_not_heard_of_yet_is_never_said_to_be_online(edge: MqttEdge) -> None:
+    lamp = SpeakingLamp()
+    lamp.is_away = True
+    async with attended(edge, lamp):
+        await edge.until(lambda: edge.states_of(ID) == ["offline"], "offline")
+        assert lamp.count("read") == 0
+        lamp.say(brightness=5)
+        await edge.until(lambda: edge.states_of(ID) == ["offline", "online"], "online")
+        await edge.until(lambda: edge.reported(ID).get("brightness") == "5", "its word")
+
+
+async def test_a_lost_subscription_is_made_again_and_the_old_one_says_nothing(edge: MqttEdge) -> None:
+    lamp = SpeakingLamp()
+    async with attended(edge, lamp, a_device(collect_s=3600)):
+        await edge.until(lambda: edge.reported(ID), "the first report")
+        lamp.sinks[-1].lost(DeviceSilent("no keep-alive"))
+        await edge.until(lambda: lamp.count("subscribe") == 2, "a second subscription")
+        lamp.sinks[0].heard({"brightness": Reading(13)})
+        lamp.say(brightness=60)
+        await edge.until(lambda: edge.reported(ID)["brightness"] == "60", "its word")
+        values = [entry.actual for _, update in edge.updates if (entry := update.twin.get("brightness")) is not None]
+        assert "13" not in [value.value for value in values if value is not None]
+        assert (lamp.count("connect"), lamp.count("close")) == (2, 1)
+
+
+async def test_a_lost_subscription_to_a_bad_configuration_is_unhealthy(edge: MqttEdge) -> None:
+    lamp = SpeakingLamp()
+    async with attended(edge, lamp, a_device(collect_s=3600)):
+        await edge.until(lambda: edge.states_of(ID) == ["online"], "online")
+        lamp.sinks[-1].lost(BadConfig("there is no such topic"))
+        await edge.until(lambda: edge.states_of(ID) == ["online", "unhealthy"], "unhealthy")
+
+
+async def test_another_pace_makes_another_subscription(edge: MqttEdge) -> None:
+    lamp = SpeakingLamp()
+    async with attended(edge, lamp, a_device(collect_s=3600)) as attendant:
+        await edge.until(lambda: edge.reported(ID), "the first report")
+        attendant.adopt(a_device(collect_s=60))
+        await edge.until(lambda: lamp.count("subscribe") == 2, "a new subscription")
+        assert lamp.count("make") == 2

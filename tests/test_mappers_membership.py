@@ -4,7 +4,7 @@ import pytest
 
 from apimachinery.devices import PropertyType
 from devicetwin.messages import DeviceConfig, DeviceId, PropertyConfig, ProtocolConfig
-from mappers.membership import DEFAULT_COLLECT_S, DEFAULT_REPORT_S, device_from, needs_new_driver
+from mappers.membership import DEFAULT_COLLECT_S, DEFAULT_REPORT_S, device_from, has_new_cycles, needs_new_driver
 from mappers.pushmethod import HttpPlace
 
 ID = DeviceId("default", "thermostat")
@@ -90,3 +90,16 @@ def test_samples_go_where_the_push_method_says_and_a_wrong_one_costs_no_property
     without, _ = device_from(config(setpoint()))
     assert without.properties["setpoint"].targets == ()
     assert not needs_new_driver(device, without)
+
+
+@pytest.mark.parametrize(
+    ("changed", "has_new"),
+    [
+        (config(setpoint(collect_cycle_ms=700)), True),
+        (config(setpoint(report_cycle_ms=8, report_to_cloud=False)), False),
+        (config(setpoint()), False),
+    ],
+)
+def test_another_pace_of_sampling_is_told_from_another_pace_of_reports(changed: DeviceConfig, has_new: bool) -> None:
+    old, new = device_from(config(setpoint())).device, device_from(changed).device
+    assert has_new_cycles(old, new) is has_new

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apimachinery.devices import PropertyModel, PropertyType
-from mappers.polling import ANSWER_S, RETRY_LAST_S, Poller, Pulse, Report, Wish, retry_after_s
+from mappers.polling import ANSWER_S, CONFIRM_S, RETRY_LAST_S, Poller, Pulse, Report, Wish, retry_after_s
 from mappers.words import Device, Property, Reading, Value
 
 FLOAT, INT, BOOLEAN = PropertyType.FLOAT, PropertyType.INT, PropertyType.BOOLEAN
@@ -314,6 +314,84 @@ def test_a_refused_report_setting_does_not_hide_what_became_of_a_wish() -> None:
     assert bench.wait(0.1) == {"setpoint": Report("22", None, 7)}
 
 
+# --- a device that speaks for itself
+
+
+def speaking_thermostat() -> Bench:
+    bench = Bench(thermostat(), setpoint=20.0, temperature=18.0)
+    bench.poller.subscribed(["setpoint", "temperature"])
+    bench.round()
+    return bench
+
+
+def test_what_the_device_tells_of_is_read_once_and_then_only_heard() -> None:
+    bench = speaking_thermostat()
+    bench.values["temperature"] = 19.0
+    assert [bench.wait(1) for _ in range(50)] == [{}] * 50
+    assert bench.poller.heard({"temperature": Reading(19.5, 7), "colour": Reading("red")}) == []
+    assert bench.wait(0) == {"temperature": Report("19.5", 7, None)}
+
+
+def test_a_value_the_device_says_it_has_no_longer_is_not_repeated() -> None:
+    bench = speaking_thermostat()
+    bench.poller.heard({"temperature": None})
+    assert set(bench.wait(60)) == {"setpoint"}
+
+
+def test_what_is_heard_is_judged_by_its_type_as_what_is_read() -> None:
+    bench = speaking_thermostat()
+    (problem,) = bench.poller.heard({"temperature": Reading("warm")})
+    assert problem.startswith("temperature: ")
+    assert bench.wait(0) == {}
+
+
+def test_a_property_not_subscribed_to_is_polled_beside_the_others() -> None:
+    bench = Bench(thermostat(), setpoint=20.0, temperature=18.0)
+    bench.poller.subscribed(["setpoint"])
+    bench.round()
+    bench.values.update(temperature=19.0, setpoint=25.0)
+    assert set(bench.wait(1)) == {"temperature"}
+
+
+def test_after_a_lost_connection_all_is_read_once_more() -> None:
+    bench = speaking_thermostat()
+    bench.values["temperature"] = 19.0
+    bench.poller.renew(bench.now)
+    assert set(bench.wait(0)) == {"temperature"}
+
+
+def test_a_written_value_is_answered_by_the_devices_word_and_not_by_an_older_one() -> None:
+    bench = speaking_thermostat()
+    bench.wish("22", 7)
+    assert bench.wait(0) == {}, "nothing is known of what became of it"
+    assert bench.writes == [("setpoint", 22.0)]
+    bench.poller.heard({"setpoint": Reading(20.0)})  # said before the write
+    assert bench.wait(0.1) == {}
+    bench.poller.heard({"setpoint": Reading(22.0)})
+    assert bench.wait(0.1) == {"setpoint": Report("22", None, 7)}
+    assert [bench.wait(1) for _ in range(50)] == [{}] * 50
+    assert len(bench.writes) == 1
+
+
+def test_a_device_that_does_not_confirm_is_asked_and_told_again() -> None:
+    bench = speaking_thermostat()
+    bench.obeys = False
+    bench.wish("22", 7)
+    bench.wait(0)
+    assert bench.wait(CONFIRM_S / 2) == {}
+    assert bench.wait(CONFIRM_S / 2) == {"setpoint": Report("20.0", None, 7)}
+    for _ in range(30):
+        bench.wait(1)
+    assert len(bench.writes) == 1 + 5  # 1, 2, 4, 8 and 16 seconds after the one before
+
+
+def test_a_wish_that_the_last_word_fulfils_is_answered_after_a_fresh_look() -> None:
+    bench = speaking_thermostat()
+    bench.wish("20", 7)
+    assert bench.wait(0) == {"setpoint": Report("20", None, 7)}
+    assert bench.writes == []
+
+
 # --- a changed device
 
 
@@ -361,11 +439,12 @@ steps = st.one_of(
 )
 
 
-@given(st.lists(steps, max_size=60))
+@given(st.lists(steps, max_size=60), st.sets(st.sampled_from(["setpoint", "temperature"])))
 def test_whatever_happens_it_comes_to_rest_with_the_truth_reported_and_the_wish_obeyed(
-    history: list[tuple[str, object]],
+    history: list[tuple[str, object]], speaks: set[str]
 ) -> None:
     bench = Bench(thermostat(), setpoint=20.0, temperature=18.0)
+    bench.poller.subscribed(speaks)
     known: dict[str, str] = {}
     wish: Wish | None = None
     version = 0
@@ -384,6 +463,8 @@ def test_whatever_happens_it_comes_to_rest_with_the_truth_reported_and_the_wish_
                 bench.now += value
             case "turn", float():
                 bench.values["setpoint"] = value
+                if "setpoint" in speaks:
+                    bench.poller.heard({"setpoint": Reading(value)})
             case "wish", str():
                 version += 1
                 wish = Wish(value, version)
@@ -443,3 +524,22 @@ def test_it_comes_back_and_a_change_makes_it_hurry() -> None:
     assert pulse.retry_at == -math.inf
     assert pulse.answered()
     assert pulse.is_online
+
+
+def test_a_device_that_left_is_not_tried_until_it_says_so() -> None:
+    pulse = Pulse()
+    assert pulse.answered()
+    assert pulse.left()
+    assert not pulse.left()
+    assert pulse.is_away()
+    assert (pulse.is_online, pulse.retry_at) == (False, math.inf)
+    assert pulse.answered()
+    assert not pulse.is_away()
+
+
+def test_a_device_that_left_and_whose_connection_is_lost_is_tried_again() -> None:
+    pulse = Pulse()
+    assert pulse.left()
+    assert not pulse.missed(5.0)
+    assert not pulse.is_away()
+    assert pulse.retry_at == 6.0

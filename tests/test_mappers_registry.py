@@ -1,13 +1,20 @@
 """Drivers by name: built-in, by entry point, by MODULE:CLASS."""
 
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from mappers.driver import Device
 from mappers.host import Host
+from mappers.http import Http
+from mappers.modbus import Modbus
+from mappers.mqttdevice import MqttDevice
+from mappers.opcua import OpcUa
 from mappers.registry import UnknownDriver, driver_names, find_driver, load_driver
 from mappers.simulated import Thermostat
+from mappers.sysfs import Sysfs
 
 DRIVER = """
 class Lamp:
@@ -40,6 +47,30 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_built_in_drivers_are_found() -> None:
     assert find_driver("simulated") is Thermostat
     assert find_driver("host") is Host
+    assert find_driver("http") is Http
+    assert find_driver("mqtt") is MqttDevice
+    assert find_driver("opcua") is OpcUa
+    assert find_driver("sysfs") is Sysfs
+    assert type(find_driver("modbus")(Device("default/one", {"ip": "10.0.0.4"}, {}))) is Modbus
+
+
+def test_a_driver_without_its_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = ("mappers.modbus", "mappers.opcua", "mappers.host", "mappers.http", "mappers.webclient")
+    for driver, library in (("http", "h11"), ("modbus", "pymodbus"), ("opcua", "asyncua"), ("host", "psutil")):
+        for module in [name for name in sys.modules if name.startswith(ours)]:
+            monkeypatch.delitem(sys.modules, module)
+        monkeypatch.setitem(sys.modules, library, None)
+        extra = "mapper" if driver == "host" else f"mapper-{driver}"
+        with pytest.raises(
+            UnknownDriver, match=rf"the driver {driver} needs {library}.*: pip install 'fairlead\[{extra}\]'"
+        ):
+            find_driver(driver)
+
+
+def test_a_driver_is_imported_only_when_it_is_chosen() -> None:
+    program = "import sys; from mappers.registry import find_driver; find_driver('simulated'); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"pymodbus", "serial", "asyncua", "cryptography", "psutil", "h11"} & set(loaded)
 
 
 def test_an_installed_package_adds_a_driver(package: str) -> None:
@@ -48,7 +79,7 @@ def test_an_installed_package_adds_a_driver(package: str) -> None:
 
 
 def test_an_unknown_name_is_told_with_the_names_there_are() -> None:
-    with pytest.raises(UnknownDriver, match="there are: host, simulated"):
+    with pytest.raises(UnknownDriver, match="there are: host, http, modbus, mqtt, opcua, simulated, sysfs"):
         find_driver("lamp")
 
 

@@ -1,76 +1,26 @@
 """The mapper as a process: real mosquitto, real signals, an edge played by a plain MQTT client."""
 
 import functools
-import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Self
 
 import pytest
 
 from devicetwin.messages import Channel, DeviceConfig, DeviceId, PropertyConfig, ProtocolConfig
 from mappers.runtime import main
+from tests.harness.mapper import MapperProcess
 from tests.harness.mosquitto import Mosquitto
 from tests.harness.mqtt_edge import MqttEdge
+from tests.harness.server import Server
 
 ROOT = Path(__file__).resolve().parent.parent
 THERMOSTAT = DeviceId("default", "thermostat")
 HOST = DeviceId("default", "host")
 
 
-class Process:
-    """One mapper."""
-
-    def __init__(self, *arguments: str, directory: Path) -> None:
-        self._log = directory / f"mapper-{time.monotonic_ns()}.log"
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "mappers.runtime", *arguments, "--log-format", "json"],
-                stdout=log,
-                stderr=log,
-                cwd=directory,
-                env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"},
-            )
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    def log(self) -> list[dict[str, object]]:
-        """What it wrote; a line that is no log record is a message of its own."""
-        lines = []
-        for line in self._log.read_text().splitlines():
-            try:
-                lines.append(json.loads(line))
-            except ValueError:
-                lines.append({"message": line, "level": "stray"})
-        return lines
-
-    def said(self, message: str) -> bool:
-        return any(line["message"] == message for line in self.log())
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
-
-    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """The exit code."""
-        self._process.send_signal(number)
-        return self._process.wait(10)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.kill()
-
-
-Start = Callable[..., Process]
+Start = Callable[..., MapperProcess]
 
 
 @pytest.fixture
@@ -88,11 +38,11 @@ def edge(broker: Mosquitto) -> Iterator[MqttEdge]:
 @pytest.fixture
 def start(broker: Mosquitto, tmp_path: Path) -> Iterator[Start]:
     """Starts mappers on the broker and ends what is left of them."""
-    started: list[Process] = []
+    started: list[MapperProcess] = []
 
-    def start_one(*arguments: str) -> Process:
+    def start_one(*arguments: str) -> MapperProcess:
         url = f"mqtt://127.0.0.1:{broker.port}"
-        started.append(Process("run", *arguments, "--mqtt", url, directory=tmp_path))
+        started.append(MapperProcess("run", *arguments, "--mqtt", url, directory=tmp_path))
         return started[-1]
 
     yield start_one
@@ -314,17 +264,13 @@ async def test_many_devices_in_one_process(edge: MqttEdge, start: Start) -> None
 
 @pytest.mark.bench
 async def test_how_much_memory_it_takes(edge: MqttEdge, start: Start) -> None:
-    def resident_kib(mapper: Process) -> int:
-        status = Path(f"/proc/{mapper.pid}/status").read_text()
-        return int(status.partition("VmRSS:")[2].split()[0])
-
     edge.configure(thermostat())
     edge.configure(host())
     for name in ("simulated", "host"):
         mapper = start(name)
         device = THERMOSTAT if name == "simulated" else HOST
         await edge.until(functools.partial(edge.reported, device), "a report")
-        print(f"\nmapper {name}, one device: {resident_kib(mapper) / 1024:.1f} MiB RSS")
+        print(f"\nmapper {name}, one device: {mapper.resident_mib():.1f} MiB RSS")
         mapper.kill()
     devices = [DeviceId("default", f"t{number:04}") for number in range(1000)]
     for device in devices:
@@ -333,16 +279,60 @@ async def test_how_much_memory_it_takes(edge: MqttEdge, start: Start) -> None:
         edge.configure(config._replace(properties=slow))
     mapper = start("simulated")
     await edge.until(lambda: len({heard.device for heard in edge.updates}) > len(devices), "every device")
-    print(f"mapper simulated, 1,001 devices: {resident_kib(mapper) / 1024:.1f} MiB RSS")
+    print(f"mapper simulated, 1,001 devices: {mapper.resident_mib():.1f} MiB RSS")
     began = time.monotonic()
-    used = cpu_s(mapper.pid)
+    used = mapper.cpu_s()
     await edge.until(lambda: time.monotonic() - began > 5, "five seconds")
-    print(f"mapper simulated, 1,001 devices read each second: {(cpu_s(mapper.pid) - used) / 5:.0%} of a core")
+    print(f"mapper simulated, 1,001 devices read each second: {(mapper.cpu_s() - used) / 5:.0%} of a core")
 
 
-def cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def plants(protocol: str, server: Server, count: int) -> list[DeviceConfig]:
+    """Devices with twenty properties, all at one server, read every second."""
+    address: dict[str, dict[str, object]] = {
+        "modbus": {"ip": "127.0.0.1", "port": server.port},
+        "opcua": {"url": f"opc.tcp://127.0.0.1:{server.port}/device"},
+    }
+    visitors: list[dict[str, object]] = [
+        {"register": "HoldingRegister", "offset": 100 + number}
+        if protocol == "modbus"
+        else {"nodeID": "ns=2;s=counter"}
+        for number in range(20)
+    ]
+    properties = tuple(
+        PropertyConfig(f"p{number}", "INT", collect_cycle_ms=1000, visitors=ProtocolConfig(protocol, each))
+        for number, each in enumerate(visitors)
+    )
+    return [
+        DeviceConfig(
+            DeviceId(protocol, f"plant{number:03}"),
+            "edge-1",
+            "plant",
+            ProtocolConfig(protocol, address[protocol]),
+            properties,
+        )
+        for number in range(count)
+    ]
+
+
+@pytest.mark.bench
+@pytest.mark.parametrize(("protocol", "arguments"), [("modbus", ("tcp", "0")), ("opcua", ("0",))])
+async def test_how_much_a_mapper_of_each_protocol_takes(
+    edge: MqttEdge, start: Start, protocol: str, arguments: tuple[str, ...]
+) -> None:
+    with Server(f"tests.harness.{protocol}_device", *arguments) as server:
+        for count in (1, 50):
+            for config in plants(protocol, server, count):
+                edge.configure(config)
+            edge.updates.clear()
+            mapper = start(protocol, "--name", f"{protocol}-{count}")
+            await edge.until(lambda count=count: len({heard.device for heard in edge.updates}) >= count, "every device")  # type: ignore[misc]
+            began, used = time.monotonic(), mapper.cpu_s()
+            await edge.until(lambda began=began: time.monotonic() - began > 5, "five seconds")  # type: ignore[misc]
+            print(
+                f"\nmapper {protocol}, {count} devices × 20 properties: {mapper.resident_mib():.1f} MiB RSS, "
+                f"{(mapper.cpu_s() - used) / 5:.0%} of a core"
+            )
+            mapper.kill()
 
 
 # --- the command line
@@ -353,7 +343,10 @@ def cpu_s(pid: int) -> float:
     [
         ([], "required: COMMAND"),
         (["run", "simulated"], "required: --mqtt"),
-        (["run", "lamp", "--mqtt", "mqtt://x"], 'no driver "lamp"; there are: host, simulated'),
+        (
+            ["run", "lamp", "--mqtt", "mqtt://x"],
+            'no driver "lamp"; there are: host, http, modbus, mqtt, opcua, simulated, sysfs',
+        ),
         (["run", "simulated", "--mqtt", "x:1883"], "write the broker as mqtt://HOST:PORT"),
         (["run", "simulated", "--mqtt", "mqtt://x", "--device", "lamp"], "is not <namespace>/<name>"),
         (["run", "simulated", "--mqtt", "mqtt://x", "--name", "a/b"], '"a/b" must be'),
@@ -378,4 +371,4 @@ def test_help_shows_an_example(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_drivers_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["drivers"]) == 0
-    assert capsys.readouterr().out.split() == ["host", "simulated"]
+    assert capsys.readouterr().out.split() == ["host", "http", "modbus", "mqtt", "opcua", "simulated", "sysfs"]

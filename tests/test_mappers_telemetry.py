@@ -15,9 +15,10 @@ from mappers.pushmethod import read_push_method
 from mappers.telemetry import Telemetry
 from mappers.words import Device, Property, Reading
 from tests.harness.collector import Collector
+from tests.harness.mapper import MapperProcess
 from tests.harness.mosquitto import Mosquitto
 from tests.harness.mqtt_edge import MqttEdge
-from tests.test_mappers_runtime import THERMOSTAT, Process, thermostat
+from tests.test_mappers_runtime import THERMOSTAT, thermostat
 
 
 @pytest.fixture
@@ -162,7 +163,7 @@ async def test_a_mapper_pushes_each_sample_while_its_store_dies_and_its_twin_goe
         method = {**push_to(collector, "push"), "mqtt": {"address": f"127.0.0.1:{broker.port}", "topic": "data/room"}}
         pushed = temperature._replace(push_method=method, report_to_cloud=False)
         edge.configure(thermostat()._replace(properties=(setpoint, pushed, heater)))
-        mapper = Process("run", "simulated", "--mqtt", f"mqtt://127.0.0.1:{broker.port}", directory=tmp_path)
+        mapper = MapperProcess("run", "simulated", "--mqtt", f"mqtt://127.0.0.1:{broker.port}", directory=tmp_path)
         try:
             first = await asyncio.to_thread(collector.until, 20, "/push")
             assert {each["form"]["device"][0] for each in first} == {str(THERMOSTAT)}

@@ -1,13 +1,14 @@
 """Values between Python and the twin's strings."""
 
 import math
+import struct
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from apimachinery.devices import PropertyModel, PropertyType
-from mappers.values import from_text, has_moved, to_text
+from mappers.values import from_text, has_moved, shortest_single, to_text
 from mappers.words import Value
 
 
@@ -78,3 +79,13 @@ def test_only_numbers_have_a_dead_band(
     kind: PropertyType, before: str, after: str, dead_band: float, moved: bool
 ) -> None:
     assert has_moved(model(kind), before, after, dead_band) is moved
+
+
+@pytest.mark.parametrize("number", [0.0, 21.3, 0.1, -40.0, 1e-30, 123456.0, 0.00012345])
+def test_a_number_of_single_precision_is_told_with_the_digits_it_was_given(number: float) -> None:
+    assert shortest_single(struct.unpack(">f", struct.pack(">f", number))[0]) == number
+
+
+@given(st.floats(width=32, allow_nan=False, allow_infinity=False))
+def test_the_shortest_number_is_the_same_in_single_precision(number: float) -> None:
+    assert struct.pack(">f", shortest_single(number)) == struct.pack(">f", number)

@@ -1,0 +1,74 @@
+"""The `mapper` command as a process: started on a broker, its log read, stopped and killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+class MapperProcess:
+    """One mapper; use it with `with`, or kill() it."""
+
+    def __init__(self, *arguments: str, directory: Path, environment: Mapping[str, str] | None = None) -> None:
+        """arguments: of `mapper`. directory: where it runs and its log is."""
+        self._log = directory / f"mapper-{time.monotonic_ns()}.log"
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "mappers.runtime", *arguments, "--log-format", "json"],
+                stdout=log,
+                stderr=log,
+                cwd=directory,
+                env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", **(environment or {})},
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def log(self) -> list[dict[str, object]]:
+        """What it wrote; a line that is no log record is a message of its own."""
+        lines = []
+        for line in self._log.read_text().splitlines():
+            try:
+                lines.append(json.loads(line))
+            except ValueError:
+                lines.append({"message": line, "level": "stray"})
+        return lines
+
+    def said(self, message: str) -> bool:
+        return any(line["message"] == message for line in self.log())
+
+    def resident_mib(self) -> float:
+        """Its memory (VmRSS)."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return int(status.partition("VmRSS:")[2].split()[0]) / 1024
+
+    def cpu_s(self) -> float:
+        """Processor time it has used."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """The exit code."""
+        self._process.send_signal(number)
+        return self._process.wait(10)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kill()
