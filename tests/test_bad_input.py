@@ -866,7 +866,7 @@ def test_every_command_has_an_example_and_refuses_a_wrong_flag(town: Town) -> No
         site,
         [
             ([*mapper, "nothing", *url], '"?nothing"?.*(host|simulated)'),
-            ([*mapper, "host", "--mqtt", "http://x"], "is not mqtt://HOST:PORT"),
+            ([*mapper, "host", "--mqtt", "http://x"], "write the broker as mqtt://HOST:PORT"),
             ([*mapper, "host", *url, "--device", "x"], "not <namespace>/<name>"),
             ([*mapper, "host", *url, "--driver", "no.such:Class"], "no.such"),
             (["edgecore", "run", "--data-dir", "x", "--api", "10550"], "has no port: write 127.0.0.1:10550"),
