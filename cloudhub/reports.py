@@ -392,7 +392,8 @@ def parse(entry: ReportEntry) -> Value:
 def _state(value: JSON) -> StateReport:
     if not isinstance(value, dict):
         raise ValueError("a state must be an object")  # noqa: TRY004 - the caller refuses on ValueError
-    return StateReport(_text("state", value.get("state")), _text("lastOnlineTime", value.get("lastOnlineTime") or ""))
+    texts = {name: _text(name, value.get(name) or "") for name in ("lastOnlineTime", "problem")}
+    return StateReport(_text("state", value.get("state")), texts["lastOnlineTime"], texts["problem"])
 
 
 def _node_report(value: JSON) -> NodeReport:

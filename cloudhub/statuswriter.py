@@ -34,7 +34,9 @@ from apimachinery.resources import DEVICE_MODELS, DEVICE_STATUSES, DEVICES, EVEN
 from apimachinery.watchcache import WatchCache
 from cloudhub.attachments import Attachments
 from cloudhub.backoff import write_delay_s
-from cloudhub.devices import StateReport, model_of, node_of, property_names, reported_after, status_after
+from cloudhub.conditions import ready_of
+from cloudhub.devices import StateReport, model_of, node_of, property_names, reported_after
+from cloudhub.devicestatus import status_after
 from cloudhub.reports import (
     MIN_INTERVAL_S,
     MOVED,
@@ -105,6 +107,8 @@ class StatusWriter(Generic[S]):
         """Whose session each is, of those that reported something."""
         self._attached = Attachments()
         self._models: dict[ObjectKey, tuple[Object, dict[str, JSON]]] = {}
+        self._ready: dict[Node, str] = {}
+        """The status of each Node's Ready condition, to tell when it changes."""
         self._devices: dict[ObjectKey, _Known] = {}
         self._statuses: OrderedDict[ObjectKey, _Known] = OrderedDict()
         self._no_status_until = 0.0
@@ -176,9 +180,18 @@ class StatusWriter(Generic[S]):
             elif key.resource == DEVICE_MODELS:
                 self._models.pop(key, None)
                 self._touch(self._attached.of_model(key))
-            elif key.resource == NODES and change.type is not EventType.MODIFIED:
+            elif key.resource == NODES and self._is_news(change):
                 self._touch(self._attached.of_node(Node(key.name)))
         self._woken.set()
+
+    def _is_news(self, change: Change) -> bool:
+        """Whether a change of a Node matters to its devices: it comes, goes, or its Ready condition turns."""
+        node = Node(change.object.key.name)
+        before = self._ready.pop(node, "")
+        if change.type is EventType.DELETED:
+            return True
+        self._ready[node] = ready = ready_of(change.object.parse())
+        return change.type is EventType.ADDED or ready != before
 
     def _touch(self, keys: Iterable[ObjectKey]) -> None:
         for key in keys:
@@ -286,10 +299,11 @@ class StatusWriter(Generic[S]):
             if known.uid != _uid(device):
                 raise Conflict("the Device was deleted and made again")  # the watch will say so
         status = _decode(known.status)
+        node = self._cache.get(ObjectKey(NODES, "", node_of(device)))
         after = status_after(
             device,
             self._model(ObjectKey(DEVICE_MODELS, key.namespace, model_of(device))),
-            self._cache.get(ObjectKey(NODES, "", node_of(device))) is not None,
+            None if node is None else node.parse(),
             status,
             properties,
             state,
