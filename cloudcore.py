@@ -36,6 +36,7 @@ from apimachinery.watchcache import WatchCache
 from apiserver.http import ListenError, serve
 from apiserver.messages import Handler, Request, Response, json_response
 from cloudhub import crds
+from cloudhub.announcer import Announcer
 from cloudhub.apiclient import ApiClient, ApiUnreachable, KubeconfigError, ObjectsByName
 from cloudhub.authority import Authority, ServerIdentity, server_names
 from cloudhub.join import MAX_BODY_BYTES, JoinEndpoint, Link, check_name
@@ -360,8 +361,13 @@ class Cloudcore:
         self._client = client
         self._data_dir = data_dir
         self._cache = WatchCache()
+        self._announcer = Announcer(client)
         self._writer: StatusWriter[Session] = StatusWriter(
-            client, self._cache, self._taken, min_interval_s=settings.reports.min_interval_s
+            client,
+            self._cache,
+            self._taken,
+            announce=self._announcer.say,
+            min_interval_s=settings.reports.min_interval_s,
         )
         self._nodes = NodeLifecycle(client, Presence(grace_s=settings.nodes.grace_s))
         self._server: HubServer | None = None
@@ -409,6 +415,7 @@ class Cloudcore:
             self._endpoints = (str(Endpoint(link.host, listener.port)), joining)
             tasks.create_task(self._server.run(listener), name="hub")
             tasks.create_task(self._writer.run(), name="status-writer")
+            tasks.create_task(self._announcer.run(), name="announcer")
             tasks.create_task(self._nodes.run(), name="nodes")
             tasks.create_task(identity.keep_fresh(), name="certificate")
             tasks.create_task(_prune(Tokens(vault)), name="tokens")
@@ -542,6 +549,7 @@ class Cloudcore:
             for field in fields(self._server.hub.counters):
                 value = getattr(self._server.hub.counters, field.name)
                 yield Metric(f"hub_{field.name}_total", f"{field.name.replace('_', ' ')} since the start.", value)
+        yield Metric("hub_events_dropped_total", "Events of the hub's own not told.", self._announcer.dropped)
         yield Metric("hub_objects", "Objects in the watch cache.", len(self._cache))
         for made in self._reflectors.values():
             status, labels = made.status(), {"resource": made.resource.collection}

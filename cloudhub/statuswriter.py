@@ -32,6 +32,7 @@ from apimachinery.kubeevents import KubeEvent
 from apimachinery.objects import JSON, Object, canonical, lookup
 from apimachinery.resources import DEVICE_MODELS, DEVICE_STATUSES, DEVICES, EVENTS, NODES, PODS
 from apimachinery.watchcache import WatchCache
+from cloudhub.announcer import validity_event
 from cloudhub.attachments import Attachments
 from cloudhub.backoff import write_delay_s
 from cloudhub.conditions import ready_of
@@ -84,18 +85,21 @@ class StatusWriter(Generic[S]):
         cache: WatchCache,
         acknowledge: Callable[[S, int, tuple[RefusedReport, ...]], None],
         *,
+        announce: Callable[[KubeEvent], object] = lambda _: None,
         min_interval_s: float = MIN_INTERVAL_S,
         jitter: Callable[[], float] = random.random,
         now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC),
     ) -> None:
         """
         acknowledge: the session's Reports up to this number are settled, but for what is refused for good.
+        announce: told of each Event that a write of ours gives cause for, see cloudhub.announcer.
         min_interval_s: between two writes of one object. jitter: gives numbers uniform in [0, 1).
         """
         self._tally = Tally()
         self._client = CountedClient(client, self._tally)
         self._cache = cache
         self._acknowledge = acknowledge
+        self._announce = announce
         self._jitter = jitter
         self._now = now
         self._loop = asyncio.get_running_loop()
@@ -299,7 +303,7 @@ class StatusWriter(Generic[S]):
             if known.uid != _uid(device):
                 raise Conflict("the Device was deleted and made again")  # the watch will say so
         status = _decode(known.status)
-        node = self._cache.get(ObjectKey(NODES, "", node_of(device)))
+        node, now = self._cache.get(ObjectKey(NODES, "", node_of(device))), _seconds(self._now())
         after = status_after(
             device,
             self._model(ObjectKey(DEVICE_MODELS, key.namespace, model_of(device))),
@@ -307,7 +311,7 @@ class StatusWriter(Generic[S]):
             status,
             properties,
             state,
-            _seconds(self._now()),
+            now,
         )
         changes = {field: value for field, value in after.items() if status.get(field) != value}
         if not changes:
@@ -325,6 +329,8 @@ class StatusWriter(Generic[S]):
             logger.warning("Devices have no status subresource: conditions cannot be shown (see `cloudcore crds`)")
             self._no_status_until = self._loop.time() + NO_STATUS_S
             return False
+        if (event := validity_event(key, device, status, after, now)) is not None:
+            self._announce(event)
         if key in self._attached:  # else it was deleted meanwhile, and nobody would forget it
             self._remember_device(key, answer)
         return True
