@@ -38,7 +38,7 @@ spec:
 ---
 apiVersion: devices.kubeedge.io/v1beta1
 kind: Device
-metadata: {name: boiler-1, namespace: plant, labels: {description: in the cellar}}
+metadata: {name: boiler-1, namespace: plant, labels: {description: cellar}}
 spec:
   deviceModelRef: {name: boiler}
   nodeName: edge-1

@@ -172,8 +172,8 @@ def test_a_kubectl_edit_reaches_a_device_and_its_answer_reaches_kubectl(
             set_point(site, kubectl, "25")
             mapper.hear(DELTA, delta={"setpoint": "25"})
             line = site.kubectl(kubectl, "get", "devices", "thermo-1").stdout.splitlines()
-            assert line[0].split() == ["NAME", "NODE", "MODEL", "STATE", "SYNCED", "AGE"]
-            assert line[1].split()[:4] == ["thermo-1", NODE, "thermo", "online"]
+            assert line[0].split() == ["NAME", "NODE", "MODEL", "ONLINE", "SYNCED", "AGE"]
+            assert line[1].split()[:4] == ["thermo-1", NODE, "thermo", "True"]
 
             # The node itself.
             assert f"{NODE}   Ready" in site.kubectl(kubectl, "get", "nodes").stdout
