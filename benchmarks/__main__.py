@@ -5,7 +5,7 @@ python -m benchmarks: measure, print a table, leave a JSON file.
     python -m benchmarks --only latency --runs 5     one family
     python -m benchmarks --quick                     a tenth of the samples: does it work at all?
 
-Families: latency, footprint, start, install, imports. What each figure is: docs/performance.md.
+Families: latency, devices, footprint, start, install, imports. What each figure is: docs/performance.md.
 """
 
 import argparse
@@ -18,11 +18,11 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from benchmarks import footprint, imports, install, latency, procfs, start
+from benchmarks import devices, footprint, imports, install, latency, procfs, start
 from benchmarks.figures import Figure, as_json, table
 
 RESULTS = Path(__file__).resolve().parent / "results"
-FAMILIES = ("install", "imports", "footprint", "start", "latency")
+FAMILIES = ("install", "imports", "footprint", "start", "latency", "devices")
 
 QUIET_LOAD = 1.2  # per core, with the measured processes in it
 
@@ -70,7 +70,7 @@ def _plan(wanted: list[str], args: argparse.Namespace, directory: Path) -> Itera
     """What to measure, in order. Fresh environments are made when the first that needs one comes."""
     programs: dict[str, Path] = {}
     edgecore: Path | None = None
-    if not args.here and set(wanted) - {"latency"}:
+    if not args.here and set(wanted) - {"latency", "devices"}:
         # Of the cloud's libraries only the install and the imports know anything new.
         for extra in ("edge", "cloud") if {"install", "imports"} & set(wanted) else ("edge",):
             programs[extra] = install.environment(directory, extra)
@@ -86,6 +86,8 @@ def _plan(wanted: list[str], args: argparse.Namespace, directory: Path) -> Itera
         yield "start", partial(start.measure, args.runs, args.quick, edgecore)
     if "latency" in wanted:
         yield "latency", partial(latency.measure, args.runs, args.quick)
+    if "devices" in wanted:
+        yield "devices", partial(devices.measure, args.runs, args.quick)
 
 
 def _say(text: str, began: float) -> None:

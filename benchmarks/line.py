@@ -168,6 +168,12 @@ class Line:
         connection.connect()
         return connection
 
+    def list(self, connection: http.client.HTTPSConnection, plural: str) -> list[dict[str, Any]]:
+        """All objects of one of the device kinds."""
+        connection.request("GET", f"{GROUP}/{plural}", headers=self._headers)
+        items: list[dict[str, Any]] = json.loads(connection.getresponse().read())["items"]
+        return items
+
     @contextlib.contextmanager
     def patcher(self) -> Iterator[Callable[[int, int], float]]:
         """Set a device's setpoint with a PATCH on a kept-alive connection; returns when the request was sent."""
@@ -262,14 +268,14 @@ class Sightings:
     def saw(self, what: tuple[str, str], at: float) -> None:
         self._news.put((what, at))
 
-    def wait(self, device: str, value: str) -> float:
+    def wait(self, device: str, value: str, within_s: float = WITHIN_S) -> float:
         """When it was seen, on the perf_counter clock."""
-        by = time.monotonic() + WITHIN_S
+        by = time.monotonic() + within_s
         while (device, value) not in self._at:
             try:
                 what, at = self._news.get(timeout=max(0.001, by - time.monotonic()))
             except queue.Empty:
-                raise AssertionError(f"not within {WITHIN_S:g} s: {device} with {value}") from None
+                raise AssertionError(f"not within {within_s:g} s: {device} with {value}") from None
             self._at.setdefault(what, at)
         return self._at[device, value]
 

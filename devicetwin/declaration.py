@@ -27,6 +27,8 @@ class Declaration(NamedTuple):
     """The model's properties by name; None while the model is not on this node."""
     wishes: Mapping[str, str]
     """Each property of the Device with its desired value, "" for no wish."""
+    units: Mapping[str, str] = {}
+    """The unit that a desired value is given in, by property, where its metadata names one."""
 
     def problem_with(self, name: str, value: str) -> str:
         """Why the wish `value` for `name` must not reach the device, as a sentence; "" when it may."""
@@ -40,7 +42,9 @@ class Declaration(NamedTuple):
             return f'{name}: the model "{self.model}" has no such property'
         if not model.writable:
             return f"{name} is read-only"
-        return model.problem_with(value) or ""
+        # A wish of the edge has no unit of its own, and the cloud's is none of its business.
+        unit = self.units.get(name, "") if value == self.wishes.get(name) else ""
+        return model.problem_with(value) or model.problem_with_unit(unit) or ""
 
 
 def model_of(device: Mapping[str, JSON]) -> str:
@@ -51,14 +55,17 @@ def model_of(device: Mapping[str, JSON]) -> str:
 def declaration(device: Mapping[str, JSON], model: Mapping[str, JSON] | None) -> Declaration:
     """Reads a Device's body and its model's, None when the model is not there."""
     wishes: dict[str, str] = {}
+    units: dict[str, str] = {}
     for entry in _entries(lookup(device, "spec.properties")):
-        value = lookup(entry, "desired.value")
-        wishes[entry["name"]] = value if isinstance(value, str) else ""
+        wishes[entry["name"]] = _text(lookup(entry, "desired.value"))
+        if unit := _text(lookup(entry, "desired.metadata.unit")):
+            units[entry["name"]] = unit
     return Declaration(
         uid=_text(lookup(device, "metadata.uid")),
         model=model_of(device),
         models=None if model is None else property_models(model),
         wishes=wishes,
+        units=units,
     )
 
 
