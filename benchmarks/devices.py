@@ -14,11 +14,11 @@ from typing import Any
 
 from benchmarks import procfs
 from benchmarks.figures import Figure
-from benchmarks.line import WITHIN_S, Line, Sightings, delta_in, desired_in, name_of
+from benchmarks.line import Line, Sightings, delta_in, desired_in, name_of
 
 DEVICES = 1000
 QUICK_DEVICES = 100
-STATUS_WITHIN_S = 120.0
+STATUS_WITHIN_S = 300.0  # a minute and a half, on a machine with nothing else to do
 
 
 def measure(runs: int, quick: bool) -> Iterator[list[Figure]]:
@@ -29,7 +29,8 @@ def measure(runs: int, quick: bool) -> Iterator[list[Figure]]:
     told: list[float] = []
     as_they_come: list[float] = []
     edits: list[float] = []
-    with Line("embedded", count) as line:
+    with Line("embedded") as line:
+        line.add_devices(range(1, count))
         _settle(line, count, 0)
         for run in range(runs):
             for seconds, all_runs in zip(_held(line, count, 1000 + run), (at_once, spent, told), strict=True):
@@ -72,7 +73,7 @@ def _held(line: Line, count: int, value: int) -> tuple[float, float, float]:
             _hold(cloud, held=False)
         deltas = _last(heard, count, value) - began
         used = procfs.cpu_s(cloud) + procfs.cpu_s(edge) - used
-        return deltas, used, _last(seen, count, value, STATUS_WITHIN_S) - began
+        return deltas, used, _last(seen, count, value) - began
 
 
 def _flowing(line: Line, count: int, value: int) -> tuple[float, float]:
@@ -90,7 +91,7 @@ def _hold(pid: int, *, held: bool) -> None:
     os.kill(pid, signal.SIGSTOP if held else signal.SIGCONT)
 
 
-def _last(sightings: Sightings, count: int, value: int, within_s: float = WITHIN_S) -> float:
+def _last(sightings: Sightings, count: int, value: int, within_s: float = STATUS_WITHIN_S) -> float:
     """When the last of the devices had the value."""
     return max(sightings.wait(name_of(device), str(value), within_s) for device in range(count))
 

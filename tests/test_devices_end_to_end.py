@@ -252,6 +252,25 @@ def test_of_two_editors_the_one_who_read_the_older_version_is_refused(kubectl: P
 
 
 @pytest.mark.timeout(120)
+def test_kubectl_does_not_take_an_older_generations_synced_for_the_present_ones(tmp_path: Path) -> None:
+    kubectl = _kubectls()[-1]  # Debian's 1.20 looks at no generation
+    with Site(tmp_path) as site:
+        site.apply_crds(kubectl)
+        site.kubectl(kubectl, "apply", "-f", "-", stdin=DEVICE)
+        site.kubectl(kubectl, "apply", "-f", "-", stdin=DEVICE.replace('"20"', '"21"'))
+
+        def waited(generation: int) -> int:
+            synced = {"type": "Synced", "status": "True", "observedGeneration": generation}
+            patch = json.dumps({"status": {"conditions": [synced]}})
+            site.kubectl(kubectl, "patch", DEVICE_REF, "--subresource=status", "--type=merge", "-p", patch)
+            answer = site.kubectl(kubectl, "wait", "--for=condition=Synced", "--timeout=2s", DEVICE_REF, check=False)
+            return answer.returncode
+
+        assert waited(1) == 1
+        assert waited(2) == 0
+
+
+@pytest.mark.timeout(120)
 def test_nothing_is_known_of_the_devices_of_a_node_that_is_gone(tmp_path: Path) -> None:
     kubectl = _kubectls()[-1]
     with running(kubectl, tmp_path) as (site, mapper):
