@@ -57,6 +57,9 @@ logger = logging.getLogger(__name__)
 
 CONCURRENCY = 8
 STATUSES_REMEMBERED = 4096  # DeviceStatus objects whose state we know from our own writes; beyond, each costs a GET
+# An edit is pushed first and then written about. By then the node has mostly said that it knows it, and one write says
+# both; kubectl takes longer to start, so whoever waits right after an edit still finds the edit's status.
+TOUCH_DELAY_S = 0.05
 NO_STATUS_S = 600.0  # a definition without a status subresource may be replaced by one that has it
 
 S = TypeVar("S", bound=Hashable)
@@ -180,7 +183,7 @@ class StatusWriter(Generic[S]):
                     self._statuses.pop(key, None)
                 else:
                     self._attached.attach(key, change.object.parse())
-                    self._reports.touch(key)
+                    self._touch([key])
             elif key.resource == DEVICE_MODELS:
                 self._models.pop(key, None)
                 self._touch(self._attached.of_model(key))
@@ -198,8 +201,9 @@ class StatusWriter(Generic[S]):
         return change.type is EventType.ADDED or ready != before
 
     def _touch(self, keys: Iterable[ObjectKey]) -> None:
+        at = self._loop.time() + TOUCH_DELAY_S
         for key in keys:
-            self._reports.touch(key)
+            self._reports.touch(key, at)
 
     # What is done about it
 

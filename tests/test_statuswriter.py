@@ -206,6 +206,7 @@ async def test_a_report_that_changes_nothing_costs_nothing(tmp_path: Path) -> No
 async def test_our_own_writes_come_back_as_no_change(tmp_path: Path) -> None:
     async with running(tmp_path) as hub:
         revision = hub.cache.revision
+        await until(lambda: hub.condition("Valid"))
         await hub.taken(reported("level", "1"))
         await settle(hub)
         assert hub.cache.revision == revision
