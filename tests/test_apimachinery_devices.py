@@ -94,6 +94,13 @@ def test_numbers_are_compared_as_numbers_and_texts_as_texts() -> None:
         observed_at_ms=st.integers(0, 2**52),
         desired=st.none() | st.text(),
         problem=st.text(),
+        device_at_ms=st.none() | st.integers(0, 2**52),
+        desired_at_ms=st.none() | st.integers(0, 2**52),
+        desired_version=st.integers(0, 2**52),
+        answers=st.none() | st.integers(0, 2**52),
+        generation=st.integers(0, 2**52),
+        origin=st.sampled_from(["", "edge"]),
+        stale=st.booleans(),
     )
 )
 def test_a_report_survives_the_wire(report: PropertyReport) -> None:
@@ -109,6 +116,12 @@ def test_a_report_survives_the_wire(report: PropertyReport) -> None:
         {"observedAt": "1"},
         {"observedAt": True},
         {"observedAt": 1, "value": 2},
+        {"observedAt": 1, "deviceAt": "2"},
+        {"observedAt": 1, "desiredVersion": -1},
+        {"observedAt": 1, "answers": 2**63},
+        {"observedAt": 1, "generation": 1.5},
+        {"observedAt": 1, "origin": ["edge"]},
+        {"observedAt": 1, "stale": "false"},
         {"observedAt": 1, "problem": "x" * 99_999},
     ],
 )
