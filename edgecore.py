@@ -32,6 +32,7 @@ from componentbase.release import VERSION
 from link.frames import Batch, Refusal, ReportEntry
 
 if TYPE_CHECKING:
+    from apimachinery.kubeevents import KubeEvent
     from apiserver.messages import Request, Response
     from devicetwin.broker.server import BrokerServer
     from devicetwin.bus import BrokerAddress
@@ -70,6 +71,17 @@ class MqttConfig:
 
 
 @dataclass(frozen=True)
+class DevicesConfig:
+    """The twins of this node's devices."""
+
+    stale_after_s: int = setting(
+        180,
+        "How long a reading counts if nobody repeats it; three reportCycles where that is longer; 0: for ever.",
+        at_least=0,
+    )
+
+
+@dataclass(frozen=True)
 class ApiConfig:
     """The local Kubernetes API, served from this node's own store."""
 
@@ -87,6 +99,7 @@ class EdgeConfig:
     node: str = setting("", "The node's name in Kubernetes; must be the one in the certificate.")
     cloud: CloudConfig = CloudConfig()
     mqtt: MqttConfig = MqttConfig()
+    devices: DevicesConfig = DevicesConfig()
     api: ApiConfig = ApiConfig()
 
 
@@ -290,7 +303,14 @@ async def _compose(
         store_errors=(StoreError,),
     )
     outbox = Outbox(store, connector.reports_waiting)
-    twins = TwinService(node, outbox, StoreFeed(store), bus, store_errors=(StoreError,))
+    twins = TwinService(
+        node,
+        outbox,
+        StoreFeed(store),
+        bus,
+        store_errors=(StoreError,),
+        stale_after_ms=settings.devices.stale_after_s * 1000,
+    )
     status = NodeStatus(settings, store, link, twins, connector.resync)
     try:
         await stack.enter_async_context(serve(status.answer, unix_path=data_dir / SOCKET_NAME))
@@ -399,9 +419,14 @@ class Outbox:
     async def documents(self, prefix: str = "") -> dict[str, bytes]:
         return await self._store.documents(prefix)
 
-    async def save(self, documents: Mapping[str, bytes | None], reports: Sequence[ReportEntry]) -> None:
-        await self._store.save(documents, reports)
-        if reports:
+    async def save(
+        self,
+        documents: Mapping[str, bytes | None],
+        reports: Sequence[ReportEntry],
+        events: "Sequence[KubeEvent]" = (),
+    ) -> None:
+        await self._store.save(documents, reports, events)
+        if reports or events:
             self._saved()
 
 
@@ -493,13 +518,16 @@ class NodeStatus:
             "reportsRefused": parked.total,
             "lastRefused": [each._asdict() for each in parked.last],
             "eventsWaiting": await self._store.event_count(),
-            "eventsDropped": await self._store.events_dropped(),
+            "eventsDropped": await self._store.events_dropped() + twins.events_dropped,
             "api": self.api,
             "mqtt": str(twins.bus.address),
             "mqttConnected": twins.bus.connected,
             "mqttProblem": twins.bus.problem,
             "mqttIgnored": twins.ignored,
+            "mqttMissed": twins.missed,
             "devices": twins.devices,
+            "devicesContested": twins.contested_count,
+            "contested": twins.contested,
             "openWishes": twins.open_wishes,
             "storeProblem": twins.store_problem,
         }
@@ -515,6 +543,8 @@ def _metrics(facts: Mapping[str, Any]) -> Iterator[metrics.Metric]:
         ("edge_mqtt_connected", "Whether the MQTT broker is there.", "mqttConnected"),
         ("edge_devices", "Devices of this node.", "devices"),
         ("edge_open_wishes", "Desired values that are not met.", "openWishes"),
+        ("edge_mqtt_updates_missed_total", "Updates that their mappers numbered and that never came.", "mqttMissed"),
+        ("edge_devices_contested", "Devices that more than one mapper claims.", "devicesContested"),
     ):
         yield metrics.Metric(name, text, float(facts[key]))
     if (synced_at := facts["lastSyncedAtMs"]) is not None:
@@ -556,6 +586,8 @@ def _told(facts: Mapping[str, Any]) -> list[str]:
         mqtt += f" ({facts['mqttProblem']})"
     if facts["mqttIgnored"]:
         mqtt += f", {facts['mqttIgnored']} messages ignored (--log-level debug says why)"
+    if facts["mqttMissed"]:
+        mqtt += f", {facts['mqttMissed']} numbered updates never came"
     lines = [
         f"node     {facts['node']} (fairlead {facts['version']})",
         f"link     {link}",
@@ -567,6 +599,9 @@ def _told(facts: Mapping[str, Any]) -> list[str]:
     ]
     if facts["eventsWaiting"] or facts["eventsDropped"]:
         lines.append(f"events   {facts['eventsWaiting']} waiting, {facts['eventsDropped']} dropped for later ones")
+    lines += [f"contest  {each} (several mappers claim it, the last word counts)" for each in facts["contested"]]
+    if (more := facts["devicesContested"] - len(facts["contested"])) > 0:
+        lines.append(f"contest  and {more} more")
     for each in reversed(facts["lastRefused"][-LAST_REFUSED:]):
         age_s = max(0, _now_ms() - each["at_ms"]) // 1000
         lines.append(f"refused  {each['key']} {each['field']}, {age_s} s ago: {each['reason']}")

@@ -13,6 +13,7 @@ Invariants
 """
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
@@ -22,10 +23,11 @@ from itertools import islice
 from typing import NamedTuple, Protocol
 
 from apimachinery.events import Change
+from apimachinery.kubeevents import KubeEvent
 from devicetwin.bus import Arrived, Bus, BusStatus, Online
 from devicetwin.documents import MAPPER_PREFIX, TWIN_PREFIX, read_documents
 from devicetwin.feed import DeviceFeed, Snapshot
-from devicetwin.fleet import Fleet, Moment, Outcome
+from devicetwin.fleet import STALE_AFTER_MS, Fleet, Moment, Outcome
 from devicetwin.messages import DeviceId
 from devicetwin.wire import Publication
 from link.frames import ReportEntry
@@ -36,6 +38,8 @@ BATCH = 128  # messages per transaction: some 10 ms of work between two turns of
 DECLARE_SLICE = 32  # devices whose objects are read in one turn of the event loop
 PUBLISH_SLICE = 256
 QUEUE = 4  # batches that wait for the owner; behind them the bus stops reading
+CONTESTED_SHOWN = 8
+CLOCK_JUMP_S = 10.0  # more than a clock that is slewed drifts away between two looks
 STORE_BACKOFF_S = (0.5, 30.0)
 
 News = Snapshot | Sequence[Change] | Sequence[Arrived | Online]
@@ -46,7 +50,12 @@ class TwinStore(Protocol):
 
     async def documents(self, prefix: str = "") -> dict[str, bytes]: ...
 
-    async def save(self, documents: Mapping[str, bytes | None], reports: Sequence[ReportEntry]) -> None:
+    async def save(
+        self,
+        documents: Mapping[str, bytes | None],
+        reports: Sequence[ReportEntry],
+        events: Sequence[KubeEvent] = (),
+    ) -> None:
         """One transaction, durable on return; None deletes a document. Raises one of `store_errors`."""
         ...
 
@@ -60,6 +69,13 @@ class TwinStatus(NamedTuple):
     devices: int
     open_wishes: int
     ignored: int
+    missed: int
+    """Updates that their mappers numbered and that never came."""
+    contested: tuple[str, ...]
+    """Devices that more than one mapper claims, the first few: "default/pump: modbus-1, modbus-2"."""
+    contested_count: int
+    events_dropped: int
+    """Things that happened to devices and that no Event tells, because too much happened at once."""
     store_problem: str
 
 
@@ -74,18 +90,24 @@ class TwinService:
         bus: Bus,
         *,
         store_errors: tuple[type[Exception], ...] = (OSError,),
+        stale_after_ms: int = STALE_AFTER_MS,
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
     ) -> None:
-        """store_errors: what `store.save` raises when it cannot commit now but may later, as on a full disk."""
+        """
+        store_errors: what `store.save` raises when it cannot commit now but may later, as on a full disk.
+        stale_after_ms: how long a reading counts at least if nobody repeats it; 0 for ever.
+        """
         self._node = node
         self._store = store
         self._feed = feed
         self._bus = bus
         self._store_errors = store_errors
+        self._stale_after_ms = stale_after_ms
         self._clock_ms = clock_ms
         self._new_id = new_id
         self._fleet: Fleet | None = None
+        self._clock_offset_s: float | None = None
         self._ready = False
         self._store_problem = ""
 
@@ -94,7 +116,7 @@ class TwinService:
         kept = read_documents(
             {**await self._store.documents(TWIN_PREFIX), **await self._store.documents(MAPPER_PREFIX)}
         )
-        fleet = self._fleet = Fleet(self._node, kept)
+        fleet = self._fleet = Fleet(self._node, kept, now_ms=self._clock_ms(), stale_after_ms=self._stale_after_ms)
         queue: asyncio.Queue[News] = asyncio.Queue(QUEUE)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._follow(queue), name="twin-feed")
@@ -103,19 +125,48 @@ class TwinService:
             group.create_task(self._bus.run(), name="twin-bus")
             group.create_task(self._receive(queue), name="twin-intake")
             while True:
-                batch = [await queue.get()]
+                batch: list[News] = []
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._until_due_s(fleet)):
+                        batch.append(await queue.get())
                 while not queue.empty() and sum(map(_weight, batch)) < BATCH:
                     batch.append(queue.get_nowait())
                 await self._take(fleet, batch)
 
+    def _until_due_s(self, fleet: Fleet) -> float | None:
+        """How long nothing has to be done but what comes."""
+        self._watch_clock(fleet)
+        due_ms = fleet.next_deadline_ms()
+        return None if due_ms is None else max(0.0, (due_ms - self._clock_ms()) / 1000)
+
+    def _watch_clock(self, fleet: Fleet) -> None:
+        """Readings are timed by the wall clock, which is often set long after a machine without a battery started."""
+        offset_s = self._clock_ms() / 1000 - time.monotonic()
+        if self._clock_offset_s is not None and abs(offset_s - self._clock_offset_s) > CLOCK_JUMP_S:
+            logger.info("the clock was set", extra={"seconds": round(offset_s - self._clock_offset_s)})
+            fleet.clock_jumped(self._clock_ms())
+            self._clock_offset_s = None
+        if self._clock_offset_s is None:
+            self._clock_offset_s = offset_s
+
     def status(self) -> TwinStatus:
-        twins = self._fleet.twins if self._fleet else {}
+        fleet = self._fleet
+        twins = fleet.twins if fleet else {}
+        contested = fleet.claims.contested if fleet else ()
         return TwinStatus(
             bus=self._bus.status(),
             ready=self._ready,
             devices=len(twins),
             open_wishes=sum(len(twin.delta()) for twin in twins.values()),
-            ignored=self._fleet.ignored if self._fleet else 0,
+            ignored=fleet.ignored if fleet else 0,
+            missed=fleet.missed if fleet else 0,
+            contested=tuple(
+                f"{each}: {', '.join(fleet.claims.of(each))}" for each in islice(contested, CONTESTED_SHOWN)
+            )
+            if fleet
+            else (),
+            contested_count=len(contested),
+            events_dropped=fleet.recorder.dropped if fleet else 0,
             store_problem=self._store_problem,
         )
 
@@ -142,6 +193,7 @@ class TwinService:
                     fleet.take_message(each.topic, each.payload, moment, outcome, retained=each.retained)
                 elif isinstance(each, Online):
                     await self._declare(fleet, fleet.take_online(moment, outcome), moment, outcome)
+        fleet.take_time(Moment(self._clock_ms(), self._new_id), outcome)
         fleet.seal(outcome)
         if not outcome.is_durable:
             await self._save(outcome)
@@ -153,6 +205,7 @@ class TwinService:
             for each in news
             if isinstance(each, Arrived)
         )
+        await self._publish(fleet.current(Moment(self._clock_ms(), self._new_id)))
 
     async def _declare(self, fleet: Fleet, devices: list[DeviceId], moment: Moment, outcome: Outcome) -> None:
         for start in range(0, len(devices), DECLARE_SLICE):
@@ -164,7 +217,7 @@ class TwinService:
         bound = STORE_BACKOFF_S[0]
         while True:
             try:
-                await self._store.save(outcome.documents, outcome.reports)
+                await self._store.save(outcome.documents, outcome.reports, outcome.events)
             except self._store_errors as error:
                 if not self._store_problem:
                     logger.error("twins cannot be stored, devices wait", extra={"problem": str(error)})

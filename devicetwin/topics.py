@@ -48,6 +48,7 @@ class Channel(enum.StrEnum):
     TWIN_CLOUD_UPDATED = "twin/cloud_updated"  # nobody: KubeEdge took it from anyone, here it is refused
     STATE_UPDATE = "state/update"  # mapper: StateUpdate
     STATE_UPDATE_RESULT = "state/update/result"  # edge: StateResult; Fairlead adds ErrorReply
+    TWIN = "twin"  # edge, retained: CurrentTwin, empty when the device is gone. Fairlead adds.
     CONFIG = "config"  # edge, retained: DeviceConfig, empty when the device is gone. Fairlead adds.
 
     def topic(self, device: DeviceId) -> str:

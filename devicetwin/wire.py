@@ -34,7 +34,7 @@ from devicetwin.messages import (
     TwinUpdate,
     parse_topic,
 )
-from devicetwin.reconcile import (
+from devicetwin.steps import (
     Asked,
     PublishDelta,
     PublishDocument,
@@ -155,7 +155,7 @@ def _read_device(device: DeviceId, channel: Channel, payload: bytes, retained: b
         match channel:
             case Channel.TWIN_UPDATE:
                 update = TwinUpdate.decode(payload)
-                return Updated(key, update.event_id, update.twin)
+                return Updated(key, update.event_id, update.twin, update.timestamp_ms, update.sequence)
             case Channel.TWIN_GET:
                 return Asked(key, Ask.decode(payload).event_id)
             case Channel.STATE_UPDATE:

@@ -19,7 +19,7 @@ from devicetwin.messages import (
     Value,
     mapper_state_topic,
 )
-from devicetwin.reconcile import (
+from devicetwin.steps import (
     Asked,
     PublishDelta,
     PublishDocument,
