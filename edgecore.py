@@ -324,6 +324,7 @@ async def _compose(
                 port=settings.api.listen.port,
                 link_state=status.link_state,
                 version=VERSION,
+                twins=twins,
             )
             status.api = (await stack.enter_async_context(api)).endpoint
     except ListenError as exc:

@@ -72,6 +72,19 @@ class PropertyModel(NamedTuple):
             case PropertyType.STRING | PropertyType.STREAM:
                 return None
 
+    def problem_with_unit(self, unit: str) -> str | None:
+        """Why a value given in `unit` is none of this property's, as a sentence; None when it is, or neither says."""
+        if not unit or not self.unit or unit == self.unit:
+            return None
+        return f'{self.name}: the value is in "{_short(unit)}", the model\'s unit is "{_short(self.unit)}"'
+
+    def contradiction(self) -> str | None:
+        """Why no value at all can be this property's, as a sentence; None when some can."""
+        low, high = _bound(self.minimum), _bound(self.maximum)
+        if low is None or high is None or low <= high:
+            return None
+        return f"{self.name}: the model's minimum of {self.minimum} is above its maximum of {self.maximum}"
+
     def _out_of_range(self, number: float) -> str | None:
         if (low := _bound(self.minimum)) is not None and number < low:
             return f"{self.name}: {number:g} is below the model's minimum of {self.minimum}"
@@ -87,6 +100,16 @@ def same_value(kind: PropertyType | None, one: str, other: str) -> bool:
     if kind in (PropertyType.INT, PropertyType.FLOAT, PropertyType.DOUBLE):
         return bool(_NUMBER.fullmatch(one) and _NUMBER.fullmatch(other)) and float(one) == float(other)
     return False
+
+
+def is_met(kind: PropertyType | None, wish: str, version: int, value: str | None, answers: int | None) -> bool:
+    """
+    Whether a reading meets a wish of that version.
+
+    answers: the version that the reading says it answers. It is believed only for that wish or an older one: the value
+    of a late answer may by chance be what is wanted now. None: it does not say, and is judged by its value.
+    """
+    return value is not None and (answers is None or answers >= version) and same_value(kind, wish, value)
 
 
 def property_models(model: Mapping[str, JSON]) -> dict[str, PropertyModel]:
@@ -126,7 +149,7 @@ class PropertyReport(NamedTuple):
     problem: str
     """Why the desired value was not passed to the device, "" when it was."""
     device_at_ms: int | None = None
-    """When the device took the reading, by its own clock or its mapper's, in milliseconds since 1970; None: not said."""
+    """When the device took the reading, in ms since 1970 by its own or its mapper's clock; None: not said."""
     desired_at_ms: int | None = None
     """When the edge learned of the desired value, in milliseconds since 1970 on the edge's clock."""
     desired_version: int = 0

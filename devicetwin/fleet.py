@@ -34,6 +34,8 @@ from devicetwin.messages import (
     MembershipList,
     MembershipUpdate,
     NodeChannel,
+    TwinEntry,
+    Value,
 )
 from devicetwin.reconcile import shown, step
 from devicetwin.recorder import EventRecorder
@@ -47,8 +49,10 @@ from devicetwin.steps import (
     Elapsed,
     Event,
     Forget,
+    PublishResult,
     QueueReport,
     Record,
+    Refuse,
     Removed,
     Save,
     StateReported,
@@ -295,6 +299,17 @@ class Fleet:
                 self.ignored += 1
                 logger.debug("ignored a message", extra={"topic": topic, "reason": reason})
 
+    def take_wishes(
+        self, key: ObjectKey, wishes: Mapping[str, tuple[str, int]], moment: Moment, outcome: Outcome
+    ) -> Refuse | None:
+        """
+        Wishes set at the edge by other means than MQTT: by property a value and the version it is based on.
+
+        Nobody on MQTT waits for the answer: it is returned, None where they were taken.
+        """
+        twin = {name: TwinEntry(Value(value), expected_version=base) for name, (value, base) in wishes.items()}
+        return self._step(Updated(key, "", twin), moment, outcome, asked_here=True)
+
     def _take_mapper(self, said: MapperSpoke, moment: Moment, outcome: Outcome) -> None:
         known = self.claims.served_by(said.mapper)
         served = known if said.devices is None else said.devices
@@ -386,7 +401,9 @@ class Fleet:
                 outcome.documents[twin_name(device)] = twin_document(twin)
         outcome.unsealed.clear()
 
-    def _step(self, event: Event, moment: Moment, outcome: Outcome) -> None:
+    def _step(self, event: Event, moment: Moment, outcome: Outcome, *, asked_here: bool = False) -> Refuse | None:
+        """asked_here: an answer to the event is not published but returned, if it is a no."""
+        refused: Refuse | None = None
         device = id_of(event.device)
         twin, effects = step(self._twins.get(device), event, moment.now_ms)
         if twin is not None:
@@ -413,8 +430,13 @@ class Fleet:
                     self.missed += updates
                 case Record(name, at_ms, reading):
                     outcome.samples[device, name] = (at_ms, reading)
+                case Refuse() if asked_here:
+                    refused = effect
+                case PublishResult() if asked_here:
+                    pass
                 case _:
                     outcome.publications.append(written(device, effect, moment.now_ms, moment.new_id()))
+        return refused
 
     def _note_silence(self, device: DeviceId, twin: Twin, event: Event) -> None:
         match event:

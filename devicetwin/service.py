@@ -22,14 +22,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple, Protocol
 
+from apimachinery.errors import ApiError, Conflict, Invalid, NotFound, Unavailable
 from apimachinery.events import Change
+from apimachinery.keys import ObjectKey
 from apimachinery.kubeevents import KubeEvent
 from devicetwin.bus import Arrived, Bus, BusStatus, Online
 from devicetwin.documents import MAPPER_PREFIX, TWIN_PREFIX, read_documents
 from devicetwin.feed import DeviceFeed, Snapshot
 from devicetwin.fleet import STALE_AFTER_MS, Fleet, Moment, Outcome
 from devicetwin.messages import DeviceId
-from devicetwin.wire import Publication
+from devicetwin.steps import Refuse
+from devicetwin.view import TwinView, view_of
+from devicetwin.wire import Publication, id_of
 from link.frames import ReportEntry
 
 logger = logging.getLogger(__name__)
@@ -42,7 +46,18 @@ CONTESTED_SHOWN = 8
 CLOCK_JUMP_S = 10.0  # more than a clock that is slewed drifts away between two looks
 STORE_BACKOFF_S = (0.5, 30.0)
 
-News = Snapshot | Sequence[Change] | Sequence[Arrived | Online]
+WISH_S = 10.0  # as long as a mapper waits for an answer; a full disk takes longer
+
+
+class Wishes(NamedTuple):
+    """Wishes set on this node by other means than MQTT, and where to say what became of them."""
+
+    device: ObjectKey
+    wishes: Mapping[str, tuple[str, int]]
+    answer: "asyncio.Future[Refuse | None]"
+
+
+News = Snapshot | Sequence[Change] | Sequence[Arrived | Online] | Wishes
 
 
 class TwinStore(Protocol):
@@ -110,6 +125,7 @@ class TwinService:
         self._clock_offset_s: float | None = None
         self._ready = False
         self._store_problem = ""
+        self._queue: asyncio.Queue[News] = asyncio.Queue(QUEUE)
 
     async def run(self) -> None:
         """Until cancelled. Ends with the store's error when its documents cannot be read at the start."""
@@ -117,7 +133,7 @@ class TwinService:
             {**await self._store.documents(TWIN_PREFIX), **await self._store.documents(MAPPER_PREFIX)}
         )
         fleet = self._fleet = Fleet(self._node, kept, now_ms=self._clock_ms(), stale_after_ms=self._stale_after_ms)
-        queue: asyncio.Queue[News] = asyncio.Queue(QUEUE)
+        queue = self._queue
         async with asyncio.TaskGroup() as group:
             group.create_task(self._follow(queue), name="twin-feed")
             await self._take(fleet, [await queue.get()])
@@ -148,6 +164,30 @@ class TwinService:
             self._clock_offset_s = None
         if self._clock_offset_s is None:
             self._clock_offset_s = offset_s
+
+    def view(self, device: ObjectKey) -> TwinView | None:
+        """A device's twin for the local API; None for one that has none, or none yet."""
+        twin = self._fleet.twins.get(id_of(device)) if self._fleet and self._ready else None
+        return None if twin is None else view_of(twin)
+
+    async def wish(self, device: ObjectKey, wishes: Mapping[str, tuple[str, int]]) -> None:
+        """
+        Set wishes at the edge: by property a value ("" takes it back) and the version it is based on. Then durable.
+
+        Raises Invalid, Conflict, NotFound, or Unavailable where it cannot be made durable for now; it may still be.
+        """
+        if not self._ready:
+            raise Unavailable("the twins of this node are not read yet", retry_after_s=1)
+        answer: asyncio.Future[Refuse | None] = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(WISH_S):
+                await self._queue.put(Wishes(device, wishes, answer))
+                refused = await answer
+        except TimeoutError:
+            why = self._store_problem or "the node is busy"
+            raise Unavailable(f"not stored yet, still trying: {why}", retry_after_s=1) from None
+        if refused is not None:
+            raise _REFUSALS.get(refused.code, Invalid)(refused.reason)
 
     def status(self) -> TwinStatus:
         fleet = self._fleet
@@ -180,10 +220,14 @@ class TwinService:
 
     async def _take(self, fleet: Fleet, batch: Sequence[News]) -> None:
         outcome = Outcome()
+        answers: list[tuple[asyncio.Future[Refuse | None], Refuse | None]] = []
         for news in batch:
             moment = Moment(self._clock_ms(), self._new_id)
             if isinstance(news, Snapshot):
                 await self._declare(fleet, fleet.take_snapshot(news.objects, moment, outcome), moment, outcome)
+                continue
+            if isinstance(news, Wishes):
+                answers.append((news.answer, fleet.take_wishes(news.device, news.wishes, moment, outcome)))
                 continue
             changes = [each for each in news if isinstance(each, Change)]
             if changes:
@@ -198,10 +242,13 @@ class TwinService:
         if not outcome.is_durable:
             await self._save(outcome)
         await self._publish(outcome.publications)
+        for answer, refused in answers:
+            if not answer.done():  # whoever asked may have gone
+                answer.set_result(refused)
         self._bus.acknowledge(
             each.receipt
             for news in batch
-            if not isinstance(news, Snapshot)
+            if not isinstance(news, Snapshot | Wishes)
             for each in news
             if isinstance(each, Arrived)
         )
@@ -239,5 +286,10 @@ class TwinService:
                 self._bus.publish(publication)
 
 
+_REFUSALS: Mapping[int, type[ApiError]] = {404: NotFound, 409: Conflict}
+
+
 def _weight(news: News) -> int:
-    return BATCH if isinstance(news, Snapshot) else len(news)
+    if isinstance(news, Snapshot):
+        return BATCH
+    return 1 if isinstance(news, Wishes) else len(news)

@@ -9,6 +9,7 @@ from apimachinery.devices import (
     PropertyModel,
     PropertyReport,
     PropertyType,
+    is_met,
     property_models,
     same_value,
 )
@@ -79,11 +80,33 @@ def test_a_model_as_kubeedge_writes_it() -> None:
     assert property_models({}) == {}
 
 
+def test_a_unit_is_compared_where_both_sides_name_one() -> None:
+    celsius = PropertyModel("t", PropertyType.FLOAT, True, "", "", "C")
+    assert celsius.problem_with_unit("F") == 't: the value is in "F", the model\'s unit is "C"'
+    assert celsius.problem_with_unit("C") is None
+    assert celsius.problem_with_unit("") is None
+    assert a_property("FLOAT").problem_with_unit("F") is None
+
+
+def test_a_range_that_is_empty_is_told() -> None:
+    assert a_property("INT", "7", "5").contradiction() == "p: the model's minimum of 7 is above its maximum of 5"
+    assert a_property("INT", "5", "5").contradiction() is None
+    assert a_property("INT", "5").contradiction() is None
+
+
 def test_numbers_are_compared_as_numbers_and_texts_as_texts() -> None:
     assert same_value(PropertyType.FLOAT, "21", "21.0")
     assert not same_value(PropertyType.STRING, "21", "21.0")
     assert not same_value(PropertyType.FLOAT, "21", "x")
     assert not same_value(None, "21", "21.0")
+
+
+@pytest.mark.parametrize(
+    ("value", "answers", "expected"),
+    [("21.0", None, True), ("21", 4, True), ("21", 5, True), ("21", 3, False), ("20", 4, False), (None, None, False)],
+)
+def test_a_late_answer_meets_no_newer_wish(value: str | None, answers: int | None, expected: bool) -> None:
+    assert is_met(PropertyType.FLOAT, "21", 4, value, answers) is expected
 
 
 @given(

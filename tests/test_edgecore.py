@@ -30,6 +30,9 @@ FACTS = {
     "mqttConnected": True,
     "mqttProblem": "",
     "mqttIgnored": 0,
+    "mqttMissed": 0,
+    "devicesContested": 0,
+    "contested": [],
     "devices": 2,
     "openWishes": 1,
     "storeProblem": "",
@@ -100,6 +103,13 @@ def test_status_in_words() -> None:
     assert lines[-2] == "events   0 waiting, 3 dropped for later ones"
     assert lines[-1].startswith("refused  devices/default/lamp state, ")
     assert lines[-1].endswith(" s ago: no right")
+    odd = FACTS | {"mqttMissed": 3, "devicesContested": 3, "contested": ["default/pump: modbus-1, modbus-2"]}
+    lines = edgecore._told(odd)
+    assert lines[4].endswith("3 numbered updates never came")
+    assert lines[-2:] == [
+        "contest  default/pump: modbus-1, modbus-2 (several mappers claim it, the last word counts)",
+        "contest  and 2 more",
+    ]
     never = edgecore._told(away | {"lastSyncedAtMs": None, "mqttConnected": False, "mqttProblem": "refused"})
     assert "never was in sync" in never[2]
     assert never[4] == "mqtt     mqtt://127.0.0.1:1883 not connected (refused)"
