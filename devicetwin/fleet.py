@@ -100,8 +100,10 @@ class Outcome:
         self.requests: list[tuple[DeviceId, str]] = []
         """The updates in it by device and event id: they want to know if the outcome cannot be made durable."""
         self.events: list[KubeEvent] = []
-        self.samples: dict[tuple[DeviceId, str], tuple[int, str | None]] = {}
+        self.samples: dict[tuple[ObjectKey, str], tuple[int, str | None]] = {}
         """By property when it was taken in, in milliseconds since 1970, and the reading; None: not known any more."""
+        self.gone: list[ObjectKey] = []
+        """The devices that left; what `samples` has of one is of its successor."""
         self._reports: dict[tuple[ObjectKey, str], ReportEntry] = {}
         self.unsealed: set[DeviceId] = set()
 
@@ -294,7 +296,7 @@ class Fleet:
                     self._clear(device, outcome)
             case Refused(device, refuse):
                 logger.debug("refused a message", extra={"topic": topic, "code": refuse.code, "reason": refuse.reason})
-                outcome.publications.append(written(device, refuse, moment.now_ms, ""))
+                outcome.publications.append(written(device, refuse, moment.now_ms, moment.new_id))
             case Ignored(reason):
                 self.ignored += 1
                 logger.debug("ignored a message", extra={"topic": topic, "reason": reason})
@@ -420,6 +422,9 @@ class Fleet:
                 case Forget():
                     outcome.unsealed.discard(device)
                     outcome.documents[twin_name(device)] = None
+                    outcome.gone.append(event.device)
+                    for sample in [each for each in outcome.samples if each[0] == event.device]:
+                        del outcome.samples[sample]
                 case QueueReport(field, value):
                     outcome.report(event.device, field, value)
                 case Tell(kind, reason, message):
@@ -429,13 +434,13 @@ class Fleet:
                 case CountMissed(updates):
                     self.missed += updates
                 case Record(name, at_ms, reading):
-                    outcome.samples[device, name] = (at_ms, reading)
+                    outcome.samples[event.device, name] = (at_ms, reading)
                 case Refuse() if asked_here:
                     refused = effect
                 case PublishResult() if asked_here:
                     pass
                 case _:
-                    outcome.publications.append(written(device, effect, moment.now_ms, moment.new_id()))
+                    outcome.publications.append(written(device, effect, moment.now_ms, moment.new_id))
         return refused
 
     def _note_silence(self, device: DeviceId, twin: Twin, event: Event) -> None:

@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import assert_never
 
-from apimachinery.devices import PROPERTY_FIELD, STATE_FIELD, PropertyReport
+from apimachinery.devices import PROPERTY_FIELD, STATE_FIELD
 from apimachinery.kubeevents import EventType
 from apimachinery.objects import JSON
 from devicetwin.declaration import model_for_word
@@ -154,9 +154,9 @@ def _updated(twin: Twin | None, event: Updated, now_ms: int) -> Step:
     result = Channel.TWIN_UPDATE_RESULT
     if twin is None:
         return None, (Refuse(result, event.event_id, 404, "update rejected due to the device is not existed"),)
-    gap, twin = _numbered(twin, event.sequence)
+    sequence, gap = _numbered(twin.sequence, event.sequence)
     if refusal := _refusal(twin, event):
-        return twin, (*gap, refusal)
+        return twin._replace(sequence=sequence), (*gap, refusal)
     versions = twin.versions
     properties = dict(twin.properties)
     for name, entry in event.twin.items():
@@ -179,7 +179,7 @@ def _updated(twin: Twin | None, event: Updated, now_ms: int) -> Step:
             if entry.actual is not None:
                 new = new._replace(reported=_reported(old, new.type, entry, entry.actual, event.timestamp_ms, now_ms))
         properties[name] = new
-    after = twin._replace(properties=properties, versions=versions)
+    after = twin._replace(properties=properties, versions=versions, sequence=sequence)
     names = sorted(event.twin)
     entries = {name: properties[name].entry() if name in properties and event.twin[name] else None for name in names}
     turns = {name: Turn(shown(twin.properties.get(name)), shown(properties.get(name))) for name in names}
@@ -206,21 +206,18 @@ def _reported(old: Property, kind: str, entry: TwinEntry, actual: Value, timesta
     )
 
 
-def _numbered(twin: Twin, sequence: int | None) -> tuple[tuple[Effect, ...], Twin]:
+def _numbered(last: int | None, sequence: int | None) -> tuple[int | None, tuple[Effect, ...]]:
     """
-    What is missing between the last numbered update and this one, and the twin that goes on from it.
+    The number to go on from, and what is missing between the last numbered update and this one.
 
     A number at or below the last one is a redelivery, or somebody else's count: it says nothing. 0 and 1 begin anew.
     """
-    last = twin.sequence
     if sequence is None or sequence < 0 or (last is not None and 1 < sequence <= last):
-        return (), twin
-    missed = 0 if last is None or sequence <= 1 else sequence - last - 1
-    after = twin._replace(sequence=sequence)
-    if not missed:
-        return (), after
-    message = f"updates {last + 1} to {sequence - 1} of the mapper never came" if last is not None else ""
-    return (CountMissed(missed), Tell(EventType.WARNING, "SequenceGap", message)), after
+        return last, ()
+    if last is None or sequence <= 1 or sequence == last + 1:
+        return sequence, ()
+    message = f"updates {last + 1} to {sequence - 1} of the mapper never came"
+    return sequence, (CountMissed(sequence - last - 1), Tell(EventType.WARNING, "SequenceGap", message))
 
 
 def _records(before: Twin, after: Twin, names: Iterable[str], now_ms: int) -> list[Effect]:
@@ -238,7 +235,9 @@ def _records(before: Twin, after: Twin, names: Iterable[str], now_ms: int) -> li
 
 def _refusal(twin: Twin, event: Updated) -> Refuse | None:
     """The first thing wrong with an update, in the order of the names so that it is always the same one."""
-    unknown = sum(not each.declared for each in twin.properties.values())
+    unknown = 0
+    if not twin.properties.keys() >= event.twin.keys():
+        unknown = sum(not each.declared for each in twin.properties.values())
     for name, entry in sorted(event.twin.items()):
         old = twin.properties.get(name)
         if entry is None:
@@ -381,22 +380,35 @@ def _news(before: Twin, after: Twin, names: Iterable[str]) -> list[Effect]:
     return news
 
 
-def _content(each: Property, generation: int) -> PropertyReport:
-    return each.report(generation)._replace(observed_at_ms=0, device_at_ms=None, desired_at_ms=None)
+def _content(each: Property, generation: int) -> tuple[object, ...]:
+    """What of the property's report is news when it changes: everything but the times."""
+    desired, reported = each.desired, each.reported
+    return (
+        reported and (reported.value, each.type, reported.answers, reported.stale),
+        (desired.value, desired.problem, desired.version, desired.origin, generation) if desired.value else None,
+    )
 
 
 def _differs(before: Twin, after: Twin, name: str) -> bool:
     """Whether a property differs in more than when it was observed."""
     old, new = before.properties.get(name), after.properties.get(name)
-    if old and new and old.reported and new.reported:
-        was = old.reported
-        same = new.reported._replace(observed_at_ms=was.observed_at_ms, device_at_ms=was.device_at_ms)
-        new = new._replace(reported=same)
-    return old != new
+    if old is None or new is None or old.reported is None or new.reported is None:
+        return old != new
+    return _timeless(old) != _timeless(new)
+
+
+def _timeless(each: Property) -> tuple[object, ...]:
+    reported = each.reported
+    return (
+        reported and (reported.value, reported.version, reported.answers, reported.stale),
+        *(each.desired, each.cloud, each.type, each.optional, each.declared, each.model, each.stale_after_ms),
+    )
 
 
 def _open(twin: Twin) -> set[tuple[str, int]]:
-    return {(name, each.desired.version) for name, each in twin.properties.items() if each.is_open}
+    return {
+        (name, each.desired.version) for name, each in twin.properties.items() if each.desired.value and each.is_open
+    }
 
 
 def shown(each: Property | None, *, versioned: bool = False) -> TwinEntry | None:

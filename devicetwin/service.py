@@ -69,9 +69,16 @@ class TwinStore(Protocol):
         self,
         documents: Mapping[str, bytes | None],
         reports: Sequence[ReportEntry],
-        events: Sequence[KubeEvent] = (),
+        events: Sequence[KubeEvent],
+        samples: Mapping[tuple[ObjectKey, str], tuple[int, str | None]],
+        gone: Sequence[ObjectKey],
     ) -> None:
-        """One transaction, durable on return; None deletes a document. Raises one of `store_errors`."""
+        """
+        One transaction, durable on return; None deletes a document. Raises one of `store_errors`.
+
+        samples: for the history, by device and property when, in milliseconds since 1970, and what. gone: devices whose
+        history goes.
+        """
         ...
 
 
@@ -264,7 +271,9 @@ class TwinService:
         bound = STORE_BACKOFF_S[0]
         while True:
             try:
-                await self._store.save(outcome.documents, outcome.reports, outcome.events)
+                await self._store.save(
+                    outcome.documents, outcome.reports, outcome.events, outcome.samples, outcome.gone
+                )
             except self._store_errors as error:
                 if not self._store_problem:
                     logger.error("twins cannot be stored, devices wait", extra={"problem": str(error)})

@@ -11,6 +11,7 @@ Standard library only; pure.
 """
 
 import enum
+import re
 from typing import NamedTuple
 
 
@@ -127,4 +128,7 @@ def parse_topic(topic: str) -> Topic:
 
 def _is_level(text: str) -> bool:
     # 253: the longest name Kubernetes knows. "..", blanks and the like are names of nothing, they are found unknown.
-    return 0 < len(text) <= 253 and not any(character in "+#/\0" for character in text)
+    return 0 < len(text) <= 253 and _NO_LEVEL.search(text) is None
+
+
+_NO_LEVEL = re.compile("[+#/\0]")

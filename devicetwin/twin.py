@@ -168,7 +168,10 @@ class Twin(NamedTuple):
 
     def delta(self) -> dict[str, str]:
         """The wishes the device has not met, by property."""
-        return {name: each.desired.value for name, each in self.properties.items() if each.is_open}
+        # Most properties have no wish: that is asked first, for this runs over all of them at each update.
+        return {
+            name: each.desired.value for name, each in self.properties.items() if each.desired.value and each.is_open
+        }
 
     def to_json(self) -> dict[str, JSON]:
         """The durable document; models are left out."""

@@ -12,6 +12,7 @@ from devicetwin.claims import MAX_MAPPERS
 from devicetwin.documents import Kept, read_documents
 from devicetwin.fleet import CURRENT_PER_S, CURRENT_PER_TURN, MEMBERS_PER_MESSAGE, Fleet, Moment, Outcome
 from devicetwin.messages import Channel, DeviceConfig, DeviceId, MapperState, MembershipUpdate, mapper_state_topic
+from devicetwin.wire import Publication, key_of
 from tests.test_devicetwin_messages import TRANSCRIPT
 
 ID = DeviceId("default", "thermo-1")
@@ -180,7 +181,7 @@ def test_a_device_that_leaves_takes_everything_with_it() -> None:
     driver = Driver(model(), device())
     outcome = driver.change(change(device(), EventType.DELETED))
     assert members(outcome)[0].removed[0].id == ID
-    assert (Channel.CONFIG.topic(ID), b"", True) in outcome.publications
+    assert Publication(Channel.CONFIG.topic(ID), b"", True) in outcome.publications
     assert driver.documents == {}
     assert said(driver.message(Channel.TWIN_GET.topic(ID), b"{}"), Channel.TWIN_GET_RESULT)[0]["code"] == 404
 
@@ -214,7 +215,10 @@ def test_a_retained_configuration_of_a_device_that_is_not_here_is_taken_away_but
     gone = DeviceId("default", "gone")
     topic = Channel.CONFIG.topic(gone)
     outcome = driver.message(topic, DeviceConfig(gone, "edge1").encode(), retained=True)
-    assert outcome.publications == [(topic, b"", True), (Channel.TWIN.topic(gone), b"", True)]
+    assert outcome.publications == [
+        Publication(topic, b"", True),
+        Publication(Channel.TWIN.topic(gone), b"", True),
+    ]
     assert driver.message(topic, DeviceConfig(gone, "edge2").encode(), retained=True).publications == []
     here = DeviceConfig(ID, "edge1").encode()
     assert driver.message(Channel.CONFIG.topic(ID), here, retained=True).publications == []
@@ -362,7 +366,7 @@ def test_a_reading_is_stale_after_three_cycles_and_not_before_three_minutes(
     assert pass_time(driver, 999 + after_ms).reports == []
     outcome = pass_time(driver, 1000 + after_ms)
     assert [json.loads(each.value)["stale"] for each in outcome.reports] == [True]
-    assert outcome.samples == {(ID, "temperature"): (1000 + after_ms, None)}
+    assert outcome.samples == {(key_of(ID), "temperature"): (1000 + after_ms, None)}
     assert pass_time(driver, 10**9).reports == []
     (payload,) = currents(driver, 10**9).values()
     assert payload["twin"]["temperature"]["actual"]["metadata"] == {"timestamp": 1000, "stale": True}

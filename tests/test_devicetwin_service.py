@@ -375,12 +375,14 @@ class FullStore:
         self,
         documents: Mapping[str, bytes | None],
         reports: Sequence[ReportEntry],
-        events: Sequence[KubeEvent] = (),
+        events: Sequence[KubeEvent],
+        samples: Mapping[tuple[ObjectKey, str], tuple[int, str | None]],
+        gone: Sequence[ObjectKey],
     ) -> None:
         if not self.space:
             self.refused += 1
             raise StoreError(self.store.path, "no space left on the device")
-        await self.store.save(documents, reports, events)
+        await self.store.save(documents, reports, events, samples, gone)
 
 
 async def test_what_could_not_be_stored_is_not_acknowledged_and_comes_again_after_a_restart(
