@@ -211,7 +211,7 @@ def _parser() -> argparse.ArgumentParser:
         "cloudcore token create --kubeconfig kubeconfig --ttl 1h --node edge-1",
     )
     create.add_argument(
-        "--ttl", type=_duration, default=DEFAULT_TTL, metavar="TIME", help="such as 30m, 12h, 7d; 24h by default"
+        "--ttl", type=cli.duration, default=DEFAULT_TTL, metavar="TIME", help="such as 30m, 12h, 7d; 24h by default"
     )
     create.add_argument("--node", metavar="NAME", help="the only node that may use it")
     listing = cli.add_command(actions, "list", "List join tokens.", "cloudcore token list --kubeconfig kubeconfig")
@@ -252,13 +252,6 @@ def _add_kubeconfig(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--kubeconfig", type=Path, metavar="FILE", help="$KUBECONFIG or a pod's service account by default"
     )
-
-
-def _duration(text: str) -> datetime.timedelta:
-    units = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-    if len(text) < 2 or text[-1] not in units or not text[:-1].isdecimal() or len(text) > 9:
-        raise argparse.ArgumentTypeError(f'"{text}" is no duration: write 30m, 12h or 7d')
-    return datetime.timedelta(seconds=int(text[:-1]) * units[text[-1]])
 
 
 # ---- crds, config, token

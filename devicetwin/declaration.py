@@ -15,6 +15,9 @@ from apimachinery.objects import JSON, lookup
 from devicetwin.configuration import DeviceConfig, PropertyConfig, ProtocolConfig
 from devicetwin.topics import DeviceId
 
+STALE_CYCLES = 3
+"""Reports that may be missed, one after the other, before a reading is stale: a lost one is no outage."""
+
 
 class Declaration(NamedTuple):
     """A Device and its model, as far as its twin is concerned."""
@@ -29,6 +32,10 @@ class Declaration(NamedTuple):
     """Each property of the Device with its desired value, "" for no wish."""
     units: Mapping[str, str] = {}
     """The unit that a desired value is given in, by property, where its metadata names one."""
+    generation: int = 0
+    """The Device's metadata.generation; 0 where it has none."""
+    stale_after_ms: Mapping[str, int] = {}
+    """How long a reading counts, by property; one that is not in it counts for ever."""
 
     def problem_with(self, name: str, value: str) -> str:
         """Why the wish `value` for `name` must not reach the device, as a sentence; "" when it may."""
@@ -52,20 +59,36 @@ def model_of(device: Mapping[str, JSON]) -> str:
     return _text(lookup(device, "spec.deviceModelRef.name"))
 
 
-def declaration(device: Mapping[str, JSON], model: Mapping[str, JSON] | None) -> Declaration:
-    """Reads a Device's body and its model's, None when the model is not there."""
+def declaration(
+    device: Mapping[str, JSON], model: Mapping[str, JSON] | None, *, stale_after_ms: int = 0
+) -> Declaration:
+    """
+    Reads a Device's body and its model's, None when the model is not there.
+
+    stale_after_ms: how long a reading counts at least; one with a `reportCycle` counts STALE_CYCLES of them if that is
+    longer. 0: every reading counts for ever.
+    """
     wishes: dict[str, str] = {}
     units: dict[str, str] = {}
+    cycles: dict[str, int] = {}
     for entry in _entries(lookup(device, "spec.properties")):
         wishes[entry["name"]] = _text(lookup(entry, "desired.value"))
+        cycles[entry["name"]] = _positive(entry.get("reportCycle"))
         if unit := _text(lookup(entry, "desired.metadata.unit")):
             units[entry["name"]] = unit
+    models = None if model is None else property_models(model)
     return Declaration(
         uid=_text(lookup(device, "metadata.uid")),
         model=model_of(device),
-        models=None if model is None else property_models(model),
+        models=models,
         wishes=wishes,
         units=units,
+        generation=_positive(lookup(device, "metadata.generation")),
+        stale_after_ms={
+            name: max(stale_after_ms, STALE_CYCLES * cycles.get(name, 0)) for name in {**wishes, **(models or {})}
+        }
+        if stale_after_ms
+        else {},
     )
 
 
@@ -108,8 +131,8 @@ def _property(
         minimum=model.minimum if model else "",
         maximum=model.maximum if model else "",
         unit=model.unit if model else "",
-        collect_cycle_ms=_cycle(entry.get("collectCycle")),
-        report_cycle_ms=_cycle(entry.get("reportCycle")),
+        collect_cycle_ms=_positive(entry.get("collectCycle")),
+        report_cycle_ms=_positive(entry.get("reportCycle")),
         report_to_cloud=entry.get("reportToCloud") is not False,
         visitors=visitors if visitors.name or visitors.data else _protocol(of_model.get("visitors")),
         push_method=push_method if isinstance(push_method, Mapping) else None,
@@ -150,5 +173,5 @@ def _text(value: JSON) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _cycle(value: JSON) -> int:
+def _positive(value: JSON) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0
