@@ -17,6 +17,7 @@ from tests.test_crds import KUBEEDGE
 from tests.test_end_to_end import DELTA, DEVICE, MODEL, NODE, Mapper, a_mapper, condition, set_point, status_of
 
 STATE = "$hw/events/device/default/thermo-1/state/update"
+UPDATE = "$hw/events/device/default/thermo-1/twin/update"
 DEVICE_REF = "device/thermo-1"
 
 
@@ -284,3 +285,38 @@ def test_nothing_is_known_of_the_devices_of_a_node_that_is_gone(tmp_path: Path) 
         )
         site.start_edge(NODE)
         wait_for(site, kubectl, "Online")
+
+
+@pytest.mark.timeout(180)
+def test_the_devices_own_time_and_what_the_node_has_confirmed_are_shown(tmp_path: Path) -> None:
+    kubectl = _kubectls()[-1]
+    with running(kubectl, tmp_path) as (site, mapper):
+        actual = {"value": "20", "metadata": {"timestamp": 1700000000123}}
+        twin = {"setpoint": {"actual": actual, "metadata": {"type": "int"}}}
+        mapper.publish(UPDATE, {"event_id": "e", "timestamp": 1, "twin": twin})
+        wait_for(site, kubectl, "Synced")
+        told = twins(site, kubectl)["setpoint"]
+        assert told["reported"]["metadata"]["deviceTimestamp"] == "1700000000123"
+        assert told["observedDesired"]["metadata"]["generation"] == "1"
+
+        # An edit that leaves the desired value as it was is confirmed by the node all the same.
+        patch = [{"op": "replace", "path": "/spec/properties/0/collectCycle", "value": 5}]
+        site.kubectl(kubectl, "patch", "device", "thermo-1", "--type=json", "-p", json.dumps(patch))
+        wait_for(site, kubectl, "Synced")
+        assert condition(site, kubectl, "Synced")["observedGeneration"] == 2
+
+        # 20, 22 and 20 again while the node is away: the answer to the first is not taken for one to the last.
+        assert site.processes[NODE].stop() == 0
+        set_point(site, kubectl, "22")
+        set_point(site, kubectl, "20")
+        early = site.kubectl(kubectl, "wait", "--for=condition=Synced", "--timeout=2s", DEVICE_REF, check=False)
+        assert early.returncode == 1
+        synced = condition(site, kubectl, "Synced")
+        assert (synced["status"], synced["observedGeneration"]) == ("True", 2)
+        assert synced["message"] == "1/1 in step; the node has not confirmed the latest edit yet"
+        site.start_edge(NODE)
+        wait_for(site, kubectl, "Synced")
+
+        set_point(site, kubectl, "99")
+        site.until(lambda: "DesiredRejected" in _described(site, kubectl), "the edge's Event")
+        assert "DeviceInvalid" in _described(site, kubectl), "the hub's Event"
