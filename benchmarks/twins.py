@@ -148,9 +148,10 @@ class Reporter:
         client_id = f"reporter-{os.getpid()}"
         self._send(0x10, b"\0\4MQTT\4\2\0\0" + _text(client_id))
         self._send(0x82, b"\0\1" + _text("$hw/events/device/+/+/twin/update/result") + b"\0")
-        while self._packets() < 2:
+        taken = 0  # CONNACK and SUBACK
+        while taken < 2:
             self._buffer += self._socket.recv(4096)
-        self.answered = 0
+            taken += self._packets()
 
     def __enter__(self) -> "Reporter":
         return self
