@@ -142,12 +142,8 @@ def test_of_a_burst_of_10_000_updates_each_one_is_taken_or_told_as_missing(
         return str(BURST + 1) in flooding.answered
 
     town.site.until(is_settled, "the burst is dealt with")
-    # Answers may be lost to a client that does not read as fast as it writes; what is told as missing never came.
-    log = town.site.processes[node].log.read_text()
-    ranges = re.findall(rf"device=default/{ours(node)} .*updates (\d+) to (\d+) of the mapper never came", log)
-    told = [each for first, last in ranges for each in range(int(first), int(last) + 1)]
-    assert len(told) == missed()
-    assert not flooding.answered & set(map(str, told))
+    # Answers may be lost to a client that does not read as fast as it writes; what is told as missing was not answered.
+    assert 0 < len({each for each in flooding.answered if int(each) <= BURST}) <= BURST - missed()
     assert flooding.refused == 0
     assert (missed() == 0) == (NODES[node] == "embedded")
     with listening(town.port(node)) as mapper:
