@@ -5,7 +5,7 @@ python -m benchmarks: measure, print a table, leave a JSON file.
     python -m benchmarks --only latency --runs 5     one family
     python -m benchmarks --quick                     a tenth of the samples: does it work at all?
 
-Families: latency, devices, footprint, start, install, imports. What each figure is: docs/performance.md.
+Families: latency, devices, twins, footprint, start, install, imports. What each figure is: docs/performance.md.
 """
 
 import argparse
@@ -18,11 +18,11 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from benchmarks import devices, footprint, imports, install, latency, procfs, start
+from benchmarks import devices, footprint, imports, install, latency, procfs, start, twins
 from benchmarks.figures import Figure, as_json, table
 
 RESULTS = Path(__file__).resolve().parent / "results"
-FAMILIES = ("install", "imports", "footprint", "start", "latency", "devices")
+FAMILIES = ("install", "imports", "footprint", "start", "latency", "devices", "twins")
 
 QUIET_LOAD = 1.2  # per core, with the measured processes in it
 
@@ -88,6 +88,8 @@ def _plan(wanted: list[str], args: argparse.Namespace, directory: Path) -> Itera
         yield "latency", partial(latency.measure, args.runs, args.quick)
     if "devices" in wanted:
         yield "devices", partial(devices.measure, args.runs, args.quick)
+    if "twins" in wanted:
+        yield "twins", partial(twins.measure, args.runs, args.quick, edgecore)
 
 
 def _say(text: str, began: float) -> None:

@@ -330,7 +330,7 @@ class Bus:
             self._answered.set()
 
     def _on_socket_open(self, client: object, userdata: object, sock: Any) -> None:
-        self._paused = False
+        self._paused = self._client.is_held = False
         asyncio.get_running_loop().add_reader(sock, self._readable)
 
     def _on_socket_close(self, client: object, userdata: object, sock: Any) -> None:
@@ -346,7 +346,7 @@ class Bus:
         try:
             # paho handles a few packets per call; what it has already taken off the socket makes nobody wake us again.
             self._client.loop_read()
-            while self._client.has_unread and not self._paused:
+            while self._client.has_unread and not self._client.is_held:
                 self._client.loop_read()
             self._acknowledge_at_once()
         except Exception as error:  # the root of everything that reads: a broken packet ends this connection only
@@ -372,13 +372,13 @@ class Bus:
     def _pause(self) -> None:
         sock = self._client.socket()
         if sock is not None and not self._paused:
-            self._paused = True
+            self._paused = self._client.is_held = True
             asyncio.get_running_loop().remove_reader(sock)
 
     def _resume(self) -> None:
         sock = self._client.socket()
         if sock is not None and self._paused:
-            self._paused = False
+            self._paused = self._client.is_held = False
             loop = asyncio.get_running_loop()
             loop.add_reader(sock, self._readable)
             if self._client.has_unread:
@@ -399,6 +399,8 @@ class _Client(mqtt.Client):
         )
         self.max_inflight_messages_set(OUT_IN_FLIGHT)
         self.dialled: socket.socket | None = None
+        self.is_held = False
+        """Nothing is read for now; paho is told that there is nothing."""
         self._unread = bytearray()
         self._unread_at = 0
 
@@ -419,6 +421,8 @@ class _Client(mqtt.Client):
         paho asks for a packet's first byte, each byte of its length and then the rest: four system calls for each
         acknowledgement. Here it gets them out of one.
         """
+        if self.is_held:
+            raise BlockingIOError
         if not self.has_unread:
             self._unread = bytearray(super()._sock_recv(READ_BYTES))
             self._unread_at = 0

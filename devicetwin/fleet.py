@@ -356,7 +356,10 @@ class Fleet:
         """Whatever time it is."""
         for device in self._silence.due(moment.now_ms, STALE_PER_TURN):
             self._step(Elapsed(key_of(device), self._since_ms), moment, outcome)
-        outcome.events += self.recorder.due(moment.now_ms, moment.new_id)
+        for told in self.recorder.due(moment.now_ms, moment.new_id):
+            facts = {"device": str(id_of(told.about)), "reason": told.reason, "times": told.times, "what": told.message}
+            logger.info("told of a device", extra=facts)
+            outcome.events.append(told)
 
     def clock_jumped(self, now_ms: int) -> None:
         """The clock was set: nothing has been silent for as long as it seems."""
@@ -428,7 +431,6 @@ class Fleet:
                 case QueueReport(field, value):
                     outcome.report(event.device, field, value)
                 case Tell(kind, reason, message):
-                    logger.info("told of a device", extra={"device": str(device), "reason": reason, "what": message})
                     uid = twin.uid if twin else ""
                     self.recorder.record(event.device, uid, kind, reason, message, moment.now_ms)
                 case CountMissed(updates):

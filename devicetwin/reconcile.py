@@ -185,7 +185,7 @@ def _updated(twin: Twin | None, event: Updated, now_ms: int) -> Step:
     turns = {name: Turn(shown(twin.properties.get(name)), shown(properties.get(name))) for name in names}
     effects: list[Effect] = [Save()] if any(_differs(twin, after, name) for name in names) else []
     effects += [PublishResult(result, event.event_id, entries), PublishDocument(event.event_id, turns)]
-    effects += _delta(after) or _withdrawal(twin, after)
+    effects += _delta(after, event.event_id) or _withdrawal(twin, after, event.event_id)
     effects += _news(twin, after, names)
     effects += _records(twin, after, names, now_ms)
     return after, (*gap, *effects)
@@ -340,17 +340,17 @@ def _asked(twin: Twin | None, event: Asked) -> Step:
         reason = f"Device {event.device.namespace}/{event.device.name} not found while getting twin"
         return None, (Refuse(Channel.TWIN_GET_RESULT, event.event_id, 404, reason),)
     entries = {name: entry for name, each in twin.properties.items() if (entry := shown(each))}
-    return twin, (PublishResult(Channel.TWIN_GET_RESULT, event.event_id, entries), *_delta(twin))
+    return twin, (PublishResult(Channel.TWIN_GET_RESULT, event.event_id, entries), *_delta(twin, event.event_id))
 
 
 # --- what they share ------------------------------------------------------------------------------------------
 
 
-def _delta(twin: Twin) -> tuple[Effect, ...]:
-    return (_delta_of(twin),) if twin.delta() else ()
+def _delta(twin: Twin, event_id: str = "") -> tuple[Effect, ...]:
+    return (_delta_of(twin, event_id),) if twin.delta() else ()
 
 
-def _withdrawal(before: Twin, after: Twin) -> tuple[Effect, ...]:
+def _withdrawal(before: Twin, after: Twin, event_id: str = "") -> tuple[Effect, ...]:
     """
     A delta, even an empty one, where an open wish was taken back or changed to what is already so.
 
@@ -360,13 +360,13 @@ def _withdrawal(before: Twin, after: Twin) -> tuple[Effect, ...]:
     for name, version in _open(before):
         each = after.properties.get(name)
         if each is None or each.desired.version != version or not each.is_wanted:
-            return (_delta_of(after),)
+            return (_delta_of(after, event_id),)
     return ()
 
 
-def _delta_of(twin: Twin) -> PublishDelta:
+def _delta_of(twin: Twin, event_id: str) -> PublishDelta:
     wanted = {name: each.entry(versioned=True) for name, each in twin.properties.items() if each.is_wanted}
-    return PublishDelta(wanted, twin.delta())
+    return PublishDelta(wanted, twin.delta(), event_id)
 
 
 def _news(before: Twin, after: Twin, names: Iterable[str]) -> list[Effect]:

@@ -122,6 +122,8 @@ class PublishDelta(NamedTuple):
 
     twin: Mapping[str, TwinEntry | None]
     delta: Mapping[str, str]
+    event_id: str = ""
+    """Of the request that caused it; "" where none did."""
 
 
 class PublishState(NamedTuple):

@@ -204,13 +204,17 @@ class Twin(NamedTuple):
 
 
 def _property_json(each: Property) -> dict[str, JSON]:
+    """What is as it is in most properties is left out: a twin is written anew at each of its changes."""
     desired, reported = each.desired, each.reported
-    out: dict[str, JSON] = {
-        "cloud": each.cloud,
-        "type": each.type,
-        "optional": each.optional,
-        "declared": each.declared,
-    }
+    out: dict[str, JSON] = {}
+    if each.cloud:
+        out["cloud"] = each.cloud
+    if each.type:
+        out["type"] = each.type
+    if not each.optional:
+        out["optional"] = False
+    if each.declared:
+        out["declared"] = True
     if desired != NO_WISH:
         out["desired"] = [desired.value, desired.version, desired.since_ms, desired.origin.value, desired.problem]
     if reported is not None:
@@ -238,8 +242,8 @@ def _property_from(value: JSON) -> Property:
     return Property(
         desired=desired,
         reported=reported,
-        cloud=str(value["cloud"]),
-        type=str(value["type"]),
-        optional=bool(value["optional"]),
-        declared=bool(value["declared"]),
+        cloud=str(value.get("cloud", "")),
+        type=str(value.get("type", "")),
+        optional=bool(value.get("optional", True)),
+        declared=bool(value.get("declared", False)),
     )

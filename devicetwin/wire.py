@@ -191,8 +191,10 @@ def written(device: DeviceId, effect: Spoken, now_ms: int, new_id: Callable[[], 
         case PublishDocument(event_id, twin):
             payload = Document(event_id or new_id(), now_ms, twin).encode()
             return Publication(Channel.TWIN_DOCUMENT.topic(device), payload, quality=0)
-        case PublishDelta(twin, delta):
-            return Publication(Channel.TWIN_DELTA.topic(device), Delta(new_id(), now_ms, twin, delta).encode())
+        case PublishDelta(twin, delta, event_id):
+            return Publication(
+                Channel.TWIN_DELTA.topic(device), Delta(event_id or new_id(), now_ms, twin, delta).encode()
+            )
         case PublishState(event_id, state, last_online):
             result = StateResult(event_id or new_id(), now_ms, device.name, state, last_online)
             return Publication(Channel.STATE_UPDATE_RESULT.topic(device), result.encode())
