@@ -36,6 +36,7 @@ from apimachinery.watchcache import WatchCache
 from apiserver.http import ListenError, serve
 from apiserver.messages import Handler, Request, Response, json_response
 from cloudhub import crds
+from cloudhub.announcer import Announcer
 from cloudhub.apiclient import ApiClient, ApiUnreachable, KubeconfigError, ObjectsByName
 from cloudhub.authority import Authority, ServerIdentity, server_names
 from cloudhub.join import MAX_BODY_BYTES, JoinEndpoint, Link, check_name
@@ -211,7 +212,7 @@ def _parser() -> argparse.ArgumentParser:
         "cloudcore token create --kubeconfig kubeconfig --ttl 1h --node edge-1",
     )
     create.add_argument(
-        "--ttl", type=_duration, default=DEFAULT_TTL, metavar="TIME", help="such as 30m, 12h, 7d; 24h by default"
+        "--ttl", type=cli.duration, default=DEFAULT_TTL, metavar="TIME", help="such as 30m, 12h, 7d; 24h by default"
     )
     create.add_argument("--node", metavar="NAME", help="the only node that may use it")
     listing = cli.add_command(actions, "list", "List join tokens.", "cloudcore token list --kubeconfig kubeconfig")
@@ -252,13 +253,6 @@ def _add_kubeconfig(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--kubeconfig", type=Path, metavar="FILE", help="$KUBECONFIG or a pod's service account by default"
     )
-
-
-def _duration(text: str) -> datetime.timedelta:
-    units = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-    if len(text) < 2 or text[-1] not in units or not text[:-1].isdecimal() or len(text) > 9:
-        raise argparse.ArgumentTypeError(f'"{text}" is no duration: write 30m, 12h or 7d')
-    return datetime.timedelta(seconds=int(text[:-1]) * units[text[-1]])
 
 
 # ---- crds, config, token
@@ -361,8 +355,13 @@ class Cloudcore:
         self._client = client
         self._data_dir = data_dir
         self._cache = WatchCache()
+        self._announcer = Announcer(client)
         self._writer: StatusWriter[Session] = StatusWriter(
-            client, self._cache, self._taken, min_interval_s=settings.reports.min_interval_s
+            client,
+            self._cache,
+            self._taken,
+            announce=self._announcer.say,
+            min_interval_s=settings.reports.min_interval_s,
         )
         self._nodes = NodeLifecycle(client, Presence(grace_s=settings.nodes.grace_s))
         self._server: HubServer | None = None
@@ -410,6 +409,7 @@ class Cloudcore:
             self._endpoints = (str(Endpoint(link.host, listener.port)), joining)
             tasks.create_task(self._server.run(listener), name="hub")
             tasks.create_task(self._writer.run(), name="status-writer")
+            tasks.create_task(self._announcer.run(), name="announcer")
             tasks.create_task(self._nodes.run(), name="nodes")
             tasks.create_task(identity.keep_fresh(), name="certificate")
             tasks.create_task(_prune(Tokens(vault)), name="tokens")
@@ -543,6 +543,7 @@ class Cloudcore:
             for field in fields(self._server.hub.counters):
                 value = getattr(self._server.hub.counters, field.name)
                 yield Metric(f"hub_{field.name}_total", f"{field.name.replace('_', ' ')} since the start.", value)
+        yield Metric("hub_events_dropped_total", "Events of the hub's own not told.", self._announcer.dropped)
         yield Metric("hub_objects", "Objects in the watch cache.", len(self._cache))
         for cause, count in self._writer.refused().items():
             told = "Reported values that will never be written, by the apiserver's reason or ours."

@@ -11,19 +11,24 @@ import contextlib
 import gc
 import json
 import logging
+import math
 import random
+import shutil
 import ssl
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 from apimachinery.devices import NODE_INFO_FIELD
-from apimachinery.errors import NotFound
+from apimachinery.errors import BadRequest, NotFound
 from apimachinery.keys import Node, ObjectKey
-from apimachinery.resources import NODES
+from apimachinery.resources import DEVICES, NODES
 from componentbase import cli, config, metrics, statusz
 from componentbase.config import setting
 from componentbase.endpoints import Endpoint
@@ -33,12 +38,14 @@ from devicetwin.broker import usercommand
 from link.frames import Batch, Refusal, ReportEntry
 
 if TYPE_CHECKING:
+    from apimachinery.kubeevents import KubeEvent
     from apiserver.messages import Request, Response
     from componentbase.brokers import BrokerAddress
     from devicetwin.broker.server import BrokerServer
     from devicetwin.service import TwinService
     from edgehub.connector import LinkStatus
     from metamanager.api import LinkState
+    from metamanager.history import Recorded, Samples
     from metamanager.store import Store
 
 logger = logging.getLogger(__name__)
@@ -49,6 +56,8 @@ SOCKET_NAME = "edgecore.sock"
 STORE_NAME = "edge.db"
 EMBEDDED = "embedded"
 LAST_REFUSED = 5  # lines of `edgecore status`; with -o json all that are kept
+DAY_MS = 86_400_000
+WORDS_SHOWN = 40  # changes of a property whose values are words
 NOTE_SYNC_S = 30.0  # a write of a few bytes to the card; how stale the store is after a restart is known this exactly
 
 
@@ -83,6 +92,24 @@ class MqttConfig:
 
 
 @dataclass(frozen=True)
+class DevicesConfig:
+    """The twins of this node's devices."""
+
+    stale_after_s: int = setting(
+        180,
+        "How long a reading counts if nobody repeats it; three reportCycles where that is longer; 0: for ever.",
+        at_least=0,
+    )
+    history_rows: int = setting(
+        50_000,
+        "How many readings are remembered for `edgecore device history`, of all devices together: some 40 bytes each, "
+        "one per property in ten seconds at most; 0: none.",
+        at_least=0,
+        at_most=5_000_000,
+    )
+
+
+@dataclass(frozen=True)
 class ApiConfig:
     """The local Kubernetes API, served from this node's own store."""
 
@@ -100,6 +127,7 @@ class EdgeConfig:
     node: str = setting("", "The node's name in Kubernetes; must be the one in the certificate.")
     cloud: CloudConfig = CloudConfig()
     mqtt: MqttConfig = MqttConfig()
+    devices: DevicesConfig = DevicesConfig()
     api: ApiConfig = ApiConfig()
 
 
@@ -108,7 +136,15 @@ def main() -> None:
     parser = _parser()
     args = parser.parse_args()
     cli.configure_logs(args)
-    commands = {"run": _run, "join": _join, "status": _status, "resync": _resync, "mqtt": _mqtt, "config": _config}
+    commands = {
+        "run": _run,
+        "join": _join,
+        "status": _status,
+        "resync": _resync,
+        "device": _history,
+        "mqtt": _mqtt,
+        "config": _config,
+    }
     sys.exit(commands[args.command](args))
 
 
@@ -162,6 +198,27 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_data_dir(resync)
 
+    device = cli.add_command(
+        commands,
+        "device",
+        "Look at one device.",
+        "edgecore device history thermo-1 temperature --since 6h --data-dir /var/lib/edgecore",
+    )
+    history = cli.add_command(
+        device.add_subparsers(dest="device_command", required=True, metavar="COMMAND"),
+        "history",
+        "Plot what a property was in the last hours, from this node's own memory, whether edgecore runs or not.",
+        "edgecore device history thermo-1 temperature --since 6h --data-dir /var/lib/edgecore",
+    )
+    history.add_argument("name", metavar="NAME", help="the Device")
+    history.add_argument("property", metavar="PROPERTY", help="one of its properties")
+    history.add_argument("--namespace", "-n", default="default", metavar="NAMESPACE", help="of the Device; default")
+    history.add_argument(
+        "--since", type=cli.duration, default=timedelta(hours=3), metavar="TIME", help="30m, 6h, 2d; 3h by default"
+    )
+    history.add_argument("--output", "-o", choices=("text", "json"), default="text", help="text by default")
+    _add_data_dir(history)
+
     show = cli.add_command(
         commands,
         "config",
@@ -172,7 +229,7 @@ def _parser() -> argparse.ArgumentParser:
     users = usercommand.add_parser(commands)
     for each in users:
         _add_data_dir(each)
-    for each in (run, join, status, resync, show, *users):
+    for each in (run, join, status, resync, history, show, *users):
         cli.add_log_flags(each)
     return parser
 
@@ -291,7 +348,7 @@ async def _compose(
 
     node = Node(settings.node)
     try:
-        store = await Store.open(data_dir / STORE_NAME)
+        store = await Store.open(data_dir / STORE_NAME, history_rows=settings.devices.history_rows)
     except StoreError as exc:
         raise cli.CommandError(str(exc)) from exc
     stack.push_async_callback(store.close)
@@ -313,7 +370,14 @@ async def _compose(
         store_errors=(StoreError,),
     )
     outbox = Outbox(store, connector.reports_waiting)
-    twins = TwinService(node, outbox, StoreFeed(store), bus, store_errors=(StoreError,))
+    twins = TwinService(
+        node,
+        outbox,
+        StoreFeed(store),
+        bus,
+        store_errors=(StoreError,),
+        stale_after_ms=settings.devices.stale_after_s * 1000,
+    )
     status = NodeStatus(settings, store, link, twins, connector.resync, broker)
     try:
         await stack.enter_async_context(serve(status.answer, unix_path=data_dir / SOCKET_NAME))
@@ -327,6 +391,7 @@ async def _compose(
                 port=settings.api.listen.port,
                 link_state=status.link_state,
                 version=VERSION,
+                twins=twins,
             )
             status.api = (await stack.enter_async_context(api)).endpoint
     except ListenError as exc:
@@ -472,9 +537,16 @@ class Outbox:
     async def documents(self, prefix: str = "") -> dict[str, bytes]:
         return await self._store.documents(prefix)
 
-    async def save(self, documents: Mapping[str, bytes | None], reports: Sequence[ReportEntry]) -> None:
-        await self._store.save(documents, reports)
-        if reports:
+    async def save(
+        self,
+        documents: Mapping[str, bytes | None],
+        reports: Sequence[ReportEntry],
+        events: "Sequence[KubeEvent]" = (),
+        samples: "Samples" = MappingProxyType({}),
+        gone: Sequence[ObjectKey] = (),
+    ) -> None:
+        await self._store.save(documents, reports, events, samples, gone)
+        if reports or events:
             self._saved()
 
 
@@ -546,10 +618,22 @@ class NodeStatus:
             case "GET", "/metrics":
                 page = metrics.render(_metrics(await self._facts()))
                 return Response(200, [("content-type", metrics.CONTENT_TYPE)], page)
+            case "GET", "/history":
+                return json_response(200, await self._history(dict(request.query)))
             case "POST", "/resync":
                 return json_response(200, {"connected": self._resync()})
             case _:
                 raise NotFound(f"{request.method} {request.path} is not served here")
+
+    async def _history(self, asked: Mapping[str, str]) -> dict[str, object]:
+        try:
+            device = ObjectKey(DEVICES, asked["namespace"], asked["name"])
+            name, since_ms = asked["property"], int(asked["since"])
+        except (KeyError, ValueError) as exc:
+            raise BadRequest(f"/history needs namespace, name, property and since: {exc}") from None
+        document = _twin_document(device)
+        found = (await self._store.documents(document)).get(document)
+        return _history_facts(await self._store.history(device, name, since_ms), device, name, found)
 
     async def _facts(self) -> dict[str, object]:
         twins = self._twins.status()
@@ -568,7 +652,7 @@ class NodeStatus:
             "reportsRefused": parked.total,
             "lastRefused": [each._asdict() for each in parked.last],
             "eventsWaiting": await self._store.event_count(),
-            "eventsDropped": await self._store.events_dropped(),
+            "eventsDropped": await self._store.events_dropped() + twins.events_dropped,
             "api": self.api,
             "mqtt": str(twins.bus.address),
             "mqttConnected": twins.bus.connected,
@@ -576,7 +660,10 @@ class NodeStatus:
             "mqttIgnored": twins.ignored,
             "mqttDenied": self._broker.denied if self._broker is not None else 0,
             "mqttLoginsRefused": self._broker.logins_refused if self._broker is not None else 0,
+            "mqttMissed": twins.missed,
             "devices": twins.devices,
+            "devicesContested": twins.contested_count,
+            "contested": twins.contested,
             "openWishes": twins.open_wishes,
             "storeProblem": twins.store_problem,
         }
@@ -596,6 +683,8 @@ def _metrics(facts: Mapping[str, Any]) -> Iterator[metrics.Metric]:
         ("edge_mqtt_logins_refused_total", "Clients that the embedded broker refused.", "mqttLoginsRefused"),
         ("edge_devices", "Devices of this node.", "devices"),
         ("edge_open_wishes", "Desired values that are not met.", "openWishes"),
+        ("edge_mqtt_updates_missed_total", "Updates that their mappers numbered and that never came.", "mqttMissed"),
+        ("edge_devices_contested", "Devices that more than one mapper claims.", "devicesContested"),
     ):
         yield metrics.Metric(name, text, float(facts[key]))
     if (synced_at := facts["lastSyncedAtMs"]) is not None:
@@ -609,6 +698,119 @@ def _resync(args: argparse.Namespace) -> int:
         print(f"what this node holds is compared {'now' if answer['connected'] else 'as soon as the hub is there'}")
 
     return cli.guard(PROG, command)
+
+
+# ---- the history of a device
+
+
+def _twin_document(device: ObjectKey) -> str:
+    from devicetwin.documents import twin_name
+    from devicetwin.wire import id_of
+
+    return twin_name(id_of(device))
+
+
+def _history_facts(
+    recorded: "Recorded", device: ObjectKey, name: str, twin_document: bytes | None
+) -> dict[str, object]:
+    """What is known of a property's past, and its present value from the twin, for -o json and the drawing."""
+    from devicetwin.twin import Twin
+
+    present: dict[str, object] | None = None
+    properties = set(recorded.properties)
+    if twin_document is not None:
+        with contextlib.suppress(ValueError):  # from a newer release; the past is told all the same
+            twin = Twin.from_json(device, json.loads(twin_document))
+            properties |= {each for each, what in twin.properties.items() if what.reported}
+            if (what := twin.properties.get(name)) is not None and (reported := what.reported) is not None:
+                present = {"value": reported.value, "atMs": reported.observed_at_ms, "stale": reported.stale}
+    return {
+        "namespace": device.namespace,
+        "name": device.name,
+        "property": name,
+        "samples": [list(each) for each in recorded.samples],
+        "present": present,
+        "properties": sorted(properties),
+    }
+
+
+def _history(args: argparse.Namespace) -> int:
+    def command() -> None:
+        from componentbase.files import Locked
+
+        now_ms = _now_ms()
+        since_ms = now_ms - round(args.since.total_seconds() * 1000)
+        device = ObjectKey(DEVICES, args.namespace, args.name)
+        try:
+            if not (args.data_dir / STORE_NAME).exists():
+                raise cli.CommandError(f"{args.data_dir} is not a node's directory: there is no {STORE_NAME}")
+            with lock_dir(args.data_dir):
+                facts = _history_in_file(args.data_dir / STORE_NAME, device, args.property, since_ms)
+        except Locked:
+            asked = {"namespace": args.namespace, "name": args.name, "property": args.property, "since": since_ms}
+            facts = statusz.ask(args.data_dir / SOCKET_NAME, PROG, f"GET /history?{urlencode(asked)}")
+        if args.output == "json":
+            print(json.dumps(facts, indent=2))
+        else:
+            size = shutil.get_terminal_size((80, 24))
+            print("\n".join(_history_told(facts, since_ms, now_ms, size.columns, sys.stdout.encoding or "")))
+
+    return cli.guard(PROG, command)
+
+
+def _history_in_file(path: Path, device: ObjectKey, name: str, since_ms: int) -> Mapping[str, Any]:
+    from metamanager.errors import StoreError
+    from metamanager.history import read_file
+
+    try:
+        recorded, document = read_file(path, device, name, since_ms, _twin_document(device))
+    except StoreError as exc:
+        raise cli.CommandError(str(exc)) from exc
+    return _history_facts(recorded, device, name, document)
+
+
+def _history_told(facts: Mapping[str, Any], since_ms: int, now_ms: int, columns: int, encoding: str) -> list[str]:
+    """A drawing where the values are numbers or switches, and the changes where they are words."""
+    from componentbase.textplot import Point, plot
+
+    device = f"{facts['namespace']}/{facts['name']}"
+    samples: list[tuple[int, str | None]] = [(at_ms, value) for at_ms, value in facts["samples"]]
+    if not samples and facts["present"] is None:
+        known = ", ".join(facts["properties"])
+        why = f"; there is something of: {known}" if known else ": the device has reported nothing"
+        raise cli.CommandError(f"nothing is known of {facts['property']} of {device}{why}")
+    if facts["present"] is not None:
+        present = None if facts["present"]["stale"] else facts["present"]["value"]
+        if not samples or samples[-1][1] != present:
+            samples.append((max(facts["present"]["atMs"], samples[-1][0] if samples else 0), present))
+    days = now_ms - since_ms > DAY_MS
+
+    def moment(at_s: float) -> str:
+        return time.strftime("%d %b %H:%M" if days else "%H:%M:%S", time.localtime(at_s))
+
+    title = f"{facts['property']} of {device}"
+    if facts["present"] is not None:
+        title += f": {facts['present']['value']}{', not reported any more' if facts['present']['stale'] else ''}"
+    numbers = [_as_number(value) for _, value in samples]
+    if any(number is None and value is not None for number, (_, value) in zip(numbers, samples, strict=True)):
+        changes = [(at_ms, value) for at_ms, value in samples if at_ms >= since_ms] or samples[-1:]
+        dropped = [f"... {len(changes) - WORDS_SHOWN} earlier"] if len(changes) > WORDS_SHOWN else []
+        lines = [f"{moment(at_ms / 1000)}  {'(not reported)' if value is None else value}" for at_ms, value in changes]
+        return [title, *dropped, *lines[-WORDS_SHOWN:]]
+    points = [Point(at_ms / 1000, number) for (at_ms, _), number in zip(samples, numbers, strict=True)]
+    mark = "\u2022" if encoding.lower().replace("-", "") == "utf8" else "*"
+    drawing = plot(points, since_ms / 1000, now_ms / 1000, moment, width=min(columns, 120) - 12, mark=mark)
+    return [title, *(drawing or ["no value is known in this time"])]
+
+
+def _as_number(value: str | None) -> float | None:
+    if value in ("true", "false"):
+        return float(value == "true")
+    try:
+        number = float(value or "")
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _status(args: argparse.Namespace) -> int:
@@ -639,6 +841,8 @@ def _told(facts: Mapping[str, Any]) -> list[str]:
         mqtt += f", {facts['mqttIgnored']} messages ignored (--log-level debug says why)"
     if facts["mqttDenied"] or facts["mqttLoginsRefused"]:
         mqtt += f", {facts['mqttDenied']} publications and {facts['mqttLoginsRefused']} logins refused (see the log)"
+    if facts["mqttMissed"]:
+        mqtt += f", {facts['mqttMissed']} numbered updates never came"
     lines = [
         f"node     {facts['node']} (fairlead {facts['version']})",
         f"link     {link}",
@@ -650,6 +854,9 @@ def _told(facts: Mapping[str, Any]) -> list[str]:
     ]
     if facts["eventsWaiting"] or facts["eventsDropped"]:
         lines.append(f"events   {facts['eventsWaiting']} waiting, {facts['eventsDropped']} dropped for later ones")
+    lines += [f"contest  {each} (several mappers claim it, the last word counts)" for each in facts["contested"]]
+    if (more := facts["devicesContested"] - len(facts["contested"])) > 0:
+        lines.append(f"contest  and {more} more")
     for each in reversed(facts["lastRefused"][-LAST_REFUSED:]):
         age_s = max(0, _now_ms() - each["at_ms"]) // 1000
         lines.append(f"refused  {each['key']} {each['field']}, {age_s} s ago: {each['reason']}")

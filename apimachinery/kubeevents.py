@@ -24,6 +24,8 @@ EVENT_FIELD = "event"
 """A report's field for an Event; the target is the Event itself, the value its body."""
 
 COMPONENT = "edgecore"
+HUB = "cloudcore"
+"""The component of what a hub says itself."""
 CLUSTER_SCOPED_NAMESPACE = "default"  # k8s.io/kubernetes, legacyValidateEvent
 MAX_MESSAGE_CHARACTERS = 1024  # NoteLengthLimit of k8s.io/kubernetes/pkg/apis/core/validation/events.go
 MAX_REASON_CHARACTERS = 128  # ReasonLengthLimit, there
@@ -64,10 +66,10 @@ class KubeEvent(NamedTuple):
     def key(self) -> ObjectKey:
         return ObjectKey(EVENTS, self.about.namespace or CLUSTER_SCOPED_NAMESPACE, self.name)
 
-    def to_json(self, host: Node | None = None) -> dict[str, JSON]:
+    def to_json(self, host: Node | None = None, component: str = COMPONENT) -> dict[str, JSON]:
         """The body for an apiserver. host: the node that says it; the hub knows that for certain, and adds it."""
         resource, namespace, name = self.about
-        source = {"component": COMPONENT} | ({} if host is None else {"host": host})
+        source = {"component": component} | ({} if host is None else {"host": host})
         involved = {"apiVersion": resource.api_version, "kind": resource.kind, "name": name, "uid": self.uid}
         return {
             "apiVersion": EVENTS.api_version,
@@ -81,7 +83,7 @@ class KubeEvent(NamedTuple):
             "lastTimestamp": self.last_at,
             "count": self.times,
             "source": source,
-            "reportingComponent": COMPONENT,
+            "reportingComponent": component,
         }
 
     @classmethod

@@ -24,9 +24,13 @@ JSON = Any
 REVISION_BYTES = 12  # 96 bits: a collision among 10^9 versions of one object is still less likely than 1 in 10^10
 
 
+# Made once: json.dumps with arguments makes one for each call, a third of the time of a small value.
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
 def canonical(value: JSON) -> bytes:
     """Sorted keys, no blanks, UTF-8: one value has one encoding."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    return _ENCODER.encode(value).encode()
 
 
 def revision_of(body: bytes) -> str:

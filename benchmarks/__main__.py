@@ -5,7 +5,8 @@ python -m benchmarks: measure, print a table, leave a JSON file.
     python -m benchmarks --only latency --runs 5     one family
     python -m benchmarks --quick                     a tenth of the samples: does it work at all?
 
-Families: latency, recovery, footprint, start, install, imports. What each figure is: docs/performance.md.
+Families: latency, recovery, devices, twins, footprint, start, install, imports.
+What each figure is: docs/performance.md.
 """
 
 import argparse
@@ -18,11 +19,11 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from benchmarks import footprint, imports, install, latency, procfs, recovery, start
+from benchmarks import devices, footprint, imports, install, latency, procfs, recovery, start, twins
 from benchmarks.figures import Figure, as_json, table
 
 RESULTS = Path(__file__).resolve().parent / "results"
-FAMILIES = ("install", "imports", "footprint", "start", "latency", "recovery")
+FAMILIES = ("install", "imports", "footprint", "start", "latency", "recovery", "devices", "twins")
 
 QUIET_LOAD = 1.2  # per core, with the measured processes in it
 
@@ -70,7 +71,7 @@ def _plan(wanted: list[str], args: argparse.Namespace, directory: Path) -> Itera
     """What to measure, in order. Fresh environments are made when the first that needs one comes."""
     programs: dict[str, Path] = {}
     edgecore: Path | None = None
-    if not args.here and set(wanted) - {"latency", "recovery"}:
+    if not args.here and set(wanted) - {"latency", "recovery", "devices"}:
         # Of the cloud's libraries only the install and the imports know anything new.
         for extra in ("edge", "cloud") if {"install", "imports"} & set(wanted) else ("edge",):
             programs[extra] = install.environment(directory, extra)
@@ -88,6 +89,10 @@ def _plan(wanted: list[str], args: argparse.Namespace, directory: Path) -> Itera
         yield "latency", partial(latency.measure, args.runs, args.quick)
     if "recovery" in wanted:
         yield "recovery", partial(recovery.measure, args.runs, args.quick)
+    if "devices" in wanted:
+        yield "devices", partial(devices.measure, args.runs, args.quick)
+    if "twins" in wanted:
+        yield "twins", partial(twins.measure, args.runs, args.quick, edgecore)
 
 
 def _say(text: str, began: float) -> None:

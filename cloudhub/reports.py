@@ -230,11 +230,18 @@ class Reports(Generic[S]):
             raise _NotItsOwn(reason)
         return parse(entry)
 
-    def touch(self, key: ObjectKey) -> None:
-        """Bring this object's status up to date, though nothing was reported: give it a Write."""
+    def touch(self, key: ObjectKey, at: float = 0.0) -> None:
+        """
+        Bring this object's status up to date, though nothing was reported: give it a Write.
+
+        at: no earlier than then, unless a report comes first. One that is coming anyway then costs no write of its own.
+        """
         target = self._targets.setdefault(key, _Target())
+        if target.touched:
+            return
         target.touched = True
-        self._schedule(key, target)
+        if target.flying is None and not target.pending:
+            self._agenda.set(key, max(target.not_before, at))
 
     def close(self, session: S) -> None:
         """Nobody waits for this session's acknowledgements any more."""
@@ -404,7 +411,8 @@ def parse(entry: ReportEntry) -> Value:
 def _state(value: JSON) -> StateReport:
     if not isinstance(value, dict):
         raise ValueError("a state must be an object")  # noqa: TRY004 - the caller refuses on ValueError
-    return StateReport(_text("state", value.get("state")), _text("lastOnlineTime", value.get("lastOnlineTime") or ""))
+    texts = {name: _text(name, value.get(name) or "") for name in ("lastOnlineTime", "problem")}
+    return StateReport(_text("state", value.get("state")), texts["lastOnlineTime"], texts["problem"])
 
 
 def _node_report(value: JSON) -> NodeReport:

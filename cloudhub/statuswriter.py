@@ -42,9 +42,12 @@ from apimachinery.kubeevents import KubeEvent
 from apimachinery.objects import JSON, Object, canonical, lookup
 from apimachinery.resources import DEVICE_MODELS, DEVICE_STATUSES, DEVICES, EVENTS, NODES, PODS
 from apimachinery.watchcache import WatchCache
+from cloudhub.announcer import validity_event
 from cloudhub.attachments import Attachments
 from cloudhub.backoff import write_delay_s
-from cloudhub.devices import StateReport, model_of, node_of, property_names, reported_after, status_after
+from cloudhub.conditions import ready_of
+from cloudhub.devices import StateReport, model_of, node_of, property_names, reported_after
+from cloudhub.devicestatus import status_after
 from cloudhub.reports import (
     MIN_INTERVAL_S,
     MOVED,
@@ -64,6 +67,9 @@ logger = logging.getLogger(__name__)
 
 CONCURRENCY = 8
 STATUSES_REMEMBERED = 4096  # DeviceStatus objects whose state we know from our own writes; beyond, each costs a GET
+# An edit is pushed first and then written about. By then the node has mostly said that it knows it, and one write says
+# both; kubectl takes longer to start, so whoever waits right after an edit still finds the edit's status.
+TOUCH_DELAY_S = 0.05
 NO_STATUS_S = 600.0  # a definition without a status subresource may be replaced by one that has it
 
 S = TypeVar("S", bound=Hashable)
@@ -92,18 +98,21 @@ class StatusWriter(Generic[S]):
         cache: WatchCache,
         acknowledge: Callable[[S, int, tuple[RefusedReport, ...]], None],
         *,
+        announce: Callable[[KubeEvent], object] = lambda _: None,
         min_interval_s: float = MIN_INTERVAL_S,
         jitter: Callable[[], float] = random.random,
         now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC),
     ) -> None:
         """
         acknowledge: the session's Reports up to this number are settled, but for what is refused for good.
+        announce: told of each Event that a write of ours gives cause for, see cloudhub.announcer.
         min_interval_s: between two writes of one object. jitter: gives numbers uniform in [0, 1).
         """
         self._tally = Tally()
         self._client = CountedClient(client, self._tally)
         self._cache = cache
         self._acknowledge = acknowledge
+        self._announce = announce
         self._jitter = jitter
         self._now = now
         self._loop = asyncio.get_running_loop()
@@ -115,6 +124,8 @@ class StatusWriter(Generic[S]):
         """Whose session each is, of those that reported something."""
         self._attached = Attachments()
         self._models: dict[ObjectKey, tuple[Object, dict[str, JSON]]] = {}
+        self._ready: dict[Node, str] = {}
+        """The status of each Node's Ready condition, to tell when it changes."""
         self._devices: dict[ObjectKey, _Known] = {}
         self._statuses: OrderedDict[ObjectKey, _Known] = OrderedDict()
         self._no_status_until = 0.0
@@ -187,17 +198,27 @@ class StatusWriter(Generic[S]):
                     self._statuses.pop(key, None)
                 else:
                     self._attached.attach(key, change.object.parse())
-                    self._reports.touch(key)
+                    self._touch([key])
             elif key.resource == DEVICE_MODELS:
                 self._models.pop(key, None)
                 self._touch(self._attached.of_model(key))
-            elif key.resource == NODES and change.type is not EventType.MODIFIED:
+            elif key.resource == NODES and self._is_news(change):
                 self._touch(self._attached.of_node(Node(key.name)))
         self._woken.set()
 
+    def _is_news(self, change: Change) -> bool:
+        """Whether a change of a Node matters to its devices: it comes, goes, or its Ready condition turns."""
+        node = Node(change.object.key.name)
+        before = self._ready.pop(node, "")
+        if change.type is EventType.DELETED:
+            return True
+        self._ready[node] = ready = ready_of(change.object.parse())
+        return change.type is EventType.ADDED or ready != before
+
     def _touch(self, keys: Iterable[ObjectKey]) -> None:
+        at = self._loop.time() + TOUCH_DELAY_S
         for key in keys:
-            self._reports.touch(key)
+            self._reports.touch(key, at)
 
     # What is done about it
 
@@ -301,14 +322,15 @@ class StatusWriter(Generic[S]):
             if known.uid != _uid(device):
                 raise Conflict("the Device was deleted and made again")  # the watch will say so
         status = _decode(known.status)
+        node, now = self._cache.get(ObjectKey(NODES, "", node_of(device))), _seconds(self._now())
         after = status_after(
             device,
             self._model(ObjectKey(DEVICE_MODELS, key.namespace, model_of(device))),
-            self._cache.get(ObjectKey(NODES, "", node_of(device))) is not None,
+            None if node is None else node.parse(),
             status,
             properties,
             state,
-            _seconds(self._now()),
+            now,
         )
         changes = {field: value for field, value in after.items() if status.get(field) != value}
         if not changes:
@@ -326,6 +348,8 @@ class StatusWriter(Generic[S]):
             logger.warning("Devices have no status subresource: conditions cannot be shown (see `cloudcore crds`)")
             self._no_status_until = self._loop.time() + NO_STATUS_S
             return False
+        if (event := validity_event(key, device, status, after, now)) is not None:
+            self._announce(event)
         if key in self._attached:  # else it was deleted meanwhile, and nobody would forget it
             self._remember_device(key, answer)
         return True

@@ -12,6 +12,7 @@ Invariants
 
 import argparse
 import asyncio
+import datetime
 import logging
 import os
 import select
@@ -73,6 +74,14 @@ def endpoint(text: str) -> Endpoint:
 def endpoint_with(default_port: int) -> Callable[[str], Endpoint]:
     """HOST[:PORT] as an argparse type."""
     return lambda text: _endpoint(text, default_port)
+
+
+def duration(text: str) -> datetime.timedelta:
+    """30m, 12h, 7d, for argparse."""
+    units = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+    if len(text) < 2 or text[-1] not in units or not text[:-1].isdecimal() or len(text) > 9:
+        raise argparse.ArgumentTypeError(f'"{text}" is no duration: write 30m, 12h or 7d')
+    return datetime.timedelta(seconds=int(text[:-1]) * units[text[-1]])
 
 
 def _endpoint(text: str, default_port: int | None) -> Endpoint:

@@ -39,7 +39,8 @@ BACKOFF_S = (0.2, 15.0)  # first and greatest upper bound of the pause before th
 IN_LIMIT = 1024
 OUT_LIMIT = 4096
 OUT_FULL = OUT_LIMIT // 2  # above this `room` waits
-OUT_IN_FLIGHT = 100  # mosquitto takes any number; paho's 20 costs a round trip per 20 replies
+OUT_IN_FLIGHT = 0  # any number, as mosquitto takes; with a limit paho walks through all of them at each acknowledgement
+READ_BYTES = 64 << 10
 
 
 class Receipt(NamedTuple):
@@ -169,7 +170,9 @@ class Bus:
         if not self._admitted:
             return False
         if self._waiting_out < OUT_LIMIT:
-            handed = self._client.publish(publication.topic, publication.payload, 1, publication.retain)
+            handed = self._client.publish(
+                publication.topic, publication.payload, publication.quality, publication.retain
+            )
             if handed.rc == MQTTErrorCode.MQTT_ERR_SUCCESS:
                 self._waiting_out += 1
                 return True
@@ -311,7 +314,7 @@ class Bus:
             self._answered.set()
 
     def _on_socket_open(self, client: object, userdata: object, sock: Any) -> None:
-        self._paused = False
+        self._paused = self._client.is_held = False
         asyncio.get_running_loop().add_reader(sock, self._readable)
 
     def _on_socket_close(self, client: object, userdata: object, sock: Any) -> None:
@@ -325,7 +328,10 @@ class Bus:
 
     def _readable(self) -> None:
         try:
+            # paho handles a few packets per call; what it has already taken off the socket makes nobody wake us again.
             self._client.loop_read()
+            while self._client.has_unread and not self._client.is_held:
+                self._client.loop_read()
             if isinstance(sock := self._client.socket(), socket.socket):
                 tcp.acknowledge_now(sock)
                 if tcp.holds_more(sock):
@@ -347,15 +353,18 @@ class Bus:
     def _pause(self) -> None:
         sock = self._client.socket()
         if sock is not None and not self._paused:
-            self._paused = True
+            self._paused = self._client.is_held = True
             asyncio.get_running_loop().remove_reader(sock)
 
     def _resume(self) -> None:
         sock = self._client.socket()
         if sock is not None and self._paused:
-            self._paused = False
+            self._paused = self._client.is_held = False
             asyncio.get_running_loop().add_reader(sock, self._readable)
-            if isinstance(sock, socket.socket):
+            # What was taken off the socket already wakes nobody.
+            if self._client.has_unread:
+                asyncio.get_running_loop().call_soon(self._readable)
+            elif isinstance(sock, socket.socket):
                 asyncio.get_running_loop().call_soon(self._read_on, sock)
 
 
@@ -373,8 +382,35 @@ class _Client(mqtt.Client):
         )
         self.max_inflight_messages_set(OUT_IN_FLIGHT)
         self.dialled: socket.socket | None = None
+        self.is_held = False
+        """Nothing is read for now; paho is told that there is nothing."""
+        self._unread = bytearray()
+        self._unread_at = 0
 
     def _create_socket_connection(self) -> socket.socket:
         dialled, self.dialled = self.dialled, None
         assert dialled is not None, "connect without a socket"
+        self._unread.clear()
+        self._unread_at = 0
         return dialled
+
+    @property
+    def has_unread(self) -> bool:
+        """Whether there are bytes that were taken off the socket and not handled."""
+        return self._unread_at < len(self._unread)
+
+    def _sock_recv(self, bufsize: int) -> bytes:
+        """
+        paho asks for a packet's first byte, each byte of its length and then the rest: four system calls for each
+        acknowledgement. Here it gets them out of one.
+        """
+        if self.is_held:
+            raise BlockingIOError
+        if not self.has_unread:
+            self._unread = bytearray(super()._sock_recv(READ_BYTES))
+            self._unread_at = 0
+            if not self._unread:
+                return b""  # the broker closed the connection
+        taken = bytes(self._unread[self._unread_at : self._unread_at + bufsize])
+        self._unread_at += len(taken)
+        return taken

@@ -16,6 +16,8 @@ from devicetwin.configuration import DeviceConfig, PropertyConfig, ProtocolConfi
 from devicetwin.topics import DeviceId
 
 SHORTEST_CYCLE_MS = 1000  # each costs a commit here and two writes in the cluster; what changes goes up at once
+STALE_CYCLES = 3
+"""Reports that may be missed, one after the other, before a reading is stale: a lost one is no outage."""
 
 
 class Declaration(NamedTuple):
@@ -31,6 +33,12 @@ class Declaration(NamedTuple):
     """Each property of the Device with its desired value, "" for no wish."""
     cycles_ms: Mapping[str, int] = {}
     """How often a reading that did not change is to go up, for the properties whose reportCycle asks for that."""
+    units: Mapping[str, str] = {}
+    """The unit that a desired value is given in, by property, where its metadata names one."""
+    generation: int = 0
+    """The Device's metadata.generation; 0 where it has none."""
+    stale_after_ms: Mapping[str, int] = {}
+    """How long a reading counts, by property; one that is not in it counts for ever."""
 
     def problem_with(self, name: str, value: str) -> str:
         """Why the wish `value` for `name` must not reach the device, as a sentence; "" when it may."""
@@ -44,7 +52,9 @@ class Declaration(NamedTuple):
             return f'{name}: the model "{self.model}" has no such property'
         if not model.writable:
             return f"{name} is read-only"
-        return model.problem_with(value) or ""
+        # A wish of the edge has no unit of its own, and the cloud's is none of its business.
+        unit = self.units.get(name, "") if value == self.wishes.get(name) else ""
+        return model.problem_with(value) or model.problem_with_unit(unit) or ""
 
 
 def model_of(device: Mapping[str, JSON]) -> str:
@@ -52,21 +62,41 @@ def model_of(device: Mapping[str, JSON]) -> str:
     return _text(lookup(device, "spec.deviceModelRef.name"))
 
 
-def declaration(device: Mapping[str, JSON], model: Mapping[str, JSON] | None) -> Declaration:
-    """Reads a Device's body and its model's, None when the model is not there."""
+def declaration(
+    device: Mapping[str, JSON], model: Mapping[str, JSON] | None, *, stale_after_ms: int = 0
+) -> Declaration:
+    """
+    Reads a Device's body and its model's, None when the model is not there.
+
+    stale_after_ms: how long a reading counts at least; one with a `reportCycle` counts STALE_CYCLES of them if that is
+    longer. 0: every reading counts for ever.
+    """
     wishes: dict[str, str] = {}
-    cycles_ms: dict[str, int] = {}
+    cycles: dict[str, int] = {}
+    due_ms: dict[str, int] = {}
+    units: dict[str, str] = {}
     for entry in _entries(lookup(device, "spec.properties")):
-        value = lookup(entry, "desired.value")
-        wishes[entry["name"]] = value if isinstance(value, str) else ""
-        if (cycle := _cycle(entry.get("reportCycle"))) and entry.get("reportToCloud") is not False:
-            cycles_ms[entry["name"]] = max(cycle, SHORTEST_CYCLE_MS)
+        name = entry["name"]
+        wishes[name] = _text(lookup(entry, "desired.value"))
+        cycles[name] = _positive(entry.get("reportCycle"))
+        if cycles[name] and entry.get("reportToCloud") is not False:
+            due_ms[name] = max(cycles[name], SHORTEST_CYCLE_MS)
+        if unit := _text(lookup(entry, "desired.metadata.unit")):
+            units[name] = unit
+    models = None if model is None else property_models(model)
     return Declaration(
         uid=_text(lookup(device, "metadata.uid")),
         model=model_of(device),
-        models=None if model is None else property_models(model),
+        models=models,
         wishes=wishes,
-        cycles_ms=cycles_ms,
+        cycles_ms=due_ms,
+        units=units,
+        generation=_positive(lookup(device, "metadata.generation")),
+        stale_after_ms={
+            name: max(stale_after_ms, STALE_CYCLES * cycles.get(name, 0)) for name in {**wishes, **(models or {})}
+        }
+        if stale_after_ms
+        else {},
     )
 
 
@@ -109,8 +139,8 @@ def _property(
         minimum=model.minimum if model else "",
         maximum=model.maximum if model else "",
         unit=model.unit if model else "",
-        collect_cycle_ms=_cycle(entry.get("collectCycle")),
-        report_cycle_ms=_cycle(entry.get("reportCycle")),
+        collect_cycle_ms=_positive(entry.get("collectCycle")),
+        report_cycle_ms=_positive(entry.get("reportCycle")),
         report_to_cloud=entry.get("reportToCloud") is not False,
         visitors=visitors if visitors.name or visitors.data else _protocol(of_model.get("visitors")),
         push_method=push_method if isinstance(push_method, Mapping) else None,
@@ -151,5 +181,5 @@ def _text(value: JSON) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _cycle(value: JSON) -> int:
+def _positive(value: JSON) -> int:
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else 0

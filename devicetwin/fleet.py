@@ -17,32 +17,47 @@ from typing import NamedTuple
 
 from apimachinery.events import Change, EventType
 from apimachinery.keys import ObjectKey
+from apimachinery.kubeevents import KubeEvent
 from apimachinery.objects import JSON, Object, canonical
 from apimachinery.resources import DEVICE_MODELS, DEVICES
+from devicetwin.claims import MapperClaims
 from devicetwin.declaration import configuration, declaration, model_of
 from devicetwin.documents import Kept, mapper_document, mapper_name, twin_document, twin_name
 from devicetwin.messages import (
+    MAX_PAYLOAD_BYTES,
     OFFLINE,
     Channel,
+    CurrentTwin,
     DeviceId,
     ErrorReply,
     Member,
     MembershipList,
     MembershipUpdate,
     NodeChannel,
+    TwinEntry,
+    Value,
 )
-from devicetwin.reconcile import (
+from devicetwin.reconcile import shown, step
+from devicetwin.recorder import EventRecorder
+from devicetwin.silence import SilenceDeadlines
+from devicetwin.steps import (
     Asked,
+    Claimed,
     Connected,
+    CountMissed,
     Declared,
+    Elapsed,
     Event,
     Forget,
+    PublishResult,
     QueueReport,
+    Record,
+    Refuse,
     Removed,
     Save,
     StateReported,
+    Tell,
     Updated,
-    step,
 )
 from devicetwin.twin import Twin
 from devicetwin.wire import (
@@ -63,7 +78,10 @@ logger = logging.getLogger(__name__)
 
 MEMBERS_PER_MESSAGE = 100
 MAX_LEFT = 1024  # devices that left since the broker was last there; mappers that miss older ones ask for the list
-MAX_MAPPERS = 1024
+STALE_AFTER_MS = 180_000  # three reports of a mapper that says unchanged values once a minute
+STALE_PER_TURN = 64  # devices looked at between two turns of the event loop; 20 properties each take 10 us
+CURRENT_PER_S = 100  # current twins published per second: each is written anew, some 0.1 ms for 20 properties
+CURRENT_PER_TURN = 10
 
 
 class Moment(NamedTuple):
@@ -81,6 +99,11 @@ class Outcome:
         self.publications: list[Publication] = []
         self.requests: list[tuple[DeviceId, str]] = []
         """The updates in it by device and event id: they want to know if the outcome cannot be made durable."""
+        self.events: list[KubeEvent] = []
+        self.samples: dict[tuple[ObjectKey, str], tuple[int, str | None]] = {}
+        """By property when it was taken in, in milliseconds since 1970, and the reading; None: not known any more."""
+        self.gone: list[ObjectKey] = []
+        """The devices that left; what `samples` has of one is of its successor."""
         self._reports: dict[tuple[ObjectKey, str], ReportEntry] = {}
         self.unsealed: set[DeviceId] = set()
 
@@ -94,7 +117,7 @@ class Outcome:
     @property
     def is_durable(self) -> bool:
         """Whether there is nothing to be committed."""
-        return not self.documents and not self._reports
+        return not self.documents and not self._reports and not self.events
 
     def not_stored(self, now_ms: int, reason: str) -> list[Publication]:
         """What to tell those who wait, while the outcome cannot be made durable."""
@@ -110,12 +133,22 @@ class Outcome:
 class Fleet:
     """The devices of one node."""
 
-    def __init__(self, node: str, kept: Kept) -> None:
+    def __init__(self, node: str, kept: Kept, *, now_ms: int = 0, stale_after_ms: int = STALE_AFTER_MS) -> None:
+        """now_ms: when it begins to listen. stale_after_ms: see devicetwin.declaration."""
         self.node = node
         self.ignored = 0
         """Messages on our topics that nobody waits for an answer to."""
+        self.missed = 0
+        """Updates that their mappers numbered and that never came."""
+        self.recorder = EventRecorder()
+        self.claims = MapperClaims(kept.mappers)
         self._twins = kept.twins
-        self._mappers = kept.mappers
+        self._stale_after_ms = stale_after_ms
+        self._since_ms = now_ms
+        self._silence = SilenceDeadlines()
+        self._outdated: dict[DeviceId, None] = {}
+        """The devices whose current twin is to be published, the one that waits longest first."""
+        self._current_at_ms = now_ms
         self._devices: dict[DeviceId, Object] = {}
         self._models: dict[tuple[str, str], Object] = {}
         self._users: dict[tuple[str, str], set[DeviceId]] = {}
@@ -178,7 +211,11 @@ class Fleet:
                 bodies[name] = model.parse() if model else None
             body = each.parse()
             is_new = device not in self._twins
-            self._step(Declared(each.key, declaration(body, bodies[name])), moment, outcome)
+            self._step(
+                Declared(each.key, declaration(body, bodies[name], stale_after_ms=self._stale_after_ms)),
+                moment,
+                outcome,
+            )
             if is_new:
                 self._left.pop(device, None)
                 self._say_members(moment, outcome, added=[self._member(device)])
@@ -212,7 +249,13 @@ class Fleet:
         while len(self._left) > MAX_LEFT:
             del self._left[next(iter(self._left))]
         self._say_members(moment, outcome, removed=[Member(device)])
-        outcome.publications.append(Publication(Channel.CONFIG.topic(device), b"", retain=True))
+        self._clear(device, outcome)
+
+    def _clear(self, device: DeviceId, outcome: Outcome) -> None:
+        """Have the broker forget what it keeps of a device."""
+        self._outdated.pop(device, None)
+        for channel in (Channel.CONFIG, Channel.TWIN):
+            outcome.publications.append(Publication(channel.topic(device), b"", retain=True))
 
     # --- the broker
 
@@ -229,6 +272,7 @@ class Fleet:
             self._say_members(moment, outcome, removed=[Member(device) for device in self._left])
             self._left.clear()
         self._configured.clear()
+        self._outdated |= dict.fromkeys(self._twins)
         for twin in list(self._twins.values()):
             self._step(Connected(twin.device), moment, outcome)
         return list(self._devices)
@@ -249,29 +293,109 @@ class Fleet:
                 self._take_mapper(said, moment, outcome)
             case ConfigSeen(device, node):
                 if node == self.node and device not in self._devices:
-                    outcome.publications.append(Publication(Channel.CONFIG.topic(device), b"", retain=True))
+                    self._clear(device, outcome)
             case Refused(device, refuse):
                 logger.debug("refused a message", extra={"topic": topic, "code": refuse.code, "reason": refuse.reason})
-                outcome.publications.append(written(device, refuse, moment.now_ms, ""))
+                outcome.publications.append(written(device, refuse, moment.now_ms, moment.new_id))
             case Ignored(reason):
                 self.ignored += 1
                 logger.debug("ignored a message", extra={"topic": topic, "reason": reason})
 
+    def take_wishes(
+        self, key: ObjectKey, wishes: Mapping[str, tuple[str, int]], moment: Moment, outcome: Outcome
+    ) -> Refuse | None:
+        """
+        Wishes set at the edge by other means than MQTT: by property a value and the version it is based on.
+
+        Nobody on MQTT waits for the answer: it is returned, None where they were taken.
+        """
+        twin = {name: TwinEntry(Value(value), expected_version=base) for name, (value, base) in wishes.items()}
+        return self._step(Updated(key, "", twin), moment, outcome, asked_here=True)
+
     def _take_mapper(self, said: MapperSpoke, moment: Moment, outcome: Outcome) -> None:
-        served = self._mappers.get(said.mapper) if said.devices is None else said.devices
+        known = self.claims.served_by(said.mapper)
+        served = known if said.devices is None else said.devices
         if said.state.lower() == OFFLINE:
-            for device in served or ():
-                if device in self._twins:
-                    self._step(StateReported(key_of(device), "", OFFLINE), moment, outcome)
             # Forgotten, so that the will, which the broker retains, turns off nobody's devices a second time.
-            if self._mappers.pop(said.mapper, None) is not None:
+            self._claim(said.mapper, None, moment, outcome)
+            for device in served or ():
+                # One that another mapper serves as well is what that one says it is.
+                if device in self._twins and not self.claims.of(device):
+                    self._step(StateReported(key_of(device), "", OFFLINE, said.mapper), moment, outcome)
+            if known is not None:
                 outcome.documents[mapper_name(said.mapper)] = None
-        elif served is not None and served != self._mappers.get(said.mapper):
-            if said.mapper not in self._mappers and len(self._mappers) >= MAX_MAPPERS:
+        elif served is not None and served != known:
+            if known is None and self.claims.is_full:
                 logger.warning("too many mappers, this one's end will go unnoticed", extra={"mapper": said.mapper})
                 return
-            self._mappers[said.mapper] = served
+            self._claim(said.mapper, served, moment, outcome)
             outcome.documents[mapper_name(said.mapper)] = mapper_document(served)
+
+    def _claim(self, mapper: str, devices: tuple[DeviceId, ...] | None, moment: Moment, outcome: Outcome) -> None:
+        contested = 0
+        for device in self.claims.take(mapper, devices):
+            claimants = self.claims.of(device)
+            contested += len(claimants) > 1
+            self._step(Claimed(key_of(device), claimants), moment, outcome)
+        if contested:
+            logger.warning(
+                "a mapper claims devices that another one serves, the last word counts",
+                extra={"mapper": mapper, "devices": contested},
+            )
+
+    # --- time
+
+    def next_deadline_ms(self) -> int | None:
+        """When to call `take_time` next; None while nothing waits for its time."""
+        due = [self._silence.next_ms(), self.recorder.next_deadline_ms()]
+        if self._outdated:
+            due.append(self._current_at_ms)
+        return min((each for each in due if each is not None), default=None)
+
+    def take_time(self, moment: Moment, outcome: Outcome) -> None:
+        """Whatever time it is."""
+        for device in self._silence.due(moment.now_ms, STALE_PER_TURN):
+            self._step(Elapsed(key_of(device), self._since_ms), moment, outcome)
+        for told in self.recorder.due(moment.now_ms, moment.new_id):
+            facts = {"device": str(id_of(told.about)), "reason": told.reason, "times": told.times, "what": told.message}
+            logger.info("told of a device", extra=facts)
+            outcome.events.append(told)
+
+    def clock_jumped(self, now_ms: int) -> None:
+        """The clock was set: nothing has been silent for as long as it seems."""
+        self._since_ms = now_ms
+        self._current_at_ms = now_ms
+        for device, twin in self._twins.items():
+            self._watch(device, twin)
+
+    def current(self, moment: Moment) -> list[Publication]:
+        """
+        Current twins to publish, so many at a time that following the devices stays cheap.
+
+        To be called when everything else of the moment is durable.
+        """
+        publications: list[Publication] = []
+        if moment.now_ms < self._current_at_ms:
+            return publications
+        while self._outdated and len(publications) < CURRENT_PER_TURN:
+            device = next(iter(self._outdated))
+            del self._outdated[device]
+            publications.append(Publication(Channel.TWIN.topic(device), self._current(device, moment.now_ms), True))
+        self._current_at_ms = moment.now_ms + len(publications) * 1000 // CURRENT_PER_S
+        return publications
+
+    def _current(self, device: DeviceId, now_ms: int) -> bytes:
+        twin = self._twins[device]
+        entries = {name: entry for name, each in twin.properties.items() if (entry := shown(each, versioned=True))}
+        payload = CurrentTwin(now_ms, twin.state, twin.last_online, entries, twin.delta()).encode()
+        if len(payload) <= MAX_PAYLOAD_BYTES:
+            return payload
+        why = f"the twin is longer than {MAX_PAYLOAD_BYTES} bytes, so it is not retained: ask on twin/get"
+        return ErrorReply("", now_ms, 413, why).encode()
+
+    def _watch(self, device: DeviceId, twin: Twin) -> None:
+        due = [at_ms for each in twin.properties.values() if (at_ms := each.stale_at_ms(self._since_ms)) is not None]
+        self._silence.note(device, min(due, default=None))
 
     # --- outcomes
 
@@ -282,24 +406,54 @@ class Fleet:
                 outcome.documents[twin_name(device)] = twin_document(twin)
         outcome.unsealed.clear()
 
-    def _step(self, event: Event, moment: Moment, outcome: Outcome) -> None:
+    def _step(self, event: Event, moment: Moment, outcome: Outcome, *, asked_here: bool = False) -> Refuse | None:
+        """asked_here: an answer to the event is not published but returned, if it is a no."""
+        refused: Refuse | None = None
         device = id_of(event.device)
         twin, effects = step(self._twins.get(device), event, moment.now_ms)
         if twin is not None:
             self._twins[device] = twin
+            self._note_silence(device, twin, event)
         else:
             self._twins.pop(device, None)
+            self._silence.drop(device)
         for effect in effects:
             match effect:
                 case Save():
                     outcome.unsealed.add(device)
+                    self._outdated[device] = None
                 case Forget():
                     outcome.unsealed.discard(device)
                     outcome.documents[twin_name(device)] = None
+                    outcome.gone.append(event.device)
+                    for sample in [each for each in outcome.samples if each[0] == event.device]:
+                        del outcome.samples[sample]
                 case QueueReport(field, value):
                     outcome.report(event.device, field, value)
+                case Tell(kind, reason, message):
+                    uid = twin.uid if twin else ""
+                    self.recorder.record(event.device, uid, kind, reason, message, moment.now_ms)
+                case CountMissed(updates):
+                    self.missed += updates
+                case Record(name, at_ms, reading):
+                    outcome.samples[event.device, name] = (at_ms, reading)
+                case Refuse() if asked_here:
+                    refused = effect
+                case PublishResult() if asked_here:
+                    pass
                 case _:
-                    outcome.publications.append(written(device, effect, moment.now_ms, moment.new_id()))
+                    outcome.publications.append(written(device, effect, moment.now_ms, moment.new_id))
+        return refused
+
+    def _note_silence(self, device: DeviceId, twin: Twin, event: Event) -> None:
+        match event:
+            case Updated():
+                # Only what it names can have got an earlier deadline than the device has.
+                for name in event.twin:
+                    if (each := twin.properties.get(name)) is not None:
+                        self._silence.note(device, each.stale_at_ms(self._since_ms))
+            case Declared() | Elapsed():
+                self._watch(device, twin)
 
     def _member(self, device: DeviceId) -> Member:
         twin, each = self._twins.get(device), self._devices[device]

@@ -64,6 +64,7 @@ __all__ = [
     "STATES_UP",
     "Ask",
     "Channel",
+    "CurrentTwin",
     "Delta",
     "DeviceConfig",
     "DeviceId",
@@ -111,7 +112,9 @@ class Value(NamedTuple):
 
     value: str
     timestamp_ms: int | None = None
-    """In a request the device's own time, which is read but not used; in an answer when the edge took it in."""
+    """In a request the device's own time; in an answer when the edge took it in."""
+    stale: bool = False
+    """In an answer: nobody has reported it for longer than is set. Fairlead adds."""
 
 
 class TwinEntry(NamedTuple):
@@ -139,9 +142,17 @@ class TwinUpdate(NamedTuple):
     event_id: str
     timestamp_ms: int
     twin: Twin
+    sequence: int | None = None
+    """
+    1 for the first update of a device on a connection, and one more for each that follows, so that the edge sees when
+    some were lost; None: the mapper does not number. Fairlead adds.
+    """
 
     def encode(self) -> bytes:
-        return dump(self.event_id, self.timestamp_ms, {"twin": _twin_json(self.twin)})
+        members: dict[str, object] = {"twin": _twin_json(self.twin)}
+        if self.sequence is not None:
+            members["sequence"] = self.sequence
+        return dump(self.event_id, self.timestamp_ms, members)
 
     @classmethod
     def decode(cls, payload: bytes) -> "TwinUpdate":
@@ -150,7 +161,9 @@ class TwinUpdate(NamedTuple):
             twin = members.get("twin")
             if twin is None:
                 raise MessageError("Update twin error, key:twin does not exist")
-            return cls(event_id, timestamp_ms, _twin_from(mapping(twin, "twin")))
+            sequence = members.get("sequence")
+            number = None if sequence is None else integer(sequence, "sequence")
+            return cls(event_id, timestamp_ms, _twin_from(mapping(twin, "twin")), number)
 
 
 class TwinResult(NamedTuple):
@@ -216,6 +229,46 @@ class Delta(NamedTuple):
         """The number of the wish for `name`, to be sent back with the reading that answers it; None when unknown."""
         entry = self.twin.get(name)
         return entry.expected_version if entry else None
+
+
+class CurrentTwin(NamedTuple):
+    """
+    All of a device as it is, retained on Channel.TWIN: whoever starts late knows where it stands without asking.
+    Fairlead adds.
+
+    It follows changes within seconds, not each of them: what happens is in results, documents and deltas.
+    """
+
+    timestamp_ms: int
+    state: str
+    """"" until the mapper has said one."""
+    last_online: str
+    twin: Twin
+    """Every property that has a reading or a wish."""
+    delta: Mapping[str, str]
+    """The wishes that are not met."""
+
+    def encode(self) -> bytes:
+        members = {
+            "state": self.state,
+            "last_online": self.last_online,
+            "twin": _twin_json(self.twin),
+            "delta": dict(sorted(self.delta.items())),
+        }
+        return dump("", self.timestamp_ms, members)
+
+    @classmethod
+    def decode(cls, payload: bytes) -> "CurrentTwin | ErrorReply":
+        """An ErrorReply stands there while the twin is too long for one message."""
+        with Reading(payload, "not a twin") as reading:
+            event_id, timestamp_ms, members = reading.base()
+            if "code" in members:
+                return ErrorReply.read(event_id, timestamp_ms, members)
+            state, last_online = (text_of(members.get(name) or "", name) for name in ("state", "last_online"))
+            wishes = mapping(members.get("delta") or {}, "delta")
+            delta = {name: text_of(wish, f"delta.{name}") for name, wish in wishes.items()}
+            twin = _twin_from(mapping(members.get("twin") or {}, "twin"))
+            return cls(timestamp_ms, state, last_online, twin, delta)
 
 
 class Turn(NamedTuple):
@@ -429,9 +482,12 @@ def _entry_json(entry: TwinEntry | None) -> dict[str, object] | None:
     out: dict[str, object] = {}
     for name, side in (("expected", entry.expected), ("actual", entry.actual)):
         if side is not None:
-            out[name] = {"value": side.value}
+            metadata: dict[str, object] = {}
             if side.timestamp_ms is not None:
-                out[name] = {"value": side.value, "metadata": {"timestamp": side.timestamp_ms}}
+                metadata["timestamp"] = side.timestamp_ms
+            if side.stale:
+                metadata["stale"] = True
+            out[name] = {"value": side.value, "metadata": metadata} if metadata else {"value": side.value}
     if entry.optional is not None:
         out["optional"] = entry.optional
     if entry.type is not None:
@@ -472,10 +528,12 @@ def _value_from(value: object, where: str) -> Value | None:
         return None
     members = members_of(value, where)
     metadata = members.get("metadata")
-    timestamp = None if metadata is None else members_of(metadata, f"{where}.metadata").get("timestamp")
+    about = {} if metadata is None else members_of(metadata, f"{where}.metadata")
+    timestamp = about.get("timestamp")
     return Value(
         text_of(members.get("value"), f"{where}.value"),
         None if timestamp is None else integer(timestamp, f"{where}.metadata.timestamp"),
+        about.get("stale") is True,
     )
 
 

@@ -11,130 +11,48 @@ Promises
     a reading that equals the wish, and does not answer an older one, empties the delta
     the versions of wishes only grow
     a report goes up when its content is new, which the first one always is, or when the report cycle asks; else never
+    a reading that nobody repeats becomes stale once, and is told so once
 
 Pure: no clock, no I/O. The shell is devicetwin/service.py.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import NamedTuple, assert_never
+from typing import assert_never
 
-from apimachinery.devices import PROPERTY_FIELD, STATE_FIELD, PropertyReport
-from apimachinery.keys import ObjectKey
+from apimachinery.devices import PROPERTY_FIELD, STATE_FIELD
+from apimachinery.kubeevents import EventType
 from apimachinery.objects import JSON
-from devicetwin.declaration import Declaration, model_for_word
-from devicetwin.messages import STATES_UP, Channel, Turn, TwinEntry
+from devicetwin.declaration import model_for_word
+from devicetwin.messages import OFFLINE, STATES_UP, Channel, Turn, TwinEntry, Value
+from devicetwin.steps import (
+    Asked,
+    Claimed,
+    Connected,
+    CountMissed,
+    Declared,
+    Effect,
+    Elapsed,
+    Event,
+    Forget,
+    PublishDelta,
+    PublishDocument,
+    PublishResult,
+    PublishState,
+    QueueReport,
+    Record,
+    Refuse,
+    Removed,
+    Save,
+    StateReported,
+    Tell,
+    Updated,
+)
 from devicetwin.twin import Desired, Origin, Property, Reported, Twin
 
 MAX_UNDECLARED = 64
 """Properties of one twin that only its mapper knows; the cluster bounds the declared ones."""
 
-# --- what happens ---------------------------------------------------------------------------------------------
-
-
-class Declared(NamedTuple):
-    """The Device or its model came or changed; also said of every device when edgecore starts."""
-
-    device: ObjectKey
-    declaration: Declaration
-
-
-class Removed(NamedTuple):
-    """The Device is not this node's any more."""
-
-    device: ObjectKey
-
-
-class Updated(NamedTuple):
-    """A mapper's TwinUpdate: readings, wishes set at the edge, deletions. Taken whole or refused whole."""
-
-    device: ObjectKey
-    event_id: str
-    twin: Mapping[str, TwinEntry | None]
-
-
-class StateReported(NamedTuple):
-    """A mapper's StateUpdate, or its last will ("offline", with no event id)."""
-
-    device: ObjectKey
-    event_id: str
-    state: str
-
-
-class Asked(NamedTuple):
-    """A mapper's twin Ask."""
-
-    device: ObjectKey
-    event_id: str
-
-
-class Connected(NamedTuple):
-    """The broker is there (again): what was published meanwhile is lost."""
-
-    device: ObjectKey
-
-
-Event = Declared | Removed | Updated | StateReported | Asked | Connected
-
-# --- what is to be done ---------------------------------------------------------------------------------------
-
-
-class Save(NamedTuple):
-    """The twin must be durable before the step's other effects are performed. Not asked for when only times differ."""
-
-
-class Forget(NamedTuple):
-    """The durable twin must go."""
-
-
-class QueueReport(NamedTuple):
-    """News for the cloud, last value per field; durable together with the twin."""
-
-    field: str
-    value: Mapping[str, JSON]
-
-
-class PublishResult(NamedTuple):
-    """The answer to a request that was taken."""
-
-    channel: Channel
-    event_id: str
-    twin: Mapping[str, TwinEntry | None]
-
-
-class PublishDocument(NamedTuple):
-    """What a step changed. No event id: nobody asked."""
-
-    event_id: str
-    twin: Mapping[str, Turn]
-
-
-class PublishDelta(NamedTuple):
-    """All wishes, and those not met."""
-
-    twin: Mapping[str, TwinEntry | None]
-    delta: Mapping[str, str]
-
-
-class PublishState(NamedTuple):
-    """The answer to a state that was taken. No event id: nobody asked."""
-
-    event_id: str
-    state: str
-    last_online: str
-    """As KubeEdge answers: "" unless the device is online."""
-
-
-class Refuse(NamedTuple):
-    """The answer to a request that was not taken."""
-
-    channel: Channel
-    event_id: str
-    code: int
-    reason: str
-
-
-Effect = Save | Forget | QueueReport | PublishResult | PublishDocument | PublishDelta | PublishState | Refuse
 Step = tuple[Twin | None, tuple[Effect, ...]]
 
 
@@ -153,6 +71,10 @@ def step(twin: Twin | None, event: Event, now_ms: int) -> Step:
             return _updated(twin, event, now_ms)
         case StateReported():
             return _state_reported(twin, event, now_ms)
+        case Claimed():
+            return _claimed(twin, event)
+        case Elapsed():
+            return _elapsed(twin, event, now_ms)
         case Asked():
             return _asked(twin, event)
         case Connected():
@@ -191,8 +113,10 @@ def _declared(twin: Twin | None, event: Declared, now_ms: int) -> Step:
             declared=is_declared or old.declared,
             model=models.get(name),
             cycle_ms=declaration.cycles_ms.get(name, 0),
+            stale_after_ms=declaration.stale_after_ms.get(name, 0),
         )
-    after, news = _told(before, before._replace(properties=properties, versions=versions), properties, now_ms)
+    after = before._replace(properties=properties, versions=versions, generation=declaration.generation)
+    after, news = _told(before, after, properties, now_ms)
     turns = {
         name: turn
         for name in dict.fromkeys([*before.properties, *properties])
@@ -209,7 +133,20 @@ def _declared(twin: Twin | None, event: Declared, now_ms: int) -> Step:
         effects += _delta(after)
     else:
         effects += _withdrawal(before, after)
-    return after, (*effects, *news)
+    effects += news
+    effects += _rejections(before, after)
+    return after, tuple(effects)
+
+
+def _rejections(before: Twin, after: Twin) -> list[Effect]:
+    """An Event for each wish that is kept from the device, once."""
+    told: list[Effect] = []
+    for name, each in after.properties.items():
+        old = before.properties.get(name)
+        is_told = old is not None and old.desired.problem and old.desired.version == each.desired.version
+        if each.desired.problem and not is_told:
+            told.append(Tell(EventType.WARNING, "DesiredRejected", each.desired.problem))
+    return told
 
 
 # --- the reported half ----------------------------------------------------------------------------------------
@@ -219,8 +156,9 @@ def _updated(twin: Twin | None, event: Updated, now_ms: int) -> Step:
     result = Channel.TWIN_UPDATE_RESULT
     if twin is None:
         return None, (Refuse(result, event.event_id, 404, "update rejected due to the device is not existed"),)
+    sequence, gap = _numbered(twin.sequence, event.sequence)
     if refusal := _refusal(twin, event):
-        return twin, (refusal,)
+        return twin._replace(sequence=sequence), (*gap, refusal)
     versions = twin.versions
     properties = dict(twin.properties)
     for name, entry in event.twin.items():
@@ -241,29 +179,68 @@ def _updated(twin: Twin | None, event: Updated, now_ms: int) -> Step:
                 versions += 1
                 new = new._replace(desired=Desired(entry.expected.value, versions, now_ms, Origin.EDGE))
             if entry.actual is not None:
-                new = new._replace(reported=_reported(old, new.type, entry, entry.actual.value, now_ms))
+                new = new._replace(reported=_reported(old, new.type, entry, entry.actual, event.timestamp_ms, now_ms))
         properties[name] = new
+    after = twin._replace(properties=properties, versions=versions, sequence=sequence)
     names = sorted(event.twin)
-    after, news = _told(twin, twin._replace(properties=properties, versions=versions), names, now_ms)
+    after, news = _told(twin, after, names, now_ms)
     entries = {name: properties[name].entry() if name in properties and event.twin[name] else None for name in names}
-    turns = {name: Turn(_shown(twin.properties.get(name)), _shown(properties.get(name))) for name in names}
+    turns = {name: Turn(shown(twin.properties.get(name)), shown(properties.get(name))) for name in names}
     effects: list[Effect] = [Save()] if any(_differs(twin, after, name) for name in names) else []
     effects += [PublishResult(result, event.event_id, entries), PublishDocument(event.event_id, turns)]
-    effects += _delta(after) or _withdrawal(twin, after)
-    return after, (*effects, *news)
+    effects += _delta(after, event.event_id) or _withdrawal(twin, after, event.event_id)
+    effects += news
+    effects += _records(twin, after, names, now_ms)
+    return after, (*gap, *effects)
 
 
-def _reported(old: Property, kind: str, entry: TwinEntry, value: str, now_ms: int) -> Reported:
+def _reported(old: Property, kind: str, entry: TwinEntry, actual: Value, timestamp_ms: int, now_ms: int) -> Reported:
     before = old.reported
-    if before is None:
-        return Reported(value, 1, entry.expected_version, now_ms)
-    is_same = before.value == value and old.type == kind
-    return Reported(value, before.version + (not is_same), entry.expected_version, now_ms)
+    is_same = before is not None and before.value == actual.value and old.type == kind
+    # A time of 0 or less is how a sender without a clock spells "not said"; the cloud takes none.
+    said_ms = actual.timestamp_ms or timestamp_ms
+    answers = entry.expected_version if entry.expected_version is not None and entry.expected_version >= 0 else None
+    return Reported(
+        value=actual.value,
+        version=(before.version if before else 0) + (not is_same),
+        answers=answers,
+        observed_at_ms=now_ms,
+        device_at_ms=said_ms if said_ms > 0 else None,
+    )
+
+
+def _numbered(last: int | None, sequence: int | None) -> tuple[int | None, tuple[Effect, ...]]:
+    """
+    The number to go on from, and what is missing between the last numbered update and this one.
+
+    A number at or below the last one is a redelivery, or somebody else's count: it says nothing. 0 and 1 begin anew.
+    """
+    if sequence is None or sequence < 0 or (last is not None and 1 < sequence <= last):
+        return last, ()
+    if last is None or sequence <= 1 or sequence == last + 1:
+        return sequence, ()
+    message = f"updates {last + 1} to {sequence - 1} of the mapper never came"
+    return sequence, (CountMissed(sequence - last - 1), Tell(EventType.WARNING, "SequenceGap", message))
+
+
+def _records(before: Twin, after: Twin, names: Iterable[str], now_ms: int) -> list[Effect]:
+    found: list[Effect] = []
+    for name in names:
+        old, new = before.properties.get(name), after.properties.get(name)
+        was, now = old.reported if old else None, new.reported if new else None
+        if now is None:
+            if was is not None:
+                found.append(Record(name, now_ms, None))
+        elif was is None or was.stale or was.value != now.value:
+            found.append(Record(name, now_ms, now.value))
+    return found
 
 
 def _refusal(twin: Twin, event: Updated) -> Refuse | None:
     """The first thing wrong with an update, in the order of the names so that it is always the same one."""
-    unknown = sum(not each.declared for each in twin.properties.values())
+    unknown = 0
+    if not twin.properties.keys() >= event.twin.keys():
+        unknown = sum(not each.declared for each in twin.properties.values())
     for name, entry in sorted(event.twin.items()):
         old = twin.properties.get(name)
         if entry is None:
@@ -300,29 +277,84 @@ def _state_reported(twin: Twin | None, event: StateReported, now_ms: int) -> Ste
     answer = PublishState(event.event_id, event.state, moment if is_up else "")
     if after.state == twin.state:
         return after, (answer,)
-    report: dict[str, JSON] = {"state": after.state}
-    if after.last_online:
+    return after, (Save(), answer, _state_report(after), *_turning(twin.state.lower(), event))
+
+
+def _state_report(twin: Twin) -> QueueReport:
+    report: dict[str, JSON] = {"state": twin.state}
+    if twin.last_online:
         # KubeEdge forgets it when the device goes offline, which is when somebody wants to know.
-        report["lastOnlineTime"] = after.last_online
-    return after, (Save(), answer, QueueReport(STATE_FIELD, report))
+        report["lastOnlineTime"] = twin.last_online
+    if twin.problem:
+        report["problem"] = twin.problem
+    return QueueReport(STATE_FIELD, report)
+
+
+def _turning(before: str, event: StateReported) -> tuple[Effect, ...]:
+    """The Event that a change of the state is worth, if any."""
+    now = event.state.lower()
+    if now == OFFLINE and before != OFFLINE:
+        if event.gone:
+            return (
+                Tell(EventType.WARNING, "MapperGone", f"its mapper {event.gone} is gone, so the device is offline"),
+            )
+        return (Tell(EventType.WARNING, "DeviceOffline", "the device is offline, says its mapper"),)
+    if now in STATES_UP and before == OFFLINE:
+        return (Tell(EventType.NORMAL, "DeviceOnline", f"the device is {event.state} again"),)
+    return ()
+
+
+def _claimed(twin: Twin | None, event: Claimed) -> Step:
+    if twin is None:
+        return None, ()
+    problem = ""
+    if (count := len(event.mappers)) > 1:
+        names = " and ".join(each[:64] for each in sorted(event.mappers)[:2])
+        problem = f"{count} mappers claim it, {names}{' and others' if count > 2 else ''}: the last word counts"
+    if problem == twin.problem:
+        return twin, ()
+    after = twin._replace(problem=problem)
+    effects: list[Effect] = [Save()]
+    if twin.state:
+        effects.append(_state_report(after))
+    if problem:
+        effects.append(Tell(EventType.WARNING, "TwoMappers", problem))
+    return after, tuple(effects)
+
+
+def _elapsed(twin: Twin | None, event: Elapsed, now_ms: int) -> Step:
+    if twin is None:
+        return None, ()
+    turned: dict[str, Property] = {}
+    for name, each in twin.properties.items():
+        at_ms = each.stale_at_ms(event.since_ms)
+        if each.reported is not None and at_ms is not None and at_ms <= now_ms:
+            turned[name] = each._replace(reported=each.reported._replace(stale=True))
+    if not turned:
+        return twin, ()
+    after = twin._replace(properties={**twin.properties, **turned})
+    after, news = _told(twin, after, turned, now_ms)
+    turns = {name: Turn(twin.properties[name].entry(), each.entry()) for name, each in turned.items()}
+    records = [Record(name, now_ms, None) for name in turned]
+    return after, (Save(), PublishDocument("", turns), *news, *records)
 
 
 def _asked(twin: Twin | None, event: Asked) -> Step:
     if twin is None:
         reason = f"Device {event.device.namespace}/{event.device.name} not found while getting twin"
         return None, (Refuse(Channel.TWIN_GET_RESULT, event.event_id, 404, reason),)
-    entries = {name: shown for name, each in twin.properties.items() if (shown := _shown(each))}
-    return twin, (PublishResult(Channel.TWIN_GET_RESULT, event.event_id, entries), *_delta(twin))
+    entries = {name: entry for name, each in twin.properties.items() if (entry := shown(each))}
+    return twin, (PublishResult(Channel.TWIN_GET_RESULT, event.event_id, entries), *_delta(twin, event.event_id))
 
 
 # --- what they share ------------------------------------------------------------------------------------------
 
 
-def _delta(twin: Twin) -> tuple[Effect, ...]:
-    return (_delta_of(twin),) if twin.delta() else ()
+def _delta(twin: Twin, event_id: str = "") -> tuple[Effect, ...]:
+    return (_delta_of(twin, event_id),) if twin.delta() else ()
 
 
-def _withdrawal(before: Twin, after: Twin) -> tuple[Effect, ...]:
+def _withdrawal(before: Twin, after: Twin, event_id: str = "") -> tuple[Effect, ...]:
     """
     A delta, even an empty one, where an open wish was taken back or changed to what is already so.
 
@@ -332,13 +364,13 @@ def _withdrawal(before: Twin, after: Twin) -> tuple[Effect, ...]:
     for name, version in _open(before):
         each = after.properties.get(name)
         if each is None or each.desired.version != version or not each.is_wanted:
-            return (_delta_of(after),)
+            return (_delta_of(after, event_id),)
     return ()
 
 
-def _delta_of(twin: Twin) -> PublishDelta:
+def _delta_of(twin: Twin, event_id: str) -> PublishDelta:
     wanted = {name: each.entry(versioned=True) for name, each in twin.properties.items() if each.is_wanted}
-    return PublishDelta(wanted, twin.delta())
+    return PublishDelta(wanted, twin.delta(), event_id)
 
 
 def _told(before: Twin, after: Twin, names: Iterable[str], now_ms: int) -> tuple[Twin, list[QueueReport]]:
@@ -353,37 +385,53 @@ def _told(before: Twin, after: Twin, names: Iterable[str], now_ms: int) -> tuple
         old, each = before.properties.get(name), after.properties.get(name)
         if each is None or not each.declared:
             continue
-        is_new = _content(each) != (_content(old) if old and old.declared else _content(Property()))
+        said = _content(old, before.generation) if old and old.declared else _content(Property(), 0)
+        is_new = _content(each, after.generation) != said
         is_read = each.reported is not None and (old is None or each.reported is not old.reported)
         if is_new or (is_read and each.is_due(now_ms)):
-            news.append(QueueReport(PROPERTY_FIELD + name, each.report().to_json()))
+            news.append(QueueReport(PROPERTY_FIELD + name, each.report(after.generation).to_json()))
             properties[name] = each._replace(told_at_ms=now_ms)
     return after._replace(properties=properties) if news else after, news
 
 
-def _content(each: Property) -> PropertyReport:
-    return each.report()._replace(observed_at_ms=0)
+def _content(each: Property, generation: int) -> tuple[object, ...]:
+    """What of the property's report is news when it changes: everything but the times."""
+    desired, reported = each.desired, each.reported
+    return (
+        reported and (reported.value, each.type, reported.answers, reported.stale),
+        (desired.value, desired.problem, desired.version, desired.origin, generation) if desired.value else None,
+    )
 
 
 def _differs(before: Twin, after: Twin, name: str) -> bool:
     """Whether a property differs in more than when it was observed, or was told again."""
     old, new = before.properties.get(name), after.properties.get(name)
-    if old and new and old.reported and new.reported:
-        new = new._replace(reported=new.reported._replace(observed_at_ms=old.reported.observed_at_ms))
-    return old != new
+    if old is None or new is None or old.reported is None or new.reported is None:
+        return old != new
+    return _timeless(old) != _timeless(new)
+
+
+def _timeless(each: Property) -> tuple[object, ...]:
+    reported = each.reported
+    return (
+        reported and (reported.value, reported.version, reported.answers, reported.stale),
+        *(each.desired, each.cloud, each.type, each.optional, each.declared, each.model, each.stale_after_ms),
+    )
 
 
 def _open(twin: Twin) -> set[tuple[str, int]]:
-    return {(name, each.desired.version) for name, each in twin.properties.items() if each.is_open}
+    return {
+        (name, each.desired.version) for name, each in twin.properties.items() if each.desired.value and each.is_open
+    }
 
 
-def _shown(each: Property | None) -> TwinEntry | None:
+def shown(each: Property | None, *, versioned: bool = False) -> TwinEntry | None:
     """A property as messages show it; None where it has neither a wish nor a reading, as before its first report."""
-    return each.entry() if each and (each.reported or each.is_wanted) else None
+    return each.entry(versioned=versioned) if each and (each.reported or each.is_wanted) else None
 
 
 def _turn(before: Property | None, after: Property | None) -> Turn | None:
-    turn = Turn(_shown(before), _shown(after))
+    turn = Turn(shown(before), shown(after))
     return turn if turn.last != turn.current else None
 
 

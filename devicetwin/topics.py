@@ -11,6 +11,7 @@ Standard library only; pure.
 """
 
 import enum
+import re
 from typing import NamedTuple
 
 
@@ -48,6 +49,7 @@ class Channel(enum.StrEnum):
     TWIN_CLOUD_UPDATED = "twin/cloud_updated"  # nobody: KubeEdge took it from anyone, here it is refused
     STATE_UPDATE = "state/update"  # mapper: StateUpdate
     STATE_UPDATE_RESULT = "state/update/result"  # edge: StateResult; Fairlead adds ErrorReply
+    TWIN = "twin"  # edge, retained: CurrentTwin, empty when the device is gone. Fairlead adds.
     CONFIG = "config"  # edge, retained: DeviceConfig, empty when the device is gone. Fairlead adds.
 
     def topic(self, device: DeviceId) -> str:
@@ -126,4 +128,7 @@ def parse_topic(topic: str) -> Topic:
 
 def _is_level(text: str) -> bool:
     # 253: the longest name Kubernetes knows. "..", blanks and the like are names of nothing, they are found unknown.
-    return 0 < len(text) <= 253 and not any(character in "+#/\0" for character in text)
+    return 0 < len(text) <= 253 and _NO_LEVEL.search(text) is None
+
+
+_NO_LEVEL = re.compile("[+#/\0]")

@@ -8,7 +8,8 @@ only grows within the twin, so that an answer can say which one it is about.
 Invariants
     versions >= the version of every desired value ever given; a removed and re-added property gets a new one
     a wish with a problem is never shown to the device
-    Twin.from_json(key, twin.to_json()) == twin, but for the models, which come from the cluster's objects
+    Twin.from_json(key, twin.to_json()) == twin, but for what comes from the cluster's objects (models, how long
+    a reading counts) and the number of the last update
 
 Pure.
 """
@@ -55,6 +56,10 @@ class Reported(NamedTuple):
     """The version of the wish that the mapper says this answers; None when it does not say."""
     observed_at_ms: int
     """When the edge took it in, in milliseconds since 1970."""
+    device_at_ms: int | None = None
+    """When it was so by the device's or its mapper's own clock; None when the mapper does not say."""
+    stale: bool = False
+    """Nobody has said it again for so long that it need not be so any more."""
 
 
 NO_WISH = Desired("", 0)
@@ -78,6 +83,8 @@ class Property(NamedTuple):
     """How often a reading that did not change goes up; 0 for never."""
     told_at_ms: int = 0
     """When the last report was queued; 0 for never."""
+    stale_after_ms: int = 0
+    """How long a reading counts; 0: for ever. From the cluster's objects, as the model is."""
 
     @property
     def is_wanted(self) -> bool:
@@ -106,7 +113,7 @@ class Property(NamedTuple):
         show_version = versioned and self.is_wanted and desired.origin is Origin.CLOUD
         return TwinEntry(
             expected=Value(desired.value, desired.since_ms) if self.is_wanted else None,
-            actual=Value(reported.value, reported.observed_at_ms) if reported else None,
+            actual=Value(reported.value, reported.observed_at_ms, reported.stale) if reported else None,
             optional=self.optional,
             type=self.type or (self.model.type.value.lower() if self.model else "string"),
             expected_version=desired.version if show_version else None,
@@ -117,15 +124,35 @@ class Property(NamedTuple):
         # A clock that was set back must not silence a device for as long.
         return bool(self.cycle_ms) and not 0 <= now_ms - self.told_at_ms < self.cycle_ms
 
-    def report(self) -> PropertyReport:
-        """As it goes up to the cloud."""
+    def report(self, generation: int = 0) -> PropertyReport:
+        """As it goes up to the cloud. generation: of the Device, which says what the cloud had asked for by then."""
+        desired, reported = self.desired, self.reported
+        is_desired = bool(desired.value)
         return PropertyReport(
-            value=self.reported.value if self.reported else None,
-            value_type=self.type if self.reported else "",
-            observed_at_ms=self.reported.observed_at_ms if self.reported else self.desired.since_ms,
-            desired=self.desired.value or None,
-            problem=self.desired.problem,
+            value=reported.value if reported else None,
+            value_type=self.type if reported else "",
+            observed_at_ms=reported.observed_at_ms if reported else desired.since_ms,
+            desired=desired.value if is_desired else None,
+            problem=desired.problem,
+            device_at_ms=reported.device_at_ms if reported else None,
+            desired_at_ms=desired.since_ms if is_desired else None,
+            desired_version=desired.version if is_desired else 0,
+            answers=reported.answers if reported else None,
+            generation=generation if is_desired else 0,
+            origin=desired.origin.value if is_desired and desired.origin is Origin.EDGE else "",
+            stale=reported.stale if reported else False,
         )
+
+    def stale_at_ms(self, since_ms: int) -> int | None:
+        """
+        When the reading becomes stale if nobody says it again, in milliseconds since 1970; None for never.
+
+        since_ms: when this process began to listen. What was said before counts from then: nobody could be heard.
+        """
+        reported = self.reported
+        if reported is None or reported.stale or not self.stale_after_ms:
+            return None
+        return max(reported.observed_at_ms, since_ms) + self.stale_after_ms
 
 
 class Twin(NamedTuple):
@@ -141,10 +168,19 @@ class Twin(NamedTuple):
     """RFC 3339, UTC: when it last said online or ok; "" for never."""
     versions: int = 0
     """The latest version given to a wish."""
+    generation: int = 0
+    """The Device's metadata.generation that it follows; 0 where the cluster says none."""
+    problem: str = ""
+    """What a person should know of the device as a whole, as a sentence; "" for nothing."""
+    sequence: int | None = None
+    """The number of the last update that was numbered; not durable: after a restart redeliveries start anywhere."""
 
     def delta(self) -> dict[str, str]:
         """The wishes the device has not met, by property."""
-        return {name: each.desired.value for name, each in self.properties.items() if each.is_open}
+        # Most properties have no wish: that is asked first, for this runs over all of them at each update.
+        return {
+            name: each.desired.value for name, each in self.properties.items() if each.desired.value and each.is_open
+        }
 
     def to_json(self) -> dict[str, JSON]:
         """The durable document; what the Device and its model say is left out."""
@@ -153,6 +189,8 @@ class Twin(NamedTuple):
             "state": self.state,
             "lastOnline": self.last_online,
             "versions": self.versions,
+            "generation": self.generation,
+            "problem": self.problem,
             "properties": {name: _property_json(each) for name, each in self.properties.items()},
         }
 
@@ -167,23 +205,29 @@ class Twin(NamedTuple):
                 state=str(value["state"]),
                 last_online=str(value["lastOnline"]),
                 versions=int(value["versions"]),
+                generation=int(value.get("generation") or 0),
+                problem=str(value.get("problem") or ""),
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"the stored twin of {device} is not readable: {error!r}") from error
 
 
 def _property_json(each: Property) -> dict[str, JSON]:
+    """What is as it is in most properties is left out: a twin is written anew at each of its changes."""
     desired, reported = each.desired, each.reported
-    out: dict[str, JSON] = {
-        "cloud": each.cloud,
-        "type": each.type,
-        "optional": each.optional,
-        "declared": each.declared,
-    }
+    out: dict[str, JSON] = {}
+    if each.cloud:
+        out["cloud"] = each.cloud
+    if each.type:
+        out["type"] = each.type
+    if not each.optional:
+        out["optional"] = False
+    if each.declared:
+        out["declared"] = True
     if desired != NO_WISH:
         out["desired"] = [desired.value, desired.version, desired.since_ms, desired.origin.value, desired.problem]
     if reported is not None:
-        out["reported"] = [reported.value, reported.version, reported.answers, reported.observed_at_ms]
+        out["reported"] = list(reported)
     if each.told_at_ms:
         out["toldAt"] = each.told_at_ms
     return out
@@ -195,14 +239,23 @@ def _property_from(value: JSON) -> Property:
         wish, version, since_ms, origin, problem = value["desired"]
         desired = Desired(str(wish), int(version), int(since_ms), Origin(origin), str(problem))
     if "reported" in value:
-        reading, version, answers, observed_at_ms = value["reported"]
-        reported = Reported(str(reading), int(version), None if answers is None else int(answers), int(observed_at_ms))
+        # Earlier releases wrote the first four.
+        reading, version, answers, observed_at_ms, *rest = value["reported"]
+        device_at_ms, stale = rest if rest else (None, False)
+        reported = Reported(
+            value=str(reading),
+            version=int(version),
+            answers=None if answers is None else int(answers),
+            observed_at_ms=int(observed_at_ms),
+            device_at_ms=None if device_at_ms is None else int(device_at_ms),
+            stale=bool(stale),
+        )
     return Property(
         desired=desired,
         reported=reported,
-        cloud=str(value["cloud"]),
-        type=str(value["type"]),
-        optional=bool(value["optional"]),
-        declared=bool(value["declared"]),
+        cloud=str(value.get("cloud", "")),
+        type=str(value.get("type", "")),
+        optional=bool(value.get("optional", True)),
+        declared=bool(value.get("declared", False)),
         told_at_ms=int(value.get("toldAt", 0)),
     )

@@ -8,6 +8,7 @@ Invariants
 Pure: ids and the time are arguments.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from apimachinery.keys import ObjectKey
@@ -34,7 +35,7 @@ from devicetwin.messages import (
     TwinUpdate,
     parse_topic,
 )
-from devicetwin.reconcile import (
+from devicetwin.steps import (
     Asked,
     PublishDelta,
     PublishDocument,
@@ -63,11 +64,13 @@ def subscriptions(node: str) -> list[tuple[str, int]]:
 
 
 class Publication(NamedTuple):
-    """One message to publish, with quality of service 1."""
+    """One message to publish."""
 
     topic: str
     payload: bytes
     retain: bool = False
+    quality: int = 1
+    """Of service; 0 where nobody waits for it and the current twin says the same: that halves the acknowledgements."""
 
 
 class MembershipAsked(NamedTuple):
@@ -155,7 +158,7 @@ def _read_device(device: DeviceId, channel: Channel, payload: bytes, retained: b
         match channel:
             case Channel.TWIN_UPDATE:
                 update = TwinUpdate.decode(payload)
-                return Updated(key, update.event_id, update.twin)
+                return Updated(key, update.event_id, update.twin, update.timestamp_ms, update.sequence)
             case Channel.TWIN_GET:
                 return Asked(key, Ask.decode(payload).event_id)
             case Channel.STATE_UPDATE:
@@ -180,18 +183,20 @@ Spoken = PublishResult | PublishDocument | PublishDelta | PublishState | Refuse
 """The effects that are said on MQTT."""
 
 
-def written(device: DeviceId, effect: Spoken, now_ms: int, new_id: str) -> Publication:
-    """The message for an effect. new_id: the event id to use where nobody asked."""
+def written(device: DeviceId, effect: Spoken, now_ms: int, new_id: Callable[[], str]) -> Publication:
+    """The message for an effect. new_id: gives the event id to use where nobody asked."""
     match effect:
         case PublishResult(channel, event_id, twin):
             return Publication(channel.topic(device), TwinResult(event_id, now_ms, twin).encode())
         case PublishDocument(event_id, twin):
-            payload = Document(event_id or new_id, now_ms, twin).encode()
-            return Publication(Channel.TWIN_DOCUMENT.topic(device), payload)
-        case PublishDelta(twin, delta):
-            return Publication(Channel.TWIN_DELTA.topic(device), Delta(new_id, now_ms, twin, delta).encode())
+            payload = Document(event_id or new_id(), now_ms, twin).encode()
+            return Publication(Channel.TWIN_DOCUMENT.topic(device), payload, quality=0)
+        case PublishDelta(twin, delta, event_id):
+            return Publication(
+                Channel.TWIN_DELTA.topic(device), Delta(event_id or new_id(), now_ms, twin, delta).encode()
+            )
         case PublishState(event_id, state, last_online):
-            result = StateResult(event_id or new_id, now_ms, device.name, state, last_online)
+            result = StateResult(event_id or new_id(), now_ms, device.name, state, last_online)
             return Publication(Channel.STATE_UPDATE_RESULT.topic(device), result.encode())
         case Refuse(channel, event_id, code, reason):
             return Publication(channel.topic(device), ErrorReply(event_id, now_ms, code, reason).encode())

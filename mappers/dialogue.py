@@ -70,6 +70,8 @@ class Dialogue:
         self._poller = poller
         self._run_id = run_id
         self._event_count = 0
+        self._sequence = 0
+        """Of the last report on this connection: what a lost connection takes with it is said anew, and is no gap."""
         self._said: tuple[str, float] | None = None
         """The state last said, and when."""
         self._question: tuple[str, float] | None = None
@@ -78,6 +80,7 @@ class Dialogue:
     def begin(self, now: float) -> None:
         """A new connection."""
         self._said = None
+        self._sequence = 0
         self._question = ("", now)
         self._poller.forget_sent()
 
@@ -155,7 +158,9 @@ class Dialogue:
             self._question = (event_id, now + ANSWER_S)
         if with_report and (report := self._poller.report(now)):
             event_id = self._next_event_id()
-            update = TwinUpdate(event_id, now_ms, {name: self._entry(name, each) for name, each in report.items()})
+            self._sequence += 1
+            twin = {name: self._entry(name, each) for name, each in report.items()}
+            update = TwinUpdate(event_id, now_ms, twin, self._sequence)
             sayings.append(Saying(Channel.TWIN_UPDATE, update.encode()))
             self._poller.sent(event_id, report, now)
         return sayings

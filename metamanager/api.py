@@ -5,16 +5,18 @@ It answers from the store alone, with the cloud or without.
 
 To the API library it adds what only a node has to say: how old its knowledge may be (a header on every
 answer), and that before the first complete sync it knows nothing: then it answers 503, for an empty list
-would be a lie. It is read-only.
+would be a lie. It is read-only, but for the desired values of Devices (metamanager.devices).
 
 Invariants
     resource versions are the store's own revisions, on lists, objects and watch events alike, also over restarts
     no read is answered before a sync was ever complete
+    nothing is written from other machines
     Secrets are served on loopback only, and only to who addresses the API by an IP address or as localhost
 """
 
 import contextlib
 import ipaddress
+import json
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -25,7 +27,7 @@ from apimachinery.errors import ApiError, Expired, Forbidden, MethodNotAllowed, 
 from apimachinery.events import Change
 from apimachinery.keys import ObjectKey, Resource
 from apimachinery.objects import Object, canonical
-from apimachinery.resources import CUSTOM_RESOURCE_DEFINITIONS, SECRETS
+from apimachinery.resources import CUSTOM_RESOURCE_DEFINITIONS, DEVICES, SECRETS
 from apimachinery.selectors import FieldSelector, LabelSelector
 from apiserver.definitions import Catalogue
 from apiserver.discovery import About
@@ -34,6 +36,7 @@ from apiserver.http import Server, serve
 from apiserver.messages import Request, Response, error_response
 from apiserver.protocols import Page, Stored
 from metamanager.catalogue import catalogue_of
+from metamanager.devices import DeviceTwins, DeviceWrites, with_twin
 from metamanager.errors import StoreError
 from metamanager.feed import FeedClosed
 from metamanager.store import Store
@@ -58,9 +61,12 @@ class LinkState(NamedTuple):
 class HeldObjects:
     """The store as apiserver.protocols.Storage."""
 
-    def __init__(self, store: Store, withheld: frozenset[Resource] = frozenset()) -> None:
-        """withheld: resources that are not served."""
+    def __init__(
+        self, store: Store, withheld: frozenset[Resource] = frozenset(), twins: DeviceTwins | None = None
+    ) -> None:
+        """withheld: resources that are not served. twins: what is shown of Devices beside what the cloud wants."""
         self._store = store
+        self._twins = twins
         self._withheld = withheld
         self._catalogue: Catalogue | None = None
         self._followed = store.feed.revision
@@ -122,7 +128,11 @@ class HeldObjects:
         await self.follow()
 
     def render(self, item: Object, revision: int) -> bytes:
-        return with_revision(item, revision)
+        body = with_revision(item, revision)
+        if self._twins is None or item.key.resource != DEVICES:
+            return body
+        view = self._twins.view(item.key)
+        return body if view is None else canonical(with_twin(json.loads(body), view))
 
     # Last in the class: after it the name `list` means this method.
     async def list(
@@ -146,8 +156,19 @@ class HeldObjects:
 class LocalApi:
     """The handler: the API library over the store, plus how stale that is."""
 
-    def __init__(self, store: Store, link_state: Callable[[], LinkState], *, host: str, version: str = "") -> None:
-        """host: where it listens, which decides about Secrets. version: of this program, for /version."""
+    def __init__(
+        self,
+        store: Store,
+        link_state: Callable[[], LinkState],
+        *,
+        host: str,
+        version: str = "",
+        twins: DeviceTwins | None = None,
+    ) -> None:
+        """
+        host: where it listens, which decides about Secrets and writes. version: of this program, for /version.
+        twins: without them Devices have no status and take no wishes.
+        """
         self._store = store
         self._link_state = link_state
         self._on_loopback = is_loopback(host)
@@ -157,8 +178,10 @@ class LocalApi:
                 "the local API is open to the network without authentication; it does not serve Secrets there",
                 extra={"host": host},
             )
-        self._held = HeldObjects(store, withheld)
-        self._api = Api(self._held, about=About("fairlead-edge", version))
+        self._held = HeldObjects(store, withheld, twins)
+        writes = DeviceWrites(self._held, twins) if twins is not None else None
+        self._api = Api(self._held, writes, about=About("fairlead-edge", version))
+        self._writable = twins is not None
 
     async def __call__(self, request: Request) -> Response:
         try:
@@ -170,10 +193,13 @@ class LocalApi:
         return replace(response, headers=[*response.headers, (STALE_HEADER, await self.staleness())])
 
     def _check(self, request: Request) -> None:
-        if request.method not in ("GET", "HEAD"):
+        if request.method not in ("GET", "HEAD") and not (self._writable and request.method == "PATCH"):
             raise MethodNotAllowed(
-                "this is a node's local API, which is read-only: make the change at the cluster's apiserver"
+                "this is a node's local API, which is read-only but for the desired values of Devices (PATCH): "
+                "make the change at the cluster's apiserver"
             )
+        if request.method == "PATCH" and not self._on_loopback:
+            raise Forbidden("this API is open to the network without authentication, so it takes no changes")
         host = request.headers.get("host", "")
         if self._on_loopback and host and not _is_plain_address(host):
             # A page in a browser on this machine could otherwise have a name of its own point here and read along.
@@ -195,14 +221,20 @@ class LocalApi:
 
 @contextlib.asynccontextmanager
 async def serve_local_api(
-    store: Store, *, host: str, port: int, link_state: Callable[[], LinkState], version: str = ""
+    store: Store,
+    *,
+    host: str,
+    port: int,
+    link_state: Callable[[], LinkState],
+    version: str = "",
+    twins: DeviceTwins | None = None,
 ) -> AsyncIterator[Server]:
     """
     Serve the store on http://HOST:PORT until the block is left; port 0 picks a free one.
 
-    link_state: asked for every answer. Raises apiserver.http.AddressInUse or ListenError.
+    link_state: asked for every answer. twins: see LocalApi. Raises apiserver.http.AddressInUse or ListenError.
     """
-    api = LocalApi(store, link_state, host=host, version=version)
+    api = LocalApi(store, link_state, host=host, version=version, twins=twins)
     async with serve(api, host=host, port=port) as server:
         logger.info("local API", extra={"endpoint": server.endpoint})
         yield server

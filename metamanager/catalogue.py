@@ -17,6 +17,7 @@ from apimachinery.objects import Object
 from apimachinery.resources import (
     CONFIG_MAPS,
     CUSTOM_RESOURCE_DEFINITIONS,
+    DEVICES,
     LEASES,
     NODES,
     PODS,
@@ -45,7 +46,12 @@ def catalogue_of(
     ever had any; of these, custom ones count only while they are defined. withheld: never served.
     """
     found = _definitions(definitions, held, once_held)
-    return Catalogue(replace(entry, verbs=READ_VERBS) for entry in found if entry.resource not in withheld)
+    return Catalogue(replace(entry, verbs=_verbs(entry.resource)) for entry in found if entry.resource not in withheld)
+
+
+def _verbs(resource: Resource) -> tuple[str, ...]:
+    """The desired values of Devices can be patched (metamanager.devices), nothing else can be changed."""
+    return (*READ_VERBS, "patch") if resource == DEVICES else READ_VERBS
 
 
 def _definitions(

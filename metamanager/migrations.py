@@ -91,7 +91,30 @@ _EVENTS = (
     """,
 )
 
-MIGRATIONS: Sequence[Sequence[str]] = (_FIRST, _EVENTS)
+_HISTORY = (
+    # What devices said in the last hours, for people. Rows stand in the order of time, so that the oldest are a range
+    # at the front and new ones go to the end; one row per property and slot of time (metamanager.history).
+    """
+    CREATE TABLE series (
+        id INTEGER NOT NULL PRIMARY KEY,
+        namespace TEXT NOT NULL,
+        name TEXT NOT NULL,
+        property TEXT NOT NULL,
+        UNIQUE (namespace, name, property)
+    )
+    """,
+    """
+    CREATE TABLE history (
+        slot INTEGER NOT NULL,
+        series INTEGER NOT NULL REFERENCES series (id),
+        at_ms INTEGER NOT NULL,
+        value TEXT,
+        PRIMARY KEY (slot, series)
+    ) WITHOUT ROWID
+    """,
+)
+
+MIGRATIONS: Sequence[Sequence[str]] = (_FIRST, _EVENTS, _HISTORY)
 """Statements by number: MIGRATIONS[n] turns a database of schema n into one of schema n + 1."""
 
 SCHEMA = len(MIGRATIONS)

@@ -25,6 +25,7 @@ from componentbase.files import PRIVATE_FILE, FilesError, open_private_dir
 from metamanager import schema
 from metamanager.connection import Database
 from metamanager.errors import StoreCorrupt, StoreError, StoreNewer
+from metamanager.history import MAX_ROWS
 from metamanager.migrations import APPLICATION_ID, SCHEMA, migrate
 from metamanager.rebuilt import REBUILT_DOCUMENT, Rebuilt
 from metamanager.records import Records
@@ -44,17 +45,18 @@ _BASES = 1 << 30
 _BASE_STEP = 1 << 20
 
 
-def open_records(path: Path, max_bytes: int | None = None) -> tuple[Database, Records]:
+def open_records(path: Path, max_bytes: int | None = None, history_rows: int = MAX_ROWS) -> tuple[Database, Records]:
     """
     The database at `path`, new, as it was, or begun anew.
 
-    max_bytes: how large it may grow; None for as large as the disk allows. Raises a StoreError.
+    max_bytes: how large it may grow; None for as large as the disk allows. history_rows: how many samples of devices
+    are kept. Raises a StoreError.
     """
     _prepare(path)
     reason = "the database is damaged (a row that was read is not what was written)"
     if not _mark(path).exists():
         try:
-            return _opened(path, max_bytes)
+            return _opened(path, max_bytes, history_rows)
         except StoreCorrupt as exc:
             reason = exc.reason
     aside = _begin_anew(path, reason)
@@ -62,7 +64,7 @@ def open_records(path: Path, max_bytes: int | None = None) -> tuple[Database, Re
         "the database was damaged; it was set aside and begun anew, the cloud sends again what belongs on this node",
         extra={"path": str(path), "aside": str(aside), "reason": reason},
     )
-    return _opened(path, max_bytes)
+    return _opened(path, max_bytes, history_rows)
 
 
 def mark_corrupt(path: Path) -> None:
@@ -102,11 +104,11 @@ def _prepare(path: Path) -> None:
         raise StoreError(path, f"cannot be opened for writing: {(exc.strerror or str(exc)).lower()}") from exc
 
 
-def _opened(path: Path, max_bytes: int | None) -> tuple[Database, Records]:
+def _opened(path: Path, max_bytes: int | None, history_rows: int = MAX_ROWS) -> tuple[Database, Records]:
     database = Database(path, max_bytes)
     try:
         _bring_up_to_date(database)
-        return database, Records(database)
+        return database, Records(database, history_rows)
     except BaseException:
         database.close()
         raise

@@ -13,6 +13,7 @@ import heapq
 import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from apimachinery.events import Change, EventType
@@ -27,6 +28,7 @@ from link.frames import Batch, Cursor, Held, Refusal, RefusedReport, ReportEntry
 from metamanager import schema
 from metamanager.connection import Database, Row
 from metamanager.errors import StoreCorrupt, StoreFull
+from metamanager.history import MAX_ROWS, History, Recorded, Samples
 from metamanager.intake import NotHeld, Untakable, take, unfold
 from metamanager.parked import PARKED_DOCUMENT, Parked
 
@@ -55,9 +57,14 @@ class Applied(NamedTuple):
 class Records:
     """The content of one database."""
 
-    def __init__(self, database: Database) -> None:
-        """Reads what is remembered, and with it the key of every row: damage shows here. Raises a StoreError."""
+    def __init__(self, database: Database, history_rows: int = MAX_ROWS) -> None:
+        """
+        Reads what is remembered, and with it the key of every row: damage shows here. Raises a StoreError.
+
+        history_rows: how many samples of devices are kept.
+        """
         self._database = database
+        self._history = History(database, history_rows)
         self._ids: dict[Resource, int] = {}
         self._resources: dict[int, Resource] = {}
         self._digest: bytes | None = None
@@ -158,8 +165,14 @@ class Records:
         documents: Mapping[str, bytes | None],
         reports: Sequence[ReportEntry],
         events: Sequence[KubeEvent] = (),
+        samples: Samples = MappingProxyType({}),
+        gone: Sequence[ObjectKey] = (),
     ) -> None:
-        """Write and delete (None) documents, put reports and add Events, in one transaction."""
+        """
+        Write and delete (None) documents, put reports and add Events, in one transaction.
+
+        samples: for the history. gone: devices whose history goes; what `samples` has of them is of their successors.
+        """
         dropped = self.events_dropped
         with self._writing():
             self._write_documents(documents)
@@ -170,6 +183,9 @@ class Records:
                     for key, field, value in reports
                 ],
             )
+            for device in gone:
+                self._history.forget(device)
+            self._history.record(samples)
             if events:
                 dropped += self._add_events(events)
                 self._database.run(schema.UPDATE_EVENTS_DROPPED, (dropped,))
@@ -180,6 +196,11 @@ class Records:
     def documents(self, prefix: str) -> dict[str, bytes]:
         with self._database.transaction():
             return self._documents(prefix)
+
+    def history(self, device: ObjectKey, name: str, since_ms: int) -> Recorded:
+        """What is remembered of a device's property."""
+        with self._database.transaction():
+            return self._history.read(device, name, since_ms)
 
     def parked(self) -> Parked:
         """The reports that were refused for good."""

@@ -99,6 +99,24 @@ _events = Table(
     Column("checksum", Integer, nullable=False),
     Column("value", BLOB, nullable=False),
 )
+_series = Table(
+    "series",
+    TABLES,
+    Column("id", Integer, primary_key=True),
+    Column("namespace", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("property", Text, nullable=False),
+    UniqueConstraint("namespace", "name", "property"),
+)
+_history = Table(
+    "history",
+    TABLES,
+    Column("slot", Integer, primary_key=True),
+    Column("series", ForeignKey("series.id"), primary_key=True),
+    Column("at_ms", Integer, nullable=False),
+    Column("value", Text),
+    sqlite_with_rowid=False,
+)
 
 _DIALECT = sqlite.dialect()
 
@@ -233,3 +251,51 @@ CHECK_EVENTS = _text(select(func.count(), func.total(func.length(_events.c.value
 CHECK_REPORTS = _text(select(func.count(), func.total(func.length(_reports.c.value))).select_from(_reports))
 CHECK_DOCUMENTS = _text(select(func.count(), func.total(func.length(_documents.c.value))).select_from(_documents))
 COUNT_REPORTS = _text(select(func.count()).select_from(_reports))
+
+_SERIES = ("namespace", "name", "property")
+_device = (_series.c.namespace == bindparam("namespace"), _series.c.name == bindparam("name"))
+ADD_SERIES = _text(sqlite.insert(_series).values(_bound(_series, *_SERIES)).on_conflict_do_nothing(), *_SERIES)
+# The last sample of a property's slot of time takes the place of the one before.
+PUT_SAMPLE = _text(
+    insert(_history)
+    .prefix_with("OR REPLACE")
+    .from_select(
+        ["slot", "series", "at_ms", "value"],
+        select(
+            bindparam("slot", type_=Integer),
+            _series.c.id,
+            bindparam("at_ms", type_=Integer),
+            bindparam("value", type_=Text),
+        ).where(*_device, _series.c.property == bindparam("property")),
+    ),
+    *("slot", "at_ms", "value", *_SERIES),
+)
+_of_property = (*_device, _series.c.property == bindparam("property"))
+SELECT_SAMPLES = _text(
+    select(_history.c.at_ms, _history.c.value)
+    .join(_series, _series.c.id == _history.c.series)
+    .where(_history.c.slot >= bindparam("slot"), *_of_property)
+    .order_by(_history.c.slot),
+    *("slot", *_SERIES),
+)
+# The first row is the last one before a moment: it says what the value was then.
+SELECT_SAMPLE_BEFORE = _text(
+    select(_history.c.at_ms, _history.c.value)
+    .join(_series, _series.c.id == _history.c.series)
+    .where(_history.c.slot < bindparam("slot"), *_of_property)
+    .order_by(_history.c.slot.desc()),
+    *("slot", *_SERIES),
+)
+SELECT_RECORDED = _text(select(_series.c.property).where(*_device).order_by(_series.c.property), "namespace", "name")
+COUNT_SAMPLES = _text(select(func.count()).select_from(_history))
+SELECT_NTH_SLOT = _text(
+    select(_history.c.slot).order_by(_history.c.slot).limit(literal_column("1")).offset(bindparam("offset")), "offset"
+)
+DELETE_SAMPLES = _text(delete(_history).where(_history.c.slot <= bindparam("slot")), "slot")
+DELETE_EMPTY_SERIES = _text(
+    delete(_series).where(~select(_history.c.slot).where(_history.c.series == _series.c.id).exists())
+)
+FORGET_SAMPLES = _text(
+    delete(_history).where(_history.c.series.in_(select(_series.c.id).where(*_device))), "namespace", "name"
+)
+FORGET_SERIES = _text(delete(_series).where(*_device), "namespace", "name")

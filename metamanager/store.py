@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar
 
 from apimachinery.keys import ObjectKey, Resource
@@ -26,6 +27,7 @@ from link.frames import Batch, Cursor, Held, RefusedReport, ReportEntry
 from metamanager.connection import Database
 from metamanager.errors import StoreClosed, StoreCorrupt
 from metamanager.feed import ChangeFeed
+from metamanager.history import MAX_ROWS, Recorded, Samples
 from metamanager.opening import mark_corrupt, open_records
 from metamanager.parked import Parked
 from metamanager.records import Applied, Records, StoredObject
@@ -56,16 +58,17 @@ class Store:
         self._counts = (records.report_count, records.event_count, records.events_dropped)
 
     @classmethod
-    async def open(cls, path: Path, *, max_bytes: int | None = None) -> "Store":
+    async def open(cls, path: Path, *, max_bytes: int | None = None, history_rows: int = MAX_ROWS) -> "Store":
         """
         Open the store, make it, or begin it anew where it is damaged (metamanager.opening).
 
-        max_bytes: how large the file may grow; None for as large as the disk allows. Raises a StoreError.
+        max_bytes: how large the file may grow; None for as large as the disk allows. history_rows: how many samples of
+        devices are kept; 0 for none. Raises a StoreError.
         """
         thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         try:
             loop = asyncio.get_running_loop()
-            database, records = await loop.run_in_executor(thread, open_records, path, max_bytes)
+            database, records = await loop.run_in_executor(thread, open_records, path, max_bytes, history_rows)
         except BaseException:
             thread.shutdown(wait=False)
             raise
@@ -161,19 +164,26 @@ class Store:
         documents: Mapping[str, bytes | None],
         reports: Sequence[ReportEntry],
         events: Sequence[KubeEvent] = (),
+        samples: Samples = MappingProxyType({}),
+        gone: Sequence[ObjectKey] = (),
     ) -> None:
         """
         Write documents (None deletes one), put reports and add Events, in one transaction.
 
         A report takes the place of the last one of the same object and field, and the next number. An Event takes
-        nobody's place; where there are too many (metamanager.records) the oldest are dropped, and counted.
+        nobody's place; where there are too many (metamanager.records) the oldest are dropped, and counted. samples: for
+        the history (metamanager.history). gone: devices whose history goes.
         """
-        await self._run(lambda: self._records.save(documents, reports, events))
+        await self._run(lambda: self._records.save(documents, reports, events, samples, gone))
         self._count()
 
     async def add_event(self, event: KubeEvent) -> None:
         """Add one Event to go up."""
         await self.save({}, (), (event,))
+
+    async def history(self, device: ObjectKey, name: str, since_ms: int) -> Recorded:
+        """What a device's property was from `since_ms` on, in milliseconds since 1970."""
+        return await self._run(lambda: self._records.history(device, name, since_ms))
 
     async def documents(self, prefix: str = "") -> dict[str, bytes]:
         """Documents whose names begin with `prefix`, in the order of their names."""

@@ -9,6 +9,7 @@ from apimachinery.devices import (
     PropertyModel,
     PropertyReport,
     PropertyType,
+    is_met,
     property_models,
     same_value,
 )
@@ -79,11 +80,33 @@ def test_a_model_as_kubeedge_writes_it() -> None:
     assert property_models({}) == {}
 
 
+def test_a_unit_is_compared_where_both_sides_name_one() -> None:
+    celsius = PropertyModel("t", PropertyType.FLOAT, True, "", "", "C")
+    assert celsius.problem_with_unit("F") == 't: the value is in "F", the model\'s unit is "C"'
+    assert celsius.problem_with_unit("C") is None
+    assert celsius.problem_with_unit("") is None
+    assert a_property("FLOAT").problem_with_unit("F") is None
+
+
+def test_a_range_that_is_empty_is_told() -> None:
+    assert a_property("INT", "7", "5").contradiction() == "p: the model's minimum of 7 is above its maximum of 5"
+    assert a_property("INT", "5", "5").contradiction() is None
+    assert a_property("INT", "5").contradiction() is None
+
+
 def test_numbers_are_compared_as_numbers_and_texts_as_texts() -> None:
     assert same_value(PropertyType.FLOAT, "21", "21.0")
     assert not same_value(PropertyType.STRING, "21", "21.0")
     assert not same_value(PropertyType.FLOAT, "21", "x")
     assert not same_value(None, "21", "21.0")
+
+
+@pytest.mark.parametrize(
+    ("value", "answers", "expected"),
+    [("21.0", None, True), ("21", 4, True), ("21", 5, True), ("21", 3, False), ("20", 4, False), (None, None, False)],
+)
+def test_a_late_answer_meets_no_newer_wish(value: str | None, answers: int | None, expected: bool) -> None:
+    assert is_met(PropertyType.FLOAT, "21", 4, value, answers) is expected
 
 
 @given(
@@ -94,6 +117,13 @@ def test_numbers_are_compared_as_numbers_and_texts_as_texts() -> None:
         observed_at_ms=st.integers(0, 2**52),
         desired=st.none() | st.text(),
         problem=st.text(),
+        device_at_ms=st.none() | st.integers(0, 2**52),
+        desired_at_ms=st.none() | st.integers(0, 2**52),
+        desired_version=st.integers(0, 2**52),
+        answers=st.none() | st.integers(0, 2**52),
+        generation=st.integers(0, 2**52),
+        origin=st.sampled_from(["", "edge"]),
+        stale=st.booleans(),
     )
 )
 def test_a_report_survives_the_wire(report: PropertyReport) -> None:
@@ -109,6 +139,12 @@ def test_a_report_survives_the_wire(report: PropertyReport) -> None:
         {"observedAt": "1"},
         {"observedAt": True},
         {"observedAt": 1, "value": 2},
+        {"observedAt": 1, "deviceAt": "2"},
+        {"observedAt": 1, "desiredVersion": -1},
+        {"observedAt": 1, "answers": 2**63},
+        {"observedAt": 1, "generation": 1.5},
+        {"observedAt": 1, "origin": ["edge"]},
+        {"observedAt": 1, "stale": "false"},
         {"observedAt": 1, "problem": "x" * 99_999},
     ],
 )

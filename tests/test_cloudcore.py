@@ -1,6 +1,5 @@
 """The hub's commands that need no apiserver, and placement by configuration. The rest: test_end_to_end.py."""
 
-import datetime
 import sys
 from pathlib import Path
 
@@ -74,10 +73,6 @@ def test_a_kubeconfig_that_is_not_there_is_told(tmp_path: Path, capsys: pytest.C
 @pytest.mark.parametrize("text", ["", "h", "1", "1w", "-1h", "1.5h", "9999999999d"])
 def test_a_lifetime_that_is_none_is_wrong_usage(text: str) -> None:
     assert run("token", "create", f"--ttl={text}") == 2
-
-
-def test_a_lifetime() -> None:
-    assert cloudcore._duration("90m") == datetime.timedelta(hours=1.5)
 
 
 def test_status_in_words() -> None:

@@ -1,6 +1,7 @@
 """Commands: flags, exit codes, last lines, and how a process stops, tried on real processes with real signals."""
 
 import argparse
+import datetime
 import os
 import selectors
 import signal
@@ -256,3 +257,10 @@ def test_reader_that_goes_away_is_no_reason_for_a_traceback() -> None:
     finally:
         os.close(writing)
     assert (done.returncode, done.stderr) == (cli.FAILED, "")
+
+
+def test_a_duration() -> None:
+    assert cli.duration("90m") == datetime.timedelta(hours=1.5)
+    for text in ("", "h", "1w", "1.5h"):
+        with pytest.raises(argparse.ArgumentTypeError, match="is no duration"):
+            cli.duration(text)

@@ -38,7 +38,7 @@ spec:
 ---
 apiVersion: devices.kubeedge.io/v1beta1
 kind: Device
-metadata: {name: boiler-1, namespace: plant, labels: {description: in the cellar}}
+metadata: {name: boiler-1, namespace: plant, labels: {description: cellar}}
 spec:
   deviceModelRef: {name: boiler}
   nodeName: edge-1
@@ -127,6 +127,8 @@ def nonsense() -> list[tuple[str, dict[str, Any], str]]:
         ("DeviceModel", prop(accessMode="Writable"), "spec.properties[0].accessMode"),
         ("DeviceModel", prop(minimum=-40), "spec.properties[0].minimum"),
         ("DeviceModel", prop(maximum="hot"), "spec.properties[0].maximum"),
+        ("DeviceModel", prop(maximum="1" * 65), "spec.properties[0].maximum"),
+        ("DeviceModel", {"properties": [{"name": f"p{each}"} for each in range(4097)]}, "spec.properties"),
         ("DeviceModel", {"properties": [{"type": "INT"}]}, "spec.properties[0].name"),
         ("DeviceModel", {"properties": [{"name": ""}]}, "spec.properties[0].name"),
         ("DeviceModel", {"properties": [{"name": "p"}, {"name": "p"}]}, "spec.properties[1]"),
@@ -163,7 +165,14 @@ def test_misspelled_fields_are_known_as_unknown() -> None:
 
 
 def test_what_the_hub_writes_into_status_passes() -> None:
-    entry = {"propertyName": "p", "reported": {"value": "21", "metadata": {"timestamp": "1", "type": "int"}}}
+    entry = {
+        "propertyName": "p",
+        "desired": {"value": "22"},
+        "sync": "rejected",
+        "reason": "the bus is silent",
+        "reported": {"value": "21", "metadata": {"timestamp": "1", "type": "int", "deviceTimestamp": "1"}},
+        "observedDesired": {"value": "22", "metadata": {"version": "3", "problem": "the bus is silent"}},
+    }
     condition = {
         "type": "Synced",
         "status": "True",
@@ -172,10 +181,21 @@ def test_what_the_hub_writes_into_status_passes() -> None:
         "lastTransitionTime": "2026-11-23T08:48:12Z",
         "observedGeneration": 3,
     }
-    status = {"state": "online", "lastOnlineTime": "2026-11-23T08:48:12Z", "twins": [entry], "conditions": [condition]}
+    status = {
+        "state": "online",
+        "lastOnlineTime": "2026-11-23T08:48:12Z",
+        "problem": "two mappers claim it",
+        "syncedProperties": "0/1",
+        "twins": [entry],
+        "conditions": [condition],
+    }
     device = {"spec": {}, "status": status}
     assert SCHEMAS["Device"].causes(device) == []
     assert SCHEMAS["Device"].unknown_fields(device) == []
+    # DeviceStatus has what was reported, in fields and maps that KubeEdge's readers know.
+    theirs = {"twins": [{field: entry[field] for field in ("propertyName", "reported", "observedDesired")}]}
+    assert SCHEMAS["DeviceStatus"].unknown_fields({"spec": {}, "status": theirs}) == []
+    assert SCHEMAS["DeviceStatus"].causes({"spec": {}, "status": theirs}) == []
     wrong = {"spec": {}, "status": {"conditions": [condition | {"status": "yes"}]}}
     assert [cause.field for cause in SCHEMAS["Device"].causes(wrong)] == ["status.conditions[0].status"]
 
@@ -186,20 +206,52 @@ def test_columns_answer_the_first_question() -> None:
         "spec": {"nodeName": "edge-1", "deviceModelRef": {"name": "boiler"}},
         "status": {
             "state": "online",
-            "conditions": [{"type": "Valid", "status": "True"}, {"type": "Synced", "status": "False"}],
+            "syncedProperties": "2/3",
+            "lastOnlineTime": "2026-11-23T08:48:12Z",
+            "conditions": [{"type": "Valid", "status": "True"}, {"type": "Online", "status": "Unknown"}],
         },
     }
     columns = VERSIONS["Device"]["additionalPrinterColumns"]
     assert {column["name"]: find(device, column["jsonPath"]) for column in columns} == {
         "Node": ["edge-1"],
         "Model": ["boiler"],
-        "State": ["online"],
-        "Synced": ["False"],
+        "Online": ["Unknown"],
+        "Synced": ["2/3"],
         "Age": ["2026-11-23T08:48:12Z"],
+        "Valid": ["True"],
+        "State": ["online"],
+        "Last Online": ["2026-11-23T08:48:12Z"],
     }
+    assert [column["name"] for column in columns if not column.get("priority")] == [
+        "Node",
+        "Model",
+        "Online",
+        "Synced",
+        "Age",
+    ]
     assert [column["name"] for column in VERSIONS["DeviceModel"]["additionalPrinterColumns"]] == ["Protocol", "Age"]
     assert [column["name"] for column in VERSIONS["DeviceStatus"]["additionalPrinterColumns"]] == [
         "State",
         "Last Online",
         "Age",
     ]
+
+
+def test_every_rule_stands_where_its_cost_is_bounded() -> None:
+    # A real apiserver estimates what a rule may cost, and refuses the definition where a list or a text has no bound.
+    def rules(schema: Any, path: str, unbounded: list[str]) -> list[tuple[str, list[str]]]:
+        found = [(path, unbounded)] if "x-kubernetes-validations" in schema else []
+        for name, below in schema.get("properties", {}).items():
+            found += rules(below, f"{path}.{name}", unbounded)
+        if "items" in schema:
+            found += rules(schema["items"], f"{path}[]", unbounded + [path] * ("maxItems" not in schema))
+        return found
+
+    found = {
+        kind: rules(version["schema"]["openAPIV3Schema"], "", [])
+        for kind, version in VERSIONS.items()
+        if rules(version["schema"]["openAPIV3Schema"], "", [])
+    }
+    assert found == {"DeviceModel": [(".spec.properties[]", [])]}
+    fields = VERSIONS["DeviceModel"]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["properties"]
+    assert all(fields["items"]["properties"][each]["maxLength"] for each in ("minimum", "maximum"))

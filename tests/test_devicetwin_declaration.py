@@ -88,6 +88,13 @@ def test_a_wish_is_judged_by_the_model(name: str, value: str, says: str) -> None
     assert declaration(DEVICE, MODEL).problem_with(name, value) == says
 
 
+def test_a_wish_in_another_unit_than_the_models_is_kept_from_the_device() -> None:
+    device = {"spec": {"properties": [{"name": "setpoint", "desired": {"value": "22", "metadata": {"unit": "F"}}}]}}
+    said = declaration(device, MODEL)
+    assert said.problem_with("setpoint", "22") == 'setpoint: the value is in "F", the model\'s unit is "C"'
+    assert said.problem_with("setpoint", "23") == "", "a wish of the edge, which names no unit"
+
+
 def test_without_a_model_no_wish_can_be_judged() -> None:
     assert "not on this node" in declaration(DEVICE, None).problem_with("setpoint", "22")
     assert "names no model" in declaration({"spec": {}}, None).problem_with("setpoint", "22")

@@ -8,9 +8,11 @@ import pytest
 from apimachinery.events import Change, EventType
 from apimachinery.objects import Object, from_json
 from apimachinery.resources import DEVICE_MODELS, DEVICES
+from devicetwin.claims import MAX_MAPPERS
 from devicetwin.documents import Kept, read_documents
-from devicetwin.fleet import MAX_MAPPERS, MEMBERS_PER_MESSAGE, Fleet, Moment, Outcome
+from devicetwin.fleet import CURRENT_PER_S, CURRENT_PER_TURN, MEMBERS_PER_MESSAGE, Fleet, Moment, Outcome
 from devicetwin.messages import Channel, DeviceConfig, DeviceId, MapperState, MembershipUpdate, mapper_state_topic
+from devicetwin.wire import Publication, key_of
 from tests.test_devicetwin_messages import TRANSCRIPT
 
 ID = DeviceId("default", "thermo-1")
@@ -179,7 +181,7 @@ def test_a_device_that_leaves_takes_everything_with_it() -> None:
     driver = Driver(model(), device())
     outcome = driver.change(change(device(), EventType.DELETED))
     assert members(outcome)[0].removed[0].id == ID
-    assert (Channel.CONFIG.topic(ID), b"", True) in outcome.publications
+    assert Publication(Channel.CONFIG.topic(ID), b"", True) in outcome.publications
     assert driver.documents == {}
     assert said(driver.message(Channel.TWIN_GET.topic(ID), b"{}"), Channel.TWIN_GET_RESULT)[0]["code"] == 404
 
@@ -213,7 +215,10 @@ def test_a_retained_configuration_of_a_device_that_is_not_here_is_taken_away_but
     gone = DeviceId("default", "gone")
     topic = Channel.CONFIG.topic(gone)
     outcome = driver.message(topic, DeviceConfig(gone, "edge1").encode(), retained=True)
-    assert outcome.publications == [(topic, b"", True)]
+    assert outcome.publications == [
+        Publication(topic, b"", True),
+        Publication(Channel.TWIN.topic(gone), b"", True),
+    ]
     assert driver.message(topic, DeviceConfig(gone, "edge2").encode(), retained=True).publications == []
     here = DeviceConfig(ID, "edge1").encode()
     assert driver.message(Channel.CONFIG.topic(ID), here, retained=True).publications == []
@@ -259,3 +264,168 @@ def test_a_message_that_nobody_waits_for_is_counted() -> None:
     driver = Driver(model(), device())
     assert driver.message("$hw/events/device/default/thermo-1/twin/nonsense", b"").publications == []
     assert driver.fleet.ignored == 1
+
+
+# --- what a mapper that starts late finds
+
+
+def currents(driver: Driver, now_ms: int = 1000) -> dict[str, Any]:
+    """The current twins published from then on, until there are none left, by topic."""
+    found: dict[str, Any] = {}
+    while True:
+        some = driver.fleet.current(moment(now_ms))
+        if not some:
+            return found
+        assert all(each.retain for each in some)
+        assert len(some) <= CURRENT_PER_TURN
+        found |= {each.topic: json.loads(each.payload) for each in some}
+        now_ms += 1000
+
+
+def test_the_current_twin_is_retained_with_all_that_a_late_mapper_must_know() -> None:
+    driver = Driver(model(), device(setpoint="22"))
+    driver.message(Channel.STATE_UPDATE.topic(ID), b'{"state":"online"}')
+    driver.message(Channel.TWIN_UPDATE.topic(ID), b'{"twin":{"temperature":{"actual":{"value":"21"}}}}')
+    ((topic, payload),) = currents(driver).items()
+    assert topic == "$hw/events/device/default/thermo-1/twin"
+    assert (payload["state"], payload["delta"]) == ("online", {"setpoint": "22"})
+    assert payload["twin"]["temperature"]["actual"]["value"] == "21"
+    assert payload["twin"]["setpoint"]["expected_version"] == {"cloud": 1, "edge": 0}
+    assert currents(driver, 2000) == {}
+    # An equal report changes nothing, a connection to a broker that may have forgotten everything does.
+    driver.message(Channel.TWIN_UPDATE.topic(ID), b'{"twin":{"temperature":{"actual":{"value":"21"}}}}')
+    assert currents(driver, 2000) == {}
+    driver.online()
+    assert list(currents(driver, 2000)) == [topic]
+
+
+def test_current_twins_come_at_a_bounded_rate_the_last_state_of_each() -> None:
+    driver = Driver(model(), *(device(f"d{n}") for n in range(30)))
+    started = driver.fleet.current(moment(1000))
+    assert len(started) == CURRENT_PER_TURN
+    assert driver.fleet.current(moment(1000)) == []
+    assert driver.fleet.next_deadline_ms() == 1000 + CURRENT_PER_TURN * 1000 // CURRENT_PER_S
+    for value in range(50):
+        report = f'{{"twin":{{"temperature":{{"actual":{{"value":"{value}"}}}}}}}}'.encode()
+        driver.message(Channel.TWIN_UPDATE.topic(DeviceId("default", "d29")), report)
+    found = currents(driver, 2000)
+    assert len(found) == 20
+    assert found["$hw/events/device/default/d29/twin"]["twin"]["temperature"]["actual"]["value"] == "49"
+
+
+def test_a_device_that_goes_leaves_nothing_retained() -> None:
+    driver = Driver(model(), device())
+    outcome = driver.change(change(device(), EventType.DELETED))
+    gone = {each.topic for each in outcome.publications if each.retain and not each.payload}
+    assert gone == {Channel.CONFIG.topic(ID), Channel.TWIN.topic(ID)}
+    assert currents(driver) == {}
+
+
+def test_a_twin_too_long_for_a_message_says_so_instead() -> None:
+    driver = Driver(model(), device())
+    for number in range(17):
+        text = json.dumps({"twin": {f"t{number}": {"actual": {"value": "x" * 16384}}}}).encode()
+        driver.message(Channel.TWIN_UPDATE.topic(ID), text)
+    (payload,) = currents(driver).values()
+    assert payload["code"] == 413
+
+
+# --- time
+
+
+def cycled(report_cycle_ms: int) -> Object:
+    return from_json(
+        DEVICES,
+        {
+            "metadata": {"name": "thermo-1", "namespace": "default", "uid": "u"},
+            "spec": {
+                "deviceModelRef": {"name": "thermostat"},
+                "properties": [{"name": "temperature", "reportCycle": report_cycle_ms}],
+            },
+        },
+    )
+
+
+def pass_time(driver: Driver, now_ms: int) -> Outcome:
+    outcome = Outcome()
+    driver.fleet.take_time(moment(now_ms), outcome)
+    return driver.seal(outcome)
+
+
+REPORT = b'{"twin":{"temperature":{"actual":{"value":"21"}}}}'
+
+
+@pytest.mark.parametrize(("report_cycle_ms", "after_ms"), [(0, 180_000), (1000, 180_000), (100_000, 300_000)])
+def test_a_reading_is_stale_after_three_cycles_and_not_before_three_minutes(
+    report_cycle_ms: int, after_ms: int
+) -> None:
+    driver = Driver(model(), cycled(report_cycle_ms))
+    driver.message(Channel.TWIN_UPDATE.topic(ID), REPORT)
+    currents(driver)
+    assert driver.fleet.next_deadline_ms() == 1000 + after_ms
+    assert pass_time(driver, 999 + after_ms).reports == []
+    outcome = pass_time(driver, 1000 + after_ms)
+    assert [json.loads(each.value)["stale"] for each in outcome.reports] == [True]
+    assert outcome.samples == {(key_of(ID), "temperature"): (1000 + after_ms, None)}
+    assert pass_time(driver, 10**9).reports == []
+    (payload,) = currents(driver, 10**9).values()
+    assert payload["twin"]["temperature"]["actual"]["metadata"] == {"timestamp": 1000, "stale": True}
+    assert driver.fleet.next_deadline_ms() is None
+
+
+def test_reports_move_the_deadline_without_touching_it() -> None:
+    driver = Driver(model(), device())
+    for now_ms in range(1000, 400_000, 1000):
+        driver.message(Channel.TWIN_UPDATE.topic(ID), REPORT, now_ms)
+        assert pass_time(driver, now_ms).reports == []
+    currents(driver)
+    deadline = driver.fleet.next_deadline_ms()
+    assert deadline is not None
+    assert deadline <= 399_000 + 180_000
+    assert pass_time(driver, 399_000 + 180_000 - 1).reports == []
+    assert len(pass_time(driver, 399_000 + 180_000).reports) == 1
+
+
+def test_a_clock_that_is_set_makes_nothing_stale() -> None:
+    driver = Driver(model(), device())
+    driver.message(Channel.TWIN_UPDATE.topic(ID), REPORT)
+    driver.fleet.clock_jumped(10**12)
+    assert pass_time(driver, 10**12).reports == []
+    assert len(pass_time(driver, 10**12 + 180_000).reports) == 1
+
+
+# --- mappers and Events
+
+
+def test_two_mappers_at_one_device_are_served_and_told_and_the_end_of_one_turns_nothing_off(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    driver = Driver(model(), device())
+    driver.message(Channel.STATE_UPDATE.topic(ID), b'{"state":"online"}')
+    first, second = (MapperState("", 0, "online", (ID,)).encode() for _ in "12")
+    driver.message(mapper_state_topic("m1"), first)
+    outcome = driver.message(mapper_state_topic("m2"), second)
+    assert "a mapper claims devices that another one serves" in caplog.text
+    assert "m1 and m2" in json.loads(outcome.reports[0].value)["problem"]
+    assert list(driver.fleet.claims.contested) == [ID]
+    assert [each.reason for each in pass_time(driver, 1000).events] == ["TwoMappers"]
+    driver.message(mapper_state_topic("m1"), MapperState("", 0, "offline").encode())
+    assert driver.fleet.twins[ID].state == "online"
+    assert list(driver.fleet.claims.contested) == []
+    driver.message(mapper_state_topic("m2"), MapperState("", 0, "offline").encode())
+    assert driver.fleet.twins[ID].state == "offline"
+    (event,) = pass_time(driver, 1001).events
+    assert (event.reason, event.uid, event.about.name) == ("MapperGone", "u", "thermo-1")
+    assert "m2" in event.message
+
+
+def test_lost_updates_are_counted_and_told() -> None:
+    driver = Driver(model(), device())
+    for number in (1, 2, 7):
+        report = f'{{"sequence":{number},"twin":{{"temperature":{{"actual":{{"value":"1"}}}}}}}}'.encode()
+        driver.message(Channel.TWIN_UPDATE.topic(ID), report)
+    assert driver.fleet.missed == 4
+    (event,) = pass_time(driver, 1000).events
+    assert (event.reason, event.message) == ("SequenceGap", "updates 3 to 6 of the mapper never came")
+    outcome = driver.message(Channel.TWIN_UPDATE.topic(ID), b'{"event_id":"e","sequence":"8","twin":{}}')
+    assert said(outcome, Channel.TWIN_UPDATE_RESULT)[0]["code"] == 400

@@ -18,6 +18,7 @@ from devicetwin import messages
 from devicetwin.messages import (
     Ask,
     Channel,
+    CurrentTwin,
     Delta,
     DeviceId,
     DeviceTopic,
@@ -200,7 +201,9 @@ def test_a_mapper_state_round_trips_with_and_without_its_devices() -> None:
         MapperState.decode(b'{"state":"online","devices":["one-level"]}')
 
 
-VALUES = st.builds(Value, st.text(st.characters(codec="utf-8"), max_size=20), st.none() | st.integers(0, 2**53))
+VALUES = st.builds(
+    Value, st.text(st.characters(codec="utf-8"), max_size=20), st.none() | st.integers(0, 2**53), st.booleans()
+)
 ENTRIES = st.builds(
     TwinEntry,
     expected=st.none() | VALUES,
@@ -216,7 +219,8 @@ STAMPS = st.integers(0, 2**60)
 LEVELS = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,10}[a-z0-9])?", fullmatch=True)
 MEMBERS = st.builds(Member, st.builds(DeviceId, LEVELS, LEVELS), st.text(st.characters(codec="utf-8"), max_size=5))
 MESSAGES = st.one_of(
-    st.builds(TwinUpdate, IDS, STAMPS, TWINS),
+    st.builds(TwinUpdate, IDS, STAMPS, TWINS, st.none() | STAMPS),
+    st.builds(CurrentTwin, STAMPS, IDS, IDS, TWINS, st.dictionaries(NAMES, IDS, max_size=3)),
     st.builds(TwinResult, IDS, STAMPS, TWINS),
     st.builds(Delta, IDS, STAMPS, TWINS, st.dictionaries(NAMES, IDS, max_size=3)),
     st.builds(Document, IDS, STAMPS, st.dictionaries(NAMES, st.builds(Turn, st.none() | ENTRIES, st.none() | ENTRIES))),

@@ -62,3 +62,7 @@ def test_text_lists_and_objects_are_not_converted() -> None:
     assert text_of("abc", "x", limit=3) == "abc"
     with pytest.raises(Malformed, match="longer than 3 bytes"):
         text_of("äb1", "x", limit=3)
+
+
+def test_a_reason_can_be_sent_back_whatever_it_quotes() -> None:
+    assert MessageError('"\ud83d" is no name').reason == '"?" is no name'

@@ -1,5 +1,6 @@
 """The promises of devicetwin.reconcile: examples for each decision, Hypothesis for what must hold always."""
 
+import json
 from collections.abc import Mapping
 from itertools import permutations
 
@@ -9,15 +10,20 @@ from hypothesis import strategies as st
 
 from apimachinery.devices import PropertyModel, PropertyReport, PropertyType
 from apimachinery.keys import ObjectKey
+from apimachinery.kubeevents import EventType
+from apimachinery.objects import canonical
 from apimachinery.resources import DEVICES
 from devicetwin.declaration import Declaration
 from devicetwin.messages import Channel, TwinEntry, Value
-from devicetwin.reconcile import (
-    MAX_UNDECLARED,
+from devicetwin.reconcile import MAX_UNDECLARED, step
+from devicetwin.steps import (
     Asked,
+    Claimed,
     Connected,
+    CountMissed,
     Declared,
     Effect,
+    Elapsed,
     Event,
     Forget,
     PublishDelta,
@@ -25,12 +31,13 @@ from devicetwin.reconcile import (
     PublishResult,
     PublishState,
     QueueReport,
+    Record,
     Refuse,
     Removed,
     Save,
     StateReported,
+    Tell,
     Updated,
-    step,
 )
 from devicetwin.twin import Origin, Twin
 
@@ -49,6 +56,12 @@ def declare(wishes: Mapping[str, str], models: Mapping[str, PropertyModel] | Non
 
 def declared(uid: str = "u1", models: Mapping[str, PropertyModel] | None = MODELS, **wishes: str) -> Declared:
     return declare(wishes, models, uid)
+
+
+def mortal(after_ms: int) -> Declared:
+    """Declared, and its readings count so long."""
+    event = declared()
+    return event._replace(declaration=event.declaration._replace(stale_after_ms=dict.fromkeys(MODELS, after_ms)))
 
 
 def reading(name: str, value: str, answers: int | None = None, event_id: str = "e") -> Updated:
@@ -129,7 +142,9 @@ def test_a_wish_of_the_cloud_is_published_and_its_knowledge_goes_up() -> None:
     twin, effects = run(declared(), declared(setpoint="22"))
     assert [type(each) for each in effects] == [Save, PublishDocument, PublishDelta, QueueReport]
     assert deltas(effects) == [{"setpoint": "22"}]
-    assert reports(effects)["setpoint"] == PropertyReport(None, "", 1000, "22", "")
+    assert reports(effects)["setpoint"] == PropertyReport(
+        None, "", 1000, "22", "", desired_at_ms=1000, desired_version=1
+    )
     assert twin.properties["setpoint"].desired.version == 1
 
 
@@ -231,7 +246,7 @@ def test_a_device_made_anew_under_an_old_name_inherits_nothing() -> None:
 
 def test_the_first_report_goes_up_and_the_same_again_does_not() -> None:
     twin, effects = run(declared(), reading("temperature", "21"))
-    assert [type(each) for each in effects] == [Save, PublishResult, PublishDocument, QueueReport]
+    assert [type(each) for each in effects] == [Save, PublishResult, PublishDocument, QueueReport, Record]
     assert reports(effects)["temperature"] == PropertyReport("21", "int", 1000, None, "")
     twin, effects = run(reading("temperature", "21"), twin=twin, now_ms=2000)
     assert [type(each) for each in effects] == [PublishResult, PublishDocument]
@@ -370,6 +385,7 @@ def test_a_state_goes_up_when_it_changes_and_keeps_when_it_was_last_online() -> 
     assert effects[1:] == [
         PublishState("", "offline", ""),
         QueueReport("state", {"state": "offline", "lastOnlineTime": "2026-11-23T08:48:20Z"}),
+        Tell(EventType.WARNING, "DeviceOffline", "the device is offline, says its mapper"),
     ]
 
 
@@ -390,13 +406,14 @@ WISHES = st.fixed_dictionaries(
     }
 )
 ANSWERS = st.none() | st.integers(0, 6)
+TIMES = st.none() | st.integers(-1, 2**45)
 READINGS = st.dictionaries(
     st.sampled_from(["temperature", "setpoint", "mode", "pressure"]),
     st.builds(
         TwinEntry,
         expected=st.none(),
         optional=st.none(),
-        actual=st.builds(Value, st.sampled_from(["20", "22", "x"])),
+        actual=st.builds(Value, st.sampled_from(["20", "22", "x"]), TIMES),
         type=st.sampled_from([None, "int", "string"]),
         expected_version=ANSWERS,
     ),
@@ -407,8 +424,8 @@ ANY_ENTRIES = st.dictionaries(
     st.none()
     | st.builds(
         TwinEntry,
-        expected=st.none() | st.builds(Value, st.sampled_from(["", "20", "22", "99"])),
-        actual=st.none() | st.builds(Value, st.sampled_from(["20", "22", "x"])),
+        expected=st.none() | st.builds(Value, st.sampled_from(["", "20", "22", "99"]), TIMES),
+        actual=st.none() | st.builds(Value, st.sampled_from(["20", "22", "x"]), TIMES),
         optional=st.sampled_from([None, True, False]),
         type=st.sampled_from([None, "int", "string"]),
         expected_version=ANSWERS,
@@ -423,6 +440,8 @@ EVENTS = st.one_of(
     st.sampled_from(
         [StateReported(KEY, "s", "online"), StateReported(KEY, "s", "offline"), Asked(KEY, "g"), Connected(KEY)]
     ),
+    st.sampled_from([Claimed(KEY, ("a",)), Claimed(KEY, ("a", "b")), Elapsed(KEY, 0), mortal(1)]),
+    st.builds(lambda twin, number: Updated(KEY, "e", twin, sequence=number), READINGS, st.integers(0, 9)),
 )
 HISTORIES = st.lists(EVENTS, max_size=8).map(lambda events: [declared(), *events])
 
@@ -498,7 +517,8 @@ def test_what_the_cloud_was_told_last_is_what_is(history: list[Event]) -> None:
     assert twin is not None
     for name, each in twin.properties.items():
         if each.declared and (each.reported or each.desired.value):
-            assert told[name] == each.report()
+            # But for the device's time, which is no news.
+            assert told[name]._replace(device_at_ms=None) == each.report(twin.generation)._replace(device_at_ms=None)
 
 
 @given(HISTORIES)
@@ -515,6 +535,17 @@ def test_a_delta_never_shows_what_the_model_forbids(history: list[Event]) -> Non
                 )
 
 
+def timeless(twin: Twin) -> Twin:
+    """Without the device's time and the update's number, which each one changes. The edge's clock stands still."""
+    return twin._replace(
+        sequence=None,
+        properties={
+            name: each._replace(reported=each.reported and each.reported._replace(device_at_ms=None))
+            for name, each in twin.properties.items()
+        },
+    )
+
+
 @given(HISTORIES)
 def test_a_change_that_is_not_saved_would_not_be_missed(history: list[Event]) -> None:
     """What is written down at the last Save differs from the twin by times only."""
@@ -524,11 +555,186 @@ def test_a_change_that_is_not_saved_would_not_be_missed(history: list[Event]) ->
         twin, effects = step(twin, event, 1000)
         assert twin is not None
         if Save() in effects:
-            saved = twin.to_json()
-        assert saved == twin.to_json(), now_ms
+            saved = timeless(twin).to_json()
+        assert saved == timeless(twin).to_json(), now_ms
 
 
 def test_the_order_of_three_wishes_is_theirs() -> None:
     for order in permutations(["20", "21", "22"]):
         twin, _ = run(declared(), *(declared(setpoint=value) for value in order))
         assert twin.delta() == {"setpoint": order[-1]}
+
+
+# --- what the cloud compares
+
+
+def test_a_report_says_the_device_s_own_time_and_the_update_s_where_the_value_has_none() -> None:
+    for said_ms, update_ms, expected in ((7, 9, 7), (None, 9, 9), (0, 9, 9), (None, 0, None), (-5, 9, None)):
+        entry = TwinEntry(actual=Value("21", said_ms))
+        twin, effects = run(declared(), Updated(KEY, "e", {"temperature": entry}, timestamp_ms=update_ms))
+        assert reports(effects)["temperature"].device_at_ms == expected
+        assert reports(effects)["temperature"].observed_at_ms == 1000
+        # On MQTT the time is the edge's, as in KubeEdge.
+        shown = twin.properties["temperature"].entry().actual
+        assert shown == Value("21", 1000)
+
+
+def test_another_time_alone_is_no_news_and_another_answer_is() -> None:
+    twin, _ = run(declared(setpoint="22"), reading("setpoint", "22", answers=1))
+    twin, effects = run(reading("setpoint", "22", answers=1), twin=twin, now_ms=2000)
+    assert reports(effects) == {}
+    assert Save() not in effects
+    twin, effects = run(declared(setpoint="23"), declared(setpoint="22"), twin=twin)
+    twin, effects = run(reading("setpoint", "22", answers=3), twin=twin)
+    assert reports(effects)["setpoint"].answers == 3
+    assert reports(effects)["setpoint"].desired_version == 3
+
+
+def test_a_new_generation_is_told_for_the_properties_with_a_wish_and_only_for_them() -> None:
+    def at(generation: int, setpoint: str, mode: str = "") -> Declared:
+        event = declared(setpoint=setpoint, mode=mode)
+        return event._replace(declaration=event.declaration._replace(generation=generation))
+
+    twin, _ = run(at(1, setpoint="22"), reading("temperature", "20"))
+    twin, effects = run(at(2, setpoint="22", mode="eco"), twin=twin)
+    assert {name: each.generation for name, each in reports(effects).items()} == {"setpoint": 2, "mode": 2}
+    assert Save() in effects
+    _, effects = run(at(2, setpoint="22", mode="eco"), twin=twin)
+    assert effects == []
+    _, effects = run(wish("setpoint", "30"), twin=twin)
+    assert (reports(effects)["setpoint"].origin, reports(effects)["setpoint"].generation) == ("edge", 2)
+
+
+# --- silence
+
+
+def test_a_reading_that_nobody_repeats_is_stale_once_and_told_so_once() -> None:
+    twin, _ = run(mortal(100), reading("temperature", "21"))
+    assert run(Elapsed(KEY, 0), twin=twin, now_ms=1099)[1] == []
+    twin, effects = run(Elapsed(KEY, 0), twin=twin, now_ms=1100)
+    assert reports(effects)["temperature"].stale
+    assert Record("temperature", 1100, None) in effects
+    (document,) = [each for each in effects if isinstance(each, PublishDocument)]
+    assert document.twin["temperature"].current == TwinEntry(
+        actual=Value("21", 1000, stale=True), optional=True, type="int"
+    )
+    assert run(Elapsed(KEY, 0), twin=twin, now_ms=9999)[1] == []
+    # It outlives a restart, or every restart would tell it again.
+    assert Twin.from_json(KEY, json.loads(canonical(twin.to_json()))).properties["temperature"].reported == (
+        twin.properties["temperature"].reported
+    )
+    twin, effects = run(reading("temperature", "21"), twin=twin, now_ms=9999)
+    assert not reports(effects)["temperature"].stale
+    assert Record("temperature", 9999, "21") in effects
+
+
+def test_a_reading_that_is_repeated_and_one_from_before_the_start_are_not_stale() -> None:
+    twin, _ = run(mortal(100), reading("temperature", "21"))
+    again, _ = run(reading("temperature", "21"), twin=twin, now_ms=1090)
+    assert run(Elapsed(KEY, 0), twin=again, now_ms=1100)[1] == []
+    assert run(Elapsed(KEY, 5000), twin=twin, now_ms=5099)[1] == []
+    assert reports(run(Elapsed(KEY, 5000), twin=twin, now_ms=5100)[1])["temperature"].stale
+
+
+def test_a_reading_counts_for_ever_where_nothing_is_set_and_where_nothing_was_read() -> None:
+    twin, _ = run(mortal(0), reading("temperature", "21"))
+    assert run(Elapsed(KEY, 0), twin=twin, now_ms=10**12)[1] == []
+    assert run(mortal(100), Elapsed(KEY, 0), now_ms=10**12)[1] == []
+    assert step(None, Elapsed(KEY, 0), 1) == (None, ())
+
+
+# --- gaps
+
+
+def numbered(*sequence: int | None) -> list[Event]:
+    return [Updated(KEY, "e", {"temperature": TwinEntry(actual=Value("1"))}, sequence=each) for each in sequence]
+
+
+@pytest.mark.parametrize(
+    ("sequence", "missed"),
+    [
+        ((1, 2, 3), 0),
+        ((1, 2, 5), 2),
+        ((7, 8), 0),  # edgecore was restarted in between
+        ((1, 2, 3, 1, 2), 0),  # the mapper was
+        ((1, 2, 3, 2, 3, 4), 0),  # a redelivery
+        ((4, 0, 1), 0),
+        ((1, None, 2), 0),  # somebody else, who does not number
+        ((1, 3, 5, 2), 2),
+        ((1, -3, 2), 0),
+    ],
+)
+def test_numbers_show_what_never_came(sequence: tuple[int | None, ...], missed: int) -> None:
+    total, twin = 0, run(declared())[0]
+    for event in numbered(*sequence):
+        twin, now = run(event, twin=twin)
+        total += sum(each.updates for each in now if isinstance(each, CountMissed))
+        assert any(isinstance(each, Tell) for each in now) == any(isinstance(each, CountMissed) for each in now)
+    assert total == missed
+
+
+def test_a_refused_update_was_not_lost() -> None:
+    refused = Updated(KEY, "e", {"setpoint": TwinEntry(actual=Value("hot"))}, sequence=2)
+    _, effects = run(declared(), *numbered(1), refused, *numbered(3))
+    assert not any(isinstance(each, CountMissed) for each in effects)
+
+
+# --- Events
+
+
+def tells(effects: list[Effect]) -> list[str]:
+    return [each.reason for each in effects if isinstance(each, Tell)]
+
+
+def test_a_device_that_goes_and_comes_back_is_told_to_people() -> None:
+    twin, effects = run(declared(), StateReported(KEY, "s", "online"))
+    assert tells(effects) == []
+    twin, effects = run(StateReported(KEY, "s", "OFFLINE"), twin=twin)
+    assert tells(effects) == ["DeviceOffline"]
+    assert tells(run(StateReported(KEY, "s", "offline"), twin=twin)[1]) == []
+    assert tells(run(StateReported(KEY, "s", "ok"), twin=twin)[1]) == ["DeviceOnline"]
+    twin, _ = run(StateReported(KEY, "s", "online"), twin=twin)
+    _, effects = run(StateReported(KEY, "", "offline", gone="modbus-1"), twin=twin)
+    (event,) = [each for each in effects if isinstance(each, Tell)]
+    assert (event.reason, "modbus-1" in event.message) == ("MapperGone", True)
+
+
+def test_a_rejected_wish_is_told_once() -> None:
+    twin, effects = run(declared(setpoint="50"))
+    assert tells(effects) == ["DesiredRejected"]
+    assert tells(run(declared(setpoint="50"), twin=twin)[1]) == []
+    twin, effects = run(declared(setpoint="51"), twin=twin)
+    assert tells(effects) == ["DesiredRejected"]
+    assert tells(run(declared(setpoint="22"), twin=twin)[1]) == []
+
+
+def test_two_mappers_at_one_device_are_a_problem_until_one_goes() -> None:
+    twin, effects = run(declared(), StateReported(KEY, "s", "online"), Claimed(KEY, ("b", "a")))
+    assert tells(effects) == ["TwoMappers"]
+    (state,) = [each for each in effects if isinstance(each, QueueReport)]
+    assert state.value == {
+        "state": "online",
+        "lastOnlineTime": "1970-01-01T00:00:01Z",
+        "problem": "2 mappers claim it, a and b: the last word counts",
+    }
+    assert run(Claimed(KEY, ("a", "b")), twin=twin)[1] == []
+    twin, effects = run(Claimed(KEY, ("a",)), twin=twin)
+    assert tells(effects) == []
+    assert twin.problem == ""
+    (state,) = [each for each in effects if isinstance(each, QueueReport)]
+    assert "problem" not in state.value
+    long = tuple(f"{n}" * 250 for n in range(9))
+    assert len(run(declared(), Claimed(KEY, long))[0].problem) <= 256
+    assert step(None, Claimed(KEY, ("a", "b")), 0) == (None, ())
+
+
+def test_every_answer_to_a_request_bears_its_id() -> None:
+    twin, _ = run(declared(setpoint="22"))
+    request = Updated(KEY, "e7", {"temperature": TwinEntry(actual=Value("20"))})
+    for event in (request, Asked(KEY, "e7"), Updated(KEY, "e7", {"setpoint": TwinEntry(expected=Value(""))})):
+        _, effects = run(event, twin=twin)
+        published = [each for each in effects if isinstance(each, PublishResult | PublishDocument | PublishDelta)]
+        assert len(published) >= 2
+        assert {each.event_id for each in published} == {"e7"}
+    _, effects = run(declared(setpoint="23"), twin=twin)
+    assert {each.event_id for each in effects if isinstance(each, PublishDocument | PublishDelta)} == {""}

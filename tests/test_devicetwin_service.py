@@ -18,6 +18,7 @@ from paho.mqtt import client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
 from apimachinery.keys import ObjectKey, ObjectVersion, Resource
+from apimachinery.kubeevents import KubeEvent
 from apimachinery.objects import JSON, canonical, revision_of
 from apimachinery.resources import DEVICE_MODELS, DEVICES
 from componentbase.brokers import BrokerAddress
@@ -112,10 +113,12 @@ class Edge:
         self.store = await Store.open(self.directory / "edge.db")
         self.make(self.store)
 
-    def make(self, twin_store: Any) -> None:
+    def make(self, twin_store: Any, **settings: Any) -> None:
         address = BrokerAddress.parse(f"mqtt://127.0.0.1:{self.port}")
         self.bus = Bus(address, "fairlead-edge1", subscriptions("edge1"))
-        self.service = TwinService("edge1", twin_store, StoreFeed(self.store), self.bus, store_errors=(StoreError,))
+        self.service = TwinService(
+            "edge1", twin_store, StoreFeed(self.store), self.bus, store_errors=(StoreError,), **settings
+        )
 
     async def run(self) -> None:
         try:
@@ -369,11 +372,18 @@ class FullStore:
     async def documents(self, prefix: str = "") -> dict[str, bytes]:
         return await self.store.documents(prefix)
 
-    async def save(self, documents: Mapping[str, bytes | None], reports: Sequence[ReportEntry]) -> None:
+    async def save(
+        self,
+        documents: Mapping[str, bytes | None],
+        reports: Sequence[ReportEntry],
+        events: Sequence[KubeEvent],
+        samples: Mapping[tuple[ObjectKey, str], tuple[int, str | None]],
+        gone: Sequence[ObjectKey],
+    ) -> None:
         if not self.space:
             self.refused += 1
             raise StoreError(self.store.path, "no space left on the device")
-        await self.store.save(documents, reports)
+        await self.store.save(documents, reports, events, samples, gone)
 
 
 async def test_what_could_not_be_stored_is_not_acknowledged_and_comes_again_after_a_restart(
@@ -446,3 +456,61 @@ async def test_a_delta_as_a_mapper_reads_it(edge: Edge, mapper: MapperClient) ->
     topic = Channel.TWIN_DELTA.topic(THERMO)
     payload = await until(lambda: next((each[1] for each in mapper.raw if each[0] == topic), None))
     assert Delta.decode(payload).version_of("setpoint") == 1
+
+
+async def test_who_subscribes_late_finds_the_current_twin_and_nothing_of_a_device_that_went(
+    edge: Edge, mapper: MapperClient, mosquitto: Mosquitto
+) -> None:
+    mapper.report("temperature", "21", "e1")
+    topic = Channel.TWIN.topic(THERMO)
+    await until(lambda: any("temperature" in each["twin"] for each in mapper.on(topic)), "the current twin")
+    late = MapperClient(mosquitto.port, "late")
+    try:
+        (first,) = await until(lambda: late.on(topic), "the retained twin")
+        assert (first["twin"]["temperature"]["actual"]["value"], first["delta"]) == ("21", {})
+        await edge.push((DEVICES, "thermo-1", None))
+        await until(lambda: (topic, b"", False) in late.raw, "it is taken away")
+    finally:
+        late.stop()
+    after = MapperClient(mosquitto.port, "after")
+    try:
+        after.say(Channel.TWIN_GET.topic(THERMO), {"event_id": "g"})
+        await until(lambda: after.on(Channel.TWIN_GET_RESULT.topic(THERMO)), "an answer, behind what is retained")
+        assert not after.on(topic)
+    finally:
+        after.stop()
+
+
+async def test_silence_makes_a_reading_stale_and_a_dead_mapper_an_event(tmp_path: Path, mosquitto: Mosquitto) -> None:
+    edge = Edge(tmp_path, mosquitto.port)
+    edge.store = await Store.open(tmp_path / "edge.db")
+    edge.make(edge.store, stale_after_ms=1500)
+    await edge.push((DEVICE_MODELS, "thermostat", MODEL), (DEVICES, "thermo-1", device()))
+    will = (mapper_state_topic("m1"), MapperState("", 0, "offline").encode())
+    async with edge_running(edge):
+        await until(lambda: edge.service.status().bus.connected)
+        mapper = MapperClient(mosquitto.port, will=will)
+        watcher = MapperClient(mosquitto.port, "watcher")
+        try:
+            mapper.say(will[0], MapperState("", 0, "online", (THERMO,)).encode(), retain=True)
+            mapper.say(Channel.STATE_UPDATE.topic(THERMO), {"state": "online"})
+            twin = {"temperature": {"actual": {"value": "21", "metadata": {"timestamp": 77}}}}
+            mapper.say(TWIN + "update", {"event_id": "e1", "twin": twin})
+            await until(lambda: watcher.on(TWIN + "update/result", "e1"), "the report is taken")
+            reported = (await edge.reports())["thermo-1", "property/temperature"]
+            assert (reported["deviceAt"], reported.get("stale")) == (77, None)
+
+            def turned() -> list[dict[str, Any]]:
+                documents = [each["twin"].get("temperature") for each in watcher.on(TWIN + "update/document")]
+                return [each for each in documents if each and each["current"]["actual"]["metadata"].get("stale")]
+
+            await until(turned, "the document says that it is stale")
+            assert (await edge.reports())["thermo-1", "property/temperature"]["stale"] is True
+            mapper.die()
+            await until(lambda: len(watcher.on(Channel.STATE_UPDATE_RESULT.topic(THERMO))) > 1, "it is offline")
+            pending = await edge.store.pending_reports(0, 1 << 20)
+            (event,) = [json.loads(entry.value) for _, entry in pending if entry.field == "event"]
+            assert (event["reason"], event["involvedObject"]["name"]) == ("MapperGone", "thermo-1")
+            assert edge.service.status().missed == 0
+        finally:
+            watcher.stop()

@@ -21,18 +21,38 @@ PROPERTIES = st.builds(
     desired=st.just(NO_WISH)
     | st.builds(Desired, TEXT, st.integers(1, 9), st.integers(0, 2**45), st.sampled_from(Origin), TEXT),
     reported=st.none()
-    | st.builds(Reported, TEXT, st.integers(1, 9), st.none() | st.integers(0, 9), st.integers(0, 2**45)),
+    | st.builds(
+        Reported,
+        value=TEXT,
+        version=st.integers(1, 9),
+        answers=st.none() | st.integers(0, 9),
+        observed_at_ms=st.integers(0, 2**45),
+        device_at_ms=st.none() | st.integers(1, 2**45),
+        stale=st.booleans(),
+    ),
     cloud=TEXT,
     type=TEXT,
     optional=st.booleans(),
     declared=st.booleans(),
     model=st.none(),
     cycle_ms=st.just(0),
+    stale_after_ms=st.just(0),
 )
 
 
 @given(
-    st.builds(Twin, st.just(KEY), TEXT, st.dictionaries(TEXT, PROPERTIES, max_size=4), TEXT, TEXT, st.integers(0, 99))
+    st.builds(
+        Twin,
+        device=st.just(KEY),
+        uid=TEXT,
+        properties=st.dictionaries(TEXT, PROPERTIES, max_size=4),
+        state=TEXT,
+        last_online=TEXT,
+        versions=st.integers(0, 99),
+        generation=st.integers(0, 99),
+        problem=TEXT,
+        sequence=st.none(),
+    )
 )
 def test_a_twin_survives_being_written_down(twin: Twin) -> None:
     assert Twin.from_json(KEY, json.loads(canonical(twin.to_json()))) == twin
@@ -78,5 +98,5 @@ def test_an_entry_shows_no_wish_that_has_a_problem_and_a_version_only_in_a_delta
     assert by_edge.entry(versioned=True).expected_version is None
     refused = each._replace(desired=each.desired._replace(problem="no"))
     assert refused.entry(versioned=True) == TwinEntry(None, Value("2", 9), True, "string")
-    assert refused.report() == PropertyReport("2", "", 9, "1", "no")
+    assert refused.report(3) == PropertyReport("2", "", 9, "1", "no", desired_at_ms=7, desired_version=4, generation=3)
     assert Property(model=FLOAT).entry().type == "float"

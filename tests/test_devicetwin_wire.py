@@ -19,7 +19,7 @@ from devicetwin.messages import (
     Value,
     mapper_state_topic,
 )
-from devicetwin.reconcile import (
+from devicetwin.steps import (
     Asked,
     PublishDelta,
     PublishDocument,
@@ -108,24 +108,29 @@ def test_whatever_comes_in_becomes_one_of_the_words(topic: str, payload: bytes, 
     assert isinstance(read(topic, payload, retained=retained), get_args(Read))
 
 
+def new() -> str:
+    return "new"
+
+
 def test_each_effect_is_said_on_its_topic() -> None:
     entry = TwinEntry(actual=Value("1", 5))
     topic = "$hw/events/device/default/t/"
-    said = written(ID, PublishResult(Channel.TWIN_GET_RESULT, "g", {"p": entry}), 9, "new")
+    said = written(ID, PublishResult(Channel.TWIN_GET_RESULT, "g", {"p": entry}), 9, new)
     assert said == Publication(
         topic + "twin/get/result",
         b'{"event_id":"g","timestamp":9,"twin":{"p":{"actual":{"value":"1","metadata":{"timestamp":5}}}}}',
     )
-    said = written(ID, PublishDocument("", {"p": Turn(None, entry)}), 9, "new")
+    said = written(ID, PublishDocument("", {"p": Turn(None, entry)}), 9, new)
     assert (said.topic, Document.decode(said.payload).event_id) == (topic + "twin/update/document", "new")
-    said = written(ID, PublishDelta({"p": entry}, {"p": "2"}), 9, "new")
+    assert said.quality == 0
+    said = written(ID, PublishDelta({"p": entry}, {"p": "2"}), 9, new)
     assert said.topic == topic + "twin/update/delta"
     assert json.loads(said.payload)["event_id"] == "new"
-    said = written(ID, PublishState("", "offline", ""), 9, "new")
+    said = written(ID, PublishState("", "offline", ""), 9, new)
     assert said.payload == b'{"event_id":"new","timestamp":9,"device":{"name":"t","state":"offline"}}'
-    said = written(ID, Refuse(Channel.TWIN_UPDATE_RESULT, "e", 404, "gone"), 9, "new")
+    said = written(ID, Refuse(Channel.TWIN_UPDATE_RESULT, "e", 404, "gone"), 9, new)
     assert said.payload == b'{"event_id":"e","timestamp":9,"code":404,"reason":"gone"}'
-    assert not said.retain
+    assert (said.retain, said.quality) == (False, 1)
 
 
 def test_the_node_listens_to_its_own_membership_only() -> None:

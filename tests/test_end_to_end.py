@@ -125,7 +125,7 @@ def reported(site: Site, kubectl: Path, kind: str = "devicestatus") -> dict[str,
     return {twin["propertyName"]: (twin.get("reported") or {}).get("value", "") for twin in twins}
 
 
-def condition(site: Site, kubectl: Path, name: str, device: str = "thermo-1") -> dict[str, str]:
+def condition(site: Site, kubectl: Path, name: str, device: str = "thermo-1") -> dict[str, Any]:
     found = status_of(site, kubectl, "device", device).get("conditions", [])
     return next((each for each in found if each["type"] == name), {})
 
@@ -171,8 +171,8 @@ def test_a_kubectl_edit_reaches_a_device_and_its_answer_reaches_kubectl(
             set_point(site, kubectl, "25")
             mapper.hear(DELTA, delta={"setpoint": "25"})
             line = site.kubectl(kubectl, "get", "devices", "thermo-1").stdout.splitlines()
-            assert line[0].split() == ["NAME", "NODE", "MODEL", "STATE", "SYNCED", "AGE"]
-            assert line[1].split()[:4] == ["thermo-1", NODE, "thermo", "online"]
+            assert line[0].split() == ["NAME", "NODE", "MODEL", "ONLINE", "SYNCED", "AGE"]
+            assert line[1].split()[:4] == ["thermo-1", NODE, "thermo", "True"]
 
             # The node itself.
             assert f"{NODE}   Ready" in site.kubectl(kubectl, "get", "nodes").stdout

@@ -63,6 +63,7 @@ def test_at_first_it_tells_the_state_asks_for_the_twin_and_reports() -> None:
                     "metadata": {"type": "float"},
                 },
             },
+            "sequence": 1,
         },
     }
     assert bench.speak(0.0) == {}

@@ -289,6 +289,25 @@ def test_a_touch_gives_a_write_of_nothing_and_joins_a_report() -> None:
     assert reports.due(99.0, 8) == []
 
 
+def test_a_touch_may_wait_and_a_report_does_not_wait_with_it() -> None:
+    reports = new()
+    reports.touch(LAMP, 1.0)
+    reports.touch(LAMP, 2.0)
+    assert reports.due(0.9, 8) == []
+    assert reports.next_deadline() == 1.0
+    reports.accept(EDGE, "s", 1, [entry("1")])
+    (write,) = reports.due(0.9, 8)
+    assert values(write) == {"level": "1"}
+    reports.touch(LAMP, 1.0)
+    reports.finished(write, Taken(), 0.9)
+    (write,) = reports.due(9.0, 8)
+    reports.finished(write, Taken(), 9.0)
+    assert reports.due(99.0, 8) == []
+    reports.touch(LAMP, 100.0)
+    (write,) = reports.due(100.0, 8)
+    assert write.values == {}
+
+
 def test_a_touch_is_repeated_when_it_fails() -> None:
     reports = new()
     reports.touch(LAMP)

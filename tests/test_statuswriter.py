@@ -14,6 +14,7 @@ import pytest
 from apimachinery.errors import Forbidden, Invalid, Unavailable
 from apimachinery.events import Change
 from apimachinery.keys import Node, ObjectKey, Resource
+from apimachinery.kubeevents import KubeEvent
 from apimachinery.resources import DEVICE_MODELS, DEVICE_STATUSES, DEVICES, NODES
 from apimachinery.watchcache import WatchCache
 from apiserver.messages import Request
@@ -66,8 +67,15 @@ class Hub:
         self.client = client
         self.cache = WatchCache()
         self.acks: list[tuple[str, int, tuple[RefusedReport, ...]]] = []
+        self.events: list[KubeEvent] = []
         self.writer: StatusWriter[str] = StatusWriter(
-            client, self.cache, self._acknowledge, min_interval_s=0.02, jitter=lambda: 0.01, now=lambda: NOW
+            client,
+            self.cache,
+            self._acknowledge,
+            announce=self.events.append,
+            min_interval_s=0.02,
+            jitter=lambda: 0.01,
+            now=lambda: NOW,
         )
         self.seq = 0
 
@@ -198,6 +206,7 @@ async def test_a_report_that_changes_nothing_costs_nothing(tmp_path: Path) -> No
 async def test_our_own_writes_come_back_as_no_change(tmp_path: Path) -> None:
     async with running(tmp_path) as hub:
         revision = hub.cache.revision
+        await until(lambda: hub.condition("Valid"))
         await hub.taken(reported("level", "1"))
         await settle(hub)
         assert hub.cache.revision == revision
@@ -418,6 +427,41 @@ async def test_a_state_makes_online(tmp_path: Path) -> None:
         assert hub.api.objects[LAMP_STATUS]["status"]["state"] == "online"
 
 
+async def test_a_node_that_is_not_ready_makes_online_unknown_and_its_heartbeats_ask_nothing(tmp_path: Path) -> None:
+    def ready(status: str, beat: str) -> dict[str, Any]:
+        conditions = [{"type": "Ready", "status": status, "lastHeartbeatTime": beat}]
+        return {"metadata": {"name": "edge-1"}, "status": {"conditions": conditions}}
+
+    async with running(tmp_path) as hub:
+        await hub.api.put(NODES, ready("True", "1"))
+        await hub.taken(ReportEntry(LAMP, "state", b'{"state":"online"}'))
+        assert hub.condition("Online")["status"] == "True"
+        await hub.api.put(NODES, ready("Unknown", "1"))
+        await until(lambda: hub.condition("Online")["reason"] == "NodeNotReady")
+        await settle(hub)
+        asked = len(hub.api.requests)
+        for beat in range(9):
+            await hub.api.put(NODES, ready("Unknown", str(beat)))
+        await settle(hub)
+        assert len(hub.api.requests) == asked
+        await hub.api.put(NODES, ready("True", "10"))
+        await until(lambda: hub.condition("Online")["status"] == "True")
+
+
+async def test_a_device_that_turns_invalid_is_told_by_the_replica_that_wrote_it(tmp_path: Path) -> None:
+    api = TinyApi()
+    other = tmp_path / "other"
+    other.mkdir()
+    async with running(tmp_path, api) as first, running(other, api) as second:
+        await until(lambda: first.condition("Valid").get("status") == "True")
+        for level, valid in (("900", "False"), ("9", "True"), ("901", "False")):
+            await first.client.patch(LAMP, {"spec": lamp(level=level)["spec"]})
+            await until(lambda: first.condition("Valid").get("status") == valid)  # noqa: B023 - called at once
+            await settle(first)
+        said = sorted(event.reason for event in (*first.events, *second.events))
+        assert said == ["DeviceInvalid", "DeviceInvalid", "DeviceValid"]
+
+
 async def test_two_replicas_agree_and_come_to_rest(tmp_path: Path) -> None:
     api = TinyApi()
     other = tmp_path / "other"
@@ -493,7 +537,12 @@ async def test_a_device_of_the_embedded_apiserver(tmp_path: Path) -> None:
             for task in started:
                 task.cancel()
         device, status = await client.get(LAMP), await client.get(LAMP_STATUS)
-        assert device["status"]["twins"] == status["status"]["twins"]
+        verdicts = ("desired", "sync", "reason")
+        assert [{**each, **dict.fromkeys(verdicts)} for each in device["status"]["twins"]] == [
+            {**each, **dict.fromkeys(verdicts)} for each in status["status"]["twins"]
+        ]
+        assert device["status"]["twins"][0]["sync"] == "synced"
+        assert device["status"]["syncedProperties"] == "1/1"
         assert status["status"]["twins"][0]["reported"]["value"] == "40"
         assert device["status"]["state"] == status["status"]["state"] == "online"
         assert {entry["type"]: entry["status"] for entry in device["status"]["conditions"]} == {

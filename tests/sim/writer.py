@@ -13,7 +13,8 @@ from apimachinery.keys import Node, ObjectKey
 from apimachinery.objects import JSON
 from apimachinery.resources import DEVICE_MODELS, DEVICES, NODES
 from cloudhub.backoff import write_delay_s
-from cloudhub.devices import StateReport, model_of, node_of, property_names, status_after
+from cloudhub.devices import StateReport, model_of, node_of, property_names
+from cloudhub.devicestatus import status_after
 from cloudhub.reports import MOVED, Acknowledgement, Outcome, Refused, Reports, Retry, Taken, Value, Write
 from cloudhub.sessions import Session
 from link.frames import ReportEntry
@@ -179,10 +180,16 @@ class SimWriter:
                 refused[field] = "the Device does not list this property"
         cache = self._owner.cache
         model = cache.get(ObjectKey(DEVICE_MODELS, key.namespace, model_of(device)))
-        has_node = cache.get(ObjectKey(NODES, "", node_of(device))) is not None
+        node = cache.get(ObjectKey(NODES, "", node_of(device)))
         now = str(self._clock.wall_ms() // 1000)
         after = status_after(
-            device, None if model is None else model.parse(), has_node, known.status, properties, state, now
+            device,
+            None if model is None else model.parse(),
+            None if node is None else node.parse(),
+            known.status,
+            properties,
+            state,
+            now,
         )
         changes = {field: value for field, value in after.items() if known.status.get(field) != value}
         if not changes:
