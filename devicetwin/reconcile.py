@@ -415,7 +415,8 @@ def _timeless(each: Property) -> tuple[object, ...]:
     reported = each.reported
     return (
         reported and (reported.value, reported.version, reported.answers, reported.stale),
-        *(each.desired, each.cloud, each.type, each.optional, each.declared, each.model, each.stale_after_ms),
+        *(each.desired, each.cloud, each.type, each.optional, each.declared, each.model),
+        *(each.stale_after_ms, each.cycle_ms, each.told_at_ms),
     )
 
 
