@@ -13,6 +13,8 @@ import datetime
 import gc
 import json
 import logging
+import secrets
+import socket
 import ssl
 import sys
 import urllib.parse
@@ -38,6 +40,7 @@ from apiserver.messages import Handler, Request, Response, json_response
 from cloudhub import crds
 from cloudhub.apiclient import ApiClient, ApiUnreachable, KubeconfigError, ObjectsByName
 from cloudhub.authority import Authority, ServerIdentity, server_names
+from cloudhub.fences import Fences
 from cloudhub.join import MAX_BODY_BYTES, JoinEndpoint, Link, check_name
 from cloudhub.nodes import NodeLifecycle
 from cloudhub.placement import STANDARD_RULES, By, Placement, Rule, with_definitions
@@ -360,10 +363,16 @@ class Cloudcore:
         self._client = client
         self._data_dir = data_dir
         self._cache = WatchCache()
+        fences = Fences(f"{socket.gethostname()}-{secrets.token_hex(4)}")
+        self._nodes = NodeLifecycle(client, Presence(grace_s=settings.nodes.grace_s), fences, self._overtaken)
         self._writer: StatusWriter[Session] = StatusWriter(
-            client, self._cache, self._taken, min_interval_s=settings.reports.min_interval_s
+            client,
+            self._cache,
+            self._taken,
+            fences,
+            self._nodes.confirm,
+            min_interval_s=settings.reports.min_interval_s,
         )
-        self._nodes = NodeLifecycle(client, Presence(grace_s=settings.nodes.grace_s))
         self._server: HubServer | None = None
         self._reflectors: dict[Resource, Reflector] = {}
         self._endpoints = ("", "")
@@ -483,6 +492,10 @@ class Cloudcore:
     def _taken(self, session: Session, seq: int, refused: tuple[RefusedReport, ...]) -> None:
         assert self._server is not None, "reports come after the hub was made"
         self._server.hub.reports_taken(session, seq, refused)
+
+    def _overtaken(self, node: Node, term: int, newest: int, was_last: bool) -> None:
+        assert self._server is not None, "who is overtaken has had a session"
+        self._server.hub.overtaken(node, term, newest, was_last=was_last)
 
     async def _listen(self, endpoint: Endpoint, context: ssl.SSLContext) -> Listener:
         assert self._server is not None, "the hub is made before it listens"

@@ -68,7 +68,8 @@ class ReportSink(Protocol):
 class NodeWatcher(Protocol):
     """Who wants to know which nodes are connected."""
 
-    def session_up(self, node: Node, agent: str) -> None: ...
+    def session_up(self, node: Node, term: int) -> None:
+        """Hub.overtaken is to be called when another replica turns out to have a newer session."""
 
     def session_down(self, node: Node) -> None: ...
 
@@ -99,7 +100,9 @@ class Counters:
     surveyed: int = 0
     """... whose node was asked for its inventory."""
     superseded: int = 0
-    """Sessions ended by a newer one of their node."""
+    """Sessions ended by a newer one of their node, here or at another replica."""
+    stale: int = 0
+    """Sessions whose term was not newer than one that was known: dead connections, or a disk that was rolled back."""
     turned_away: int = 0
     """Connections without a node's certificate, or of a node that called itself another."""
     pushes: int = 0
@@ -124,6 +127,7 @@ class Session:
     def __init__(self, hub: "Hub", node: Node, transport: Transport, peer: Peer, clock: Clock) -> None:
         self.node = node
         self.agent = ""
+        self.term = 0
         self.outbox: Outbox | None = None
         """Set once the Hello was acted upon."""
         self._hub = hub
@@ -259,6 +263,10 @@ class Hub:
             session.pump.close(GoodbyeCode.FORBIDDEN, f'your certificate is for node "{node}", not "{hello.node}"')
             return
         older = self._sessions.get(node)
+        if older is not None and hello.term <= older.term:
+            # Last words of a connection that its node has left; or the node's disk was rolled back, and it hears this.
+            self._stale(session, older.term)
+            return
         if older is not None:
             self.counters.superseded += 1
             older.pump.close(GoodbyeCode.SUPERSEDED, f"another connection of {node} took over")
@@ -282,7 +290,7 @@ class Hub:
             outbox.renew(self._new_epoch())
             if verdict is Verdict.IDENTICAL:
                 outbox.adopt(desired.items(), desired)
-        session.agent = hello.agent
+        session.agent, session.term = hello.agent, hello.term
         session.outbox = outbox
         self._sessions[node] = session
         logger.info(
@@ -291,8 +299,13 @@ class Hub:
         )
         survey = verdict is Verdict.SURVEY
         session.pump.send(Welcome(outbox.epoch, outbox.sent_seq, survey, self._heartbeat_s))
-        self._nodes.session_up(node, hello.agent)
+        self._nodes.session_up(node, hello.term)
         self.ready(session)
+
+    def _stale(self, session: Session, newest: int) -> None:
+        self.counters.stale += 1
+        reason = f"{session.node} has had a connection of term {newest}"
+        session.pump.close(GoodbyeCode.STALE, reason, term=newest)
 
     def surveyed(self, session: Session, held: Mapping[ObjectKey, ObjectVersion]) -> None:
         """The inventory is complete."""
@@ -336,6 +349,22 @@ class Hub:
         self._absent[session.node] = _Absent(session.outbox, self._clock.time())
         logger.info("session ended", extra={"node": session.node, "reason": str(error), "outbox": session.outbox})
         self._nodes.session_down(session.node)
+
+    def overtaken(self, node: Node, term: int, newest: int, *, was_last: bool) -> None:
+        """
+        The node has a session of a newer term, `newest`, at another replica.
+
+        was_last: the session of `term` here was the newest before; else it never was.
+        """
+        session = self._sessions.get(node)
+        if session is None or session.term != term:
+            return
+        if not was_last:
+            self._stale(session, newest)
+            return
+        self.counters.superseded += 1
+        reason = f"another connection of {node} took over, at another replica"
+        session.pump.close(GoodbyeCode.SUPERSEDED, reason, term=newest)
 
     def ready(self, session: Session) -> None:
         """The session may have something to send."""

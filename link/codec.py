@@ -21,6 +21,7 @@ import msgpack
 from apimachinery.keys import ObjectKey, ObjectVersion, Resource
 from link.errors import LocalProtocolError, RemoteProtocolError
 from link.frames import (
+    MAX_TERM,
     Ack,
     Check,
     Cursor,
@@ -277,7 +278,7 @@ def _decode_check(fields: _Fields) -> Frame:
 
 
 def _encode_goodbye(frame: Goodbye) -> list[object]:
-    return [Tag.GOODBYE, frame.code.value, frame.reason[: MAX_TEXT_BYTES // 4], frame.retry_after_s]
+    return [Tag.GOODBYE, frame.code.value, frame.reason[: MAX_TEXT_BYTES // 4], frame.retry_after_s, frame.term]
 
 
 def _decode_goodbye(fields: _Fields) -> Frame:
@@ -285,12 +286,13 @@ def _decode_goodbye(fields: _Fields) -> Frame:
         code = GoodbyeCode(fields.text("code"))
     except ValueError as exc:
         raise RemoteProtocolError(f"goodbye: {exc}") from exc
-    return Goodbye(code, fields.text("reason", MAX_TEXT_BYTES), fields.seconds("retry_after_s"))
+    reason, retry_after_s = fields.text("reason", MAX_TEXT_BYTES), fields.seconds("retry_after_s")
+    return Goodbye(code, reason, retry_after_s, fields.integer("term", MAX_TERM))
 
 
 def _encode_hello(frame: Hello) -> list[object]:
     cursor = None if frame.cursor is None else list(frame.cursor)
-    return [Tag.HELLO, frame.protocol, frame.node, cursor, frame.digest, frame.agent]
+    return [Tag.HELLO, frame.protocol, frame.node, cursor, frame.digest, frame.agent, frame.term]
 
 
 def _decode_hello(fields: _Fields) -> Frame:
@@ -302,7 +304,8 @@ def _decode_hello(fields: _Fields) -> Frame:
         inner = _Fields(value, "cursor")
         cursor = Cursor(inner.text("epoch", 64, empty=False), inner.integer("seq", MAX_SEQ))
         inner.end()
-    return Hello(protocol, node, cursor, fields.binary("digest", 64), fields.text("agent"))
+    held, agent = fields.binary("digest", 64), fields.text("agent")
+    return Hello(protocol, node, cursor, held, agent, fields.integer("term", MAX_TERM))
 
 
 def _encode_inventory(frame: Inventory) -> list[object]:

@@ -19,6 +19,9 @@ WINDOW_FRAMES = 64
 WINDOW_BYTES = 256 << 10
 """Bytes of one numbered stream under way: what is urgent waits behind at most this, 2 s at 1 Mbit/s."""
 
+MAX_TERM = 2**53 - 1
+"""What every JSON reader takes for an integer; milliseconds since 1970 reach it in 285,000 years."""
+
 
 class Cursor(NamedTuple):
     """How far an edge has committed what a hub pushed."""
@@ -98,6 +101,8 @@ class GoodbyeCode(enum.StrEnum):
     """Come back later."""
     RESYNC = "resync"
     """Come back at once, and we compare what you hold."""
+    STALE = "stale"
+    """Your term is not newer than one of your node's that is known: come back at once, with one above `term`."""
 
 
 class Hello(NamedTuple):
@@ -112,6 +117,8 @@ class Hello(NamedTuple):
     """apimachinery.inventory.digest of what it holds."""
     agent: str
     """Program and version, for people."""
+    term: int
+    """Grows from connection to connection of a node: where two connections live, the one with the higher counts."""
 
 
 class Welcome(NamedTuple):
@@ -193,6 +200,8 @@ class Goodbye(NamedTuple):
     code: GoodbyeCode
     reason: str
     retry_after_s: float
+    term: int = 0
+    """The highest term that the hub knows of the node's connections; 0 where that is of no interest."""
 
 
 Frame = Hello | Welcome | Inventory | Push | Ack | Nack | Check | Report | ReportAck | Ping | Pong | Goodbye

@@ -290,10 +290,10 @@ class Peer:
         """Bytes that may be reported now; 0 when the window is full or the state does not allow it."""
         return self._reports_out.room() if self.state is State.STREAMING else 0
 
-    def close(self, code: GoodbyeCode, reason: str, now: float, retry_after_s: float = 0.0) -> None:
+    def close(self, code: GoodbyeCode, reason: str, now: float, retry_after_s: float = 0.0, term: int = 0) -> None:
         """Say Goodbye, if there is still anybody to say it to. Never raises."""
         if self.state is not State.CLOSED:
-            self.send(Goodbye(code, reason, retry_after_s), now)
+            self.send(Goodbye(code, reason, retry_after_s, term), now)
 
     def frames_to_send(self) -> list[bytes]:
         """Messages to write, in order; each is one message of the transport."""

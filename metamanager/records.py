@@ -23,7 +23,7 @@ from apimachinery.objects import Object, canonical
 from apimachinery.resources import EVENTS
 from apimachinery.selectors import FieldSelector, LabelSelector
 from apiserver.selection import selects
-from link.frames import Batch, Cursor, Held, Refusal, RefusedReport, ReportEntry
+from link.frames import MAX_TERM, Batch, Cursor, Held, Refusal, RefusedReport, ReportEntry
 from metamanager import schema
 from metamanager.connection import Database, Row
 from metamanager.errors import StoreCorrupt, StoreFull
@@ -72,6 +72,8 @@ class Records:
             """When the node last held all that the hub had for it, in milliseconds since 1970; None: never."""
             self.events_dropped = int(state[4])
             """Events that were given up for later ones, since this database was made."""
+            self.term = int(state[5])
+            """That of the last connection to a hub; 0 before the first."""
             self._load_resources()
             self.report_count = database.number(schema.CHECK_REPORTS)
             self.event_count = database.number(schema.CHECK_EVENTS)
@@ -119,6 +121,18 @@ class Records:
         with self._writing():
             self._database.run(schema.UPDATE_SYNCED, (now_ms,))
         self.synced_at_ms = now_ms
+
+    def next_term(self, above: int, now_ms: int) -> int:
+        """
+        A term higher than any before and than `above`; of later connections also after a crash.
+
+        Where the disk is full it is remembered by this process only: a report can go up all the same, and a hub that
+        knows of a higher one says so.
+        """
+        self.term = min(max(self.term + 1, above + 1, now_ms), MAX_TERM)
+        with contextlib.suppress(StoreFull), self._writing():
+            self._database.run(schema.UPDATE_TERM, (self.term,))
+        return self.term
 
     def held(self) -> list[Held]:
         """Keys and versions of everything, in no order. Bodies are not read."""

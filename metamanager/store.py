@@ -102,6 +102,16 @@ class Store:
         """apimachinery.inventory.digest of what is held."""
         return await self._run(self._records.digest)
 
+    async def next_term(self, above: int = 0, *, now_ms: int | None = None) -> int:
+        """
+        The term of the next connection: higher than any before and than `above`, kept over restarts.
+
+        now_ms: the wall clock in milliseconds since 1970, the least it is: a node that is set up anew need not be told
+        where its predecessor was.
+        """
+        at_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
+        return await self._run(lambda: self._records.next_term(above, at_ms))
+
     async def apply(self, batches: Sequence[Batch], *, now_ms: int | None = None) -> Applied:
         """
         Commit batches and the cursor of the last, in one transaction.

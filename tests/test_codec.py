@@ -12,6 +12,7 @@ from apimachinery.resources import CONFIG_MAPS, PODS
 from link.codec import MAX_BODY_BYTES, MAX_ENTRIES, MAX_FRAME_BYTES, decode, decode_delta, encode, encode_delta
 from link.errors import LocalProtocolError, RemoteProtocolError
 from link.frames import (
+    MAX_TERM,
     Ack,
     Check,
     Cursor,
@@ -40,10 +41,10 @@ VERSION = ObjectVersion("u", "r1")
 # Golden bytes: a peer of another release must read these, so a change here is a change of protocol.
 GOLDEN: list[tuple[Frame, str]] = [
     (
-        Hello(1, "edge-1", Cursor("e", 7), b"\x01\x02", "fairlead/0.1"),
-        "960101a6656467652d3192a16507c4020102ac666169726c6561642f302e31",
+        Hello(1, "edge-1", Cursor("e", 7), b"\x01\x02", "fairlead/0.1", 5),
+        "970101a6656467652d3192a16507c4020102ac666169726c6561642f302e3105",
     ),
-    (Hello(1, "edge-1", None, b"", ""), "960101a6656467652d31c0c400a0"),
+    (Hello(1, "edge-1", None, b"", "", 1), "970101a6656467652d31c0c400a001"),
     (Welcome("e", 7, True, 20.0), "9502a16507c3cb4034000000000000"),
     (
         Inventory((Held(KEY, VERSION),), True),
@@ -78,7 +79,7 @@ GOLDEN: list[tuple[Frame, str]] = [
     (Check(9, b"\x01\x02"), "930c09c4020102"),
     (Ping(3), "920903"),
     (Pong(3), "920a03"),
-    (Goodbye(GoodbyeCode.SHUTDOWN, "bye", 1.0), "940ba873687574646f776ea3627965cb3ff0000000000000"),
+    (Goodbye(GoodbyeCode.STALE, "bye", 1.0, 7), "950ba57374616c65a3627965cb3ff000000000000007"),
 ]
 
 
@@ -92,6 +93,7 @@ def test_golden_bytes_both_ways(frame: Frame, golden: str) -> None:
 
 NAMES = st.text(max_size=20)
 FULL_NAMES = st.text(min_size=1, max_size=20)
+TERMS = st.integers(0, MAX_TERM)
 SEQS = st.integers(0, 2**63 - 1)
 KEYS = st.builds(
     ObjectKey, st.builds(Resource, NAMES, FULL_NAMES, FULL_NAMES, FULL_NAMES, st.booleans()), NAMES, FULL_NAMES
@@ -116,6 +118,7 @@ FRAMES = st.one_of(
         st.none() | st.builds(Cursor, FULL_NAMES, SEQS),
         st.binary(max_size=64),
         NAMES,
+        TERMS,
     ),
     st.builds(Welcome, FULL_NAMES, SEQS, st.booleans(), SECONDS),
     st.builds(Inventory, tuples(st.builds(Held, KEYS, VERSIONS)), st.booleans()),
@@ -127,7 +130,7 @@ FRAMES = st.one_of(
     st.builds(Check, SEQS, st.binary(max_size=64)),
     st.builds(Ping, SEQS),
     st.builds(Pong, SEQS),
-    st.builds(Goodbye, st.sampled_from(GoodbyeCode), NAMES, SECONDS),
+    st.builds(Goodbye, st.sampled_from(GoodbyeCode), NAMES, SECONDS, TERMS),
 )
 
 

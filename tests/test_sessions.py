@@ -1,5 +1,6 @@
 """The hub's side of the links: who gets in, who takes over, what goes out to whom."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,6 +37,9 @@ from link.pump import Pump
 from tests.sim.clock import SimClock
 
 POLICIES = Resource("example.com", "v1", "policies", "Policy", True)
+
+
+TERMS = itertools.count(1)
 
 
 class Wire:
@@ -79,8 +83,8 @@ class Nodes:
     def __init__(self) -> None:
         self.told: list[str] = []
 
-    def session_up(self, node: Node, agent: str) -> None:
-        self.told.append(f"{node} up {agent}")
+    def session_up(self, node: Node, term: int) -> None:
+        self.told.append(f"{node} up {term}")
 
     def session_down(self, node: Node) -> None:
         self.told.append(f"{node} down")
@@ -134,8 +138,10 @@ class Site:
         return wire
 
 
-def hello(node: str, held: Sequence[Object] = (), cursor: Cursor | None = None) -> Hello:
-    return Hello(PROTOCOL, node, cursor, digest((item.key, item.version) for item in held), "agent")
+def hello(node: str, held: Sequence[Object] = (), cursor: Cursor | None = None, term: int = 0) -> Hello:
+    """term: 0 for a higher one than any before."""
+    fingerprint = digest((item.key, item.version) for item in held)
+    return Hello(PROTOCOL, node, cursor, fingerprint, "agent", term or next(TERMS))
 
 
 def names(frame: Frame) -> list[str]:
@@ -147,7 +153,7 @@ def test_a_new_node_with_nothing_to_get_is_in_sync_at_once() -> None:
     site = Site()
     wire = site.streaming("n1")
     assert wire.take() == [Welcome("epoch1", 0, False, 20.0), Push(1, (), True)]
-    assert site.nodes.told == ["n1 up agent"]
+    assert [told.rpartition(" ")[0] for told in site.nodes.told] == ["n1 up"]
     wire.say(Ack(1))
     assert [(status.node, status.connected, status.synced) for status in site.hub.statuses()] == [("n1", True, True)]
 
@@ -238,11 +244,45 @@ def test_the_newer_connection_takes_over_after_the_older_has_ended() -> None:
     newer = site.streaming("n1")
     assert older.take() == [Goodbye(GoodbyeCode.SUPERSEDED, "another connection of n1 took over", 0.0)]
     assert older.closed
-    assert site.nodes.told == ["n1 up agent", "n1 down", "n1 up agent"]
+    assert [told.split()[1] for told in site.nodes.told] == ["up", "down", "up"]
     assert len(site.reports.closed) == 1
     assert isinstance(newer.take()[0], Welcome)
     older.pump.connection_lost("late news")
     assert site.hub.is_connected(Node("n1"))
+
+
+def test_a_connection_that_its_node_has_left_takes_nothing_over() -> None:
+    site = Site()
+    late, live = site.connect("n1"), site.connect("n1")
+    live.say(hello("n1", term=8))
+    site.work()
+    live.take()
+    for term in (7, 8):
+        late = site.connect("n1")
+        late.say(hello("n1", term=term))
+        assert late.take() == [Goodbye(GoodbyeCode.STALE, "n1 has had a connection of term 8", 0.0, 8)]
+        assert late.closed
+    assert site.hub.counters.stale == 2
+    assert live.take() == []
+    assert site.nodes.told == ["n1 up 8"]
+
+
+def test_a_session_that_another_replica_has_overtaken_ends_and_says_by_whom() -> None:
+    site = Site()
+    for was_last, code in ((True, GoodbyeCode.SUPERSEDED), (False, GoodbyeCode.STALE)):
+        wire = site.connect("n1")
+        wire.say(hello("n1", term=5))
+        site.work()
+        wire.take()
+        site.hub.overtaken(Node("n1"), 4, 9, was_last=was_last)  # said of a session that has ended since
+        assert site.hub.is_connected(Node("n1"))
+        site.hub.overtaken(Node("n1"), 5, 9, was_last=was_last)
+        (goodbye,) = wire.take()
+        assert isinstance(goodbye, Goodbye)
+        assert (goodbye.code, goodbye.term) == (code, 9)
+        assert not site.hub.is_connected(Node("n1"))
+    assert (site.hub.counters.superseded, site.hub.counters.stale) == (1, 1)
+    site.hub.overtaken(Node("n1"), 5, 9, was_last=True)
 
 
 def test_identity_comes_from_the_certificate_only() -> None:

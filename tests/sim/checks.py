@@ -44,7 +44,7 @@ def problems(world: World) -> list[str]:
             if edge.unlike
         ),
         *(each for edge in world.edges for each in _forgotten(edge)),
-        *([] if len(world.hubs) > 1 else _taken_out_of_order(world)),
+        *_taken_out_of_order(world),
         *_healed(world),
         *dict.fromkeys(world.faulty_bounds),
         *(f"what {key} reported came back to its node as a change" for key in world.api.echoes),
@@ -55,19 +55,8 @@ def unsettled(world: World) -> list[str]:
     """What is still to come, or will never."""
     found = [each for edge in world.edges for each in _not_converged(world.api, edge)]
     found += _left_over(world)
-    if len(world.hubs) > 1:
-        return found  # see up_across_replicas
     found += _not_last(world)
     return found or list(_not_obeyed(world))
-
-
-def up_across_replicas(world: World) -> list[str]:
-    """
-    What is promised of reports where there is one replica, asked of several. docs/simulation.md tells why it may fail.
-
-    A replica that still takes a session for alive may write what the node has since overtaken through another one.
-    """
-    return [*_not_last(world), *_taken_out_of_order(world)]
 
 
 # ---- down

@@ -19,6 +19,7 @@ from devicetwin.fleet import Fleet, Moment, Outcome
 from devicetwin.messages import Channel, Delta, DeviceTopic, StateUpdate, TwinEntry, TwinUpdate, Value, parse_topic
 from devicetwin.wire import Publication, id_of, key_of
 from edgehub.session import EdgeSession
+from link.errors import LinkClosed
 from link.frames import Batch, GoodbyeCode, Refusal
 from tests.sim.clock import MachineClock
 from tests.sim.disk import DiskFull, SimDisk
@@ -63,6 +64,8 @@ class SimEdge:
         self.clock: MachineClock = self._world.new_machine()
         self.session: EdgeSession | None = None
         self.replica = ""
+        self._term = 0
+        self._known_term = 0
         self._woken = False
         self._committing = False
         self._sent_row = 0
@@ -89,12 +92,13 @@ class SimEdge:
             return
         self.end, hand_over, self.replica = reached
         self.dials += 1
-        session = self.session = EdgeSession(
-            self.node, self.disk.image.cursor, self.disk.digest(), agent="sim", clock=self.clock, wake=self._wake
-        )
+        session = self.session = EdgeSession(self.node, agent="sim", clock=self.clock, wake=self._wake)
         self._sent_row = self._settled_row = 0
         hand_over()
         self.end.receiving = session.opened(self.end)
+        cursor, digest = self.disk.image.cursor, self.disk.digest()
+        self._term = self.disk.next_term(self._term, self._known_term, self.clock.wall_ms())
+        session.greet(cursor, digest, self._term)
 
     def _wake(self) -> None:
         if not self._woken:
@@ -108,6 +112,8 @@ class SimEdge:
             return
         if session.error is not None:
             if self._may_leave():
+                if isinstance(session.error, LinkClosed):
+                    self._known_term = max(self._known_term, session.error.term)
                 self.session = None
                 self._later(self._world.rng.choice([0.0, 0.05, 0.5]), self.dial)
             return

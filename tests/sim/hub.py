@@ -8,7 +8,7 @@ the least that drives them: a watch per resource that lags and expires (cloudhub
 
 from apimachinery.errors import Expired
 from apimachinery.events import Change, EventType, WatchEvent
-from apimachinery.keys import Node, Resource
+from apimachinery.keys import Resource
 from apimachinery.resources import CONFIG_MAPS, DEVICE_MODELS, DEVICES, NODES, PODS, SECRETS
 from apimachinery.watchcache import WatchCache
 from cloudhub.patches import Patches
@@ -16,6 +16,7 @@ from cloudhub.placement import STANDARD_RULES, By, Placement, Rule
 from cloudhub.sessions import Hub
 from tests.sim.apiserver import Logged
 from tests.sim.clock import MachineClock
+from tests.sim.leases import SimLeases
 from tests.sim.network import SimTransport
 from tests.sim.surroundings import Surroundings
 from tests.sim.writer import SimWriter
@@ -25,12 +26,6 @@ SHARED = "shared"
 """ConfigMaps of this namespace belong on all nodes."""
 RULES = (*STANDARD_RULES, Rule(CONFIG_MAPS, By.ALL_NODES, namespace=SHARED))
 HEARTBEAT_S = 2.0
-
-
-class SimNodeWatcher:
-    def session_up(self, node: Node, agent: str) -> None: ...
-
-    def session_down(self, node: Node) -> None: ...
 
 
 class SimHub:
@@ -53,6 +48,7 @@ class SimHub:
         self.clock: MachineClock = world.new_machine()
         self.cache = WatchCache()
         self.placement = Placement(RULES)
+        self.leases = SimLeases(world, self)
         self.writer = SimWriter(world, self)
         self._woken = False
         generation = self.generation
@@ -60,7 +56,7 @@ class SimHub:
             self.cache,
             self.placement,
             self.writer,
-            SimNodeWatcher(),
+            self.leases,
             clock=self.clock,
             new_epoch=lambda: f"{world.rng.getrandbits(48):x}",
             wake=lambda: self._wake(generation),
@@ -91,6 +87,7 @@ class SimHub:
             return
         for resource in WATCHED:
             self._watch(resource, fully)
+        self.leases.watch(fully=fully)
 
     def _watch(self, resource: Resource, fully: bool) -> None:
         world = self._world

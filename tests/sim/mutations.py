@@ -17,6 +17,7 @@ from apimachinery.objects import Object
 from apimachinery.resources import DEVICES
 from apimachinery.watchcache import WatchCache
 from cloudhub import projection
+from cloudhub.fences import Claim, Fences, Permit, Standing
 from cloudhub.outbox import Flight, Outbox, Verdict
 from cloudhub.placement import Affected, Placement
 from cloudhub.reports import Acknowledgement, Reports
@@ -37,6 +38,7 @@ _adopt, _hear = Outbox.adopt, Outbox.hear
 _hello, _frame_received = Hub.hello, Session.frame_received
 _observe, _replace, _list = Placement.observe, WatchCache.replace, SimHub._list
 _apply, _disk_save = SimDisk.apply, SimDisk.save
+_permit, _put_lease = Fences.permit, SimApi.put_lease
 _commit, _save, _accept = SimEdge._commit, SimEdge._save, SimWriter.accept
 
 
@@ -187,6 +189,34 @@ def _unfold_on_anything(delta: Delta, held: Object | None) -> Delta:
 # ---- the way up
 
 
+def _write_before_the_lease_is_taken(self: Fences, node: Node, term: int, learned: int) -> Permit:
+    return Permit.WRITE if self.standing(node) is Standing.WAITING else _permit(self, node, term, learned)
+
+
+def _write_whatever_was_learned(self: Fences, node: Node, term: int, learned: int) -> Permit:
+    return _permit(self, node, term, -1)
+
+
+def _write_for_any_session(self: Fences, node: Node, term: int, learned: int) -> Permit:
+    return _permit(self, node, self.term(node), learned)
+
+
+def _write_when_superseded(self: Fences, node: Node, term: int, learned: int) -> Permit:
+    permit = _permit(self, node, term, learned)
+    return Permit.WRITE if permit is Permit.NEVER else permit
+
+
+def _go_on_when_overtaken(self: Hub, node: Node, term: int, newest: int, *, was_last: bool) -> None: ...
+
+
+def _take_blindly(self: SimApi, node: Node, base: Claim | None, term: int, replica: str) -> Claim:
+    return _put_lease(self, node, self.leases.get(node), term, replica)
+
+
+def _forget_the_term(self: SimDisk, last: int, above: int, now_ms: int) -> int:
+    return max(above + 1, now_ms)
+
+
 def _settle_what_was_sent(self: SimEdge, session: EdgeSession) -> None:
     self.disk.settle_reports(self._sent_row)
 
@@ -277,6 +307,15 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation("a device is told after what it said is durable", SimEdge, "_save", _tell_before_saving),
     Mutation("a report's row goes after its ReportAck only", SimEdge, "_settle_rows", _settle_what_was_sent),
     Mutation("a report put again gets a new row number", SimDisk, "save", _keep_the_row),
+    Mutation("reports wait until the Lease is taken", Fences, "permit", _write_before_the_lease_is_taken),
+    Mutation(
+        "what was learned is written over once the Lease is confirmed", Fences, "permit", _write_whatever_was_learned
+    ),
+    Mutation("a report is its own session's", Fences, "permit", _write_for_any_session),
+    Mutation("a session that is over writes nothing", Fences, "permit", _write_when_superseded),
+    Mutation("a session that is overtaken ends", Hub, "overtaken", _go_on_when_overtaken),
+    Mutation("the Lease is taken at the version that was read", SimApi, "put_lease", _take_blindly),
+    Mutation("terms grow", SimDisk, "next_term", _forget_the_term),
     Mutation("ReportAck after the apiserver took it", SimWriter, "accept", _ack_what_came),
     Mutation("reports are acknowledged in their order", Reports, "_settled", _ack_out_of_order),
     Mutation(
