@@ -47,6 +47,7 @@ CORES = (
     "cloudhub.apiwire",
     "cloudhub.backoff",
     "cloudhub.delta",
+    "cloudhub.fences",
     "cloudhub.devices",
     "cloudhub.outbox",
     "cloudhub.patches",
