@@ -41,6 +41,7 @@ from cloudhub import crds
 from cloudhub.apiclient import ApiClient, ApiUnreachable, KubeconfigError, ObjectsByName
 from cloudhub.authority import Authority, ServerIdentity, server_names
 from cloudhub.fences import Fences
+from cloudhub.horizon import Advance
 from cloudhub.join import MAX_BODY_BYTES, JoinEndpoint, Link, check_name
 from cloudhub.nodes import NodeLifecycle
 from cloudhub.placement import STANDARD_RULES, By, Placement, Rule, with_definitions
@@ -473,6 +474,7 @@ class Cloudcore:
             self._cache,
             self,
             project=project,
+            advanced=self._advanced,
             observe={DEVICES: self._writer.observe, LEASES: self._nodes.observe_lease}.get(resource, lambda _: None),
             select=Selection(namespace=NODE_LEASE_NAMESPACE) if resource == LEASES else EVERYTHING,
         )
@@ -488,6 +490,10 @@ class Cloudcore:
                 for resource, reflector in self._reflectors.items():
                     if resource.collection == change.object.key.name:
                         reflector.wake()
+
+    def _advanced(self, resource: Resource, advance: Advance) -> None:
+        assert self._server is not None, "reflectors run after the hub was made"
+        self._server.hub.advanced(resource, advance)
 
     def _taken(self, session: Session, seq: int, refused: tuple[RefusedReport, ...]) -> None:
         assert self._server is not None, "reports come after the hub was made"

@@ -17,7 +17,7 @@ from apimachinery.keys import Node
 from edgehub.redial import delay_s
 from edgehub.session import EdgeSession
 from link.errors import LinkClosed, LinkError
-from link.frames import Batch, Cursor, GoodbyeCode, Held, Refusal, RefusedReport, ReportEntry
+from link.frames import Batch, Cursor, GoodbyeCode, Held, Position, Refusal, RefusedReport, ReportEntry
 from link.websocket import dial
 
 logger = logging.getLogger(__name__)
@@ -32,6 +32,8 @@ class Store(Protocol):
     async def cursor(self) -> Cursor | None: ...
 
     async def digest(self) -> bytes: ...
+
+    async def horizon(self) -> tuple[Position, ...]: ...
 
     async def next_term(self, above: int) -> int: ...
 
@@ -164,7 +166,8 @@ class Connector:
         if self._survey:
             # No cursor resumes and no digest is empty, so the hub asks for the inventory.
             cursor, digest = None, b""
-        session.greet(cursor, digest, await self._store.next_term(self._known_term))
+        horizon = await self._store.horizon()
+        session.greet(cursor, digest, await self._store.next_term(self._known_term), horizon)
 
     async def _guarded(self, session: EdgeSession, work: Coroutine[None, None, None]) -> None:
         """

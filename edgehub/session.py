@@ -30,6 +30,7 @@ from link.frames import (
     Hello,
     Inventory,
     Nack,
+    Position,
     Push,
     Refusal,
     RefusedReport,
@@ -74,15 +75,15 @@ class EdgeSession:
         self._pump = Pump(Peer(Role.EDGE, self._clock.time()), transport, self, self._clock)
         return self._pump
 
-    def greet(self, cursor: Cursor | None, digest: bytes, term: int) -> None:
+    def greet(self, cursor: Cursor | None, digest: bytes, term: int, horizon: tuple[Position, ...] = ()) -> None:
         """
         Say Hello, if there is still anybody to say it to.
 
-        cursor, digest: of what is committed, and nothing may commit from here on but what this session brings.
+        cursor, digest, horizon: of what is committed, and nothing may commit from here on but what this session brings.
         term: higher than that of any connection before.
         """
         if self.error is None:
-            self.pump.send(Hello(PROTOCOL, self._node, cursor, digest, self._agent, term))
+            self.pump.send(Hello(PROTOCOL, self._node, cursor, digest, self._agent, term, horizon))
 
     @property
     def pump(self) -> Pump:
@@ -123,7 +124,9 @@ class EdgeSession:
 
     def take_batches(self) -> list[Batch]:
         """What has come and is not yet taken, oldest first; to be committed in one transaction or several."""
-        batches = [Batch(Cursor(self._epoch, push.seq), push.deltas, push.synced) for push in self._pushes]
+        batches = [
+            Batch(Cursor(self._epoch, push.seq), push.deltas, push.synced, push.horizon) for push in self._pushes
+        ]
         self._pushes.clear()
         return batches
 

@@ -21,7 +21,9 @@ import msgpack
 from apimachinery.keys import ObjectKey, ObjectVersion, Resource
 from link.errors import LocalProtocolError, RemoteProtocolError
 from link.frames import (
+    MAX_HORIZON,
     MAX_TERM,
+    MAX_VERSION,
     Ack,
     Check,
     Cursor,
@@ -35,6 +37,7 @@ from link.frames import (
     Nack,
     Ping,
     Pong,
+    Position,
     Push,
     Refusal,
     RefusedReport,
@@ -222,6 +225,15 @@ class _Fields:
     def key(self) -> ObjectKey:
         return ObjectKey(self.resource(), self.text("namespace"), self.text("name", empty=False))
 
+    def horizon(self) -> tuple[Position, ...]:
+        found = self.records(
+            "horizon",
+            lambda inner: Position(inner.text("collection", empty=False), inner.integer("version", MAX_VERSION)),
+        )
+        if len(found) > MAX_HORIZON:
+            raise RemoteProtocolError(f"{self._what}: a horizon of more than {MAX_HORIZON} entries")
+        return found
+
     def version(self) -> ObjectVersion:
         return ObjectVersion(self.text("uid"), self.text("revision", empty=False))
 
@@ -292,7 +304,7 @@ def _decode_goodbye(fields: _Fields) -> Frame:
 
 def _encode_hello(frame: Hello) -> list[object]:
     cursor = None if frame.cursor is None else list(frame.cursor)
-    return [Tag.HELLO, frame.protocol, frame.node, cursor, frame.digest, frame.agent, frame.term]
+    return [Tag.HELLO, frame.protocol, frame.node, cursor, frame.digest, frame.agent, frame.term, *_horizon(frame)]
 
 
 def _decode_hello(fields: _Fields) -> Frame:
@@ -305,7 +317,11 @@ def _decode_hello(fields: _Fields) -> Frame:
         cursor = Cursor(inner.text("epoch", 64, empty=False), inner.integer("seq", MAX_SEQ))
         inner.end()
     held, agent = fields.binary("digest", 64), fields.text("agent")
-    return Hello(protocol, node, cursor, held, agent, fields.integer("term", MAX_TERM))
+    return Hello(protocol, node, cursor, held, agent, fields.integer("term", MAX_TERM), fields.horizon())
+
+
+def _horizon(frame: Hello | Push) -> list[object]:
+    return [[list(position) for position in frame.horizon]]
 
 
 def _encode_inventory(frame: Inventory) -> list[object]:
@@ -350,7 +366,7 @@ def _decode_pong(fields: _Fields) -> Frame:
 
 
 def _encode_push(frame: Push) -> list[object]:
-    return [Tag.PUSH, frame.seq, frame.synced, [encode_delta(delta) for delta in frame.deltas]]
+    return [Tag.PUSH, frame.seq, frame.synced, [encode_delta(delta) for delta in frame.deltas], *_horizon(frame)]
 
 
 def _decode_push(fields: _Fields) -> Frame:
@@ -360,7 +376,7 @@ def _decode_push(fields: _Fields) -> Frame:
         if type(value) is not bytes:
             raise RemoteProtocolError("push: a delta must be bytes")
         deltas.append(decode_delta(value))
-    return Push(seq, tuple(deltas), synced)
+    return Push(seq, tuple(deltas), synced, fields.horizon())
 
 
 def _encode_report(frame: Report) -> list[object]:

@@ -22,6 +22,11 @@ WINDOW_BYTES = 256 << 10
 MAX_TERM = 2**53 - 1
 """What every JSON reader takes for an integer; milliseconds since 1970 reach it in 285,000 years."""
 
+MAX_VERSION = 2**63 - 1
+"""The apiserver's versions are etcd's revisions, which are such integers."""
+MAX_HORIZON = 64
+"""Entries of a horizon: resources that nodes hold objects of. There are nine, and what rules add."""
+
 
 class Cursor(NamedTuple):
     """How far an edge has committed what a hub pushed."""
@@ -43,6 +48,14 @@ class Delta(NamedTuple):
     """The revision that the node holds and `body` is told against; "" when `body` is whole."""
 
 
+class Position(NamedTuple):
+    """Up to which version of the apiserver a hub knew a resource when it told a node of it."""
+
+    collection: str
+    """Plural and group, as apimachinery.keys.Resource.collection."""
+    version: int
+
+
 class Batch(NamedTuple):
     """What an edge commits in one transaction."""
 
@@ -50,6 +63,8 @@ class Batch(NamedTuple):
     deltas: tuple[Delta, ...]
     synced: bool
     """After this the edge holds all that the hub had for it."""
+    horizon: tuple[Position, ...] = ()
+    """Takes the place of what was said of these collections before."""
 
 
 class Held(NamedTuple):
@@ -119,6 +134,8 @@ class Hello(NamedTuple):
     """Program and version, for people."""
     term: int
     """Grows from connection to connection of a node: where two connections live, the one with the higher counts."""
+    horizon: tuple[Position, ...] = ()
+    """The last that was said of each collection, as committed. A hub that knows less waits until it does not."""
 
 
 class Welcome(NamedTuple):
@@ -146,6 +163,8 @@ class Push(NamedTuple):
     seq: int
     deltas: tuple[Delta, ...]
     synced: bool
+    horizon: tuple[Position, ...] = ()
+    """Of the collections it speaks of, where that is news; of all where it removes something."""
 
 
 class Ack(NamedTuple):

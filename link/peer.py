@@ -48,6 +48,7 @@ from link.frames import (
     Nack,
     Ping,
     Pong,
+    Position,
     Push,
     Report,
     ReportAck,
@@ -266,9 +267,9 @@ class Peer:
         self.state = after
         self._write(encode(frame), now)
 
-    def push(self, deltas: tuple[Delta, ...], synced: bool, now: float) -> int:
+    def push(self, deltas: tuple[Delta, ...], synced: bool, now: float, horizon: tuple[Position, ...] = ()) -> int:
         """Send changes; returns the number they will be acknowledged by. Look at push_room() first."""
-        frame = Push(self._pushes_out.sent + 1, deltas, synced)
+        frame = Push(self._pushes_out.sent + 1, deltas, synced, horizon)
         self._after(frame, self.role, LocalProtocolError)
         data = encode(frame)
         self._write(data, now)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from link.errors import LinkClosed, LinkError, RemoteProtocolError
-from link.frames import Delta, Frame, Goodbye, GoodbyeCode, ReportEntry
+from link.frames import Delta, Frame, Goodbye, GoodbyeCode, Position, ReportEntry
 from link.peer import Peer
 
 logger = logging.getLogger(__name__)
@@ -111,9 +111,9 @@ class Pump:
         self.peer.send(frame, self._clock.time())
         self._transmit()
 
-    def push(self, deltas: tuple[Delta, ...], synced: bool) -> int:
+    def push(self, deltas: tuple[Delta, ...], synced: bool, horizon: tuple[Position, ...] = ()) -> int:
         """Push changes; see Peer.push."""
-        seq = self.peer.push(deltas, synced, self._clock.time())
+        seq = self.peer.push(deltas, synced, self._clock.time(), horizon)
         self._transmit()
         return seq
 

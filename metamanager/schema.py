@@ -43,6 +43,7 @@ _state = Table(
     Column("synced_at_ms", Integer),
     Column("events_dropped", Integer, nullable=False, server_default=text("0")),
     Column("term", Integer, nullable=False, server_default=text("0")),
+    Column("horizon", Text, nullable=False, server_default=text("'{}'")),
     CheckConstraint("id = 1"),
 )
 _resources = Table(
@@ -129,7 +130,7 @@ INSERT_STATE = _text(insert(_state).values(id=bindparam("id"), revision=bindpara
 SELECT_STATE = _text(
     select(
         *(_state.c.revision, _state.c.epoch, _state.c.seq, _state.c.synced_at_ms),
-        *(_state.c.events_dropped, _state.c.term),
+        *(_state.c.events_dropped, _state.c.term, _state.c.horizon),
     )
 )
 UPDATE_STATE = _text(
@@ -138,8 +139,9 @@ UPDATE_STATE = _text(
         epoch=bindparam("epoch"),
         seq=bindparam("seq"),
         synced_at_ms=bindparam("synced_at_ms"),
+        horizon=bindparam("horizon"),
     ),
-    *("revision", "epoch", "seq", "synced_at_ms"),
+    *("revision", "epoch", "seq", "synced_at_ms", "horizon"),
 )
 UPDATE_EVENTS_DROPPED = _text(update(_state).values(events_dropped=bindparam("events_dropped")), "events_dropped")
 UPDATE_TERM = _text(update(_state).values(term=bindparam("term")), "term")

@@ -12,7 +12,9 @@ from apimachinery.resources import CONFIG_MAPS, PODS
 from link.codec import MAX_BODY_BYTES, MAX_ENTRIES, MAX_FRAME_BYTES, decode, decode_delta, encode, encode_delta
 from link.errors import LocalProtocolError, RemoteProtocolError
 from link.frames import (
+    MAX_HORIZON,
     MAX_TERM,
+    MAX_VERSION,
     Ack,
     Check,
     Cursor,
@@ -26,6 +28,7 @@ from link.frames import (
     Nack,
     Ping,
     Pong,
+    Position,
     Push,
     Refusal,
     RefusedReport,
@@ -41,10 +44,10 @@ VERSION = ObjectVersion("u", "r1")
 # Golden bytes: a peer of another release must read these, so a change here is a change of protocol.
 GOLDEN: list[tuple[Frame, str]] = [
     (
-        Hello(1, "edge-1", Cursor("e", 7), b"\x01\x02", "fairlead/0.1", 5),
-        "970101a6656467652d3192a16507c4020102ac666169726c6561642f302e3105",
+        Hello(1, "edge-1", Cursor("e", 7), b"\x01\x02", "fairlead/0.1", 5, (Position("pods", 300),)),
+        "980101a6656467652d3192a16507c4020102ac666169726c6561642f302e31059192a4706f6473cd012c",
     ),
-    (Hello(1, "edge-1", None, b"", "", 1), "970101a6656467652d31c0c400a001"),
+    (Hello(1, "edge-1", None, b"", "", 1), "980101a6656467652d31c0c400a00190"),
     (Welcome("e", 7, True, 20.0), "9502a16507c3cb4034000000000000"),
     (
         Inventory((Held(KEY, VERSION),), True),
@@ -52,16 +55,17 @@ GOLDEN: list[tuple[Frame, str]] = [
     ),
     (
         Push(8, (Delta(KEY, VERSION, b"{}"),), False),
-        "940408c291c42f9ba0a27631aa636f6e6669676d617073a9436f6e6669674d6170c3a764656661756c74a16101a175a27231c4027b7d",
+        "950408c291c42f9ba0a27631aa636f6e6669676d617073a9436f6e6669674d6170c3a764656661756c74a16101a175a27231c4027b7d90",
     ),
     (
         Push(8, (Delta(KEY, VERSION, b"zz", "r0"),), False),
-        "940408c291c4329ca0a27631aa636f6e6669676d617073a9436f6e6669674d6170c3a764656661756c74a16102a175a27231a27230c4027a7a",
+        "950408c291c4329ca0a27631aa636f6e6669676d617073a9436f6e6669674d6170c3a764656661756c74a16102a175a27231a27230c4027a7a90",
     ),
     (
         Push(9, (Delta(KEY, None, b""),), True),
-        "940409c391c42698a0a27631aa636f6e6669676d617073a9436f6e6669674d6170c3a764656661756c74a16100",
+        "950409c391c42698a0a27631aa636f6e6669676d617073a9436f6e6669674d6170c3a764656661756c74a1610090",
     ),
+    (Push(9, (), True, (Position("pods", 300),)), "950409c3909192a4706f6473cd012c"),
     (Ack(9), "920509"),
     (
         Nack(9, (Refusal(KEY, "no"),)),
@@ -110,6 +114,7 @@ def tuples(strategy: st.SearchStrategy[object]) -> st.SearchStrategy[tuple[objec
     return st.lists(strategy, max_size=3).map(tuple)
 
 
+HORIZONS = tuples(st.builds(Position, FULL_NAMES, st.integers(0, MAX_VERSION)))
 FRAMES = st.one_of(
     st.builds(
         Hello,
@@ -119,10 +124,11 @@ FRAMES = st.one_of(
         st.binary(max_size=64),
         NAMES,
         TERMS,
+        HORIZONS,
     ),
     st.builds(Welcome, FULL_NAMES, SEQS, st.booleans(), SECONDS),
     st.builds(Inventory, tuples(st.builds(Held, KEYS, VERSIONS)), st.booleans()),
-    st.builds(Push, SEQS, tuples(DELTAS), st.booleans()),
+    st.builds(Push, SEQS, tuples(DELTAS), st.booleans(), HORIZONS),
     st.builds(Ack, SEQS),
     st.builds(Nack, SEQS, tuples(st.builds(Refusal, KEYS, NAMES, st.booleans()))),
     st.builds(Report, SEQS, tuples(st.builds(ReportEntry, KEYS, FULL_NAMES, st.binary(max_size=99)))),
@@ -142,6 +148,13 @@ def test_decode_inverts_encode(frame: Frame) -> None:
 @given(DELTAS)
 def test_a_delta_by_itself_survives(delta: Delta) -> None:
     assert decode_delta(encode_delta(delta)) == delta
+
+
+def test_a_horizon_of_more_entries_than_a_frame_may_have_is_refused() -> None:
+    position = Position("pods", 1)
+    assert decode(encode(Push(1, (), True, (position,) * MAX_HORIZON)))
+    with pytest.raises(RemoteProtocolError, match="horizon"):
+        decode(encode(Push(1, (), True, (position,) * (MAX_HORIZON + 1))))
 
 
 @given(st.binary(max_size=200))

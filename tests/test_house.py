@@ -48,6 +48,7 @@ CORES = (
     "cloudhub.backoff",
     "cloudhub.delta",
     "cloudhub.fences",
+    "cloudhub.horizon",
     "cloudhub.devices",
     "cloudhub.outbox",
     "cloudhub.patches",

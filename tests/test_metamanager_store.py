@@ -16,7 +16,7 @@ from apimachinery.events import EventType
 from apimachinery.keys import ObjectKey
 from apimachinery.resources import CONFIG_MAPS
 from apimachinery.selectors import parse_fields, parse_labels
-from link.frames import MAX_TERM, Cursor, RefusedReport, ReportEntry
+from link.frames import MAX_HORIZON, MAX_TERM, Cursor, Position, RefusedReport, ReportEntry
 from metamanager.errors import StoreClosed, StoreCorrupt, StoreFull
 from metamanager.records import MAX_EVENT_BYTES, MAX_EVENTS
 from metamanager.store import Store
@@ -133,6 +133,20 @@ async def test_a_full_disk_gives_terms_all_the_same(tmp_path: Path) -> None:
     async with opened(tmp_path, max_bytes=1 << 20) as store:
         await fill(store)
         assert [await store.next_term(now_ms=7), await store.next_term(now_ms=7)] == [7, 8]
+
+
+async def test_how_far_a_hub_had_seen_is_kept_with_what_it_covers_and_bounded(tmp_path: Path) -> None:
+    first, second = batch(1), batch(2)
+    async with opened(tmp_path) as store:
+        assert await store.horizon() == ()
+        await store.apply([first._replace(horizon=(Position("pods", 7), Position("nodes", 3)))])
+        await store.apply([second, batch(3)._replace(horizon=(Position("pods", 5),))])
+    async with opened(tmp_path) as store:
+        # The latest and not the highest: an apiserver may have gone back.
+        assert await store.horizon() == (Position("nodes", 3), Position("pods", 5))
+        many = tuple(Position(f"p{place}", place) for place in range(MAX_HORIZON))
+        await store.apply([batch(4)._replace(horizon=many)])
+        assert await store.horizon() == many
 
 
 async def test_files_are_private(tmp_path: Path) -> None:

@@ -10,9 +10,10 @@ from apimachinery.keys import Node, ObjectKey, Resource
 from apimachinery.objects import Object, from_json
 from apimachinery.resources import CONFIG_MAPS, PODS
 from apimachinery.watchcache import WatchCache
+from cloudhub.horizon import Advance
 from cloudhub.placement import STANDARD_RULES, By, Placement, Rule
 from cloudhub.projection import project
-from cloudhub.sessions import Hub, Session
+from cloudhub.sessions import LAG_S, Hub, Session
 from link.codec import MAX_BODY_BYTES, decode, encode
 from link.frames import (
     PROTOCOL,
@@ -26,6 +27,7 @@ from link.frames import (
     Hello,
     Inventory,
     Nack,
+    Position,
     Push,
     Refusal,
     Report,
@@ -265,6 +267,102 @@ def test_a_connection_that_its_node_has_left_takes_nothing_over() -> None:
     assert site.hub.counters.stale == 2
     assert live.take() == []
     assert site.nodes.told == ["n1 up 8"]
+
+
+# A replica that lags
+
+
+def after(hello: Hello, **horizon: int) -> Hello:
+    return hello._replace(horizon=tuple(Position(name, version) for name, version in horizon.items()))
+
+
+def test_a_hub_that_has_seen_less_than_the_node_was_told_of_waits_until_it_has() -> None:
+    site = Site()
+    site.hub.advanced(PODS, Advance("7"))
+    wire = site.connect("n1")
+    wire.say(after(hello("n1"), pods=9))
+    site.work()
+    assert wire.take() == []
+    site.hub.advanced(PODS, Advance("8"))
+    assert not site.hub.is_connected(Node("n1"))
+    site.hub.advanced(PODS, Advance("9", is_bookmark=True))
+    site.work()
+    assert [type(frame) for frame in wire.take()] == [Welcome, Push]
+    assert site.hub.counters.lagging == 0
+    site.clock.run_until(60.0)
+
+
+def test_a_hub_that_never_catches_up_goes_on_and_takes_back_what_the_node_was_told() -> None:
+    """As after a restore of the apiserver from a backup."""
+    site = Site()
+    site.hub.advanced(PODS, Advance("7"))
+    wire = site.connect("n1")
+    wire.say(after(hello("n1"), pods=9))
+    site.clock.run_until(LAG_S - 0.1)
+    assert wire.take() == []
+    site.clock.run_until(LAG_S + 0.1)
+    site.work()
+    welcome, push = wire.take()
+    assert push == Push(1, (), True, (Position("pods", 7),))
+    assert isinstance(welcome, Welcome)
+    assert site.hub.counters.lagging == 1
+
+
+def test_a_connection_that_is_lost_while_it_waits_leaves_nothing_behind() -> None:
+    site = Site()
+    site.hub.advanced(PODS, Advance("7"))
+    wire = site.connect("n1")
+    wire.say(after(hello("n1"), pods=9))
+    wire.pump.connection_lost("cut")
+    site.clock.run_until(60.0)
+    assert site.hub.counters.lagging == 0
+    assert site.hub.statuses() == []
+
+
+def test_the_newer_connection_takes_over_from_one_that_waits() -> None:
+    site = Site()
+    site.hub.advanced(PODS, Advance("7"))
+    older, newer, late = (site.connect("n1") for _ in range(3))
+    older.say(after(hello("n1", term=500), pods=9))
+    newer.say(after(hello("n1", term=501), pods=9))
+    late.say(after(hello("n1", term=499), pods=9))
+    assert [frame.code for frame in older.take() if isinstance(frame, Goodbye)] == [GoodbyeCode.SUPERSEDED]
+    assert [frame.code for frame in late.take() if isinstance(frame, Goodbye)] == [GoodbyeCode.STALE]
+    site.hub.advanced(PODS, Advance("9"))
+    assert [type(frame) for frame in newer.take()] == [Welcome]
+    assert site.nodes.told == ["n1 up 501"]
+
+
+def test_a_push_says_how_far_the_hub_had_seen_what_it_speaks_of_and_a_removal_how_far_everything() -> None:
+    site = Site()
+    site.hub.advanced(PODS, Advance("7"))
+    site.hub.advanced(CONFIG_MAPS, Advance("8"))
+    pod = site.put(PODS, "one", spec={"nodeName": "n1"})
+    wire = site.connect("n1")
+    wire.say(hello("n1", [pod]))
+    site.work()
+    assert wire.take()[1] == Push(1, (), True)
+    site.put(PODS, "one", spec={"nodeName": "n1", "x": 1})
+    site.hub.advanced(PODS, Advance("9"))
+    site.work()
+    (push,) = wire.take()
+    assert isinstance(push, Push)
+    assert push.horizon == (Position("pods", 9),)
+    site.delete(pod)
+    site.hub.advanced(PODS, Advance("10"))
+    site.work()
+    (push,) = wire.take()
+    assert isinstance(push, Push)
+    assert push.horizon == (Position("configmaps", 8), Position("pods", 10))
+
+
+def test_a_hub_that_stops_says_goodbye_to_those_who_wait_too() -> None:
+    site = Site()
+    site.hub.advanced(PODS, Advance("7"))
+    wire = site.connect("n1")
+    wire.say(after(hello("n1"), pods=9))
+    site.hub.close("stopping", retry_after_s=2.0)
+    assert wire.take() == [Goodbye(GoodbyeCode.SHUTDOWN, "stopping", 2.0)]
 
 
 def test_a_session_that_another_replica_has_overtaken_ends_and_says_by_whom() -> None:

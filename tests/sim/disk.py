@@ -33,6 +33,7 @@ class Image:
     next_row: int = 1
     synced: bool = False
     term: int = 0
+    horizon: dict[str, int] = field(default_factory=dict)
 
     def copy(self) -> "Image":
         return replace(self, objects=dict(self.objects), reports=dict(self.reports), documents=dict(self.documents))
@@ -81,6 +82,7 @@ class SimDisk:
                 item = whole.version and Object(key, whole.version, {}, whole.body)
                 changes += (Change(0, kind, each, held) for kind, each in _steps(held, item))
             image.cursor = batch.cursor
+            image.horizon = {**image.horizon, **dict(batch.horizon)}
             image.synced = image.synced or batch.synced
         self._commit(image)
         return changes, {seq: refused for seq, refused in refusals.items() if refused}

@@ -20,7 +20,7 @@ from devicetwin.messages import Channel, Delta, DeviceTopic, StateUpdate, TwinEn
 from devicetwin.wire import Publication, id_of, key_of
 from edgehub.session import EdgeSession
 from link.errors import LinkClosed
-from link.frames import Batch, GoodbyeCode, Refusal
+from link.frames import Batch, GoodbyeCode, Position, Refusal
 from tests.sim.clock import MachineClock
 from tests.sim.disk import DiskFull, SimDisk
 from tests.sim.network import SimTransport
@@ -50,6 +50,9 @@ class SimEdge:
         self.dials = 0
         self.seen: defaultdict[tuple[str, ObjectKey], list[ObjectVersion | None]] = defaultdict(list)
         """By replica and object: every state that this replica had this edge commit."""
+        self.lived: defaultdict[tuple[int, ObjectKey], list[ObjectVersion | None]] = defaultdict(list)
+        """The same of all replicas, by how often the disk had been rolled back by then."""
+        self.rolled_back = 0
         self.unlike: list[ObjectKey] = []
         """Objects that ever stood here with a body that is not the version it says; must stay empty."""
         self.said: dict[tuple[ObjectKey, str], Said] = {}
@@ -98,7 +101,7 @@ class SimEdge:
         self.end.receiving = session.opened(self.end)
         cursor, digest = self.disk.image.cursor, self.disk.digest()
         self._term = self.disk.next_term(self._term, self._known_term, self.clock.wall_ms())
-        session.greet(cursor, digest, self._term)
+        session.greet(cursor, digest, self._term, tuple(map(Position._make, self.disk.image.horizon.items())))
 
     def _wake(self) -> None:
         if not self._woken:
@@ -171,6 +174,7 @@ class SimEdge:
             for delta in batch.deltas:
                 if delta.key not in refused:
                     self.seen[replica, delta.key].append(delta.version)
+                    self.lived[self.rolled_back, delta.key].append(delta.version)
                 held = self.disk.image.objects.get(delta.key)
                 if held is not None and revision_of(held[1]) != held[0].revision:
                     self.unlike.append(delta.key)
@@ -302,6 +306,7 @@ class SimEdge:
         is_older = self.disk.roll_back(steps)
         if is_older:
             self.said.clear()
+            self.rolled_back += 1
         return is_older
 
     def crash(self, *, is_silent: bool = False) -> None:

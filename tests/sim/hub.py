@@ -11,6 +11,7 @@ from apimachinery.events import Change, EventType, WatchEvent
 from apimachinery.keys import Resource
 from apimachinery.resources import CONFIG_MAPS, DEVICE_MODELS, DEVICES, NODES, PODS, SECRETS
 from apimachinery.watchcache import WatchCache
+from cloudhub.horizon import Advance
 from cloudhub.patches import Patches
 from cloudhub.placement import STANDARD_RULES, By, Placement, Rule
 from cloudhub.sessions import Hub
@@ -37,6 +38,8 @@ class SimHub:
         self.generation = 0
         self.healed = 0
         """By earlier processes of this replica."""
+        self.lagged = 0
+        """Sessions that earlier processes began without having seen what the node had been told of."""
         self.is_up = False
         self.ends: list[SimTransport] = []
         self.start()
@@ -97,14 +100,16 @@ class SimHub:
             self._list(resource, newest=self._incarnations[resource] != world.api.incarnation)
             return
         if not steps:
-            if world.rng.random() < 0.1:
+            if world.rng.random() < 0.3:
                 self._positions[resource] = world.api.version
                 self.cache.apply(WatchEvent(EventType.BOOKMARK, None, str(world.api.version)), resource)
+                self._advance(resource, Advance(str(world.api.version), is_bookmark=True))
             return
         for step in steps if fully else steps[: world.rng.randint(0, len(steps))]:
             self._positions[resource] = step.version
             self._observe(step)
             self._take(self.cache.apply(WatchEvent(step.type, step.item, str(step.version))))
+            self._advance(resource, Advance(str(step.version)))
 
     def _list(self, resource: Resource, *, newest: bool) -> None:
         """The newest state at first; later any that is not older than what was seen (NotOlderThan)."""
@@ -116,10 +121,14 @@ class SimHub:
         for step in found.values():
             self._observe(step)
         self._take(self.cache.replace(resource, [step.item for step in found.values()], str(at)))
+        self._advance(resource, Advance(str(at)))
 
     def not_older_than(self, resource: Resource) -> int:
         """As of which version a list is answered that may not be older than what was seen."""
         return self._world.rng.randint(min(self._positions[resource], self._world.api.version), self._world.api.version)
+
+    def _advance(self, resource: Resource, advance: Advance) -> None:
+        self.hub.advanced(resource, advance)
 
     def _observe(self, step: Logged) -> None:
         if step.type is not EventType.DELETED:
@@ -154,6 +163,7 @@ class SimHub:
         self.is_up = False
         self.generation += 1
         self.healed += self._healed_now
+        self.lagged += self.hub.counters.lagging
         for end in self.ends:
             if end.open:
                 self._world.network.kill(end, is_silent=is_silent)
@@ -163,6 +173,11 @@ class SimHub:
     def all_healed(self) -> int:
         """How often a node did not hold what this replica took it to hold."""
         return self.healed + (self._healed_now if self.is_up else 0)
+
+    @property
+    def all_lagged(self) -> int:
+        """How often this replica began a session though it had not seen what the node had been told of."""
+        return self.lagged + (self.hub.counters.lagging if self.is_up else 0)
 
     @property
     def _healed_now(self) -> int:

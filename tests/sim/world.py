@@ -278,26 +278,26 @@ class World:
     def elope(self) -> None:
         """
         A node leaves for another replica while what it said is on its way into the apiserver, which the one that it
-        left finds unwell for a moment. Nobody tells that one.
+        left finds unwell for a moment; perhaps it is soon back. Nobody tells the one that was left.
         """
         rng = self.rng
         lively = [edge for edge in self.edges if edge.end is not None and edge.end.open and _devices_of(edge)]
         if not lively:
             return
         edge = rng.choice(lively)
-        left, end = edge.replica, edge.end
-        assert end is not None, "it is open"
         key, name = rng.choice(_devices_of(edge)), rng.choice("tu")
-        if rng.random() < 0.8:
-            for replica in rng.choice([[left], [left], [hub.name for hub in self.hubs]]):
-                self.moods[replica] = rng.choice(["slow", "refusing", "lossy"])
-                self.clock.call_later(rng.random() * 4, partial(self._feel_better, replica))
-        edge.says(key, name, self._serial())
-        self.clock.run_for(rng.choice([0.1, 0.3, 1.0]))
-        self.avoided[edge.node] = left
-        if end.open:
-            self.network.abandon(end)
-        self.clock.run_for(rng.choice([0.0, 0.1, 0.5]))
+        for hub in self.hubs:
+            is_left = hub.name == edge.replica
+            if mood := rng.choice(["slow", "refusing", "lossy"] if is_left else ["slow", "slow", ""]):
+                self.moods[hub.name] = mood
+                self.clock.call_later(rng.random() * 4, partial(self._feel_better, hub.name))
+        for _ in range(rng.choice([1, 2])):
+            edge.says(key, name, self._serial())
+            self.clock.run_for(rng.choice([0.1, 0.3, 1.0]))
+            if edge.end is not None and edge.end.open:
+                self.avoided[edge.node] = edge.replica
+                self.network.abandon(edge.end)
+            self.clock.run_for(rng.choice([0.0, 0.1, 0.5]))
         edge.says(key, name, self._serial())
 
     def _feel_better(self, replica: str) -> None:
