@@ -91,7 +91,14 @@ _EVENTS = (
     """,
 )
 
-MIGRATIONS: Sequence[Sequence[str]] = (_FIRST, _EVENTS)
+_REPLICAS = (
+    # The term of the last connection to a hub: terms grow, so that of two replicas the later one is known.
+    "ALTER TABLE state ADD COLUMN term INTEGER NOT NULL DEFAULT 0",
+    # How far the replica that told of what is held had seen the apiserver: {collection: version} as JSON.
+    "ALTER TABLE state ADD COLUMN horizon TEXT NOT NULL DEFAULT '{}'",
+)
+
+MIGRATIONS: Sequence[Sequence[str]] = (_FIRST, _EVENTS, _REPLICAS)
 """Statements by number: MIGRATIONS[n] turns a database of schema n into one of schema n + 1."""
 
 SCHEMA = len(MIGRATIONS)
