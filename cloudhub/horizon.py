@@ -8,7 +8,9 @@ keeps that with what it commits and says it in its next Hello; and a hub that is
 Two numbers for each resource. *Reached*: everything up to there is known, by a list, an event or a bookmark. *Seen*:
 the newest list or event, where something may have become known, be it that something is gone. A node is told what was
 seen, and what was reached is compared with it: where nothing has happened, a replica whose last bookmark is older than
-another's is not behind. A list counts as a whole, because what it lacks has no version of its own.
+another's is not behind. A list counts as a whole, because what it lacks has no version of its own. A push speaks of the
+resources of its deltas and of those that decide whether a node holds them: a ConfigMap may be gone because of what
+happened to a pod.
 
 The versions are compared as numbers, which Kubernetes says they are for one resource ("Resource versions are
 comparable", KEP-5504; before that release it was so in fact). What is no number is left out: then nobody waits.
@@ -65,9 +67,6 @@ class Horizon:
         if seen is None or (told is not None and seen <= told <= self._reached[collection]):
             return None
         return seen
-
-    def collections(self) -> Iterable[str]:
-        return self._seen
 
     def behind(self, horizon: Iterable[Position]) -> frozenset[str]:
         """Of which collections less is known than the node was told by whoever spoke with it last."""

@@ -41,7 +41,6 @@ from link.frames import (
     Hello,
     Inventory,
     Nack,
-    Position,
     RefusedReport,
     Report,
     ReportAck,
@@ -502,15 +501,12 @@ class Hub:
         self.counters.push_bytes += sum(len(delta.body) for delta in deltas)
         synced = not outbox.dirty_count
         outbox.synced_told = outbox.synced_told or synced
-        seq = session.pump.push(tuple(deltas), synced, self._horizon_of(session, changes))
+        deciding = {
+            name for resource in {key.resource for key in changes} for name in self._placement.deciding(resource)
+        }
+        horizon = session.told.next(self._horizon, deciding)
+        seq = session.pump.push(tuple(deltas), synced, horizon)
         outbox.launch(seq, changes)
-
-    def _horizon_of(self, session: Session, changes: Mapping[ObjectKey, ObjectVersion | None]) -> tuple[Position, ...]:
-        """What a push of these has to say of how far this hub has seen."""
-        if None in changes.values():
-            # What is gone may be gone for what happened to something else.
-            return session.told.next(self._horizon, self._horizon.collections())
-        return session.told.next(self._horizon, {key.resource.collection for key in changes})
 
     def _delta(self, outbox: Outbox, key: ObjectKey) -> Delta:
         """An object as it is now, in the fewest bytes that its node can make it of."""

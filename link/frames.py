@@ -173,7 +173,7 @@ class Push(NamedTuple):
     deltas: tuple[Delta, ...]
     synced: bool
     horizon: tuple[Position, ...] = ()
-    """Of the collections it speaks of, where that is news; of all where it removes something."""
+    """Of the collections that it speaks of, and of those that decide who holds them, where that is news."""
 
 
 class Ack(NamedTuple):

@@ -75,10 +75,11 @@ def test_what_was_waited_for_in_vain_is_taken_back_by_the_next_push_whatever_it_
 def test_a_push_says_no_more_than_a_frame_may() -> None:
     it = Horizon()
     for place in range(MAX_HORIZON + 5):
-        it.advance(PODS._replace(plural=f"p{place}"), Advance("7"))
+        it.advance(PODS._replace(group="example.com", plural=f"p{place}"), Advance("7"))
     node = told()
-    assert len(node.next(it, it.collections())) == MAX_HORIZON
-    assert len(node.next(it, it.collections())) == 5
+    names = [f"p{place}.example.com" for place in range(MAX_HORIZON + 5)]
+    assert len(node.next(it, names)) == MAX_HORIZON
+    assert len(node.next(it, names)) == 5
 
 
 @pytest.mark.parametrize(

@@ -338,7 +338,7 @@ def test_the_newer_connection_takes_over_from_one_that_waits() -> None:
     assert site.nodes.told == ["n1 up 501"]
 
 
-def test_a_push_says_how_far_the_hub_had_seen_what_it_speaks_of_and_a_removal_how_far_everything() -> None:
+def test_a_push_says_how_far_the_hub_had_seen_what_it_speaks_of_and_what_refers_to_that() -> None:
     site = Site()
     site.hub.advanced(PODS, Advance("7"))
     site.hub.advanced(CONFIG_MAPS, Advance("8"))
@@ -353,8 +353,10 @@ def test_a_push_says_how_far_the_hub_had_seen_what_it_speaks_of_and_a_removal_ho
     (push,) = wire.take()
     assert isinstance(push, Push)
     assert push.horizon == (Position("pods", 9),)
-    site.delete(pod)
+    volumes = [{"configMap": {"name": "conf"}}]
+    site.put(PODS, "one", spec={"nodeName": "n1", "volumes": volumes})
     site.hub.advanced(PODS, Advance("10"))
+    site.put(CONFIG_MAPS, "conf", data={})
     site.work()
     (push,) = wire.take()
     assert isinstance(push, Push)
