@@ -13,6 +13,8 @@ import datetime
 import gc
 import json
 import logging
+import secrets
+import socket
 import ssl
 import sys
 import urllib.parse
@@ -39,6 +41,8 @@ from cloudhub import crds
 from cloudhub.announcer import Announcer
 from cloudhub.apiclient import ApiClient, ApiUnreachable, KubeconfigError, ObjectsByName
 from cloudhub.authority import Authority, ServerIdentity, server_names
+from cloudhub.fences import Fences
+from cloudhub.horizon import Advance
 from cloudhub.join import MAX_BODY_BYTES, JoinEndpoint, Link, check_name
 from cloudhub.nodes import NodeLifecycle
 from cloudhub.placement import STANDARD_RULES, By, Placement, Rule, with_definitions
@@ -356,14 +360,17 @@ class Cloudcore:
         self._data_dir = data_dir
         self._cache = WatchCache()
         self._announcer = Announcer(client)
+        fences = Fences(f"{socket.gethostname()}-{secrets.token_hex(4)}")
+        self._nodes = NodeLifecycle(client, Presence(grace_s=settings.nodes.grace_s), fences, self._overtaken)
         self._writer: StatusWriter[Session] = StatusWriter(
             client,
             self._cache,
             self._taken,
+            fences,
+            self._nodes.confirm,
             announce=self._announcer.say,
             min_interval_s=settings.reports.min_interval_s,
         )
-        self._nodes = NodeLifecycle(client, Presence(grace_s=settings.nodes.grace_s))
         self._server: HubServer | None = None
         self._reflectors: dict[Resource, Reflector] = {}
         self._endpoints = ("", "")
@@ -465,6 +472,7 @@ class Cloudcore:
             self._cache,
             self,
             project=project,
+            advanced=self._advanced,
             observe={DEVICES: self._writer.observe, LEASES: self._nodes.observe_lease}.get(resource, lambda _: None),
             select=Selection(namespace=NODE_LEASE_NAMESPACE) if resource == LEASES else EVERYTHING,
         )
@@ -481,9 +489,17 @@ class Cloudcore:
                     if resource.collection == change.object.key.name:
                         reflector.wake()
 
+    def _advanced(self, resource: Resource, advance: Advance) -> None:
+        assert self._server is not None, "reflectors run after the hub was made"
+        self._server.hub.advanced(resource, advance)
+
     def _taken(self, session: Session, seq: int, refused: tuple[RefusedReport, ...]) -> None:
         assert self._server is not None, "reports come after the hub was made"
         self._server.hub.reports_taken(session, seq, refused)
+
+    def _overtaken(self, node: Node, term: int, newest: int, was_last: bool) -> None:
+        assert self._server is not None, "who is overtaken has had a session"
+        self._server.hub.overtaken(node, term, newest, was_last=was_last)
 
     async def _listen(self, endpoint: Endpoint, context: ssl.SSLContext) -> Listener:
         assert self._server is not None, "the hub is made before it listens"

@@ -22,7 +22,7 @@ from apimachinery.objects import Object
 from componentbase.endpoints import Endpoint
 from edgehub.connector import Connector, Hubs, LinkStatus
 from edgehub.join import CA_FILE, CERTIFICATE_FILE, KEY_FILE, PKI, join
-from link.frames import Batch, Cursor, Held, Refusal, RefusedReport, ReportEntry
+from link.frames import Batch, Cursor, Held, Position, Refusal, RefusedReport, ReportEntry
 from metamanager.intake import Untakable, take, unfold
 
 
@@ -32,12 +32,21 @@ class Memory:
     def __init__(self) -> None:
         self.objects: dict[ObjectKey, Object] = {}
         self._cursor: Cursor | None = None
+        self._horizon: dict[str, int] = {}
+        self._term = 0
 
     async def cursor(self) -> Cursor | None:
         return self._cursor
 
     async def digest(self) -> bytes:
         return digest((key, item.version) for key, item in self.objects.items())
+
+    async def horizon(self) -> tuple[Position, ...]:
+        return tuple(map(Position._make, self._horizon.items()))
+
+    async def next_term(self, above: int) -> int:
+        self._term = max(self._term, above) + 1
+        return self._term
 
     async def held(self) -> list[Held]:
         return [Held(key, item.version) for key, item in self.objects.items()]
@@ -58,6 +67,7 @@ class Memory:
                 except Untakable as exc:
                     raise AssertionError(f"{delta.key} cannot be taken: {exc}") from exc
             self._cursor = batch.cursor
+            self._horizon |= dict(batch.horizon)
         return {}
 
 

@@ -3,23 +3,25 @@ The Node object, its Ready condition and its Lease, as the link to the node come
 
 What is to be done is decided in cloudhub.presence; here it is done. A Node's conditions are read, changed
 and written back with the resourceVersion they were read at, so that whoever else writes conditions (a
-kubelet, the node lifecycle controller) loses nothing. A Lease has one writer at a time and is patched
-blindly: one small request per node and interval, as a kubelet makes.
+kubelet, the node lifecycle controller) loses nothing. So is the Lease, which says, too, whose session is the
+last one of the node (cloudhub.fences): one small request per node and interval, as a kubelet makes.
 """
 
 import asyncio
 import datetime
 import logging
 import random
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import NoReturn, Protocol, assert_never
 
-from apimachinery.errors import AlreadyExists, ApiError, NotFound
+from apimachinery.errors import AlreadyExists, ApiError, Conflict, NotFound, Unavailable
 from apimachinery.events import Change, EventType
 from apimachinery.keys import Node, ObjectKey, Resource
 from apimachinery.objects import JSON, Object, lookup
 from apimachinery.resources import LEASES, NAMESPACES, NODE_LEASE_NAMESPACE, NODES
 from cloudhub.backoff import full_jitter_s, write_delay_s
+from cloudhub.fences import Claim, Fences, Permit, Standing, claim_of
 from cloudhub.presence import Duty, Presence, Task
 
 logger = logging.getLogger(__name__)
@@ -28,6 +30,7 @@ CONCURRENCY = 8
 EDGE_LABEL = "node-role.kubernetes.io/edge"
 """Kubernetes prints it as the node's role; KubeEdge's nodes have it too."""
 LEASE_DURATION_S = 40  # the kubelet's nodeLeaseDurationSeconds
+LEASE_ATTEMPTS = 4  # one, one after a look at what it conflicted with, and two for those who renew at that moment
 
 READY = "Ready"
 CONNECTED = ("True", "EdgeConnected", "the node is connected to cloudcore")
@@ -61,34 +64,50 @@ class NodeLifecycle:
         self,
         client: Client,
         presence: Presence,
+        fences: Fences,
+        overtaken: Callable[[Node, int, int, bool], None],
         *,
         jitter: Callable[[], float] = random.random,
         now: Callable[[], datetime.datetime] = _utc_now,
     ) -> None:
-        """jitter: gives numbers uniform in [0, 1). now: the wall clock, for what is written."""
+        """
+        overtaken: a node's session of this term is not its newest; that one's term, and whether ours once was the last.
+        jitter: gives numbers uniform in [0, 1). now: the wall clock, for what is written.
+        """
         self._client = client
         self._presence = presence
+        self._fences = fences
+        self._overtaken = overtaken
         self._jitter = jitter
         self._now = now
         self._loop = asyncio.get_running_loop()
         self._woken = asyncio.Event()
         self._busy = 0
+        self._is_told = False
+        """Somebody was warned that the Lease of some node cannot be had."""
+        self._asking: defaultdict[Node, asyncio.Lock] = defaultdict(asyncio.Lock)
+        """One request about a Lease at a time: who waits for another's finds it answered."""
 
     # What happens
 
-    def session_up(self, node: Node, agent: str) -> None:
-        """A session of this node is up. Harmless when one was up already."""
+    def session_up(self, node: Node, term: int) -> None:
+        """A session of this node is up. An older one here has ended."""
+        self._fences.opened(node, term)
         self._presence.connected(node, self._loop.time())
         self._woken.set()
 
     def session_down(self, node: Node) -> None:
+        self._fences.closed(node)
+        self._asking.pop(node, None)
         self._presence.disconnected(node, self._loop.time())
         self._woken.set()
 
     def changed(self, changes: list[Change]) -> None:
-        """From the reflectors; other kinds than Nodes are no business of ours."""
+        """From the reflectors; other kinds than Nodes and their Leases are no business of ours."""
         for change in changes:
             key = change.object.key
+            if key.resource == LEASES and key.namespace == NODE_LEASE_NAMESPACE and change.type is EventType.DELETED:
+                self._fences.noticed(Node(key.name), None)
             if key.resource != NODES:
                 continue
             if change.type is EventType.DELETED:
@@ -102,7 +121,28 @@ class NodeLifecycle:
     def observe_lease(self, lease: Object) -> None:
         """A Lease as the apiserver has it."""
         if lease.key.namespace == NODE_LEASE_NAMESPACE:
-            self._presence.lease_seen(Node(lease.key.name), lease.version.revision, self._loop.time())
+            node = Node(lease.key.name)
+            self._fences.noticed(node, claim_of(lease.parse()))
+            self._presence.lease_seen(node, lease.version.revision, self._loop.time())
+            self._tell(node)
+
+    async def confirm(self, node: Node, term: int, learned: int) -> None:
+        """
+        Have the Lease say whether it still is that of this session, for cloudhub.fences.Fences.permit.
+
+        One request, for whoever asks meanwhile. Raises the ApiErrors that are worth another try.
+        """
+        async with self._asking[node]:
+            if self._fences.permit(node, term, learned) is not Permit.ASK:
+                return
+            try:
+                if self._fences.standing(node) is Standing.HELD:
+                    await self._look(node)
+                await self._hold(node)
+            except ApiError as error:
+                if write_delay_s(error, 1, 0.0) is not None:
+                    raise
+                self._give_up(node, error)
 
     # What is done about it
 
@@ -129,6 +169,8 @@ class NodeLifecycle:
             # What is refused is asked again, less often: somebody may grant the right.
             delay_s = write_delay_s(error, task.failures + 1, self._jitter())
             if delay_s is None:
+                if task.duty in (Duty.REGISTER, Duty.RENEW):
+                    self._give_up(task.node, error)
                 delay_s = 1.0 + full_jitter_s(task.failures + 4, self._jitter())
             # The first failure may be a passing thing, and the tenth is no news.
             level = logging.WARNING if task.failures == 2 else logging.DEBUG
@@ -149,7 +191,8 @@ class NodeLifecycle:
             case Duty.READY:
                 await self._set_ready(task.node, *CONNECTED)
             case Duty.RENEW:
-                await self._renew(task.node)
+                async with self._asking[task.node]:
+                    await self._hold(task.node, renew=True)
             case Duty.GIVE_UP:
                 await self._set_ready(task.node, *DISCONNECTED)
             case _:
@@ -189,35 +232,103 @@ class NodeLifecycle:
         await self._client.patch(key, patch, subresource="status")
         logger.info("node's readiness set", extra={"node": node, "ready": status, "reason": reason})
 
-    async def _renew(self, node: Node) -> None:
-        spec = {
+    # The Lease
+
+    async def _hold(self, node: Node, *, renew: bool = False) -> None:
+        """Take the Lease for the session here where that is to be done, or (`renew`) write it in any case."""
+        for _ in range(LEASE_ATTEMPTS):
+            standing = self._fences.standing(node)
+            if standing is Standing.HELD and not renew:
+                return
+            if standing in (Standing.ABSENT, Standing.STALE, Standing.SUPERSEDED):
+                self._tell(node)
+                return
+            began, claim = self._fences.tick(), self._fences.claim(node)
+            try:
+                answer = await (self._create_lease(node) if claim is None else self._patch_lease(node, claim))
+            except (AlreadyExists, Conflict):
+                await self._look(node)
+                continue
+            except NotFound:
+                if claim is None:
+                    raise
+                await self._look(node)
+                continue
+            self._fences.answered(node, claim_of(answer), began)
+            self._tell(node)
+            return
+        raise Conflict(f"somebody else writes the Lease of {node} all the time")
+
+    async def _look(self, node: Node) -> None:
+        """Read the Lease."""
+        began = self._fences.tick()
+        try:
+            claim = claim_of(await self._client.get(_lease_key(node)))
+        except NotFound:
+            claim = None
+        self._fences.answered(node, claim, began)
+        self._tell(node)
+
+    def _tell(self, node: Node) -> None:
+        """Say so where the session here is not, or not any more, the last one of its node."""
+        standing, claim = self._fences.standing(node), self._fences.claim(node)
+        if claim is not None and standing in (Standing.STALE, Standing.SUPERSEDED):
+            self._overtaken(node, self._fences.term(node), claim.term, standing is Standing.SUPERSEDED)
+
+    def _give_up(self, node: Node, error: ApiError) -> None:
+        if self._fences.standing(node) not in (Standing.WAITING, Standing.HELD):
+            return
+        logger.log(
+            logging.DEBUG if self._is_told else logging.WARNING,
+            "the apiserver refuses the node's Lease: where several replicas of cloudcore run, one that takes a dead "
+            "connection for alive may write reports that are older than what stands there",
+            extra={"node": node, "problem": str(error)},
+        )
+        self._is_told = True
+        self._fences.give_up(node)
+
+    def _spec(self, node: Node) -> dict[str, JSON]:
+        return {
             "holderIdentity": node,
             "leaseDurationSeconds": LEASE_DURATION_S,
             "renewTime": _microseconds(self._now()),
         }
-        try:
-            await self._client.patch(ObjectKey(LEASES, NODE_LEASE_NAMESPACE, node), {"spec": spec})
-        except NotFound:
-            await self._create_lease(node, spec)
 
-    async def _create_lease(self, node: Node, spec: Mapping[str, JSON]) -> None:
-        owner = await self._client.get(ObjectKey(NODES, "", node))
+    async def _patch_lease(self, node: Node, claim: Claim) -> dict[str, JSON]:
+        metadata = {"resourceVersion": claim.version, "annotations": self._fences.mark(node)}
+        return await self._client.patch(_lease_key(node), {"metadata": metadata, "spec": self._spec(node)})
+
+    async def _create_lease(self, node: Node) -> dict[str, JSON]:
+        try:
+            owner = await self._client.get(ObjectKey(NODES, "", node))
+        except NotFound as exc:
+            raise Unavailable(f"the Node {node} is not there yet") from exc
         metadata = {
             "name": node,
             "namespace": NODE_LEASE_NAMESPACE,
+            "annotations": self._fences.mark(node),
             # With the Node goes the Lease.
             "ownerReferences": [
                 {"apiVersion": "v1", "kind": NODES.kind, "name": node, "uid": lookup(owner, "metadata.uid")}
             ],
         }
-        lease = {"apiVersion": LEASES.api_version, "kind": LEASES.kind, "metadata": metadata, "spec": spec}
+        lease = {
+            "apiVersion": LEASES.api_version,
+            "kind": LEASES.kind,
+            "metadata": metadata,
+            "spec": self._spec(node),
+        }
         try:
-            await self._client.create(LEASES, NODE_LEASE_NAMESPACE, lease)
+            return await self._client.create(LEASES, NODE_LEASE_NAMESPACE, lease)
         except NotFound:
             # Every Kubernetes has this namespace; something smaller may not.
             namespace = {"apiVersion": "v1", "kind": NAMESPACES.kind, "metadata": {"name": NODE_LEASE_NAMESPACE}}
             await self._client.create(NAMESPACES, "", namespace)
-            await self._client.create(LEASES, NODE_LEASE_NAMESPACE, lease)
+            return await self._client.create(LEASES, NODE_LEASE_NAMESPACE, lease)
+
+
+def _lease_key(node: Node) -> ObjectKey:
+    return ObjectKey(LEASES, NODE_LEASE_NAMESPACE, node)
 
 
 def _ready(node: Mapping[str, JSON]) -> str:

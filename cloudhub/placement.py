@@ -113,6 +113,16 @@ class Placement:
                 self._reference_rules.setdefault(rule.referrer, []).append(rule)
             else:
                 self._direct_rules.setdefault(rule.resource, []).append(rule)
+        self._deciding = {
+            resource: frozenset(
+                each.collection
+                for rule in rules
+                if rule.resource == resource
+                for each in (resource, rule.referrer)
+                if each is not None
+            )
+            for resource in {rule.resource for rule in rules}
+        }
         self._direct: dict[ObjectKey, frozenset[Node]] = {}
         self._references: dict[ObjectKey, frozenset[ObjectKey]] = {}
         self._holders: dict[ObjectKey, dict[Node, int]] = {}
@@ -124,6 +134,10 @@ class Placement:
         wanted = dict.fromkeys(rule.resource for rule in self.rules)
         wanted |= dict.fromkeys(rule.referrer for rule in self.rules if rule.referrer is not None)
         return list(wanted)
+
+    def deciding(self, resource: Resource) -> frozenset[str]:
+        """The collections that decide what a node holds of this resource: itself, and those that refer to it."""
+        return self._deciding.get(resource, frozenset())
 
     def nodes(self, key: ObjectKey) -> frozenset[Node]:
         """Who should hold this object; EVERYWHERE among them for an object of all nodes."""

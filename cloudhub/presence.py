@@ -10,6 +10,7 @@ No clock but this process's own is compared with anything: a Lease's renewTime i
 
 Invariants
     at most one duty per node is under way
+    the Lease is tried as soon as there is a Node, before anything else: reports wait for it (cloudhub.fences)
     no duty without need: a node that the apiserver has as it should be costs its Lease's renewals, no more
     a Ready that somebody else took away from a connected node is given back
 
@@ -34,7 +35,7 @@ class Duty(enum.Enum):
     READY = "ready"
     """Set its Ready condition to True."""
     RENEW = "renew"
-    """Renew its Lease."""
+    """Renew its Lease, or take it for a new session."""
     GIVE_UP = "give up"
     """Set its Ready condition to Unknown."""
 
@@ -54,6 +55,7 @@ class _Record:
         "busy",
         "connected",
         "failures",
+        "fresh",
         "heard_at",
         "is_edge",
         "lease",
@@ -66,6 +68,8 @@ class _Record:
 
     def __init__(self, now: float) -> None:
         self.connected = False
+        self.fresh = False
+        """The Lease was not tried yet for the session that is up."""
         self.register = False
         """A session came up and the Node has not been seen since."""
         self.seen = False
@@ -98,9 +102,9 @@ class Presence:
     # What happens
 
     def connected(self, node: Node, now: float) -> None:
-        """A session is up; harmless when one was up already."""
+        """A session is up, a newer one where one was up already."""
         record = self._records.setdefault(node, _Record(now))
-        record.connected = True
+        record.connected = record.fresh = True
         record.register = not record.seen
         record.renew_at = now
         self._schedule(node, record)
@@ -155,6 +159,8 @@ class Presence:
                 self._schedule(node, record)
                 continue
             record.busy = True
+            # Now and not when it is finished: there may be a newer session by then, whose turn is still to come.
+            record.fresh = record.fresh and duty is not Duty.RENEW
             tasks.append(Task(node, duty, record.failures))
         return tasks
 
@@ -196,6 +202,8 @@ class Presence:
         if record.connected:
             if record.register:
                 return Duty.REGISTER
+            if record.seen and record.fresh:
+                return Duty.RENEW
             if record.seen and record.ready != "True":
                 return Duty.READY
             return Duty.RENEW if record.seen and now >= record.renew_at else None
@@ -208,7 +216,7 @@ class Presence:
         at: float | None = None
         if record.busy:
             pass
-        elif record.connected and (record.register or (record.seen and record.ready != "True")):
+        elif record.connected and (record.register or (record.seen and (record.fresh or record.ready != "True"))):
             at = record.not_before
         elif record.connected and record.seen:
             at = max(record.renew_at, record.not_before)

@@ -17,8 +17,11 @@ from collections.abc import Callable, Mapping
 from apimachinery.keys import ObjectVersion, Resource
 from apimachinery.objects import JSON, Object, canonical, revision_of
 from apimachinery.resources import CUSTOM_RESOURCE_DEFINITIONS, DEVICES, LEASES, NODES
+from cloudhub.fences import REPLICA_ANNOTATION, TERM_ANNOTATION
 
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+
+_BOOKKEEPING = frozenset({LAST_APPLIED, TERM_ANNOTATION, REPLICA_ANNOTATION})
 
 Projection = Callable[[dict[str, JSON]], None]
 """Removes, in a body of its own, what a node must not see of one kind."""
@@ -40,8 +43,8 @@ def _strip_metadata(body: dict[str, JSON]) -> None:
     metadata.pop("resourceVersion", None)
     metadata.pop("selfLink", None)
     annotations = metadata.get("annotations")
-    if isinstance(annotations, Mapping) and LAST_APPLIED in annotations:
-        kept = {name: text for name, text in annotations.items() if name != LAST_APPLIED}
+    if isinstance(annotations, Mapping) and not _BOOKKEEPING.isdisjoint(annotations):
+        kept = {name: text for name, text in annotations.items() if name not in _BOOKKEEPING}
         metadata["annotations"] = kept
         if not kept:
             del metadata["annotations"]

@@ -34,6 +34,7 @@ from apimachinery.objects import Object
 from apimachinery.watchcache import WatchCache
 from cloudhub.apiclient import WATCH_S, Page
 from cloudhub.backoff import read_delay_s
+from cloudhub.horizon import Advance
 
 logger = logging.getLogger(__name__)
 
@@ -131,6 +132,7 @@ class Reflector:
         *,
         project: Callable[[Object], Object] = lambda item: item,
         observe: Callable[[Object], None] = lambda item: None,
+        advanced: Callable[[Resource, Advance], None] = lambda resource, advance: None,
         select: Selection = EVERYTHING,
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -138,6 +140,7 @@ class Reflector:
         project: applied before the cache, so that what it removes makes no change.
         observe: sees each object as the apiserver has it, when listed, added or modified, before the
         cache and the consumer do. It must not raise.
+        advanced: told how far it has come, after the cache and the consumer were.
         jitter: gives numbers uniform in [0, 1).
         """
         self.resource = resource
@@ -146,6 +149,7 @@ class Reflector:
         self._consumer = consumer
         self._project = project
         self._observe = observe
+        self._advanced = advanced
         self._select = select
         self._jitter = jitter
         self._synced = asyncio.Event()
@@ -182,18 +186,22 @@ class Reflector:
         match item:
             case _Listed(objects, version):
                 changes = self._cache.replace(self.resource, objects, version)
+                advance = Advance(version)
                 self._synced.set()
             case _Absent():
                 changes = self._cache.forget(self.resource)
                 # Nothing is there, and that is an answer: the cache counts as synced, from nowhere.
                 changes += self._cache.replace(self.resource, (), "")
+                advance = Advance("")
                 self._synced.set()
             case WatchEvent():
                 changes = self._cache.apply(item, self.resource)
+                advance = Advance(item.resume_version, is_bookmark=item.object is None)
             case _:
                 assert_never(item)
         if changes:
             self._consumer.changed(changes)
+        self._advanced(self.resource, advance)
 
     async def _for_ever(self) -> AsyncGenerator[_Item, None]:
         while True:

@@ -10,6 +10,8 @@ Invariants
     newer one's Hello is acted upon
     a node's outbox outlives its session by the grace period, and goes on being marked meanwhile
     a Report is acknowledged only when the report sink says that it is taken
+    a Hello is acted upon when this hub has seen as much of the apiserver as the node was told by another one, or has
+    waited for it long enough
 
 The shell is cloudhub/server.py.
 """
@@ -21,8 +23,9 @@ from typing import NamedTuple, Protocol
 
 from apimachinery.events import Change, EventType
 from apimachinery.inventory import digest
-from apimachinery.keys import Node, ObjectKey, ObjectVersion
+from apimachinery.keys import Node, ObjectKey, ObjectVersion, Resource
 from apimachinery.watchcache import WatchCache
+from cloudhub.horizon import Advance, Horizon, Told
 from cloudhub.outbox import DOUBTFUL, Outbox, Verdict
 from cloudhub.patches import Patches
 from cloudhub.placement import EVERYWHERE, Placement
@@ -45,10 +48,11 @@ from link.frames import (
     Welcome,
 )
 from link.peer import HEARTBEAT_S, Peer, Role
-from link.pump import Clock, Pump, Transport
+from link.pump import Clock, Pump, Timer, Transport
 
 logger = logging.getLogger(__name__)
 
+LAG_S = 5.0  # for a watch that lags; a quarter of the handshake's time. A watch that lags for longer is broken
 GRACE_S = 600.0  # an outbox costs a few hundred bytes per object; afterwards a digest does the same job
 FRAME_BYTES = 64 << 10  # a quarter of the window: the node commits one while others come; 3 s on a 200 kbit/s line
 KEY_BYTES = 160  # about what a delta takes besides its body
@@ -70,7 +74,8 @@ class ReportSink(Protocol):
 class NodeWatcher(Protocol):
     """Who wants to know which nodes are connected."""
 
-    def session_up(self, node: Node, agent: str) -> None: ...
+    def session_up(self, node: Node, term: int) -> None:
+        """Hub.overtaken is to be called when another replica turns out to have a newer session."""
 
     def session_down(self, node: Node) -> None: ...
 
@@ -103,7 +108,11 @@ class Counters:
     surveyed: int = 0
     """... whose node was asked for its inventory."""
     superseded: int = 0
-    """Sessions ended by a newer one of their node."""
+    """Sessions ended by a newer one of their node, here or at another replica."""
+    stale: int = 0
+    """Sessions whose term was not newer than one that was known: dead connections, or a disk that was rolled back."""
+    lagging: int = 0
+    """Sessions begun though this hub had seen less of the apiserver than the node had been told of."""
     turned_away: int = 0
     """Connections without a node's certificate, or of a node that called itself another."""
     pushes: int = 0
@@ -130,8 +139,10 @@ class Session:
     def __init__(self, hub: "Hub", node: Node, transport: Transport, peer: Peer, clock: Clock) -> None:
         self.node = node
         self.agent = ""
+        self.term = 0
         self.outbox: Outbox | None = None
         """Set once the Hello was acted upon."""
+        self.told = Told((), frozenset())
         self._hub = hub
         self._inventory: dict[ObjectKey, ObjectVersion] = {}
         self.pump = Pump(peer, transport, self, clock)
@@ -174,6 +185,14 @@ class Session:
         self._hub.ended(self, error)
 
 
+class _Parked(NamedTuple):
+    """A Hello that waits until this hub has caught up."""
+
+    session: Session
+    hello: Hello
+    timer: Timer
+
+
 class _Absent(NamedTuple):
     """A node that was here."""
 
@@ -214,6 +233,10 @@ class Hub:
         self._wake = wake
         self._heartbeat_s = heartbeat_s
         self._grace_s = grace_s
+        self._horizon = Horizon()
+        # A parked session says nothing, so a short heartbeat would take it for dead.
+        self._lag_s = min(LAG_S, 2.0 * heartbeat_s)
+        self._parked: dict[Node, _Parked] = {}
         self._sessions: dict[Node, Session] = {}
         self._outboxes: dict[Node, Outbox] = {}
         self._absent: dict[Node, _Absent] = {}
@@ -234,6 +257,13 @@ class Hub:
                         self._mark(each, key)
                 else:
                     self._mark(node, key)
+
+    def advanced(self, resource: Resource, advance: Advance) -> None:
+        """How far the cache has come with this resource; what it means was told by changed() before."""
+        self._horizon.advance(resource, advance)
+        for parked in list(self._parked.values()):
+            if not self._horizon.behind(parked.hello.horizon):
+                self._unpark(parked)
 
     def _mark(self, node: Node, key: ObjectKey) -> None:
         outbox = self._outboxes.get(node)
@@ -259,16 +289,52 @@ class Hub:
         return session.pump
 
     def hello(self, session: Session, hello: Hello) -> None:
-        """Act on a Hello: end an older session of the node, decide how to go on, answer."""
+        """Act on a Hello: end an older session of the node, wait where this hub lags, decide how to go on, answer."""
         node = session.node
         if hello.node != node:
             self.counters.turned_away += 1
             session.pump.close(GoodbyeCode.FORBIDDEN, f'your certificate is for node "{node}", not "{hello.node}"')
             return
-        older = self._sessions.get(node)
-        if older is not None:
+        for older in self._known_sessions(node):
+            if hello.term <= older.term:
+                # Last words of a connection that its node has left; or its disk was rolled back, and it hears this.
+                self._stale(session, older.term)
+                return
+        for older in self._known_sessions(node):
             self.counters.superseded += 1
             older.pump.close(GoodbyeCode.SUPERSEDED, f"another connection of {node} took over")
+        session.agent, session.term = hello.agent, hello.term
+        if self._horizon.behind(hello.horizon):
+            timer = self._clock.call_at(self._clock.time() + self._lag_s, lambda: self._waited(node))
+            self._parked[node] = _Parked(session, hello, timer)
+            logger.info("waiting for what the node knows", extra={"node": node})
+            return
+        self._welcome(session, hello, frozenset())
+
+    def _known_sessions(self, node: Node) -> list[Session]:
+        parked = self._parked.get(node)
+        found = [] if parked is None else [parked.session]
+        return [*found, self._sessions[node]] if node in self._sessions else found
+
+    def _waited(self, node: Node) -> None:
+        parked = self._parked[node]
+        behind = self._horizon.behind(parked.hello.horizon)
+        self.counters.lagging += 1
+        logger.warning(
+            "this hub has seen less of the apiserver than the node was told of; as after a restore it goes on",
+            extra={"node": node, "behind": sorted(behind)},
+        )
+        self._unpark(parked, behind)
+
+    def _unpark(self, parked: _Parked, behind: frozenset[str] = frozenset()) -> None:
+        del self._parked[parked.session.node]
+        parked.timer.cancel()
+        self._welcome(parked.session, parked.hello, behind)
+
+    def _welcome(self, session: Session, hello: Hello, behind: frozenset[str]) -> None:
+        """Decide how to go on, and answer. behind: of what the node has heard more than it will hear of us."""
+        node = session.node
+        session.told = Told(hello.horizon, behind)
         self._absent.pop(node, None)
         outbox = self._outboxes.get(node)
         if outbox is None:
@@ -292,7 +358,6 @@ class Hub:
                 outbox.adopt(desired.items(), desired)
             elif verdict is Verdict.EMPTY:
                 outbox.adopt((), desired)
-        session.agent = hello.agent
         session.outbox = outbox
         self._sessions[node] = session
         logger.info(
@@ -301,8 +366,13 @@ class Hub:
         )
         survey = verdict is Verdict.SURVEY
         session.pump.send(Welcome(outbox.epoch, outbox.sent_seq, survey, self._heartbeat_s))
-        self._nodes.session_up(node, hello.agent)
+        self._nodes.session_up(node, hello.term)
         self.ready(session)
+
+    def _stale(self, session: Session, newest: int) -> None:
+        self.counters.stale += 1
+        reason = f"{session.node} has had a connection of term {newest}"
+        session.pump.close(GoodbyeCode.STALE, reason, term=newest)
 
     def surveyed(self, session: Session, held: Mapping[ObjectKey, ObjectVersion]) -> None:
         """The inventory is complete."""
@@ -335,6 +405,9 @@ class Hub:
     def ended(self, session: Session, error: LinkError) -> None:
         """The link is gone; the outbox stays for the grace period."""
         self._ready.pop(session, None)
+        if (parked := self._parked.get(session.node)) is not None and parked.session is session:
+            del self._parked[session.node]
+            parked.timer.cancel()
         self.reports.session_closed(session)
         if self._sessions.get(session.node) is not session:
             if session.outbox is None:
@@ -346,6 +419,22 @@ class Hub:
         self._absent[session.node] = _Absent(session.outbox, self._clock.time())
         logger.info("session ended", extra={"node": session.node, "reason": str(error), "outbox": session.outbox})
         self._nodes.session_down(session.node)
+
+    def overtaken(self, node: Node, term: int, newest: int, *, was_last: bool) -> None:
+        """
+        The node has a session of a newer term, `newest`, at another replica.
+
+        was_last: the session of `term` here was the newest before; else it never was.
+        """
+        session = self._sessions.get(node)
+        if session is None or session.term != term:
+            return
+        if not was_last:
+            self._stale(session, newest)
+            return
+        self.counters.superseded += 1
+        reason = f"another connection of {node} took over, at another replica"
+        session.pump.close(GoodbyeCode.SUPERSEDED, reason, term=newest)
 
     def ready(self, session: Session) -> None:
         """The session may have something to send."""
@@ -412,7 +501,11 @@ class Hub:
         self.counters.push_bytes += sum(len(delta.body) for delta in deltas)
         synced = not outbox.dirty_count
         outbox.synced_told = outbox.synced_told or synced
-        seq = session.pump.push(tuple(deltas), synced)
+        deciding = {
+            name for resource in {key.resource for key in changes} for name in self._placement.deciding(resource)
+        }
+        horizon = session.told.next(self._horizon, deciding)
+        seq = session.pump.push(tuple(deltas), synced, horizon)
         outbox.launch(seq, changes)
 
     def _delta(self, outbox: Outbox, key: ObjectKey) -> Delta:
@@ -469,7 +562,7 @@ class Hub:
 
     def close(self, reason: str, retry_after_s: float = 0.0) -> None:
         """Say Goodbye to everybody."""
-        for session in list(self._sessions.values()):
+        for session in [*self._sessions.values(), *(parked.session for parked in self._parked.values())]:
             session.pump.close(GoodbyeCode.SHUTDOWN, reason, retry_after_s)
 
     def is_connected(self, node: Node) -> bool:

@@ -10,18 +10,20 @@ kubectl and every other controller look. Where the Device's definition has no st
 own) only the first is written.
 
 A status is changed with the resourceVersion it was read at. After a Conflict it is read again; two replicas
-that write the same Device end with the same conditions and both their twins.
+that write the same Device end with the same conditions and both their twins. What a node reported is written
+over a status only while the node's Lease says that no other replica has a newer session of it (cloudhub.fences).
 
 The core is cloudhub/reports.py, what is written is computed in cloudhub/devices.py.
 """
 
 import asyncio
+import contextlib
 import datetime
 import json
 import logging
 import random
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Generic, NamedTuple, NoReturn, TypeVar
 
 from apimachinery.devices import PROPERTY_FIELD, PropertyReport
@@ -48,6 +50,7 @@ from cloudhub.backoff import write_delay_s
 from cloudhub.conditions import ready_of
 from cloudhub.devices import StateReport, model_of, node_of, property_names, reported_after
 from cloudhub.devicestatus import status_after
+from cloudhub.fences import Fences, Permit
 from cloudhub.reports import (
     MIN_INTERVAL_S,
     MOVED,
@@ -58,6 +61,7 @@ from cloudhub.reports import (
     Reports,
     Retry,
     Taken,
+    Value,
     Write,
 )
 from cloudhub.tally import Client, CountedClient, RefusedWrite, Tally
@@ -80,9 +84,17 @@ class _Known(NamedTuple):
 
     uid: str
     """The Device's; for a DeviceStatus that of the Device which owns it."""
+    node: str
+    """Where the Device was at this version; "" for a DeviceStatus, which does not say."""
     resource_version: str
     status: bytes
     """Canonical JSON: a third of the memory that the decoded one takes."""
+    learned: int
+    """When it was read or told by the watch, as a tick of Fences; our own writes hand it on to what comes of them."""
+
+
+Permitted = Callable[[int], Awaitable[None]]
+"""Returns when what is to be written may follow a status that was learned at this tick; raises when it never may."""
 
 
 class StatusWriter(Generic[S]):
@@ -97,6 +109,8 @@ class StatusWriter(Generic[S]):
         client: Client,
         cache: WatchCache,
         acknowledge: Callable[[S, int, tuple[RefusedReport, ...]], None],
+        fences: Fences,
+        confirm: Callable[[Node, int, int], Awaitable[None]],
         *,
         announce: Callable[[KubeEvent], object] = lambda _: None,
         min_interval_s: float = MIN_INTERVAL_S,
@@ -105,6 +119,7 @@ class StatusWriter(Generic[S]):
     ) -> None:
         """
         acknowledge: the session's Reports up to this number are settled, but for what is refused for good.
+        confirm: asks the apiserver for what Fences.permit(node, term, learned) wants to know.
         announce: told of each Event that a write of ours gives cause for, see cloudhub.announcer.
         min_interval_s: between two writes of one object. jitter: gives numbers uniform in [0, 1).
         """
@@ -113,6 +128,8 @@ class StatusWriter(Generic[S]):
         self._cache = cache
         self._acknowledge = acknowledge
         self._announce = announce
+        self._fences = fences
+        self._confirm = confirm
         self._jitter = jitter
         self._now = now
         self._loop = asyncio.get_running_loop()
@@ -184,8 +201,13 @@ class StatusWriter(Generic[S]):
 
     def observe(self, device: Object) -> None:
         """A Device as the apiserver has it, with its status."""
-        if device.key.resource == DEVICES:
-            self._remember_device(device.key, device.parse())
+        if device.key.resource != DEVICES:
+            return
+        body, known = device.parse(), self._devices.get(device.key)
+        if known is not None and (known.uid, known.resource_version) == (_uid(body), _version(body)):
+            return  # our own write comes back
+        is_same = known is not None and (known.uid, known.status) == (_uid(body), _status(body))
+        self._remember_device(device.key, body, known.learned if known and is_same else self._fences.tick())
 
     def changed(self, changes: list[Change]) -> None:
         """Devices, models and Nodes decide on conditions; other kinds are no business of ours."""
@@ -238,7 +260,9 @@ class StatusWriter(Generic[S]):
                     self._acknowledge(session, seq, refused)
                 for write in self._reports.due(self._loop.time(), CONCURRENCY - self._busy):
                     self._busy += 1
-                    tasks.create_task(self._perform(write), name=f"status[{write.key}]")
+                    # Whose session the values came in, now: there may be another one when they are written.
+                    term = self._fences.term(write.node)
+                    tasks.create_task(self._perform(write, term), name=f"status[{write.key}]")
                 deadline = self._reports.next_deadline() if self._busy < CONCURRENCY else None
                 try:
                     async with asyncio.timeout_at(deadline):
@@ -246,10 +270,10 @@ class StatusWriter(Generic[S]):
                 except TimeoutError:
                     pass
 
-    async def _perform(self, write: Write) -> None:
+    async def _perform(self, write: Write, term: int) -> None:
         asked = self._tally.requests
         try:
-            outcome = await self._written(write)
+            outcome = await self._written(write, lambda learned: self._permitted(write, term, learned))
         except ApiError as error:
             outcome = self._after(write, error)
         finally:
@@ -258,12 +282,25 @@ class StatusWriter(Generic[S]):
         self._settled += self._reports.finished(write, outcome, self._loop.time())
         self._woken.set()
 
-    async def _written(self, write: Write) -> Outcome:
+    async def _written(self, write: Write, permitted: Permitted) -> Outcome:
         if write.key.resource == NODES:
-            return await self._write_node(write)
+            return await self._write_node(write, permitted)
         if write.key.resource == EVENTS:
-            return await self._write_events(write)
-        return await self._write_device(write)
+            return await self._write_events(write)  # written twice it is there once, and none undoes another
+        return await self._write_device(write, permitted)
+
+    async def _permitted(self, write: Write, term: int, learned: int) -> None:
+        if not write.values:
+            return  # computed from the objects alone: any replica may
+        permit = self._fences.permit(write.node, term, learned)
+        if permit is Permit.ASK:
+            await self._confirm(write.node, term, learned)
+            permit = self._fences.permit(write.node, term, learned)
+        if permit is Permit.ASK:
+            raise Unavailable(f"the Lease of {write.node} is not taken yet")
+        if permit is Permit.NEVER:
+            # Nobody waits for it: cloudhub.reports drops what a session that is over leaves behind.
+            raise Conflict(f"a newer session of {write.node} has taken over")
 
     def _after(self, write: Write, error: ApiError) -> Outcome:
         self._tally.conflicts += isinstance(error, Conflict)
@@ -278,7 +315,7 @@ class StatusWriter(Generic[S]):
         self._tally.retries += 1
         return Retry(delay_s)
 
-    async def _write_device(self, write: Write) -> Outcome:
+    async def _write_device(self, write: Write, permitted: Permitted) -> Outcome:
         item = self._cache.get(write.key)
         if item is None:
             return Refused("the Device is gone")
@@ -296,10 +333,10 @@ class StatusWriter(Generic[S]):
                 properties[name] = value
             else:
                 refused[field] = _NOT_LISTED
-        kept = False
+        # The Device first: its version says, too, whose it is. What another node's replica wrote is later than that.
+        kept = await self._write_own_status(item.key, device, properties, state, permitted)
         if properties or state is not None:
-            kept = await self._write_device_status(item.key, device, properties, state)
-        kept = await self._write_own_status(item.key, device, properties, state) or kept
+            kept = await self._write_device_status(item.key, device, properties, state, permitted) or kept
         if not kept and (properties or state is not None):
             raise Unavailable("neither DeviceStatus nor Device.status is served: apply what `cloudcore crds` prints")
         return Taken(refused)
@@ -312,15 +349,18 @@ class StatusWriter(Generic[S]):
         device: Mapping[str, JSON],
         properties: Mapping[str, PropertyReport],
         state: StateReport | None,
+        permitted: Permitted,
     ) -> bool:
         """Whether Device.status holds the values now; False when Devices have no status subresource."""
         if self._loop.time() < self._no_status_until:
             return False
         known = self._devices.get(key)
         if known is None or known.uid != _uid(device):
-            known = self._remember_device(key, await self._client.get(key))
+            known = self._remember_device(key, await self._client.get(key), self._fences.tick())
             if known.uid != _uid(device):
                 raise Conflict("the Device was deleted and made again")  # the watch will say so
+        if (properties or state is not None) and known.node != node_of(device):
+            raise Conflict(f"the Device is on another node now: {known.node}")  # the watch will say so
         status = _decode(known.status)
         node, now = self._cache.get(ObjectKey(NODES, "", node_of(device))), _seconds(self._now())
         after = status_after(
@@ -335,6 +375,7 @@ class StatusWriter(Generic[S]):
         changes = {field: value for field, value in after.items() if status.get(field) != value}
         if not changes:
             return True
+        await permitted(known.learned)
         patch = {"metadata": {"resourceVersion": known.resource_version}, "status": changes}
         try:
             answer = await self._client.patch(key, patch, subresource="status")
@@ -351,11 +392,11 @@ class StatusWriter(Generic[S]):
         if (event := validity_event(key, device, status, after, now)) is not None:
             self._announce(event)
         if key in self._attached:  # else it was deleted meanwhile, and nobody would forget it
-            self._remember_device(key, answer)
+            self._remember_device(key, answer, known.learned)
         return True
 
-    def _remember_device(self, key: ObjectKey, device: Mapping[str, JSON]) -> _Known:
-        known = _Known(_uid(device), _version(device), canonical(device.get("status") or {}))
+    def _remember_device(self, key: ObjectKey, device: Mapping[str, JSON], learned: int) -> _Known:
+        known = _Known(_uid(device), node_of(device), _version(device), _status(device), learned)
         self._devices[key] = known
         return known
 
@@ -377,18 +418,18 @@ class StatusWriter(Generic[S]):
         device: Mapping[str, JSON],
         properties: Mapping[str, PropertyReport],
         state: StateReport | None,
+        permitted: Permitted,
     ) -> bool:
         """Whether the DeviceStatus holds the values now; False when there is no such resource."""
         key = device_key._replace(resource=DEVICE_STATUSES)
         owner = _owner(device)
         known = self._statuses.get(device_key)
         if known is None:
-            try:
-                known = self._remember_status(device_key, await self._client.get(key))
-            except NotFound:
-                known = None
+            with contextlib.suppress(NotFound):
+                known = self._remember_status(device_key, await self._client.get(key), self._fences.tick())
         metadata: dict[str, JSON] = {"ownerReferences": [owner]}
         if known is None:
+            learned = self._fences.tick()
             value = {
                 "apiVersion": DEVICE_STATUSES.api_version,
                 "kind": DEVICE_STATUSES.kind,
@@ -396,12 +437,14 @@ class StatusWriter(Generic[S]):
                 "spec": {},
                 "status": reported_after(device, {}, properties, state),
             }
+            await permitted(learned)
             try:
-                self._remember_status(device_key, await self._client.create(key.resource, key.namespace, value))
+                made = await self._client.create(key.resource, key.namespace, value)
             except AlreadyExists as exc:
                 raise Conflict(str(exc)) from exc
             except NotFound:
                 return False
+            self._remember_status(device_key, made, learned)
             return True
         # What a Device of this name that was deleted reported is none of this one's.
         inherited = known.uid not in ("", _uid(device))
@@ -413,18 +456,19 @@ class StatusWriter(Generic[S]):
             if not changes:
                 return True
             metadata = {}
+        await permitted(known.learned)
         patch = {"metadata": {"resourceVersion": known.resource_version, **metadata}, "status": changes}
         try:
-            self._remember_status(device_key, await self._client.patch(key, patch))
+            self._remember_status(device_key, await self._client.patch(key, patch), known.learned)
         except (Conflict, NotFound) as exc:
             self._statuses.pop(device_key, None)
             raise Conflict(str(exc)) from exc
         return True
 
-    def _remember_status(self, device_key: ObjectKey, value: Mapping[str, JSON]) -> _Known:
+    def _remember_status(self, device_key: ObjectKey, value: Mapping[str, JSON], learned: int) -> _Known:
         owners = lookup(value, "metadata.ownerReferences") or ()
         uid = next((str(owner.get("uid")) for owner in owners if owner.get("kind") == DEVICES.kind), "")
-        known = _Known(uid, _version(value), canonical(value.get("status") or {}))
+        known = _Known(uid, "", _version(value), _status(value), learned)
         self._statuses[device_key] = known
         self._statuses.move_to_end(device_key)
         if len(self._statuses) > STATUSES_REMEMBERED:
@@ -433,23 +477,20 @@ class StatusWriter(Generic[S]):
 
     # Node.status
 
-    async def _write_node(self, write: Write) -> Outcome:
+    async def _write_node(self, write: Write, permitted: Permitted) -> Outcome:
         item = self._cache.get(write.key)
         if item is None:
             raise Unavailable(f"the Node {write.key.name} is not there yet")
-        status = item.parse().get("status") or {}
-        changes: dict[str, JSON] = {}
-        for value in write.values.values():
-            assert isinstance(value, NodeReport), "parse() gives a Node's fields for a Node"
-            wanted = {
-                "nodeInfo": {**(status.get("nodeInfo") or {}), **value.node_info},
-                "addresses": [{"type": kind, "address": address} for kind, address in value.addresses],
-                "capacity": dict(value.capacity),
-                "allocatable": dict(value.capacity),
+        if _node_changes(item.parse(), write.values.values()):
+            # The cache has it without a version; it is reported so rarely that a look costs nothing.
+            body = await self._client.get(write.key)
+            await permitted(self._fences.tick())
+            patch = {
+                "metadata": {"resourceVersion": _version(body)},
+                "status": _node_changes(body, write.values.values()),
             }
-            changes = {field: part for field, part in wanted.items() if part and status.get(field) != part}
-        if changes:
-            await self._client.patch(write.key, {"status": changes}, subresource="status")
+            if patch["status"]:
+                await self._client.patch(write.key, patch, subresource="status")
         return Taken()
 
     # Events
@@ -468,6 +509,22 @@ class StatusWriter(Generic[S]):
 _REPORTED = frozenset({"twins", "state", "lastOnlineTime"})
 """The fields of a DeviceStatus that are ours; null in a merge patch removes one."""
 _NOT_LISTED = "the Device does not list this property"
+
+
+def _node_changes(node: Mapping[str, JSON], values: Iterable[Value]) -> dict[str, JSON]:
+    """What a Node's status lacks of what was reported."""
+    status = node.get("status") or {}
+    changes: dict[str, JSON] = {}
+    for value in values:
+        assert isinstance(value, NodeReport), "parse() gives a Node's fields for a Node"
+        wanted = {
+            "nodeInfo": {**(status.get("nodeInfo") or {}), **value.node_info},
+            "addresses": [{"type": kind, "address": address} for kind, address in value.addresses],
+            "capacity": dict(value.capacity),
+            "allocatable": dict(value.capacity),
+        }
+        changes = {field: part for field, part in wanted.items() if part and status.get(field) != part}
+    return changes
 
 
 def _decode(status: bytes) -> dict[str, JSON]:
@@ -492,6 +549,10 @@ def _uid(body: Mapping[str, JSON]) -> str:
 
 def _version(body: Mapping[str, JSON]) -> str:
     return str(lookup(body, "metadata.resourceVersion") or "")
+
+
+def _status(body: Mapping[str, JSON]) -> bytes:
+    return canonical(body.get("status") or {})
 
 
 def _seconds(moment: datetime.datetime) -> str:

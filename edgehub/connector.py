@@ -17,7 +17,7 @@ from apimachinery.keys import Node
 from edgehub.redial import delay_s
 from edgehub.session import EdgeSession
 from link.errors import LinkClosed, LinkError
-from link.frames import Batch, Cursor, GoodbyeCode, Held, Refusal, RefusedReport, ReportEntry
+from link.frames import Batch, Cursor, GoodbyeCode, Held, Position, Refusal, RefusedReport, ReportEntry
 from link.websocket import dial
 
 logger = logging.getLogger(__name__)
@@ -32,6 +32,10 @@ class Store(Protocol):
     async def cursor(self) -> Cursor | None: ...
 
     async def digest(self) -> bytes: ...
+
+    async def horizon(self) -> tuple[Position, ...]: ...
+
+    async def next_term(self, above: int) -> int: ...
 
     async def held(self) -> list[Held]: ...
 
@@ -98,6 +102,8 @@ class Connector:
         self._store_errors = store_errors
         self._check_s = check_s
         self._session: EdgeSession | None = None
+        self._known_term = 0
+        """The highest term that a hub has told us of."""
         self._survey = False
         """Whether the next Hello is to end in an inventory, whatever is held."""
         self._reports = asyncio.Event()
@@ -136,31 +142,32 @@ class Connector:
             changed.set()
             self._reports.set()
 
-        try:
-            cursor, digest = await self._store.cursor(), await self._store.digest()
-        except self._store_errors as exc:
-            return LinkClosed(f"the store cannot be read: {exc}")
-        if self._survey:
-            # No cursor resumes and no digest is empty, so the hub asks for the inventory.
-            cursor, digest = None, b""
-        session = EdgeSession(
-            self._node,
-            cursor,
-            digest,
-            agent=self._agent,
-            clock=asyncio.get_running_loop(),
-            wake=wake,
-        )
+        session = EdgeSession(self._node, agent=self._agent, clock=asyncio.get_running_loop(), wake=wake)
         try:
             await dial(self._hub.host, self._hub.port, self._hub.context, session.opened)
         except LinkError as exc:
             return exc
         self._session = session
+        try:
+            await self._greet(session)
+        except self._store_errors as exc:
+            session.pump.close(GoodbyeCode.SHUTDOWN, f"the store cannot be read: {exc}"[:200])
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._guarded(session, self._down(session, changed)), name="link[down]")
             tasks.create_task(self._guarded(session, self._up(session)), name="link[up]")
         assert session.error is not None, "both tasks end when the link is lost"
+        if isinstance(session.error, LinkClosed):
+            self._known_term = max(self._known_term, session.error.term)
         return session.error
+
+    async def _greet(self, session: EdgeSession) -> None:
+        """Say Hello. A dial that failed has cost no write: the term is taken once somebody is there."""
+        cursor, digest = await self._store.cursor(), await self._store.digest()
+        if self._survey:
+            # No cursor resumes and no digest is empty, so the hub asks for the inventory.
+            cursor, digest = None, b""
+        horizon = await self._store.horizon()
+        session.greet(cursor, digest, await self._store.next_term(self._known_term), horizon)
 
     async def _guarded(self, session: EdgeSession, work: Coroutine[None, None, None]) -> None:
         """

@@ -30,6 +30,7 @@ from link.frames import (
     Hello,
     Inventory,
     Nack,
+    Position,
     Push,
     Refusal,
     RefusedReport,
@@ -47,19 +48,10 @@ INVENTORY_CHUNK = 1000  # entries per frame: about 60 KB, a few packets' worth o
 
 
 class EdgeSession:
-    """One connection to a hub, from dialling to loss. Is a link.pump.Handler."""
+    """One connection to a hub, from dialling to loss: opened(), greet(), then the rest. Is a link.pump.Handler."""
 
-    def __init__(
-        self,
-        node: Node,
-        cursor: Cursor | None,
-        digest: bytes,
-        *,
-        agent: str,
-        clock: Clock,
-        wake: Callable[[], None],
-    ) -> None:
-        """cursor, digest: of what is committed. wake: called whenever something below may have changed."""
+    def __init__(self, node: Node, *, agent: str, clock: Clock, wake: Callable[[], None]) -> None:
+        """wake: called whenever something below may have changed."""
         self.error: LinkError | None = None
         """Why the link is gone; None while it is there."""
         self.is_welcome = False
@@ -69,7 +61,8 @@ class EdgeSession:
         self.settled_row = 0
         """Reports up to this row are with the cloud."""
         self.refused_reports: list[RefusedReport] = []
-        self._hello = Hello(PROTOCOL, node, cursor, digest, agent)
+        self._node = node
+        self._agent = agent
         self._clock = clock
         self._wake = wake
         self._pump: Pump | None = None
@@ -79,10 +72,19 @@ class EdgeSession:
         """(number of the Report, last row in it) for Reports under way."""
 
     def opened(self, transport: Transport) -> Pump:
-        """The connection is there: say Hello."""
+        """The connection is there; greet() is next."""
         self._pump = Pump(Peer(Role.EDGE, self._clock.time()), transport, self, self._clock)
-        self._pump.send(self._hello)
         return self._pump
+
+    def greet(self, cursor: Cursor | None, digest: bytes, term: int, horizon: tuple[Position, ...] = ()) -> None:
+        """
+        Say Hello, if there is still anybody to say it to.
+
+        cursor, digest, horizon: of what is committed, and nothing may commit from here on but what this session brings.
+        term: higher than that of any connection before.
+        """
+        if self.error is None:
+            self.pump.send(Hello(PROTOCOL, self._node, cursor, digest, self._agent, term, horizon))
 
     @property
     def pump(self) -> Pump:
@@ -130,9 +132,9 @@ class EdgeSession:
         batches: list[Batch] = []
         room = COMMIT_BYTES
         while self._pushes and room > 0:
-            seq, deltas, synced = self._pushes.popleft()
-            batches.append(Batch(Cursor(self._epoch, seq), deltas, synced))
-            room -= sum(delta.whole_size for delta in deltas)
+            push = self._pushes.popleft()
+            batches.append(Batch(Cursor(self._epoch, push.seq), push.deltas, push.synced, push.horizon))
+            room -= sum(delta.whole_size for delta in push.deltas)
         if self._pushes:
             self._wake()
         return batches

@@ -21,6 +21,9 @@ import msgpack
 from apimachinery.keys import ObjectKey, ObjectVersion, Resource
 from link.errors import LocalProtocolError, RemoteProtocolError
 from link.frames import (
+    MAX_HORIZON,
+    MAX_TERM,
+    MAX_VERSION,
     Ack,
     Check,
     Cursor,
@@ -34,6 +37,7 @@ from link.frames import (
     Nack,
     Ping,
     Pong,
+    Position,
     Push,
     Refusal,
     RefusedReport,
@@ -235,6 +239,15 @@ class _Fields:
     def key(self) -> ObjectKey:
         return ObjectKey(self.resource(), self.text("namespace"), self.text("name", empty=False))
 
+    def horizon(self) -> tuple[Position, ...]:
+        found = self.records(
+            "horizon",
+            lambda inner: Position(inner.text("collection", empty=False), inner.integer("version", MAX_VERSION)),
+        )
+        if len(found) > MAX_HORIZON:
+            raise RemoteProtocolError(f"{self._what}: a horizon of more than {MAX_HORIZON} entries")
+        return found
+
     def version(self) -> ObjectVersion:
         return ObjectVersion(self.text("uid"), self.text("revision", empty=False))
 
@@ -291,7 +304,7 @@ def _decode_check(fields: _Fields) -> Frame:
 
 
 def _encode_goodbye(frame: Goodbye) -> list[object]:
-    return [Tag.GOODBYE, frame.code.value, frame.reason[: MAX_TEXT_BYTES // 4], frame.retry_after_s]
+    return [Tag.GOODBYE, frame.code.value, frame.reason[: MAX_TEXT_BYTES // 4], frame.retry_after_s, frame.term]
 
 
 def _decode_goodbye(fields: _Fields) -> Frame:
@@ -299,12 +312,13 @@ def _decode_goodbye(fields: _Fields) -> Frame:
         code = GoodbyeCode(fields.text("code"))
     except ValueError as exc:
         raise RemoteProtocolError(f"goodbye: {exc}") from exc
-    return Goodbye(code, fields.text("reason", MAX_TEXT_BYTES), fields.seconds("retry_after_s"))
+    reason, retry_after_s = fields.text("reason", MAX_TEXT_BYTES), fields.seconds("retry_after_s")
+    return Goodbye(code, reason, retry_after_s, fields.integer("term", MAX_TERM))
 
 
 def _encode_hello(frame: Hello) -> list[object]:
     cursor = None if frame.cursor is None else list(frame.cursor)
-    return [Tag.HELLO, frame.protocol, frame.node, cursor, frame.digest, frame.agent]
+    return [Tag.HELLO, frame.protocol, frame.node, cursor, frame.digest, frame.agent, frame.term, *_horizon(frame)]
 
 
 def _decode_hello(fields: _Fields) -> Frame:
@@ -316,7 +330,12 @@ def _decode_hello(fields: _Fields) -> Frame:
         inner = _Fields(value, "cursor")
         cursor = Cursor(inner.text("epoch", 64, empty=False), inner.integer("seq", MAX_SEQ))
         inner.end()
-    return Hello(protocol, node, cursor, fields.binary("digest", 64), fields.text("agent"))
+    held, agent = fields.binary("digest", 64), fields.text("agent")
+    return Hello(protocol, node, cursor, held, agent, fields.integer("term", MAX_TERM), fields.horizon())
+
+
+def _horizon(frame: Hello | Push) -> list[object]:
+    return [[list(position) for position in frame.horizon]]
 
 
 def _encode_inventory(frame: Inventory) -> list[object]:
@@ -361,7 +380,7 @@ def _decode_pong(fields: _Fields) -> Frame:
 
 
 def _encode_push(frame: Push) -> list[object]:
-    return [Tag.PUSH, frame.seq, frame.synced, [encode_delta(delta) for delta in frame.deltas]]
+    return [Tag.PUSH, frame.seq, frame.synced, [encode_delta(delta) for delta in frame.deltas], *_horizon(frame)]
 
 
 def _decode_push(fields: _Fields) -> Frame:
@@ -375,7 +394,7 @@ def _decode_push(fields: _Fields) -> Frame:
         unpacked += deltas[-1].whole_size
     if unpacked > MAX_UNPACKED_BYTES:
         raise RemoteProtocolError(f"push: bodies of {unpacked} bytes are over {MAX_UNPACKED_BYTES}")
-    return Push(seq, tuple(deltas), synced)
+    return Push(seq, tuple(deltas), synced, fields.horizon())
 
 
 def _encode_report(frame: Report) -> list[object]:

@@ -23,10 +23,11 @@ class RemoteProtocolError(LinkError):
 
 
 class LinkClosed(LinkError):
-    """The connection is gone. `code` is set where the other side said Goodbye."""
+    """The connection is gone. `code` and what follows it are set where the other side said Goodbye."""
 
-    def __init__(self, reason: str, code: GoodbyeCode | None = None, retry_after_s: float = 0.0) -> None:
+    def __init__(self, reason: str, code: GoodbyeCode | None = None, retry_after_s: float = 0.0, term: int = 0) -> None:
         super().__init__(reason)
         self.reason = reason
         self.code = code
         self.retry_after_s = retry_after_s
+        self.term = term

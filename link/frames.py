@@ -21,6 +21,14 @@ WINDOW_BYTES = 256 << 10
 PUSH_GROWTH = 4
 """Times WINDOW_BYTES may be under way of pushes while they are acknowledged soon; see link.sender."""
 
+MAX_TERM = 2**53 - 1
+"""What every JSON reader takes for an integer; milliseconds since 1970 reach it in 285,000 years."""
+
+MAX_VERSION = 2**63 - 1
+"""The apiserver's versions are etcd's revisions, which are such integers."""
+MAX_HORIZON = 64
+"""Entries of a horizon: resources that nodes hold objects of. There are nine, and what rules add."""
+
 
 class Cursor(NamedTuple):
     """How far an edge has committed what a hub pushed."""
@@ -49,6 +57,14 @@ class Delta(NamedTuple):
         return self.size or len(self.body)
 
 
+class Position(NamedTuple):
+    """Up to which version of the apiserver a hub knew a resource when it told a node of it."""
+
+    collection: str
+    """Plural and group, as apimachinery.keys.Resource.collection."""
+    version: int
+
+
 class Batch(NamedTuple):
     """What an edge commits in one transaction."""
 
@@ -56,6 +72,8 @@ class Batch(NamedTuple):
     deltas: tuple[Delta, ...]
     synced: bool
     """After this the edge holds all that the hub had for it."""
+    horizon: tuple[Position, ...] = ()
+    """Takes the place of what was said of these collections before."""
 
 
 class Held(NamedTuple):
@@ -107,6 +125,8 @@ class GoodbyeCode(enum.StrEnum):
     """Come back later."""
     RESYNC = "resync"
     """Come back at once, and we compare what you hold."""
+    STALE = "stale"
+    """Your term is not newer than one of your node's that is known: come back at once, with one above `term`."""
 
 
 class Hello(NamedTuple):
@@ -121,6 +141,10 @@ class Hello(NamedTuple):
     """apimachinery.inventory.digest of what it holds."""
     agent: str
     """Program and version, for people."""
+    term: int
+    """Grows from connection to connection of a node: where two connections live, the one with the higher counts."""
+    horizon: tuple[Position, ...] = ()
+    """The last that was said of each collection, as committed. A hub that knows less waits until it does not."""
 
 
 class Welcome(NamedTuple):
@@ -148,6 +172,8 @@ class Push(NamedTuple):
     seq: int
     deltas: tuple[Delta, ...]
     synced: bool
+    horizon: tuple[Position, ...] = ()
+    """Of the collections that it speaks of, and of those that decide who holds them, where that is news."""
 
 
 class Ack(NamedTuple):
@@ -202,6 +228,8 @@ class Goodbye(NamedTuple):
     code: GoodbyeCode
     reason: str
     retry_after_s: float
+    term: int = 0
+    """The highest term that the hub knows of the node's connections; 0 where that is of no interest."""
 
 
 Frame = Hello | Welcome | Inventory | Push | Ack | Nack | Check | Report | ReportAck | Ping | Pong | Goodbye

@@ -49,6 +49,7 @@ from link.frames import (
     Nack,
     Ping,
     Pong,
+    Position,
     Push,
     Report,
     ReportAck,
@@ -267,9 +268,9 @@ class Peer:
         self.state = after
         self._write(encode(frame), now)
 
-    def push(self, deltas: tuple[Delta, ...], synced: bool, now: float) -> int:
+    def push(self, deltas: tuple[Delta, ...], synced: bool, now: float, horizon: tuple[Position, ...] = ()) -> int:
         """Send changes; returns the number they will be acknowledged by. Look at push_room() first."""
-        frame = Push(self._pushes_out.sent + 1, deltas, synced)
+        frame = Push(self._pushes_out.sent + 1, deltas, synced, horizon)
         self._after(frame, self.role, LocalProtocolError)
         data = encode(frame)
         self._write(data, now)
@@ -291,10 +292,10 @@ class Peer:
         """Bytes that may be reported now; 0 when the window is full or the state does not allow it."""
         return self._reports_out.room() if self.state is State.STREAMING else 0
 
-    def close(self, code: GoodbyeCode, reason: str, now: float, retry_after_s: float = 0.0) -> None:
+    def close(self, code: GoodbyeCode, reason: str, now: float, retry_after_s: float = 0.0, term: int = 0) -> None:
         """Say Goodbye, if there is still anybody to say it to. Never raises."""
         if self.state is not State.CLOSED:
-            self.send(Goodbye(code, reason, retry_after_s), now)
+            self.send(Goodbye(code, reason, retry_after_s, term), now)
 
     def frames_to_send(self) -> list[bytes]:
         """Messages to write, in order; each is one message of the transport."""

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from link.errors import LinkClosed, LinkError, RemoteProtocolError
-from link.frames import Delta, Frame, Goodbye, GoodbyeCode, ReportEntry
+from link.frames import Delta, Frame, Goodbye, GoodbyeCode, Position, ReportEntry
 from link.peer import Peer
 
 logger = logging.getLogger(__name__)
@@ -111,9 +111,9 @@ class Pump:
         self.peer.send(frame, self._clock.time())
         self._transmit()
 
-    def push(self, deltas: tuple[Delta, ...], synced: bool) -> int:
+    def push(self, deltas: tuple[Delta, ...], synced: bool, horizon: tuple[Position, ...] = ()) -> int:
         """Push changes; see Peer.push."""
-        seq = self.peer.push(deltas, synced, self._clock.time())
+        seq = self.peer.push(deltas, synced, self._clock.time(), horizon)
         self._transmit()
         return seq
 
@@ -123,9 +123,9 @@ class Pump:
         self._transmit()
         return seq
 
-    def close(self, code: GoodbyeCode, reason: str, retry_after_s: float = 0.0) -> None:
+    def close(self, code: GoodbyeCode, reason: str, retry_after_s: float = 0.0, term: int = 0) -> None:
         """Say Goodbye and end the connection; the handler's link_lost is called before this returns."""
-        self.peer.close(code, reason, self._clock.time(), retry_after_s)
+        self.peer.close(code, reason, self._clock.time(), retry_after_s, term)
         self._lose(LinkClosed(reason, code))
 
     def _deliver(self, frame: Frame) -> None:
@@ -133,7 +133,7 @@ class Pump:
             return
         logger.debug("<", extra={"remote": self.transport.remote, "frame": type(frame).__name__})
         if isinstance(frame, Goodbye):
-            self._lose(LinkClosed(frame.reason, frame.code, frame.retry_after_s))
+            self._lose(LinkClosed(frame.reason, frame.code, frame.retry_after_s, frame.term))
         else:
             self._handler.frame_received(frame)
 

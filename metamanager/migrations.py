@@ -91,6 +91,13 @@ _EVENTS = (
     """,
 )
 
+_REPLICAS = (
+    # The term of the last connection to a hub: terms grow, so that of two replicas the later one is known.
+    "ALTER TABLE state ADD COLUMN term INTEGER NOT NULL DEFAULT 0",
+    # How far the replica that told of what is held had seen the apiserver: {collection: version} as JSON.
+    "ALTER TABLE state ADD COLUMN horizon TEXT NOT NULL DEFAULT '{}'",
+)
+
 _HISTORY = (
     # What devices said in the last hours, for people. Rows stand in the order of time, so that the oldest are a range
     # at the front and new ones go to the end; one row per property and slot of time (metamanager.history).
@@ -114,7 +121,7 @@ _HISTORY = (
     """,
 )
 
-MIGRATIONS: Sequence[Sequence[str]] = (_FIRST, _EVENTS, _HISTORY)
+MIGRATIONS: Sequence[Sequence[str]] = (_FIRST, _EVENTS, _REPLICAS, _HISTORY)
 """Statements by number: MIGRATIONS[n] turns a database of schema n into one of schema n + 1."""
 
 SCHEMA = len(MIGRATIONS)

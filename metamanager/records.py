@@ -24,7 +24,7 @@ from apimachinery.objects import Object, canonical
 from apimachinery.resources import EVENTS
 from apimachinery.selectors import FieldSelector, LabelSelector
 from apiserver.selection import selects
-from link.frames import Batch, Cursor, Held, Refusal, RefusedReport, ReportEntry
+from link.frames import MAX_HORIZON, MAX_TERM, Batch, Cursor, Held, Position, Refusal, RefusedReport, ReportEntry
 from metamanager import schema
 from metamanager.connection import Database, Row
 from metamanager.errors import StoreCorrupt, StoreFull
@@ -79,6 +79,10 @@ class Records:
             """When the node last held all that the hub had for it, in milliseconds since 1970; None: never."""
             self.events_dropped = int(state[4])
             """Events that were given up for later ones, since this database was made."""
+            self.term = int(state[5])
+            """That of the last connection to a hub; 0 before the first."""
+            self.horizon = _horizon(str(state[6]))
+            """What was last said of how far the hub had seen each collection, the newest last."""
             self._load_resources()
             self.report_count = database.number(schema.CHECK_REPORTS)
             self.event_count = database.number(schema.CHECK_EVENTS)
@@ -93,7 +97,7 @@ class Records:
         latest: dict[ObjectKey, StoredObject | None] = {}
         revision = self.revision
         synced_at_ms = now_ms if any(batch.synced for batch in batches) else self.synced_at_ms
-        cursor = batches[-1].cursor
+        cursor, horizon = batches[-1].cursor, _followed(self.horizon, batches)
         with self._writing():
             for batch in batches:
                 for delta in batch.deltas:
@@ -112,8 +116,9 @@ class Records:
                         applied.changes.append(Change(revision, kind, item, previous))
                         latest[key] = None if wanted is None else StoredObject(wanted, revision)
             removed = self._write(latest)
-            self._database.run(schema.UPDATE_STATE, (revision, cursor.epoch, cursor.seq, synced_at_ms))
-        self.revision, self.cursor, self.synced_at_ms = revision, cursor, synced_at_ms
+            state = (revision, cursor.epoch, cursor.seq, synced_at_ms, json.dumps(dict(horizon)))
+            self._database.run(schema.UPDATE_STATE, state)
+        self.revision, self.cursor, self.synced_at_ms, self.horizon = revision, cursor, synced_at_ms, horizon
         if applied.changes:
             self._digest = None
         self._tidy(removed)
@@ -126,6 +131,18 @@ class Records:
         with self._writing():
             self._database.run(schema.UPDATE_SYNCED, (now_ms,))
         self.synced_at_ms = now_ms
+
+    def next_term(self, above: int, now_ms: int) -> int:
+        """
+        A term higher than any before and than `above`; of later connections also after a crash.
+
+        Where the disk is full it is remembered by this process only: a report can go up all the same, and a hub that
+        knows of a higher one says so.
+        """
+        self.term = min(max(self.term + 1, above + 1, now_ms), MAX_TERM)
+        with contextlib.suppress(StoreFull), self._writing():
+            self._database.run(schema.UPDATE_TERM, (self.term,))
+        return self.term
 
     def held(self) -> list[Held]:
         """Keys and versions of everything, in no order. Bodies are not read."""
@@ -385,6 +402,23 @@ class Records:
                     if len(found) == limit:
                         break
         return found, self.revision
+
+
+def _horizon(text: str) -> tuple[Position, ...]:
+    """As it was written; none where it is anything else: then no hub waits."""
+    try:
+        return tuple(Position(str(name), int(version)) for name, version in json.loads(text).items())
+    except (ValueError, TypeError, AttributeError):
+        return ()
+
+
+def _followed(horizon: tuple[Position, ...], batches: Sequence[Batch]) -> tuple[Position, ...]:
+    """What is known after these: the latest of each collection, of as many as a Hello may say."""
+    latest = dict(horizon)
+    for name, version in (position for batch in batches for position in batch.horizon):
+        latest.pop(name, None)
+        latest[name] = version
+    return tuple(map(Position._make, latest.items()))[-MAX_HORIZON:]
 
 
 def _steps(held: Object | None, wanted: Object | None) -> Iterator[tuple[EventType, Object]]:

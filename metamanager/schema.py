@@ -42,6 +42,8 @@ _state = Table(
     Column("seq", Integer),
     Column("synced_at_ms", Integer),
     Column("events_dropped", Integer, nullable=False, server_default=text("0")),
+    Column("term", Integer, nullable=False, server_default=text("0")),
+    Column("horizon", Text, nullable=False, server_default=text("'{}'")),
     CheckConstraint("id = 1"),
 )
 _resources = Table(
@@ -144,7 +146,10 @@ _object_key = (
 
 INSERT_STATE = _text(insert(_state).values(id=bindparam("id"), revision=bindparam("revision")), "id", "revision")
 SELECT_STATE = _text(
-    select(_state.c.revision, _state.c.epoch, _state.c.seq, _state.c.synced_at_ms, _state.c.events_dropped)
+    select(
+        *(_state.c.revision, _state.c.epoch, _state.c.seq, _state.c.synced_at_ms),
+        *(_state.c.events_dropped, _state.c.term, _state.c.horizon),
+    )
 )
 UPDATE_STATE = _text(
     update(_state).values(
@@ -152,10 +157,12 @@ UPDATE_STATE = _text(
         epoch=bindparam("epoch"),
         seq=bindparam("seq"),
         synced_at_ms=bindparam("synced_at_ms"),
+        horizon=bindparam("horizon"),
     ),
-    *("revision", "epoch", "seq", "synced_at_ms"),
+    *("revision", "epoch", "seq", "synced_at_ms", "horizon"),
 )
 UPDATE_EVENTS_DROPPED = _text(update(_state).values(events_dropped=bindparam("events_dropped")), "events_dropped")
+UPDATE_TERM = _text(update(_state).values(term=bindparam("term")), "term")
 UPDATE_SYNCED = _text(update(_state).values(synced_at_ms=bindparam("synced_at_ms")), "synced_at_ms")
 
 SELECT_RESOURCES = _text(select(_resources.c.id, *_RESOURCE))

@@ -23,7 +23,7 @@ from typing import TypeVar
 from apimachinery.keys import ObjectKey, Resource
 from apimachinery.kubeevents import KubeEvent
 from apimachinery.selectors import ALL_FIELDS, EVERYTHING, FieldSelector, LabelSelector
-from link.frames import Batch, Cursor, Held, RefusedReport, ReportEntry
+from link.frames import Batch, Cursor, Held, Position, RefusedReport, ReportEntry
 from metamanager.connection import Database
 from metamanager.errors import StoreClosed, StoreCorrupt
 from metamanager.feed import ChangeFeed
@@ -54,6 +54,7 @@ class Store:
         self._damaged = asyncio.Event()
         # What the last commit left, as far as callers need to know without asking the thread.
         self._cursor = records.cursor
+        self._horizon = records.horizon
         self._synced_at_ms = records.synced_at_ms
         self._counts = (records.report_count, records.event_count, records.events_dropped)
 
@@ -97,6 +98,10 @@ class Store:
         """How far the hub's pushes are committed; None before the first."""
         return self._cursor
 
+    async def horizon(self) -> tuple[Position, ...]:
+        """How far the hub that told of what is held had seen the apiserver."""
+        return self._horizon
+
     async def held(self) -> list[Held]:
         """Keys and versions of everything. Bodies are not read."""
         return await self._run(self._records.held)
@@ -104,6 +109,16 @@ class Store:
     async def digest(self) -> bytes:
         """apimachinery.inventory.digest of what is held."""
         return await self._run(self._records.digest)
+
+    async def next_term(self, above: int = 0, *, now_ms: int | None = None) -> int:
+        """
+        The term of the next connection: higher than any before and than `above`, kept over restarts.
+
+        now_ms: the wall clock in milliseconds since 1970, the least it is: a node that is set up anew need not be told
+        where its predecessor was.
+        """
+        at_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
+        return await self._run(lambda: self._records.next_term(above, at_ms))
 
     async def apply(self, batches: Sequence[Batch], *, now_ms: int | None = None) -> Applied:
         """
@@ -119,7 +134,10 @@ class Store:
         def commit() -> Applied:
             applied = self._records.apply(batches, at_ms)
             # Told to the loop before the caller is, and whether or not the caller still waits.
-            self._loop.call_soon_threadsafe(self._committed, applied, self._records.cursor, self._records.synced_at_ms)
+            records = self._records
+            self._loop.call_soon_threadsafe(
+                self._committed, applied, records.cursor, records.horizon, records.synced_at_ms
+            )
             return applied
 
         return await self._run(commit)
@@ -244,8 +262,11 @@ class Store:
         records = self._records
         self._counts = (records.report_count, records.event_count, records.events_dropped)
 
-    def _committed(self, applied: Applied, cursor: Cursor | None, synced_at_ms: int | None) -> None:
+    def _committed(
+        self, applied: Applied, cursor: Cursor | None, horizon: tuple[Position, ...], synced_at_ms: int | None
+    ) -> None:
         self._cursor = cursor
+        self._horizon = horizon
         self._synced_at_ms = synced_at_ms
         self.feed.publish(applied.changes)
 

@@ -434,7 +434,7 @@ async def last_words(connection: ClientConnection) -> tuple[Goodbye | None, Conn
         return goodbye, closed
 
 
-HELLO = encode(Hello(PROTOCOL, RAW, None, b"", "test"))
+HELLO = encode(Hello(PROTOCOL, RAW, None, b"", "test", 1))
 BAD_FRAMES = {
     "rubbish": ([b"rubbish"], GoodbyeCode.PROTOCOL, "not a frame"),
     "empty": ([b""], GoodbyeCode.PROTOCOL, "not a frame"),
@@ -443,8 +443,12 @@ BAD_FRAMES = {
     "a list of 4 billion": ([b"\xdd\xff\xff\xff\xff"], GoodbyeCode.PROTOCOL, "exceeds max_array_len"),
     "a text of 4 GB": ([b"\x96\x01\x01\xdb\xff\xff\xff\xff"], GoodbyeCode.PROTOCOL, "not a frame"),
     "out of turn": ([encode(Ack(5))], GoodbyeCode.PROTOCOL, "may not say Ack while opening"),
-    "another protocol": ([encode(Hello(99, RAW, None, b"", ""))], GoodbyeCode.PROTOCOL, f"protocol {PROTOCOL}, not 99"),
-    "another's name": ([encode(Hello(PROTOCOL, "edge-1", None, b"", ""))], GoodbyeCode.FORBIDDEN, 'not "edge-1"'),
+    "another protocol": (
+        [encode(Hello(99, RAW, None, b"", "", 1))],
+        GoodbyeCode.PROTOCOL,
+        f"protocol {PROTOCOL}, not 99",
+    ),
+    "another's name": ([encode(Hello(PROTOCOL, "edge-1", None, b"", "", 1))], GoodbyeCode.FORBIDDEN, 'not "edge-1"'),
     "truncated after Hello": ([HELLO, b"\x93\x07\x01"], GoodbyeCode.PROTOCOL, "not a frame"),
 }
 

@@ -27,7 +27,7 @@ class Nobody:
 
     def session_closed(self, session: Session) -> None: ...
 
-    def session_up(self, node: Node, agent: str) -> None: ...
+    def session_up(self, node: Node, term: int) -> None: ...
 
     def session_down(self, node: Node) -> None: ...
 
@@ -40,7 +40,7 @@ async def test_changes_are_pushed_in_turns_and_a_stop_says_goodbye(tmp_path: Pat
     running = asyncio.create_task(server.run(listener), name="hub")
     woken = asyncio.Event()
     loop = asyncio.get_running_loop()
-    edge = EdgeSession(Node("n1"), None, b"", agent="test", clock=loop, wake=woken.set)
+    edge = EdgeSession(Node("n1"), agent="test", clock=loop, wake=woken.set)
 
     async def heard() -> None:
         await woken.wait()
@@ -48,6 +48,7 @@ async def test_changes_are_pushed_in_turns_and_a_stop_says_goodbye(tmp_path: Pat
 
     async with asyncio.timeout(10):
         await dial("127.0.0.1", listener.port, edge_context, edge.opened)
+        edge.greet(None, b"", 1)
         while not edge.wants_inventory:
             await heard()
         edge.send_inventory([])

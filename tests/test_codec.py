@@ -21,6 +21,9 @@ from link.codec import (
 )
 from link.errors import LocalProtocolError, RemoteProtocolError
 from link.frames import (
+    MAX_HORIZON,
+    MAX_TERM,
+    MAX_VERSION,
     Ack,
     Check,
     Cursor,
@@ -34,6 +37,7 @@ from link.frames import (
     Nack,
     Ping,
     Pong,
+    Position,
     Push,
     Refusal,
     RefusedReport,
@@ -49,10 +53,10 @@ VERSION = ObjectVersion("u", "r1")
 # Golden bytes: a peer of another release must read these, so a change here is a change of protocol.
 GOLDEN: list[tuple[Frame, str]] = [
     (
-        Hello(1, "edge-1", Cursor("e", 7), b"\x01\x02", "fairlead/0.1"),
-        "960101a6656467652d3192a16507c4020102ac666169726c6561642f302e31",
+        Hello(1, "edge-1", Cursor("e", 7), b"\x01\x02", "fairlead/0.1", 5, (Position("pods", 300),)),
+        "980101a6656467652d3192a16507c4020102ac666169726c6561642f302e31059192a4706f6473cd012c",
     ),
-    (Hello(1, "edge-1", None, b"", ""), "960101a6656467652d31c0c400a0"),
+    (Hello(1, "edge-1", None, b"", "", 1), "980101a6656467652d31c0c400a00190"),
     (Welcome("e", 7, True, 20.0), "9502a16507c3cb4034000000000000"),
     (
         Inventory((Held(KEY, VERSION),), True),
@@ -60,20 +64,21 @@ GOLDEN: list[tuple[Frame, str]] = [
     ),
     (
         Push(8, (Delta(KEY, VERSION, b"{}"),), False),
-        "940408c291c42f9ba0a27631aa636f6e6669676d617073a9436f6e6669674d6170c3a764656661756c74a16101a175a27231c4027b7d",
+        "950408c291c42f9ba0a27631aa636f6e6669676d617073a9436f6e6669674d6170c3a764656661756c74a16101a175a27231c4027b7d90",
     ),
     (
         Push(8, (Delta(KEY, VERSION, b"zz", "r0", 300),), False),
-        "940408c291c4359da0a27631aa636f6e6669676d617073a9436f6e6669674d6170c3a764656661756c74a16102a175a27231a27230cd012cc4027a7a",
+        "950408c291c4359da0a27631aa636f6e6669676d617073a9436f6e6669674d6170c3a764656661756c74a16102a175a27231a27230cd012cc4027a7a90",
     ),
     (
         Push(8, (Delta(KEY, VERSION, b"zz", "", 300),), False),
-        "940408c291c4329ca0a27631aa636f6e6669676d617073a9436f6e6669674d6170c3a764656661756c74a16103a175a27231cd012cc4027a7a",
+        "950408c291c4329ca0a27631aa636f6e6669676d617073a9436f6e6669674d6170c3a764656661756c74a16103a175a27231cd012cc4027a7a90",
     ),
     (
         Push(9, (Delta(KEY, None, b""),), True),
-        "940409c391c42698a0a27631aa636f6e6669676d617073a9436f6e6669674d6170c3a764656661756c74a16100",
+        "950409c391c42698a0a27631aa636f6e6669676d617073a9436f6e6669674d6170c3a764656661756c74a1610090",
     ),
+    (Push(9, (), True, (Position("pods", 300),)), "950409c3909192a4706f6473cd012c"),
     (Ack(9), "920509"),
     (
         Nack(9, (Refusal(KEY, "no"),)),
@@ -91,7 +96,7 @@ GOLDEN: list[tuple[Frame, str]] = [
     (Check(9, b"\x01\x02"), "930c09c4020102"),
     (Ping(3), "920903"),
     (Pong(3), "920a03"),
-    (Goodbye(GoodbyeCode.SHUTDOWN, "bye", 1.0), "940ba873687574646f776ea3627965cb3ff0000000000000"),
+    (Goodbye(GoodbyeCode.STALE, "bye", 1.0, 7), "950ba57374616c65a3627965cb3ff000000000000007"),
 ]
 
 
@@ -105,6 +110,7 @@ def test_golden_bytes_both_ways(frame: Frame, golden: str) -> None:
 
 NAMES = st.text(max_size=20)
 FULL_NAMES = st.text(min_size=1, max_size=20)
+TERMS = st.integers(0, MAX_TERM)
 SEQS = st.integers(0, 2**63 - 1)
 KEYS = st.builds(
     ObjectKey, st.builds(Resource, NAMES, FULL_NAMES, FULL_NAMES, FULL_NAMES, st.booleans()), NAMES, FULL_NAMES
@@ -123,6 +129,7 @@ def tuples(strategy: st.SearchStrategy[object]) -> st.SearchStrategy[tuple[objec
     return st.lists(strategy, max_size=3).map(tuple)
 
 
+HORIZONS = tuples(st.builds(Position, FULL_NAMES, st.integers(0, MAX_VERSION)))
 FRAMES = st.one_of(
     st.builds(
         Hello,
@@ -131,10 +138,12 @@ FRAMES = st.one_of(
         st.none() | st.builds(Cursor, FULL_NAMES, SEQS),
         st.binary(max_size=64),
         NAMES,
+        TERMS,
+        HORIZONS,
     ),
     st.builds(Welcome, FULL_NAMES, SEQS, st.booleans(), SECONDS),
     st.builds(Inventory, tuples(st.builds(Held, KEYS, VERSIONS)), st.booleans()),
-    st.builds(Push, SEQS, tuples(DELTAS), st.booleans()),
+    st.builds(Push, SEQS, tuples(DELTAS), st.booleans(), HORIZONS),
     st.builds(Ack, SEQS),
     st.builds(Nack, SEQS, tuples(st.builds(Refusal, KEYS, NAMES, st.booleans()))),
     st.builds(Report, SEQS, tuples(st.builds(ReportEntry, KEYS, FULL_NAMES, st.binary(max_size=99)))),
@@ -142,7 +151,7 @@ FRAMES = st.one_of(
     st.builds(Check, SEQS, st.binary(max_size=64)),
     st.builds(Ping, SEQS),
     st.builds(Pong, SEQS),
-    st.builds(Goodbye, st.sampled_from(GoodbyeCode), NAMES, SECONDS),
+    st.builds(Goodbye, st.sampled_from(GoodbyeCode), NAMES, SECONDS, TERMS),
 )
 
 
@@ -154,6 +163,13 @@ def test_decode_inverts_encode(frame: Frame) -> None:
 @given(DELTAS)
 def test_a_delta_by_itself_survives(delta: Delta) -> None:
     assert decode_delta(encode_delta(delta)) == delta
+
+
+def test_a_horizon_of_more_entries_than_a_frame_may_have_is_refused() -> None:
+    position = Position("pods", 1)
+    assert decode(encode(Push(1, (), True, (position,) * MAX_HORIZON)))
+    with pytest.raises(RemoteProtocolError, match="horizon"):
+        decode(encode(Push(1, (), True, (position,) * (MAX_HORIZON + 1))))
 
 
 @given(st.binary(max_size=200))

@@ -43,7 +43,11 @@ class Sink:
 
 
 class Nodes:
-    def session_up(self, node: Node, agent: str) -> None: ...
+    def __init__(self) -> None:
+        self.terms: list[int] = []
+
+    def session_up(self, node: Node, term: int) -> None:
+        self.terms.append(term)
 
     def session_down(self, node: Node) -> None: ...
 
@@ -53,7 +57,7 @@ class Cloud:
 
     def __init__(self, directory: Path) -> None:
         self.context, [self.edge_context] = contexts(directory, ["127.0.0.1"], [NODE])
-        self.cache, self.placement, self.sink = WatchCache(), Placement(), Sink()
+        self.cache, self.placement, self.sink, self.nodes = WatchCache(), Placement(), Sink(), Nodes()
         self.port = 0
 
     def put(self, name: str, **content: Any) -> None:
@@ -65,7 +69,7 @@ class Cloud:
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
         """One hub process's life; what is in the cache is known from the start."""
-        self.sink.server = HubServer(self.cache, Placement(), self.sink, Nodes(), heartbeat_s=1.0)
+        self.sink.server = HubServer(self.cache, Placement(), self.sink, self.nodes, heartbeat_s=1.0)
         listed = WatchCache()
         for resource in list(self.cache.resources()):
             objects, _ = self.cache.list(resource)
@@ -165,6 +169,21 @@ async def test_a_store_that_diverged_is_noticed_and_healed(tmp_path: Path) -> No
             assert counters.divergences == 1
             assert connector.resync()
             await until(lambda: counters.surveyed == 2)
+    await store.close()
+
+
+async def test_a_node_that_was_set_up_anew_goes_on_where_its_predecessor_was(tmp_path: Path) -> None:
+    """Its clock is behind: the hub tells it the term, and it comes back at once with a higher one."""
+    cloud, store = Cloud(tmp_path), await Store.open(tmp_path / "edge.db")
+    async with cloud.serving():
+        hub = cloud.sink.server.hub
+        async with connected(cloud, store) as connector:
+            await until(lambda: connector.status.synced)
+            newest = 10**15
+            hub.overtaken(NODE, cloud.nodes.terms[-1], newest, was_last=False)
+            await until(lambda: cloud.nodes.terms[-1] == newest + 1)
+            await until(lambda: connector.status.synced)
+            assert hub.counters.stale == 1
     await store.close()
 
 

@@ -18,6 +18,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -55,12 +56,14 @@ DEAD_S = 2.5 * HEARTBEAT_S
 NODE_GRACE_S = 3.0
 REPORT_INTERVAL_S = 0.1
 HUBS = ("cloud", "second")
+PATIENT = ("patient", "other")
+"""Replicas that do not notice by themselves that a link is dead."""
 BULK = "bulk"
 BULK_PODS = 2000
 PROPERTIES = tuple(f"p{number}" for number in range(10))
 
 CLOUD = f"""
-link: {{heartbeatSeconds: {HEARTBEAT_S}, graceSeconds: 60}}
+link: {{heartbeatSeconds: %g, graceSeconds: 60}}
 nodes: {{graceSeconds: {NODE_GRACE_S}}}
 reports: {{minIntervalSeconds: {REPORT_INTERVAL_S}}}
 """
@@ -86,10 +89,10 @@ class Line(Site):
         self._runner.close()
         super().__exit__(kind, error, trace)
 
-    def start_hub(self, name: str = "cloud") -> Process:
+    def start_hub(self, name: str = "cloud", heartbeat_s: float = HEARTBEAT_S) -> Process:
         """A cloudcore that notices silence soon; its ports are kept over restarts."""
         config = self.directory / f"{name}.yaml"
-        config.write_text(CLOUD)
+        config.write_text(CLOUD % heartbeat_s)
         for port in ("link", "join"):
             self.ports.setdefault(f"{name}-{port}", free_port())
         process = self.start(
@@ -986,8 +989,52 @@ def test_a_node_moved_between_two_replicas_amid_edits_is_equal_at_the_end(line: 
         line.equal(node)
 
 
+def test_a_replica_whose_link_is_half_open_undoes_no_report_and_ends_its_session(line: Line) -> None:
+    """Its heartbeat would tell it after 75 s; the node's Lease, which the other replica takes, tells it at once."""
+    node, device, moves = "fenced", "fenced-d", 6
+    for name in PATIENT:
+        line.start_hub(name, heartbeat_s=30.0)
+    make_device(line, device, node)
+    with Proxy(line.ports[f"{PATIENT[0]}-link"]) as proxy:
+        line.enrol(node, proxy.port)
+        line.start_edge(node)
+        line.soon(lambda: knows(line, node, 1), "the device is known")
+        ended: list[float] = []
+        value = 0
+        with publisher(line.ports[f"{node}-mqtt"], device) as mapper:
+            for move in range(moves):
+                left, entered = PATIENT[move % 2], PATIENT[(move + 1) % 2]
+                line.soon(partial(is_live, line, node, left), "it is connected")
+                proxy.target = line.ports[f"{entered}-link"]
+                for step in range(60):
+                    value += 1
+                    mapper.report({"p0": value})
+                    if step == 30:
+                        proxy.sever()  # the replica that the node leaves hears nothing
+                    time.sleep(0.01)
+                line.soon(partial(is_live, line, node, entered), "it is connected to the other one")
+                ended.append(line.soon(partial(is_over, line, node, left), "the first has ended", 5))
+                line.soon(partial(stands, line, device, value), f"the last value is {value}", 10)
+            line.soon(lambda: line.edge(node)["reportsWaiting"] == 0, "every report is taken")
+        # Whatever a replica that was left still had to write would come within its retries.
+        end = time.monotonic() + 1.0
+        while time.monotonic() < end:
+            assert reported(line, device)["p0"] == value
+        figure(f"{moves} moves amid reports, replica left half-open: ends its session after", ended)
+        assert max(ended) < 2.0
+        assert all("at another replica" in line.processes[name].log.read_text() for name in PATIENT)
+
+
 def is_live(line: Line, node: str, hub: str) -> bool:
     return bool(line.session(node, hub).get("connected"))
+
+
+def is_over(line: Line, node: str, hub: str) -> bool:
+    return not is_live(line, node, hub)
+
+
+def stands(line: Line, device: str, value: int) -> bool:
+    return reported(line, device).get("p0") == value
 
 
 async def test_a_peer_that_asks_on_and_never_reads_is_cut() -> None:

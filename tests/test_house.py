@@ -47,6 +47,8 @@ CORES = (
     "cloudhub.apiwire",
     "cloudhub.backoff",
     "cloudhub.delta",
+    "cloudhub.fences",
+    "cloudhub.horizon",
     "cloudhub.devices",
     "cloudhub.outbox",
     "cloudhub.patches",

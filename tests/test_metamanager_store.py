@@ -16,7 +16,7 @@ from apimachinery.events import EventType
 from apimachinery.keys import ObjectKey
 from apimachinery.resources import CONFIG_MAPS
 from apimachinery.selectors import parse_fields, parse_labels
-from link.frames import Cursor, RefusedReport, ReportEntry
+from link.frames import MAX_HORIZON, MAX_TERM, Cursor, Position, RefusedReport, ReportEntry
 from metamanager.errors import StoreClosed, StoreCorrupt, StoreFull
 from metamanager.records import MAX_EVENT_BYTES, MAX_EVENTS
 from metamanager.store import Store
@@ -116,6 +116,37 @@ async def test_being_in_sync_is_remembered_over_a_restart(tmp_path: Path) -> Non
     async with opened(tmp_path) as store:
         assert await store.last_synced_at_ms() == 30
         assert await store.is_synced()
+
+
+async def test_terms_grow_whatever_the_clock_says(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        assert await store.next_term(now_ms=1000) == 1000
+        assert await store.next_term(now_ms=10) == 1001
+        assert await store.next_term(5000, now_ms=10) == 5001
+    async with opened(tmp_path) as store:
+        assert await store.next_term(now_ms=10) == 5002
+        assert await store.next_term(MAX_TERM, now_ms=10) == MAX_TERM
+
+
+async def test_a_full_disk_gives_terms_all_the_same(tmp_path: Path) -> None:
+    """A report can go up; what is forgotten with the process a hub will say."""
+    async with opened(tmp_path, max_bytes=1 << 20) as store:
+        await fill(store)
+        assert [await store.next_term(now_ms=7), await store.next_term(now_ms=7)] == [7, 8]
+
+
+async def test_how_far_a_hub_had_seen_is_kept_with_what_it_covers_and_bounded(tmp_path: Path) -> None:
+    first, second = batch(1), batch(2)
+    async with opened(tmp_path) as store:
+        assert await store.horizon() == ()
+        await store.apply([first._replace(horizon=(Position("pods", 7), Position("nodes", 3)))])
+        await store.apply([second, batch(3)._replace(horizon=(Position("pods", 5),))])
+    async with opened(tmp_path) as store:
+        # The latest and not the highest: an apiserver may have gone back.
+        assert await store.horizon() == (Position("nodes", 3), Position("pods", 5))
+        many = tuple(Position(f"p{place}", place) for place in range(MAX_HORIZON))
+        await store.apply([batch(4)._replace(horizon=many)])
+        assert await store.horizon() == many
 
 
 async def test_files_are_private(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ from link.frames import (
 from link.peer import DEAD_AFTER, TRANSITIONS, Peer, Role, Say, State, meaning
 
 KEY = ObjectKey(PODS, "default", "p")
-HELLO = Hello(PROTOCOL, "n", None, b"", "test")
+HELLO = Hello(PROTOCOL, "n", None, b"", "test", 1)
 WELCOME = Welcome("e", 0, False, 10.0)
 SURVEY = Welcome("e", 0, True, 10.0)
 DELTAS = (Delta(KEY, None, b""),)

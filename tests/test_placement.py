@@ -211,3 +211,10 @@ def test_the_index_equals_a_recomputation(steps: list[tuple[str, str, str, list[
     assert not cluster.placement._on_node
     assert not cluster.placement._direct
     assert not cluster.placement._references
+
+
+def test_what_decides_on_a_resource_is_itself_and_what_refers_to_it() -> None:
+    placement = Placement()
+    assert placement.deciding(PODS) == {"pods"}
+    assert placement.deciding(CONFIG_MAPS) == {"configmaps", "pods"}
+    assert placement.deciding(DEVICE_MODELS) == {DEVICE_MODELS.collection, DEVICES.collection}

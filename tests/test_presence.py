@@ -23,7 +23,7 @@ def duties(presence: Presence, now: float) -> list[Duty]:
 def test_a_new_node_is_registered_then_ready_then_its_lease_is_renewed() -> None:
     presence = Presence()
     presence.connected(EDGE, 0.0)
-    assert duties(presence, 0.0) == [Duty.REGISTER, Duty.READY, Duty.RENEW]
+    assert duties(presence, 0.0) == [Duty.REGISTER, Duty.RENEW, Duty.READY]
     assert presence.next_deadline() == 10.0
 
 
@@ -114,7 +114,7 @@ def test_a_deleted_node_is_not_made_again_before_its_next_session() -> None:
     presence.disconnected(EDGE, 101.0)
     assert len(presence) == 0
     presence.connected(EDGE, 102.0)
-    assert duties(presence, 102.0) == [Duty.REGISTER, Duty.READY, Duty.RENEW]
+    assert duties(presence, 102.0) == [Duty.REGISTER, Duty.RENEW, Duty.READY]
 
 
 def test_a_failed_duty_waits_and_counts() -> None:
@@ -136,6 +136,26 @@ def test_a_node_is_not_dealt_with_twice_at_once() -> None:
     presence.connected(EDGE, 0.3)
     assert presence.due(99.0, 8) == []
     presence.finished(task, 1.0, None, 0.5)
+    assert duties(presence, 1.0) == [Duty.RENEW, Duty.READY]
+
+
+def test_a_newer_session_has_the_lease_taken_though_it_was_just_renewed() -> None:
+    presence = Presence()
+    presence.node_seen(EDGE, True, "True", 0.0)
+    presence.connected(EDGE, 0.0)
+    (task,) = presence.due(0.0, 8)
+    presence.connected(EDGE, 0.1)  # while the Lease is being renewed for the older one
+    presence.finished(task, 0.2, None, 0.5)
+    assert duties(presence, 0.2) == [Duty.RENEW]
+
+
+def test_a_lease_that_cannot_be_had_does_not_keep_a_node_from_being_ready() -> None:
+    presence = Presence()
+    presence.node_seen(EDGE, True, "False", 0.0)
+    presence.connected(EDGE, 0.0)
+    (task,) = presence.due(0.0, 8)
+    assert task.duty is Duty.RENEW
+    presence.finished(task, 0.0, 1.0, 0.5)
     assert duties(presence, 1.0) == [Duty.READY, Duty.RENEW]
 
 

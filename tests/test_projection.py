@@ -7,6 +7,7 @@ import pytest
 from apimachinery.keys import Resource
 from apimachinery.objects import from_json
 from apimachinery.resources import CUSTOM_RESOURCE_DEFINITIONS, DEVICES, LEASES, NODES, PODS
+from cloudhub.fences import REPLICA_ANNOTATION, TERM_ANNOTATION
 from cloudhub.projection import LAST_APPLIED, is_projected_specially, project
 
 
@@ -46,6 +47,7 @@ def test_bookkeeping_is_left_out() -> None:
     [
         (DEVICES, {"status": {"state": "online"}}, {"status": {"state": "offline"}}),
         (LEASES, {"spec": {"renewTime": "1"}}, {"spec": {"renewTime": "2"}}),
+        (LEASES, {"annotations": {TERM_ANNOTATION: "1", REPLICA_ANNOTATION: "a"}}, {}),
         (NODES, {"status": {"conditions": [{"lastHeartbeatTime": "1"}]}}, {"status": {"conditions": [{}]}}),
         (
             CUSTOM_RESOURCE_DEFINITIONS,

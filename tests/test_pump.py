@@ -11,7 +11,7 @@ from link.peer import DEAD_AFTER, HANDSHAKE_S, Peer, Role
 from link.pump import Pump
 from tests.sim.clock import SimClock
 
-HELLO = Hello(PROTOCOL, "n", None, b"", "test")
+HELLO = Hello(PROTOCOL, "n", None, b"", "test", 1)
 WELCOME = Welcome("e", 0, False, 10.0)
 
 

@@ -17,6 +17,7 @@ from apimachinery.resources import BUILT_IN, CUSTOM_RESOURCE_DEFINITIONS, DEVICE
 from apimachinery.watchcache import WatchCache
 from apiserver.messages import Request
 from cloudhub.apiclient import ApiClient
+from cloudhub.horizon import Advance
 from cloudhub.projection import project
 from cloudhub.reflector import Phase, Reflector, Selection
 from tests.harness.devapi import apply_device_definitions, dev_api
@@ -189,6 +190,27 @@ async def test_observers_see_what_is_listed_but_not_what_is_deleted(tmp_path: Pa
         await api.delete(ObjectKey(PODS, "ns", "a"))
         await until(lambda: not f.names())
         assert seen == ["a"]
+
+
+async def test_it_tells_how_far_it_has_come_after_the_cache_and_the_consumer_know(tmp_path: Path) -> None:
+    told: list[tuple[Advance, str]] = []
+
+    def advanced(resource: Resource, advance: Advance) -> None:
+        assert resource == PODS
+        told.append((advance, f.cache.resume_version(PODS)))
+
+    api = TinyApi()
+    api.bookmark_every_s = 0.05
+    listed = (await api.put(PODS, pod("one"), "ns"))["metadata"]["resourceVersion"]
+    async with follow(tmp_path, api=api, advanced=advanced) as f:
+        await until(lambda: told)
+        assert told[0] == (Advance(listed), listed)
+        event = (await api.put(PODS, pod("two"), "ns"))["metadata"]["resourceVersion"]
+        await until(lambda: (Advance(event), event) in told)
+        await until(lambda: any(advance.is_bookmark for advance, _ in told))
+        gone = ObjectKey(PODS, "ns", "two")
+        await api.delete(gone)
+        await until(lambda: (Advance(str(api.revision)), str(api.revision)) in told)
 
 
 async def test_a_resource_that_is_not_defined_yet_is_waited_for(

@@ -65,8 +65,9 @@ class Edge:
     def __init__(self, cursor: Cursor | None = None) -> None:
         self.woken = 0
         self.wire = Wire()
-        self.session = EdgeSession(Node("n"), cursor, b"d", agent="test", clock=SimClock(), wake=self.wake)
+        self.session = EdgeSession(Node("n"), agent="test", clock=SimClock(), wake=self.wake)
         self.pump = self.session.opened(self.wire)
+        self.session.greet(cursor, b"d", 3)
 
     def wake(self) -> None:
         self.woken += 1
@@ -83,7 +84,7 @@ class Edge:
 
 def test_it_opens_with_what_is_committed() -> None:
     edge = Edge(Cursor("e", 7))
-    assert edge.wire.take() == [Hello(PROTOCOL, "n", Cursor("e", 7), b"d", "test")]
+    assert edge.wire.take() == [Hello(PROTOCOL, "n", Cursor("e", 7), b"d", "test", 3)]
 
 
 def test_an_inventory_goes_out_in_chunks_and_ends() -> None:
@@ -183,7 +184,7 @@ def test_there_is_no_room_before_the_welcome() -> None:
     assert Edge().session.report_room() == 0
 
 
-@pytest.mark.parametrize("frame", [Ack(0), Hello(PROTOCOL, "n", None, b"", ""), Push(9, (), False)])
+@pytest.mark.parametrize("frame", [Ack(0), Hello(PROTOCOL, "n", None, b"", "", 1), Push(9, (), False)])
 def test_a_hub_that_talks_nonsense_is_left(frame: Frame) -> None:
     edge = Edge().streaming()
     edge.hear(frame)

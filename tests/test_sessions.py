@@ -1,5 +1,6 @@
 """The hub's side of the links: who gets in, who takes over, what goes out to whom."""
 
+import itertools
 import random
 from collections.abc import Sequence
 from typing import Any
@@ -10,9 +11,10 @@ from apimachinery.keys import Node, ObjectKey, ObjectVersion, Resource
 from apimachinery.objects import Object, from_json
 from apimachinery.resources import CONFIG_MAPS, PODS
 from apimachinery.watchcache import WatchCache
+from cloudhub.horizon import Advance
 from cloudhub.placement import STANDARD_RULES, By, Placement, Rule
 from cloudhub.projection import project
-from cloudhub.sessions import FRAME_BYTES, UNPACKING, Hub, Session
+from cloudhub.sessions import FRAME_BYTES, LAG_S, UNPACKING, Hub, Session
 from link.codec import MAX_BODY_BYTES, decode, encode
 from link.frames import (
     PROTOCOL,
@@ -27,6 +29,7 @@ from link.frames import (
     Hello,
     Inventory,
     Nack,
+    Position,
     Push,
     Refusal,
     Report,
@@ -40,6 +43,9 @@ from tests.harness.pods import deployed_pod
 from tests.sim.clock import SimClock
 
 POLICIES = Resource("example.com", "v1", "policies", "Policy", True)
+
+
+TERMS = itertools.count(1)
 
 
 class Wire:
@@ -83,8 +89,8 @@ class Nodes:
     def __init__(self) -> None:
         self.told: list[str] = []
 
-    def session_up(self, node: Node, agent: str) -> None:
-        self.told.append(f"{node} up {agent}")
+    def session_up(self, node: Node, term: int) -> None:
+        self.told.append(f"{node} up {term}")
 
     def session_down(self, node: Node) -> None:
         self.told.append(f"{node} down")
@@ -138,8 +144,10 @@ class Site:
         return wire
 
 
-def hello(node: str, held: Sequence[Object] = (), cursor: Cursor | None = None) -> Hello:
-    return Hello(PROTOCOL, node, cursor, digest((item.key, item.version) for item in held), "agent")
+def hello(node: str, held: Sequence[Object] = (), cursor: Cursor | None = None, term: int = 0) -> Hello:
+    """term: 0 for a higher one than any before."""
+    fingerprint = digest((item.key, item.version) for item in held)
+    return Hello(PROTOCOL, node, cursor, fingerprint, "agent", term or next(TERMS))
 
 
 def names(frame: Frame) -> list[str]:
@@ -151,7 +159,7 @@ def test_a_new_node_with_nothing_to_get_is_in_sync_at_once() -> None:
     site = Site()
     wire = site.streaming("n1")
     assert wire.take() == [Welcome("epoch1", 0, False, 20.0), Push(1, (), True)]
-    assert site.nodes.told == ["n1 up agent"]
+    assert [told.rpartition(" ")[0] for told in site.nodes.told] == ["n1 up"]
     wire.say(Ack(1))
     assert [(status.node, status.connected, status.synced) for status in site.hub.statuses()] == [("n1", True, True)]
 
@@ -163,7 +171,7 @@ def test_a_node_that_lacks_something_is_asked_for_its_inventory() -> None:
     stale = ObjectKey(CONFIG_MAPS, "default", "stale")
     wire = site.connect("n1")
     was = ObjectVersion("u", "r")
-    wire.say(Hello(PROTOCOL, "n1", None, digest([(stale, was)]), "agent"))
+    wire.say(Hello(PROTOCOL, "n1", None, digest([(stale, was)]), "agent", 1))
     site.work()
     assert wire.take() == [Welcome("epoch1", 0, True, 20.0)]
     wire.say(Inventory((Held(stale, was),), False))
@@ -243,11 +251,143 @@ def test_the_newer_connection_takes_over_after_the_older_has_ended() -> None:
     newer = site.streaming("n1")
     assert older.take() == [Goodbye(GoodbyeCode.SUPERSEDED, "another connection of n1 took over", 0.0)]
     assert older.closed
-    assert site.nodes.told == ["n1 up agent", "n1 down", "n1 up agent"]
+    assert [told.split()[1] for told in site.nodes.told] == ["up", "down", "up"]
     assert len(site.reports.closed) == 1
     assert isinstance(newer.take()[0], Welcome)
     older.pump.connection_lost("late news")
     assert site.hub.is_connected(Node("n1"))
+
+
+def test_a_connection_that_its_node_has_left_takes_nothing_over() -> None:
+    site = Site()
+    late, live = site.connect("n1"), site.connect("n1")
+    live.say(hello("n1", term=8))
+    site.work()
+    live.take()
+    for term in (7, 8):
+        late = site.connect("n1")
+        late.say(hello("n1", term=term))
+        assert late.take() == [Goodbye(GoodbyeCode.STALE, "n1 has had a connection of term 8", 0.0, 8)]
+        assert late.closed
+    assert site.hub.counters.stale == 2
+    assert live.take() == []
+    assert site.nodes.told == ["n1 up 8"]
+
+
+# A replica that lags
+
+
+def after(hello: Hello, **horizon: int) -> Hello:
+    return hello._replace(horizon=tuple(Position(name, version) for name, version in horizon.items()))
+
+
+def test_a_hub_that_has_seen_less_than_the_node_was_told_of_waits_until_it_has() -> None:
+    site = Site()
+    site.hub.advanced(PODS, Advance("7"))
+    wire = site.connect("n1")
+    wire.say(after(hello("n1"), pods=9))
+    site.work()
+    assert wire.take() == []
+    site.hub.advanced(PODS, Advance("8"))
+    assert not site.hub.is_connected(Node("n1"))
+    site.hub.advanced(PODS, Advance("9", is_bookmark=True))
+    site.work()
+    assert [type(frame) for frame in wire.take()] == [Welcome, Push]
+    assert site.hub.counters.lagging == 0
+    site.clock.run_until(60.0)
+
+
+def test_a_hub_that_never_catches_up_goes_on_and_takes_back_what_the_node_was_told() -> None:
+    """As after a restore of the apiserver from a backup."""
+    site = Site()
+    site.hub.advanced(PODS, Advance("7"))
+    wire = site.connect("n1")
+    wire.say(after(hello("n1"), pods=9))
+    site.clock.run_until(LAG_S - 0.1)
+    assert wire.take() == []
+    site.clock.run_until(LAG_S + 0.1)
+    site.work()
+    welcome, push = wire.take()
+    assert push == Push(1, (), True, (Position("pods", 7),))
+    assert isinstance(welcome, Welcome)
+    assert site.hub.counters.lagging == 1
+
+
+def test_a_connection_that_is_lost_while_it_waits_leaves_nothing_behind() -> None:
+    site = Site()
+    site.hub.advanced(PODS, Advance("7"))
+    wire = site.connect("n1")
+    wire.say(after(hello("n1"), pods=9))
+    wire.pump.connection_lost("cut")
+    site.clock.run_until(60.0)
+    assert site.hub.counters.lagging == 0
+    assert site.hub.statuses() == []
+
+
+def test_the_newer_connection_takes_over_from_one_that_waits() -> None:
+    site = Site()
+    site.hub.advanced(PODS, Advance("7"))
+    older, newer, late = (site.connect("n1") for _ in range(3))
+    older.say(after(hello("n1", term=500), pods=9))
+    newer.say(after(hello("n1", term=501), pods=9))
+    late.say(after(hello("n1", term=499), pods=9))
+    assert [frame.code for frame in older.take() if isinstance(frame, Goodbye)] == [GoodbyeCode.SUPERSEDED]
+    assert [frame.code for frame in late.take() if isinstance(frame, Goodbye)] == [GoodbyeCode.STALE]
+    site.hub.advanced(PODS, Advance("9"))
+    assert [type(frame) for frame in newer.take()] == [Welcome]
+    assert site.nodes.told == ["n1 up 501"]
+
+
+def test_a_push_says_how_far_the_hub_had_seen_what_it_speaks_of_and_what_refers_to_that() -> None:
+    site = Site()
+    site.hub.advanced(PODS, Advance("7"))
+    site.hub.advanced(CONFIG_MAPS, Advance("8"))
+    pod = site.put(PODS, "one", spec={"nodeName": "n1"})
+    wire = site.connect("n1")
+    wire.say(hello("n1", [pod]))
+    site.work()
+    assert wire.take()[1] == Push(1, (), True)
+    site.put(PODS, "one", spec={"nodeName": "n1", "x": 1})
+    site.hub.advanced(PODS, Advance("9"))
+    site.work()
+    (push,) = wire.take()
+    assert isinstance(push, Push)
+    assert push.horizon == (Position("pods", 9),)
+    volumes = [{"configMap": {"name": "conf"}}]
+    site.put(PODS, "one", spec={"nodeName": "n1", "volumes": volumes})
+    site.hub.advanced(PODS, Advance("10"))
+    site.put(CONFIG_MAPS, "conf", data={})
+    site.work()
+    (push,) = wire.take()
+    assert isinstance(push, Push)
+    assert push.horizon == (Position("configmaps", 8), Position("pods", 10))
+
+
+def test_a_hub_that_stops_says_goodbye_to_those_who_wait_too() -> None:
+    site = Site()
+    site.hub.advanced(PODS, Advance("7"))
+    wire = site.connect("n1")
+    wire.say(after(hello("n1"), pods=9))
+    site.hub.close("stopping", retry_after_s=2.0)
+    assert wire.take() == [Goodbye(GoodbyeCode.SHUTDOWN, "stopping", 2.0)]
+
+
+def test_a_session_that_another_replica_has_overtaken_ends_and_says_by_whom() -> None:
+    site = Site()
+    for was_last, code in ((True, GoodbyeCode.SUPERSEDED), (False, GoodbyeCode.STALE)):
+        wire = site.connect("n1")
+        wire.say(hello("n1", term=5))
+        site.work()
+        wire.take()
+        site.hub.overtaken(Node("n1"), 4, 9, was_last=was_last)  # said of a session that has ended since
+        assert site.hub.is_connected(Node("n1"))
+        site.hub.overtaken(Node("n1"), 5, 9, was_last=was_last)
+        (goodbye,) = wire.take()
+        assert isinstance(goodbye, Goodbye)
+        assert (goodbye.code, goodbye.term) == (code, 9)
+        assert not site.hub.is_connected(Node("n1"))
+    assert (site.hub.counters.superseded, site.hub.counters.stale) == (1, 1)
+    site.hub.overtaken(Node("n1"), 5, 9, was_last=True)
 
 
 def test_identity_comes_from_the_certificate_only() -> None:

@@ -15,18 +15,22 @@ from apimachinery.errors import Forbidden, Invalid, Unavailable
 from apimachinery.events import Change
 from apimachinery.keys import Node, ObjectKey, Resource
 from apimachinery.kubeevents import KubeEvent
-from apimachinery.resources import DEVICE_MODELS, DEVICE_STATUSES, DEVICES, NODES
+from apimachinery.resources import DEVICE_MODELS, DEVICE_STATUSES, DEVICES, LEASES, NODE_LEASE_NAMESPACE, NODES
 from apimachinery.watchcache import WatchCache
 from apiserver.messages import Request
 from cloudhub.apiclient import ApiClient
+from cloudhub.fences import REPLICA_ANNOTATION, TERM_ANNOTATION, Fences
+from cloudhub.nodes import NodeLifecycle
+from cloudhub.presence import Presence
 from cloudhub.projection import project
 from cloudhub.reflector import Reflector
 from cloudhub.statuswriter import StatusWriter
 from link.frames import RefusedReport, ReportEntry
 from tests.harness.devapi import apply_device_definitions, dev_api
-from tests.harness.tinyapi import TinyApi, kubeconfig, tiny_api
+from tests.harness.tinyapi import Logged, TinyApi, kubeconfig, tiny_api
 
 EDGE = Node("edge-1")
+NODES_HERE = (EDGE, Node("edge-2"))
 LAMP = ObjectKey(DEVICES, "default", "lamp")
 LAMP_STATUS = ObjectKey(DEVICE_STATUSES, "default", "lamp")
 NODE = ObjectKey(NODES, "", "edge-1")
@@ -68,15 +72,23 @@ class Hub:
         self.cache = WatchCache()
         self.acks: list[tuple[str, int, tuple[RefusedReport, ...]]] = []
         self.events: list[KubeEvent] = []
+        self.fences = Fences("here")
+        self.nodes = NodeLifecycle(client, Presence(), self.fences, lambda *_: None)
         self.writer: StatusWriter[str] = StatusWriter(
             client,
             self.cache,
             self._acknowledge,
+            self.fences,
+            self.nodes.confirm,
             announce=self.events.append,
             min_interval_s=0.02,
             jitter=lambda: 0.01,
             now=lambda: NOW,
         )
+        # No Lease is to be had, until a test is about one.
+        for node in NODES_HERE:
+            self.fences.opened(node, 1)
+            self.fences.give_up(node)
         self.seq = 0
 
     def _acknowledge(self, session: str, seq: int, refused: tuple[RefusedReport, ...]) -> None:
@@ -507,6 +519,105 @@ async def test_a_report_of_a_node_waits_for_the_node(tmp_path: Path) -> None:
         assert api.objects[NODE]["status"]["capacity"] == {"cpu": "4"}
 
 
+# ---- where other replicas may have a newer session of the node
+
+
+async def take_elsewhere(hub: Hub, term: int) -> None:
+    """Another replica takes the Lease for a session of this term."""
+    metadata = {"name": "edge-1", "annotations": {TERM_ANNOTATION: str(term), REPLICA_ANNOTATION: "there"}}
+    await hub.api.put(LEASES, {"metadata": metadata, "spec": {}}, NODE_LEASE_NAMESPACE)
+
+
+async def fenced(hub: Hub) -> None:
+    """From here on it counts whose Lease it is; this replica has it, for term 2, and has written `level`."""
+    await settle(hub)
+    hub.fences.opened(EDGE, 2)
+    await hub.taken(reported("level", "1"))
+    await settle(hub)
+
+
+async def write_elsewhere(hub: Hub, value: str) -> None:
+    """Another replica writes `level` into both places."""
+    for key in (LAMP_STATUS, LAMP):
+        body = json.loads(json.dumps(hub.api.objects[key]))
+        body["status"]["twins"][0]["reported"] = {"value": value, "metadata": {"timestamp": "1800"}}
+        await hub.api.put(key.resource, body, "default")
+    await settle(hub)
+
+
+def leases_asked(hub: Hub, since: int) -> list[str]:
+    return [entry.method for entry in hub.api.requests[since:] if "/leases/" in entry.path]
+
+
+def carries(entry: Logged) -> bool:
+    """Whether a request has something in it that was reported."""
+    return bool(((entry.body or {}).get("status") or {}).get("twins"))
+
+
+async def test_reports_are_written_once_the_lease_is_taken_and_then_without_asking(tmp_path: Path) -> None:
+    async with running(tmp_path) as hub:
+        await fenced(hub)
+        taken = next(place for place, entry in enumerate(hub.api.requests) if entry.path.endswith("/leases"))
+        written = [place for place, entry in enumerate(hub.api.requests) if carries(entry)]
+        assert taken < min(written)
+        asked = len(hub.api.requests)
+        for value in ("2", "3"):
+            await hub.taken(reported("level", value))
+        assert hub.twins() == hub.twins(LAMP_STATUS) == {"level": "3"}
+        assert leases_asked(hub, asked) == []
+
+
+async def test_what_another_replica_wrote_is_written_over_once_the_lease_is_seen_to_be_ours(tmp_path: Path) -> None:
+    async with running(tmp_path) as hub:
+        await fenced(hub)
+        await write_elsewhere(hub, "7")
+        asked = len(hub.api.requests)
+        await hub.taken(reported("level", "8"))
+        assert hub.twins() == hub.twins(LAMP_STATUS) == {"level": "8"}
+        assert "GET" in leases_asked(hub, asked)
+        await settle(hub)
+        asked = len(hub.api.requests)
+        await hub.taken(reported("level", "9"))
+        assert leases_asked(hub, asked) == []
+
+
+async def test_what_the_node_said_since_through_another_replica_is_not_undone(tmp_path: Path) -> None:
+    async with running(tmp_path) as hub:
+        await fenced(hub)
+        await take_elsewhere(hub, 3)
+        await write_elsewhere(hub, "7")
+        hub.report(reported("level", "2"))
+        await until(lambda: hub.writer.counters()["conflicts"] >= 3)
+        hub.writer.session_closed("s")
+        await settle(hub)
+        assert hub.twins() == hub.twins(LAMP_STATUS) == {"level": "7"}
+        assert hub.acks[-1][1] < hub.seq
+
+
+async def test_a_report_that_waits_for_the_lease_is_written_when_it_can_be_had(tmp_path: Path) -> None:
+    async with running(tmp_path) as hub:
+        await settle(hub)
+        hub.fences.opened(EDGE, 2)
+        hub.api.answer = lambda request: Unavailable("not now") if "/leases" in request.path else None
+        hub.report(reported("level", "1"))
+        await until(lambda: hub.writer.counters()["retries"] >= 2)
+        assert not any(map(carries, hub.api.requests))
+        hub.api.answer = lambda request: None
+        await until(lambda: hub.acks)
+        assert hub.twins() == hub.twins(LAMP_STATUS) == {"level": "1"}
+
+
+async def test_a_nodes_own_facts_are_not_undone_either(tmp_path: Path) -> None:
+    async with running(tmp_path) as hub:
+        await fenced(hub)
+        await take_elsewhere(hub, 3)
+        hub.report(ReportEntry(NODE, "nodeInfo", b'{"capacity":{"cpu":"4"}}'))
+        await until(lambda: hub.writer.counters()["conflicts"] >= 2)
+        hub.writer.session_closed("s")
+        await settle(hub)
+        assert "capacity" not in (hub.api.objects[NODE].get("status") or {})
+
+
 # ---- over the embedded apiserver
 
 
@@ -517,9 +628,12 @@ async def test_a_device_of_the_embedded_apiserver(tmp_path: Path) -> None:
         await client.create(NODES, "", kind_of(NODES, {"metadata": {"name": "edge-1"}}))
         await client.create(DEVICES, "default", kind_of(DEVICES, lamp(level="40")))
         cache, acks = WatchCache(), asyncio.Queue[tuple[str, int]](maxsize=9)
+        fences = Fences("here")
+        nodes = NodeLifecycle(client, Presence(), fences, lambda *_: None)
         writer: StatusWriter[str] = StatusWriter(
-            client, cache, lambda session, seq, refused: acks.put_nowait((session, seq))
+            client, cache, lambda session, seq, refused: acks.put_nowait((session, seq)), fences, nodes.confirm
         )
+        fences.opened(EDGE, 1)
         async with asyncio.TaskGroup() as tasks:
             reflectors = [
                 Reflector(client, resource, cache, writer, project=project, observe=writer.observe)
@@ -544,6 +658,8 @@ async def test_a_device_of_the_embedded_apiserver(tmp_path: Path) -> None:
         assert device["status"]["twins"][0]["sync"] == "synced"
         assert device["status"]["syncedProperties"] == "1/1"
         assert status["status"]["twins"][0]["reported"]["value"] == "40"
+        lease = await client.get(ObjectKey(LEASES, NODE_LEASE_NAMESPACE, "edge-1"))
+        assert lease["metadata"]["annotations"] == {TERM_ANNOTATION: "1", REPLICA_ANNOTATION: "here"}
         assert device["status"]["state"] == status["status"]["state"] == "online"
         assert {entry["type"]: entry["status"] for entry in device["status"]["conditions"]} == {
             "Valid": "True",

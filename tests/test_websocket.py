@@ -18,7 +18,7 @@ from link.pump import Pump
 from link.websocket import PATH, Listener, WebSocket, dial, listen
 from tests.harness.tls import contexts
 
-HELLO = Hello(PROTOCOL, "n", None, b"", "test")
+HELLO = Hello(PROTOCOL, "n", None, b"", "test", 1)
 
 
 class Side:

@@ -16,8 +16,9 @@ from typing import ClassVar, NamedTuple
 
 from apimachinery.errors import Conflict, Expired, Invalid, NotFound
 from apimachinery.events import EventType
-from apimachinery.keys import ObjectKey, ObjectVersion, Resource
+from apimachinery.keys import Node, ObjectKey, ObjectVersion, Resource
 from apimachinery.objects import JSON, Object, from_json
+from cloudhub.fences import Claim
 from cloudhub.projection import project
 from cloudhub.reports import Value
 
@@ -63,11 +64,15 @@ class SimApi:
         """What was reported, in the order in which it was taken."""
         self.echoes: list[ObjectKey] = []
         """Devices that nodes would see changed because of what they reported; must stay empty."""
+        self.leases: dict[Node, Claim] = {}
+        self.lease_log: list[tuple[Node, Claim]] = []
+        """How the Leases came about since the last restore, for those who watch them."""
+        self.lease_requests = 0
         SimApi.numbers = {}
         self._uids = 0
         self._log: defaultdict[Resource, list[Logged]] = defaultdict(list)
         self._trimmed: defaultdict[Resource, int] = defaultdict(int)
-        self._backup: tuple[int, dict[ObjectKey, dict[str, JSON]]] = (0, {})
+        self._backup: tuple[int, dict[ObjectKey, dict[str, JSON]], dict[Node, Claim]] = (0, {}, {})
 
     # People
 
@@ -121,11 +126,11 @@ class SimApi:
             self._trimmed[resource] = self.version
 
     def back_up(self) -> None:
-        self._backup = (self.version, dict(self.objects))
+        self._backup = (self.version, dict(self.objects), dict(self.leases))
 
     def restore(self) -> None:
         """Everything is as it was at the backup, and numbers since then are given a second time."""
-        version, objects = self._backup
+        version, objects, leases = self._backup
         for key in sorted(self.objects.keys() | objects.keys()):
             if (body := objects.get(key)) is None:
                 self._remember(key, None, {})
@@ -134,7 +139,8 @@ class SimApi:
         for log in self._log.values():
             while log and log[-1].version > version:
                 log.pop()
-        self.objects, self.version = dict(objects), version
+        self.objects, self.version, self.leases = dict(objects), version, dict(leases)
+        self.lease_log = []
         self.incarnation += 1
         self._trimmed = defaultdict(lambda: version)
 
@@ -169,10 +175,20 @@ class SimApi:
             raise NotFound(f"{key} not found")
         return self.objects[key]
 
-    def note_taken(self, key: ObjectKey, values: Mapping[str, Value]) -> None:
-        """The status has these reports in it now; a hub that finds them there already sends no patch."""
-        for field, value in values.items():
-            self.taken[key, field].append(value)
+    def get_lease(self, node: Node) -> Claim | None:
+        self.lease_requests += 1
+        return self.leases.get(node)
+
+    def put_lease(self, node: Node, base: Claim | None, term: int, replica: str) -> Claim:
+        """Make or renew a Lease that is still as it was known. Raises Conflict."""
+        self.lease_requests += 1
+        held = self.leases.get(node)
+        if (held and held.version) != (base and base.version):
+            raise Conflict(f"the Lease of {node} has changed")
+        # No number of its own: the numbers of objects stay what they are without Leases.
+        claim = self.leases[node] = Claim(str(int(held.version) + 1 if held else 1), term, replica)
+        self.lease_log.append((node, claim))
+        return claim
 
     def patch_status(
         self, key: ObjectKey, base: str, changes: Mapping[str, JSON], values: Mapping[str, Value]
@@ -188,7 +204,8 @@ class SimApi:
         for twin in changes.get("twins", ()):
             if twin.get("reported", {}).get("value", "").endswith(POISON):
                 raise Invalid(f"{key}: a value is refused by the schema")
-        self.note_taken(key, values)
+        for field, value in values.items():
+            self.taken[key, field].append(value)
         before = self.history[key][-1].version
         item = self._record(EventType.MODIFIED, key, {**body, "status": {**(body.get("status") or {}), **changes}})
         if item.version != before:

@@ -44,7 +44,7 @@ def problems(world: World) -> list[str]:
             if edge.unlike
         ),
         *(each for edge in world.edges for each in _forgotten(edge)),
-        *([] if len(world.hubs) > 1 else _taken_out_of_order(world)),
+        *_taken_out_of_order(world),
         *_healed(world),
         *dict.fromkeys(world.faulty_bounds),
         *(f"what {key} reported came back to its node as a change" for key in world.api.echoes),
@@ -55,19 +55,8 @@ def unsettled(world: World) -> list[str]:
     """What is still to come, or will never."""
     found = [each for edge in world.edges for each in _not_converged(world.api, edge)]
     found += _left_over(world)
-    if len(world.hubs) > 1:
-        return found  # see up_across_replicas
     found += _not_last(world)
     return found or list(_not_obeyed(world))
-
-
-def up_across_replicas(world: World) -> list[str]:
-    """
-    What is promised of reports where there is one replica, asked of several. docs/simulation.md tells why it may fail.
-
-    A replica that still takes a session for alive may write what the node has since overtaken through another one.
-    """
-    return [*_not_last(world), *_taken_out_of_order(world)]
 
 
 # ---- down
@@ -105,8 +94,10 @@ def _not_converged(api: SimApi, edge: SimEdge) -> Iterator[str]:
 
 
 def _wrongly_seen(world: World, edge: SimEdge) -> Iterator[str]:
-    """What one replica had an edge commit is part of what was, in its order: nothing made up, nothing returns."""
-    for (replica, key), seen in edge.seen.items():
+    """What an edge was told to commit is part of what was, in its order: nothing made up, nothing returns."""
+    lives = [] if _has_lagged(world) or "restore_backup" in world.happened else list(edge.lived.items())
+    by_replica = [(f" by {replica}", key, seen) for (replica, key), seen in edge.seen.items()]
+    for by, key, seen in [*by_replica, *(("", key, seen) for (_, key), seen in lives)]:
         is_exact = key.resource in (PODS, DEVICES, NODES) or key.namespace == SHARED
         states: list[ObjectVersion | None] = [
             None if is_exact and state.node not in ("", edge.node) else state.version
@@ -120,7 +111,12 @@ def _wrongly_seen(world: World, edge: SimEdge) -> Iterator[str]:
         # What others refer to comes and goes with them, whatever becomes of it itself.
         told = seen if is_exact else [version for version in seen if version is not None]
         if not made_up and not is_subsequence(told, states):
-            yield f"{edge.node} was given states of {key} by {replica} in an order in which they never were: {told}"
+            yield f"{edge.node} was given states of {key}{by} in an order in which they never were: {told}"
+
+
+def _has_lagged(world: World) -> bool:
+    """Whether a replica went on without having seen what a node had been told of: it had waited long enough."""
+    return any(hub.all_lagged for hub in world.hubs)
 
 
 def is_subsequence(told: Sequence[object], states: Sequence[object]) -> bool:
@@ -163,6 +159,8 @@ def _left_over(world: World) -> Iterator[str]:
 
 def _not_last(world: World) -> Iterator[str]:
     """The apiserver has what was reported last."""
+    if _has_lagged(world):
+        return  # it may have refused reports of objects that it did not know yet
     for (key, field), wanted in world.expected.items():
         status = world.api.objects[key].get("status") or {}
         if not _says(status, field, wanted.value):

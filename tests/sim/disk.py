@@ -7,7 +7,8 @@ never was. tests/test_metamanager_store.py holds the real one to that with real 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 
 from apimachinery.events import Change, EventType
 from apimachinery.inventory import digest
@@ -31,11 +32,11 @@ class Image:
     documents: dict[str, bytes] = field(default_factory=dict)
     next_row: int = 1
     synced: bool = False
+    term: int = 0
+    horizon: dict[str, int] = field(default_factory=dict)
 
     def copy(self) -> "Image":
-        return Image(
-            self.cursor, dict(self.objects), dict(self.reports), dict(self.documents), self.next_row, self.synced
-        )
+        return replace(self, objects=dict(self.objects), reports=dict(self.reports), documents=dict(self.documents))
 
 
 class SimDisk:
@@ -81,9 +82,23 @@ class SimDisk:
                 item = whole.version and Object(key, whole.version, {}, whole.body)
                 changes += (Change(0, kind, each, held) for kind, each in _steps(held, item))
             image.cursor = batch.cursor
+            image.horizon = {**image.horizon, **dict(batch.horizon)}
             image.synced = image.synced or batch.synced
         self._commit(image)
         return changes, {seq: refused for seq, refused in refusals.items() if refused}
+
+    def next_term(self, last: int, above: int, now_ms: int) -> int:
+        """
+        The term of the next connection.
+
+        last: that of the last one, as the process knows it: on a full disk the number is not kept.
+        """
+        term = max(self.image.term + 1, last + 1, above + 1, now_ms)
+        image = self.image.copy()
+        image.term = term
+        with suppress(DiskFull):
+            self._commit(image)
+        return term
 
     def save(self, documents: Mapping[str, bytes | None], reports: Sequence[ReportEntry]) -> None:
         """Twins and reports, in one transaction. A report that is put again gets a new row number."""

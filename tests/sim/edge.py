@@ -19,7 +19,8 @@ from devicetwin.fleet import Fleet, Moment, Outcome
 from devicetwin.messages import Channel, Delta, DeviceTopic, StateUpdate, TwinEntry, TwinUpdate, Value, parse_topic
 from devicetwin.wire import Publication, id_of, key_of
 from edgehub.session import EdgeSession
-from link.frames import Batch, GoodbyeCode, Refusal
+from link.errors import LinkClosed
+from link.frames import Batch, GoodbyeCode, Position, Refusal
 from tests.sim.clock import MachineClock
 from tests.sim.disk import DiskFull, SimDisk
 from tests.sim.network import SimTransport
@@ -49,6 +50,9 @@ class SimEdge:
         self.dials = 0
         self.seen: defaultdict[tuple[str, ObjectKey], list[ObjectVersion | None]] = defaultdict(list)
         """By replica and object: every state that this replica had this edge commit."""
+        self.lived: defaultdict[tuple[int, ObjectKey], list[ObjectVersion | None]] = defaultdict(list)
+        """The same of all replicas, by how often the disk had been rolled back by then."""
+        self.rolled_back = 0
         self.unlike: list[ObjectKey] = []
         """Objects that ever stood here with a body that is not the version it says; must stay empty."""
         self.said: dict[tuple[ObjectKey, str], Said] = {}
@@ -63,6 +67,8 @@ class SimEdge:
         self.clock: MachineClock = self._world.new_machine()
         self.session: EdgeSession | None = None
         self.replica = ""
+        self._term = 0
+        self._known_term = 0
         self._woken = False
         self._committing = False
         self._sent_row = 0
@@ -89,12 +95,13 @@ class SimEdge:
             return
         self.end, hand_over, self.replica = reached
         self.dials += 1
-        session = self.session = EdgeSession(
-            self.node, self.disk.image.cursor, self.disk.digest(), agent="sim", clock=self.clock, wake=self._wake
-        )
+        session = self.session = EdgeSession(self.node, agent="sim", clock=self.clock, wake=self._wake)
         self._sent_row = self._settled_row = 0
         hand_over()
         self.end.receiving = session.opened(self.end)
+        cursor, digest = self.disk.image.cursor, self.disk.digest()
+        self._term = self.disk.next_term(self._term, self._known_term, self.clock.wall_ms())
+        session.greet(cursor, digest, self._term, tuple(map(Position._make, self.disk.image.horizon.items())))
 
     def _wake(self) -> None:
         if not self._woken:
@@ -108,6 +115,8 @@ class SimEdge:
             return
         if session.error is not None:
             if self._may_leave():
+                if isinstance(session.error, LinkClosed):
+                    self._known_term = max(self._known_term, session.error.term)
                 self.session = None
                 self._later(self._world.rng.choice([0.0, 0.05, 0.5]), self.dial)
             return
@@ -165,6 +174,7 @@ class SimEdge:
             for delta in batch.deltas:
                 if delta.key not in refused:
                     self.seen[replica, delta.key].append(delta.version)
+                    self.lived[self.rolled_back, delta.key].append(delta.version)
                 held = self.disk.image.objects.get(delta.key)
                 if held is not None and revision_of(held[1]) != held[0].revision:
                     self.unlike.append(delta.key)
@@ -296,6 +306,7 @@ class SimEdge:
         is_older = self.disk.roll_back(steps)
         if is_older:
             self.said.clear()
+            self.rolled_back += 1
         return is_older
 
     def crash(self, *, is_silent: bool = False) -> None:

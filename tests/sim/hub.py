@@ -8,14 +8,16 @@ the least that drives them: a watch per resource that lags and expires (cloudhub
 
 from apimachinery.errors import Expired
 from apimachinery.events import Change, EventType, WatchEvent
-from apimachinery.keys import Node, Resource
+from apimachinery.keys import Resource
 from apimachinery.resources import CONFIG_MAPS, DEVICE_MODELS, DEVICES, NODES, PODS, SECRETS
 from apimachinery.watchcache import WatchCache
+from cloudhub.horizon import Advance
 from cloudhub.patches import Patches
 from cloudhub.placement import STANDARD_RULES, By, Placement, Rule
 from cloudhub.sessions import Hub
 from tests.sim.apiserver import Logged
 from tests.sim.clock import MachineClock
+from tests.sim.leases import SimLeases
 from tests.sim.network import SimTransport
 from tests.sim.surroundings import Surroundings
 from tests.sim.writer import SimWriter
@@ -27,12 +29,6 @@ RULES = (*STANDARD_RULES, Rule(CONFIG_MAPS, By.ALL_NODES, namespace=SHARED))
 HEARTBEAT_S = 2.0
 
 
-class SimNodeWatcher:
-    def session_up(self, node: Node, agent: str) -> None: ...
-
-    def session_down(self, node: Node) -> None: ...
-
-
 class SimHub:
     """One replica."""
 
@@ -42,6 +38,8 @@ class SimHub:
         self.generation = 0
         self.healed = 0
         """By earlier processes of this replica."""
+        self.lagged = 0
+        """Sessions that earlier processes began without having seen what the node had been told of."""
         self.is_up = False
         self.ends: list[SimTransport] = []
         self.start()
@@ -53,6 +51,7 @@ class SimHub:
         self.clock: MachineClock = world.new_machine()
         self.cache = WatchCache()
         self.placement = Placement(RULES)
+        self.leases = SimLeases(world, self)
         self.writer = SimWriter(world, self)
         self._woken = False
         generation = self.generation
@@ -60,7 +59,7 @@ class SimHub:
             self.cache,
             self.placement,
             self.writer,
-            SimNodeWatcher(),
+            self.leases,
             clock=self.clock,
             new_epoch=lambda: f"{world.rng.getrandbits(48):x}",
             wake=lambda: self._wake(generation),
@@ -91,6 +90,7 @@ class SimHub:
             return
         for resource in WATCHED:
             self._watch(resource, fully)
+        self.leases.watch(fully=fully)
 
     def _watch(self, resource: Resource, fully: bool) -> None:
         world = self._world
@@ -100,14 +100,16 @@ class SimHub:
             self._list(resource, newest=self._incarnations[resource] != world.api.incarnation)
             return
         if not steps:
-            if world.rng.random() < 0.1:
+            if world.rng.random() < 0.3:
                 self._positions[resource] = world.api.version
                 self.cache.apply(WatchEvent(EventType.BOOKMARK, None, str(world.api.version)), resource)
+                self._advance(resource, Advance(str(world.api.version), is_bookmark=True))
             return
         for step in steps if fully else steps[: world.rng.randint(0, len(steps))]:
             self._positions[resource] = step.version
             self._observe(step)
             self._take(self.cache.apply(WatchEvent(step.type, step.item, str(step.version))))
+            self._advance(resource, Advance(str(step.version)))
 
     def _list(self, resource: Resource, *, newest: bool) -> None:
         """The newest state at first; later any that is not older than what was seen (NotOlderThan)."""
@@ -119,10 +121,14 @@ class SimHub:
         for step in found.values():
             self._observe(step)
         self._take(self.cache.replace(resource, [step.item for step in found.values()], str(at)))
+        self._advance(resource, Advance(str(at)))
 
     def not_older_than(self, resource: Resource) -> int:
         """As of which version a list is answered that may not be older than what was seen."""
         return self._world.rng.randint(min(self._positions[resource], self._world.api.version), self._world.api.version)
+
+    def _advance(self, resource: Resource, advance: Advance) -> None:
+        self.hub.advanced(resource, advance)
 
     def _observe(self, step: Logged) -> None:
         if step.type is not EventType.DELETED:
@@ -157,6 +163,7 @@ class SimHub:
         self.is_up = False
         self.generation += 1
         self.healed += self._healed_now
+        self.lagged += self.hub.counters.lagging
         for end in self.ends:
             if end.open:
                 self._world.network.kill(end, is_silent=is_silent)
@@ -166,6 +173,11 @@ class SimHub:
     def all_healed(self) -> int:
         """How often a node did not hold what this replica took it to hold."""
         return self.healed + (self._healed_now if self.is_up else 0)
+
+    @property
+    def all_lagged(self) -> int:
+        """How often this replica began a session though it had not seen what the node had been told of."""
+        return self.lagged + (self.hub.counters.lagging if self.is_up else 0)
 
     @property
     def _healed_now(self) -> int:

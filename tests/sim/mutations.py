@@ -17,12 +17,14 @@ from apimachinery.objects import Object
 from apimachinery.resources import DEVICES
 from apimachinery.watchcache import WatchCache
 from cloudhub import projection
+from cloudhub.fences import Claim, Fences, Permit, Standing
+from cloudhub.horizon import Horizon
 from cloudhub.outbox import Flight, Outbox, Verdict
 from cloudhub.placement import Affected, Placement
 from cloudhub.reports import Acknowledgement, Reports
 from cloudhub.sessions import Hub, Session
 from edgehub.session import EdgeSession
-from link.frames import Batch, Cursor, Delta, Frame, Hello, Inventory, Refusal, ReportEntry
+from link.frames import Batch, Cursor, Delta, Frame, Hello, Inventory, Position, Refusal, ReportEntry
 from metamanager.intake import NotHeld, unfold
 from tests.sim.apiserver import SimApi
 from tests.sim.checks import problems, run
@@ -37,6 +39,7 @@ _adopt, _hear = Outbox.adopt, Outbox.hear
 _hello, _frame_received = Hub.hello, Session.frame_received
 _observe, _replace, _list = Placement.observe, WatchCache.replace, SimHub._list
 _apply, _disk_save = SimDisk.apply, SimDisk.save
+_permit, _put_lease = Fences.permit, SimApi.put_lease
 _commit, _save, _accept = SimEdge._commit, SimEdge._save, SimWriter.accept
 
 
@@ -150,6 +153,10 @@ def _watch_from_now(self: SimHub, resource: Resource, *, newest: bool) -> None:
     self._positions[resource] = self._world.api.version
 
 
+def _never_wait(self: Horizon, horizon: Iterable[Position]) -> frozenset[str]:
+    return frozenset()
+
+
 def _keep_what_a_list_lacks(
     self: WatchCache, resource: Resource, objects: Iterable[Object], version: str
 ) -> list[Change]:
@@ -185,6 +192,26 @@ def _unfold_on_anything(delta: Delta, held: Object | None) -> Delta:
 
 
 # ---- the way up
+
+
+def _write_before_the_lease_is_taken(self: Fences, node: Node, term: int, learned: int) -> Permit:
+    return Permit.WRITE if self.standing(node) is Standing.WAITING else _permit(self, node, term, learned)
+
+
+def _write_whatever_was_learned(self: Fences, node: Node, term: int, learned: int) -> Permit:
+    return _permit(self, node, term, -1)
+
+
+def _write_when_superseded(self: Fences, node: Node, term: int, learned: int) -> Permit:
+    permit = _permit(self, node, term, learned)
+    return Permit.WRITE if permit is Permit.NEVER else permit
+
+
+def _go_on_when_overtaken(self: Hub, node: Node, term: int, newest: int, *, was_last: bool) -> None: ...
+
+
+def _take_blindly(self: SimApi, node: Node, base: Claim | None, term: int, replica: str) -> Claim:
+    return _put_lease(self, node, self.leases.get(node), term, replica)
 
 
 def _settle_what_was_sent(self: SimEdge, session: EdgeSession) -> None:
@@ -268,6 +295,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation("a refused object is not known to be held", Outbox, "refuse", _forget_nacks),
     Mutation("what follows a refused version is in doubt", Outbox, "refuse", _believe_what_followed),
     Mutation("a refused object is tried again", Outbox, "retry_refused", _never_retry),
+    Mutation("a hub that has seen less than its node was told of waits", Horizon, "behind", _never_wait),
     Mutation("what a list lacks is deleted", WatchCache, "replace", _keep_what_a_list_lacks),
     Mutation("a list is not older than what was seen", SimHub, "not_older_than", _any_list),
     Mutation("the watch goes on from the list's version", SimHub, "_list", _watch_from_now),
@@ -277,6 +305,13 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation("a device is told after what it said is durable", SimEdge, "_save", _tell_before_saving),
     Mutation("a report's row goes after its ReportAck only", SimEdge, "_settle_rows", _settle_what_was_sent),
     Mutation("a report put again gets a new row number", SimDisk, "save", _keep_the_row),
+    Mutation("reports wait until the Lease is taken", Fences, "permit", _write_before_the_lease_is_taken),
+    Mutation(
+        "what was learned is written over once the Lease is confirmed", Fences, "permit", _write_whatever_was_learned
+    ),
+    Mutation("a session that is over writes nothing", Fences, "permit", _write_when_superseded),
+    Mutation("a session that is overtaken ends", Hub, "overtaken", _go_on_when_overtaken),
+    Mutation("the Lease is taken at the version that was read", SimApi, "put_lease", _take_blindly),
     Mutation("ReportAck after the apiserver took it", SimWriter, "accept", _ack_what_came),
     Mutation("reports are acknowledged in their order", Reports, "_settled", _ack_out_of_order),
     Mutation(

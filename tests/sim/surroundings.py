@@ -31,8 +31,8 @@ class Surroundings(Protocol):
         """The clock of a process that starts now."""
         ...
 
-    def request(self, ask: Callable[[], T], answered: Callable[[T | ApiError], None]) -> None:
-        """Let the apiserver do something some time from now, and tell what came of it some time after that."""
+    def request(self, hub: str, ask: Callable[[], T], answered: Callable[[T | ApiError], None]) -> None:
+        """Let the apiserver, as this replica finds it, do something after some time, and tell later what came of it."""
         ...
 
     def dial(self, node: Node) -> tuple[SimTransport, Callable[[], None], str] | None:

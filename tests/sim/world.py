@@ -8,6 +8,7 @@ what is simulated around them, and what is checked (checks.py).
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple, TypeVar
 from unittest.mock import patch
 
@@ -48,7 +49,7 @@ class Shape(NamedTuple):
     @classmethod
     def drawn(cls, rng: random.Random) -> "Shape":
         return cls(
-            hubs=rng.choice([1, 1, 2]),
+            hubs=rng.choice([1, 2, 2]),
             delays_s=rng.choice([(0.05,), (0.01, 0.3), (0.05, 2.0)]),
             chunk=rng.choice([1000, 1, 3]),
             window_frames=rng.choice([WINDOW_FRAMES, 3]),
@@ -78,8 +79,11 @@ class World:
         self.happened: dict[str, int] = {}
         """How often each edit and fault was done."""
         self.partitioned: set[Node] = set()
-        self.mood = ""
-        """How the apiserver answers: "" well; "slow"; "refusing" with 429 and 5xx; "lossy": done, but not answered."""
+        self.avoided: dict[Node, str] = {}
+        """The replica that a node will not dial next."""
+        self.moods: dict[str, str] = {}
+        """How a replica finds the apiserver, by name, where not well: "slow"; "refusing" with 429 and 5xx; "lossy":
+        done, but not answered."""
         self.readings = 0
         self.reports: dict[tuple[ObjectKey, str], list[Value]] = {}
         """Every report that became durable at an edge, in order."""
@@ -102,26 +106,28 @@ class World:
         rate = rng.choice([1.0, 0.9, 1.1])
         return MachineClock(self.clock, start=rng.random() * 1e6, rate=rate, wall_ahead_ms=rng.randint(-(10**9), 10**9))
 
-    def request(self, ask: Callable[[], T], answered: Callable[[T | ApiError], None]) -> None:
+    def request(self, hub: str, ask: Callable[[], T], answered: Callable[[T | ApiError], None]) -> None:
         rng = self.rng
+        mood = self.moods.get(hub, "")
 
         def arrive() -> None:
             answer: T | ApiError
-            if self.mood == "refusing" and rng.random() < 0.8:
+            if mood == "refusing" and rng.random() < 0.8:
                 answer = rng.choice([TooManyRequests, InternalError, Unavailable])("not now")
             else:
                 try:
                     answer = ask()
                 except ApiError as error:
                     answer = error
-                if self.mood == "lossy" and rng.random() < 0.6:
+                if mood == "lossy" and rng.random() < 0.6:
                     answer = Unavailable("the connection was lost before the answer")
             self.clock.call_later(rng.random() * 0.02, lambda: answered(answer))
 
-        self.clock.call_later(rng.random() * (2.0 if self.mood == "slow" else 0.02), arrive)
+        self.clock.call_later(rng.random() * (2.0 if mood == "slow" else 0.02), arrive)
 
     def dial(self, node: Node) -> tuple[SimTransport, Callable[[], None], str] | None:
-        hub = self.rng.choice(self.hubs)
+        avoided = self.avoided.pop(node, "")
+        hub = self.rng.choice([hub for hub in self.hubs if hub.name != avoided] or self.hubs)
         if node in self.partitioned or not hub.is_up:
             return None
         edge_end, hub_end = self.network.connect(node)
@@ -239,8 +245,7 @@ class World:
 
     def device_speaks(self) -> None:
         edge = self.rng.choice(self.edges)
-        held = sorted(key for key in edge.disk.image.objects if key.resource == DEVICES)
-        for key in held[:2]:
+        for key in _devices_of(edge)[:2]:
             if self.rng.random() < 0.2:
                 edge.says_state(key, self.rng.choice(["online", "offline"]))
             else:
@@ -269,6 +274,34 @@ class World:
     def dial_again(self) -> None:
         if self.network.connections:
             self.network.abandon(self.rng.choice(self.network.connections))
+
+    def elope(self) -> None:
+        """
+        A node leaves for another replica while what it said is on its way into the apiserver, which the one that it
+        left finds unwell for a moment; perhaps it is soon back. Nobody tells the one that was left.
+        """
+        rng = self.rng
+        lively = [edge for edge in self.edges if edge.end is not None and edge.end.open and _devices_of(edge)]
+        if not lively:
+            return
+        edge = rng.choice(lively)
+        key, name = rng.choice(_devices_of(edge)), rng.choice("tu")
+        for hub in self.hubs:
+            is_left = hub.name == edge.replica
+            if mood := rng.choice(["slow", "refusing", "lossy"] if is_left else ["slow", "slow", ""]):
+                self.moods[hub.name] = mood
+                self.clock.call_later(rng.random() * 4, partial(self._feel_better, hub.name))
+        for _ in range(rng.choice([1, 2])):
+            edge.says(key, name, self._serial())
+            self.clock.run_for(rng.choice([0.1, 0.3, 1.0]))
+            if edge.end is not None and edge.end.open:
+                self.avoided[edge.node] = edge.replica
+                self.network.abandon(edge.end)
+            self.clock.run_for(rng.choice([0.0, 0.1, 0.5]))
+        edge.says(key, name, self._serial())
+
+    def _feel_better(self, replica: str) -> None:
+        self.moods.pop(replica, None)
 
     def partition(self) -> None:
         node = self.rng.choice(self.nodes)
@@ -326,7 +359,11 @@ class World:
             self.api.interfere(self.rng.choice(devices))
 
     def change_mood(self) -> None:
-        self.mood = "" if self.mood else self.rng.choice(["slow", "refusing", "lossy"])
+        """The apiserver is not well, for all replicas or as far as one of them can see; or it is again."""
+        rng = self.rng
+        names = [hub.name for hub in self.hubs]
+        mood = rng.choice(["slow", "refusing", "lossy"])
+        self.moods = {} if self.moods else dict.fromkeys(rng.choice([names, [rng.choice(names)]]), mood)
 
     EDITS: tuple[Callable[["World"], None], ...] = (
         edit_pod,
@@ -347,6 +384,9 @@ class World:
         cut_connection,
         cut_connection,
         half_open,
+        elope,
+        elope,
+        elope,
         dial_again,
         dial_again,
         partition,
@@ -369,7 +409,7 @@ class World:
         """No more faults, and time enough for everything to calm down: until `is_calm` twice in a row."""
         self.has_faults = False
         self.partitioned.clear()
-        self.mood = ""
+        self.moods.clear()
         for edge in self.edges:
             edge.crash_at = ""
             edge.disk.is_full = False
@@ -384,6 +424,11 @@ class World:
             calm = calm + 1 if is_calm(self) else 0
             if calm == 2:
                 return
+
+
+def _devices_of(edge: SimEdge) -> list[ObjectKey]:
+    """Those that the node holds."""
+    return sorted(key for key in edge.disk.image.objects if key.resource == DEVICES)
 
 
 @contextmanager

@@ -3,11 +3,11 @@ What stands for cloudhub/statuswriter.py: the shipped Reports and the shipped co
 requests to the simulated apiserver in between that are slow, refused, in conflict, or done and never answered.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from apimachinery.devices import PROPERTY_FIELD, PropertyReport
-from apimachinery.errors import ApiError, BadRequest, Conflict, Invalid, TooLarge
+from apimachinery.errors import ApiError, BadRequest, Conflict, Invalid, TooLarge, Unavailable
 from apimachinery.events import Change, EventType
 from apimachinery.keys import Node, ObjectKey
 from apimachinery.objects import JSON
@@ -15,6 +15,7 @@ from apimachinery.resources import DEVICE_MODELS, DEVICES, NODES
 from cloudhub.backoff import write_delay_s
 from cloudhub.devices import StateReport, model_of, node_of, property_names
 from cloudhub.devicestatus import status_after
+from cloudhub.fences import Permit
 from cloudhub.reports import MOVED, Acknowledgement, Outcome, Refused, Reports, Retry, Taken, Value, Write
 from cloudhub.sessions import Session
 from link.frames import ReportEntry
@@ -37,8 +38,10 @@ class _Known(NamedTuple):
     """A Device as the apiserver last said it is."""
 
     uid: str
+    node: str
     resource_version: str
     status: Mapping[str, JSON]
+    learned: int
 
 
 class SimWriter:
@@ -55,6 +58,7 @@ class SimWriter:
         self._known: dict[ObjectKey, _Known] = {}
         self._armed_at: float | None = None
         self._busy = 0
+        self._fences = owner.leases.fences
 
     @property
     def is_alive(self) -> bool:
@@ -89,8 +93,13 @@ class SimWriter:
     # From the watches
 
     def observe(self, key: ObjectKey, body: Mapping[str, JSON]) -> None:
-        if key.resource == DEVICES:
-            self._remember(key, body)
+        if key.resource != DEVICES:
+            return
+        known, metadata = self._known.get(key), body["metadata"]
+        if known is not None and (known.uid, known.resource_version) == (metadata["uid"], metadata["resourceVersion"]):
+            return
+        is_same = known is not None and (known.uid, known.status) == (metadata["uid"], body.get("status") or {})
+        self._remember(key, body, known.learned if known and is_same else self._fences.tick())
 
     def changed(self, changes: Iterable[Change]) -> None:
         for change in changes:
@@ -121,7 +130,7 @@ class SimWriter:
             return
         for write in self.core.due(self._clock.time(), CONCURRENCY - self._busy):
             self._busy += 1
-            self._perform(write)
+            self._perform(write, self._fences.term(write.node))
         self._arm()
 
     def _finish(self, write: Write, outcome: Outcome) -> None:
@@ -136,7 +145,7 @@ class SimWriter:
         else:
             self._finish(write, Retry(delay_s))
 
-    def _perform(self, write: Write) -> None:
+    def _perform(self, write: Write, term: int) -> None:
         """Read the Device where that is needed, compute its status, patch what differs."""
         item = self._owner.cache.get(write.key)
         if item is None:
@@ -148,7 +157,7 @@ class SimWriter:
             return
         known = self._known.get(write.key)
         if known is not None and known.uid == item.version.uid:
-            self._patch(write, device, known)
+            self._patch(write, term, device, known)
             return
 
         def answered(answer: dict[str, JSON] | ApiError) -> None:
@@ -156,14 +165,17 @@ class SimWriter:
                 return
             if isinstance(answer, ApiError):
                 self._fail(write, answer)
-            elif (fresh := self._remember(write.key, answer)).uid != item.version.uid:
+            elif (fresh := self._remember(write.key, answer, self._fences.tick())).uid != item.version.uid:
                 self._fail(write, Conflict("the Device was deleted and made again"))
             else:
-                self._patch(write, device, fresh)
+                self._patch(write, term, device, fresh)
 
-        self._world.request(lambda: self._world.api.get(write.key), answered)
+        self._world.request(self._owner.name, lambda: self._world.api.get(write.key), answered)
 
-    def _patch(self, write: Write, device: Mapping[str, JSON], known: _Known) -> None:
+    def _patch(self, write: Write, term: int, device: Mapping[str, JSON], known: _Known) -> None:
+        if write.values and known.node != node_of(device):
+            self._fail(write, Conflict("the Device belongs to another node now"))
+            return
         key, listed = write.key, property_names(device)
         properties: dict[str, PropertyReport] = {}
         state: StateReport | None = None
@@ -193,7 +205,6 @@ class SimWriter:
         )
         changes = {field: value for field, value in after.items() if known.status.get(field) != value}
         if not changes:
-            self._world.api.note_taken(key, carried)
             self._finish(write, Taken(refused))
             return
 
@@ -205,14 +216,38 @@ class SimWriter:
                     del self._known[key]
                 self._fail(write, answer)
             else:
-                self._remember(key, answer)
+                self._remember(key, answer, known.learned)
                 self._finish(write, Taken(refused))
 
-        self._world.request(
-            lambda: self._world.api.patch_status(key, known.resource_version, changes, carried), answered
-        )
+        def send() -> None:
+            self._world.request(
+                self._owner.name,
+                lambda: self._world.api.patch_status(key, known.resource_version, changes, carried),
+                answered,
+            )
 
-    def _remember(self, key: ObjectKey, body: Mapping[str, JSON]) -> _Known:
-        metadata = body["metadata"]
-        known = self._known[key] = _Known(metadata["uid"], metadata["resourceVersion"], body.get("status") or {})
+        self._permitted(write, term, known.learned, send)
+
+    def _permitted(self, write: Write, term: int, learned: int, send: Callable[[], None], *, ask: bool = True) -> None:
+        """Send what may follow a status that was learned at this tick."""
+        permit = self._fences.permit(write.node, term, learned) if write.values else Permit.WRITE
+        if permit is Permit.WRITE:
+            send()
+        elif permit is Permit.NEVER:
+            self._fail(write, Conflict("a newer session has taken over"))
+        elif not ask:
+            self._fail(write, Unavailable("the Lease is not taken yet"))
+        else:
+
+            def confirmed(error: ApiError | None) -> None:
+                if error is not None:
+                    self._fail(write, error)
+                else:
+                    self._permitted(write, term, learned, send, ask=False)
+
+            self._owner.leases.confirm(write.node, term, learned, confirmed)
+
+    def _remember(self, key: ObjectKey, body: Mapping[str, JSON], learned: int) -> _Known:
+        metadata, status = body["metadata"], body.get("status") or {}
+        known = self._known[key] = _Known(metadata["uid"], node_of(body), metadata["resourceVersion"], status, learned)
         return known
