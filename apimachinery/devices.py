@@ -147,7 +147,7 @@ class PropertyReport(NamedTuple):
     desired: str | None
     """The desired value the edge knew when it reported; None when there was none."""
     problem: str
-    """Why the desired value was not passed to the device, "" when it was."""
+    """Why the desired value was not passed to the device, or why the device does not take it; "" for neither."""
     device_at_ms: int | None = None
     """When the device took the reading, in ms since 1970 by its own or its mapper's clock; None: not said."""
     desired_at_ms: int | None = None

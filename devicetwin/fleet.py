@@ -59,7 +59,7 @@ from devicetwin.steps import (
     Tell,
     Updated,
 )
-from devicetwin.twin import Twin
+from devicetwin.twin import Property, Twin
 from devicetwin.wire import (
     ConfigSeen,
     Ignored,
@@ -362,11 +362,13 @@ class Fleet:
             outcome.events.append(told)
 
     def clock_jumped(self, now_ms: int) -> None:
-        """The clock was set: nothing has been silent for as long as it seems."""
+        """The clock was set: nothing has been silent for as long as it seems, and nobody knows which cycle is over."""
         self._since_ms = now_ms
         self._current_at_ms = now_ms
         for device, twin in self._twins.items():
             self._watch(device, twin)
+            if any(each.held for each in twin.properties.values()):
+                self._silence.note(device, now_ms)
 
     def current(self, moment: Moment) -> list[Publication]:
         """
@@ -394,8 +396,12 @@ class Fleet:
         return ErrorReply("", now_ms, 413, why).encode()
 
     def _watch(self, device: DeviceId, twin: Twin) -> None:
-        due = [at_ms for each in twin.properties.values() if (at_ms := each.stale_at_ms(self._since_ms)) is not None]
-        self._silence.note(device, min(due, default=None))
+        for each in twin.properties.values():
+            self._watch_property(device, each)
+
+    def _watch_property(self, device: DeviceId, each: Property) -> None:
+        self._silence.note(device, each.stale_at_ms(self._since_ms))
+        self._silence.note(device, each.release_at_ms())
 
     # --- outcomes
 
@@ -451,7 +457,7 @@ class Fleet:
                 # Only what it names can have got an earlier deadline than the device has.
                 for name in event.twin:
                     if (each := twin.properties.get(name)) is not None:
-                        self._silence.note(device, each.stale_at_ms(self._since_ms))
+                        self._watch_property(device, each)
             case Declared() | Elapsed():
                 self._watch(device, twin)
 

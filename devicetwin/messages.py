@@ -57,6 +57,7 @@ from devicetwin.topics import (
 __all__ = [
     "MAPPER_STATE_FILTER",
     "MAX_PAYLOAD_BYTES",
+    "MAX_PROBLEM_BYTES",
     "MAX_VALUE_BYTES",
     "OFFLINE",
     "PROPERTY_NAME",
@@ -97,6 +98,8 @@ __all__ = [
 
 PROPERTY_NAME = re.compile(r"[a-zA-Z0-9\-_.,:/@#]{1,128}")
 """What a property may be called on MQTT; KubeEdge's alphabet and length."""
+MAX_PROBLEM_BYTES = 1024
+"""Of the reason why a device refuses a wish: a sentence or two."""
 STATES = ("online", "offline", "ok", "unknown", "unhealthy")
 """What a device's state may be; compared without regard to case, as KubeEdge does."""
 STATES_UP = ("online", "ok")
@@ -129,6 +132,11 @@ class TwinEntry(NamedTuple):
     """
     Which wish of the cloud this is about: its number in a Delta, and in a TwinUpdate the one that `actual` answers or
     `expected` was based on. KubeEdge has the member and never shows it. None when it is not known.
+    """
+    problem: str | None = None
+    """
+    Why the device does not take the wish, as a sentence by its mapper: in a TwinUpdate of the wish `expected_version`,
+    or where that is missing of the present one; "" takes it back. Fairlead adds.
     """
 
 
@@ -494,6 +502,8 @@ def _entry_json(entry: TwinEntry | None) -> dict[str, object] | None:
         out["metadata"] = {"type": entry.type}
     if entry.expected_version is not None:
         out["expected_version"] = {"cloud": entry.expected_version, "edge": 0}
+    if entry.problem is not None:
+        out["problem"] = entry.problem
     return out
 
 
@@ -512,6 +522,7 @@ def _entry_from(value: object, where: str) -> TwinEntry | None:
     if optional is not None and not isinstance(optional, bool):
         raise Malformed(f"{where}.optional must be true or false")
     metadata, version = members.get("metadata"), members.get("expected_version")
+    problem = members.get("problem")
     kind = None if metadata is None else members_of(metadata, f"{where}.metadata").get("type")
     number = None if version is None else members_of(version, f"{where}.expected_version").get("cloud")
     return TwinEntry(
@@ -520,6 +531,7 @@ def _entry_from(value: object, where: str) -> TwinEntry | None:
         optional=optional,
         type=None if kind is None else text_of(kind, f"{where}.metadata.type", limit=64),
         expected_version=None if number is None else integer(number, f"{where}.expected_version.cloud"),
+        problem=None if problem is None else text_of(problem, f"{where}.problem", limit=MAX_PROBLEM_BYTES),
     )
 
 

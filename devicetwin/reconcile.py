@@ -11,6 +11,7 @@ Promises
     a reading that equals the wish, and does not answer an older one, empties the delta
     the versions of wishes only grow
     a report goes up when its content is new, which the first one always is, or when the report cycle asks; else never
+    a property with a report cycle sends plain readings up once in a cycle at most, and the last one always
     a reading that nobody repeats becomes stale once, and is told so once
 
 Pure: no clock, no I/O. The shell is devicetwin/service.py.
@@ -180,6 +181,7 @@ def _updated(twin: Twin | None, event: Updated, now_ms: int) -> Step:
                 new = new._replace(desired=Desired(entry.expected.value, versions, now_ms, Origin.EDGE))
             if entry.actual is not None:
                 new = new._replace(reported=_reported(old, new.type, entry, entry.actual, event.timestamp_ms, now_ms))
+            new = new._replace(desired=_answered(new, entry))
         properties[name] = new
     after = twin._replace(properties=properties, versions=versions, sequence=sequence)
     names = sorted(event.twin)
@@ -190,6 +192,7 @@ def _updated(twin: Twin | None, event: Updated, now_ms: int) -> Step:
     effects += [PublishResult(result, event.event_id, entries), PublishDocument(event.event_id, turns)]
     effects += _delta(after, event.event_id) or _withdrawal(twin, after, event.event_id)
     effects += news
+    effects += _refusals(twin, after, names)
     effects += _records(twin, after, names, now_ms)
     return after, (*gap, *effects)
 
@@ -207,6 +210,32 @@ def _reported(old: Property, kind: str, entry: TwinEntry, actual: Value, timesta
         observed_at_ms=now_ms,
         device_at_ms=said_ms if said_ms > 0 else None,
     )
+
+
+def _answered(new: Property, entry: TwinEntry) -> Desired:
+    """The wish, with the mapper's word on whether the device takes it."""
+    desired, answers = new.desired, entry.expected_version
+    if entry.expected is not None or (answers is not None and answers < desired.version):
+        return desired
+    if entry.problem is not None and desired.value:
+        return desired._replace(refusal=entry.problem if new.is_open else "")
+    # A reading in answer to it, or of what it asks for, says that it was taken after all.
+    if desired.refusal and entry.actual is not None and (answers is not None or not new.is_open):
+        return desired._replace(refusal="")
+    return desired
+
+
+def _refusals(before: Twin, after: Twin, names: Iterable[str]) -> list[Effect]:
+    """An Event for each wish that the device begins to refuse."""
+    told: list[Effect] = []
+    for name in names:
+        old, each = before.properties.get(name), after.properties.get(name)
+        if each is None or not each.desired.refusal:
+            continue
+        if old is None or not old.desired.refusal or old.desired.version != each.desired.version:
+            message = f'{name}: the device does not take "{each.desired.value[:64]}": {each.desired.refusal}'
+            told.append(Tell(EventType.WARNING, "DesiredRejected", message))
+    return told
 
 
 def _numbered(last: int | None, sequence: int | None) -> tuple[int | None, tuple[Effect, ...]]:
@@ -326,14 +355,19 @@ def _elapsed(twin: Twin | None, event: Elapsed, now_ms: int) -> Step:
     if twin is None:
         return None, ()
     turned: dict[str, Property] = {}
+    released: list[str] = []
     for name, each in twin.properties.items():
+        if each.held and each.is_due(now_ms):
+            released.append(name)
         at_ms = each.stale_at_ms(event.since_ms)
         if each.reported is not None and at_ms is not None and at_ms <= now_ms:
             turned[name] = each._replace(reported=each.reported._replace(stale=True))
-    if not turned:
+    if not turned and not released:
         return twin, ()
     after = twin._replace(properties={**twin.properties, **turned})
-    after, news = _told(twin, after, turned, now_ms)
+    after, news = _told(twin, after, dict.fromkeys([*turned, *released]), now_ms)
+    if not turned:
+        return after, (Save(), *news)
     turns = {name: Turn(twin.properties[name].entry(), each.entry()) for name, each in turned.items()}
     records = [Record(name, now_ms, None) for name in turned]
     return after, (Save(), PublishDocument("", turns), *news, *records)
@@ -377,9 +411,11 @@ def _told(before: Twin, after: Twin, names: Iterable[str], now_ms: int) -> tuple
     """
     A report for each property whose content differs from what was last queued, or whose report cycle asks for one.
 
-    Times alone are no news, and a cycle asks of a new reading only: a silent device is not spoken for.
+    Times alone are no news, and a cycle asks of a new reading only: a silent device is not spoken for. A plain reading
+    waits until the cycle is over.
     """
     news: list[QueueReport] = []
+    is_changed = False
     properties = dict(after.properties)
     for name in names:
         old, each = before.properties.get(name), after.properties.get(name)
@@ -388,10 +424,26 @@ def _told(before: Twin, after: Twin, names: Iterable[str], now_ms: int) -> tuple
         said = _content(old, before.generation) if old and old.declared else _content(Property(), 0)
         is_new = _content(each, after.generation) != said
         is_read = each.reported is not None and (old is None or each.reported is not old.reported)
-        if is_new or (is_read and each.is_due(now_ms)):
+        is_due = each.is_due(now_ms)
+        if is_new and each.cycle_ms and not is_due and _is_plain(old, each, before.generation, after.generation):
+            properties[name] = each._replace(held=True)
+        elif is_new or (is_read and is_due) or (each.held and (is_due or not each.cycle_ms)):
             news.append(QueueReport(PROPERTY_FIELD + name, each.report(after.generation).to_json()))
-            properties[name] = each._replace(told_at_ms=now_ms)
-    return after._replace(properties=properties) if news else after, news
+            properties[name] = each._replace(told_at_ms=now_ms, held=False)
+        else:
+            continue
+        is_changed = True
+    return after._replace(properties=properties) if is_changed else after, news
+
+
+def _is_plain(old: Property | None, each: Property, generation_before: int, generation: int) -> bool:
+    """Whether nothing is new but what the device is like: it was known before, and no wish is answered by it."""
+    if old is None or not old.declared or old.reported is None or each.reported is None:
+        return False
+    was, now = old.reported, each.reported
+    if (was.answers, was.stale, old.is_open) != (now.answers, now.stale, each.is_open):
+        return False
+    return _content(old._replace(reported=now, type=each.type), generation_before) == _content(each, generation)
 
 
 def _content(each: Property, generation: int) -> tuple[object, ...]:
@@ -399,7 +451,7 @@ def _content(each: Property, generation: int) -> tuple[object, ...]:
     desired, reported = each.desired, each.reported
     return (
         reported and (reported.value, each.type, reported.answers, reported.stale),
-        (desired.value, desired.problem, desired.version, desired.origin, generation) if desired.value else None,
+        (*desired[:2], *desired[3:], generation) if desired.value else None,
     )
 
 
@@ -416,7 +468,7 @@ def _timeless(each: Property) -> tuple[object, ...]:
     return (
         reported and (reported.value, reported.version, reported.answers, reported.stale),
         *(each.desired, each.cloud, each.type, each.optional, each.declared, each.model),
-        *(each.stale_after_ms, each.cycle_ms, each.told_at_ms),
+        *(each.stale_after_ms, each.cycle_ms, each.told_at_ms, each.held),
     )
 
 

@@ -1,11 +1,11 @@
 """
-When to look at which device for readings that nobody repeats any more.
+When to look at which device: for readings that nobody repeats any more, and for news that waits for its report cycle.
 
 A device's deadline moves with each of its reports, thousands of times in a second where there are many. So it is
 not moved: a report leaves the deadline as it is, and when it comes the device is looked at and given the next one.
 
 Invariants
-    a device's deadline is never later than the earliest moment at which one of its readings may become stale
+    a device's deadline is never later than the earliest moment at which a reading may become stale or news go up
     a device has one deadline or none; the heap holds at most STRAY times as many entries as there are devices
 
 Pure: times are milliseconds on the caller's clock.

@@ -62,7 +62,7 @@ class Claimed(NamedTuple):
 
 
 class Elapsed(NamedTuple):
-    """Time went by, and readings may have become stale."""
+    """Time went by: readings may have become stale, and report cycles be over."""
 
     device: ObjectKey
     since_ms: int

@@ -44,6 +44,8 @@ class Desired(NamedTuple):
     origin: Origin = Origin.CLOUD
     problem: str = ""
     """Why it is kept from the device; "" when it is not."""
+    refusal: str = ""
+    """Why the device does not take it, by its mapper's word; "" when it has not said so."""
 
 
 class Reported(NamedTuple):
@@ -80,9 +82,11 @@ class Property(NamedTuple):
     """Whether the Device or its model has it. What only a mapper knows stays at the edge."""
     model: PropertyModel | None = None
     cycle_ms: int = 0
-    """How often a reading that did not change goes up; 0 for never."""
+    """How often readings go up, whether they change or not; 0: at each change and never else."""
     told_at_ms: int = 0
     """When the last report was queued; 0 for never."""
+    held: bool = False
+    """There is news that waits for the report cycle."""
     stale_after_ms: int = 0
     """How long a reading counts; 0: for ever. From the cluster's objects, as the model is."""
 
@@ -117,10 +121,11 @@ class Property(NamedTuple):
             optional=self.optional,
             type=self.type or (self.model.type.value.lower() if self.model else "string"),
             expected_version=desired.version if show_version else None,
+            problem=desired.refusal if self.is_wanted and desired.refusal else None,
         )
 
     def is_due(self, now_ms: int) -> bool:
-        """Whether the report cycle asks for a report, also where it says the same."""
+        """Whether the report cycle is over: a new reading goes up, also where it says the same."""
         # A clock that was set back must not silence a device for as long.
         return bool(self.cycle_ms) and not 0 <= now_ms - self.told_at_ms < self.cycle_ms
 
@@ -133,7 +138,7 @@ class Property(NamedTuple):
             value_type=self.type if reported else "",
             observed_at_ms=reported.observed_at_ms if reported else desired.since_ms,
             desired=desired.value if is_desired else None,
-            problem=desired.problem,
+            problem=desired.problem or desired.refusal,
             device_at_ms=reported.device_at_ms if reported else None,
             desired_at_ms=desired.since_ms if is_desired else None,
             desired_version=desired.version if is_desired else 0,
@@ -142,6 +147,10 @@ class Property(NamedTuple):
             origin=desired.origin.value if is_desired and desired.origin is Origin.EDGE else "",
             stale=reported.stale if reported else False,
         )
+
+    def release_at_ms(self) -> int | None:
+        """When news that waits for the report cycle goes up, in milliseconds since 1970; None where none waits."""
+        return self.told_at_ms + self.cycle_ms if self.held else None
 
     def stale_at_ms(self, since_ms: int) -> int | None:
         """
@@ -226,18 +235,22 @@ def _property_json(each: Property) -> dict[str, JSON]:
         out["declared"] = True
     if desired != NO_WISH:
         out["desired"] = [desired.value, desired.version, desired.since_ms, desired.origin.value, desired.problem]
+        if desired.refusal:
+            out["desired"].append(desired.refusal)
     if reported is not None:
         out["reported"] = list(reported)
     if each.told_at_ms:
         out["toldAt"] = each.told_at_ms
+    if each.held:
+        out["held"] = True
     return out
 
 
 def _property_from(value: JSON) -> Property:
     desired, reported = NO_WISH, None
     if "desired" in value:
-        wish, version, since_ms, origin, problem = value["desired"]
-        desired = Desired(str(wish), int(version), int(since_ms), Origin(origin), str(problem))
+        wish, version, since_ms, origin, problem, *refusal = value["desired"]
+        desired = Desired(str(wish), int(version), int(since_ms), Origin(origin), str(problem), *map(str, refusal))
     if "reported" in value:
         # Earlier releases wrote the first four.
         reading, version, answers, observed_at_ms, *rest = value["reported"]
@@ -258,4 +271,5 @@ def _property_from(value: JSON) -> Property:
         optional=bool(value.get("optional", True)),
         declared=bool(value.get("declared", False)),
         told_at_ms=int(value.get("toldAt", 0)),
+        held=bool(value.get("held", False)),
     )

@@ -15,6 +15,7 @@ from apimachinery.keys import ObjectKey
 from apimachinery.resources import DEVICES
 from devicetwin.messages import (
     MAPPER_STATE_FILTER,
+    MAX_PAYLOAD_BYTES,
     Ask,
     Channel,
     Delta,
@@ -187,16 +188,44 @@ def written(device: DeviceId, effect: Spoken, now_ms: int, new_id: Callable[[], 
     """The message for an effect. new_id: gives the event id to use where nobody asked."""
     match effect:
         case PublishResult(channel, event_id, twin):
-            return Publication(channel.topic(device), TwinResult(event_id, now_ms, twin).encode())
+            return Publication(channel.topic(device), _bounded(TwinResult(event_id, now_ms, twin)))
         case PublishDocument(event_id, twin):
             payload = Document(event_id or new_id(), now_ms, twin).encode()
             return Publication(Channel.TWIN_DOCUMENT.topic(device), payload, quality=0)
         case PublishDelta(twin, delta, event_id):
             return Publication(
-                Channel.TWIN_DELTA.topic(device), Delta(event_id or new_id(), now_ms, twin, delta).encode()
+                Channel.TWIN_DELTA.topic(device), _fitting(Delta(event_id or new_id(), now_ms, twin, delta))
             )
         case PublishState(event_id, state, last_online):
             result = StateResult(event_id or new_id(), now_ms, device.name, state, last_online)
             return Publication(Channel.STATE_UPDATE_RESULT.topic(device), result.encode())
         case Refuse(channel, event_id, code, reason):
             return Publication(channel.topic(device), ErrorReply(event_id, now_ms, code, reason).encode())
+
+
+def _bounded(result: TwinResult) -> bytes:
+    """What no mapper's limit lets through is not sent: it would only wait for its answer."""
+    payload = result.encode()
+    if len(payload) <= MAX_PAYLOAD_BYTES:
+        return payload
+    why = f"the answer is longer than {MAX_PAYLOAD_BYTES} bytes; what was asked is done"
+    return ErrorReply(result.event_id, result.timestamp_ms, 413, why).encode()
+
+
+def _fitting(delta: Delta) -> bytes:
+    """
+    The delta, or as many of its open wishes as a message holds, in the order of their names.
+
+    Each update brings a delta anew, so those that are met make room for the next.
+    """
+    payload = delta.encode()
+    if len(payload) <= MAX_PAYLOAD_BYTES:
+        return payload
+    kept, room = dict[str, str](), MAX_PAYLOAD_BYTES - len(delta._replace(twin={}, delta={}).encode())
+    for name, wish in sorted(delta.delta.items()):
+        entry = {name: delta.twin.get(name)}
+        room -= len(delta._replace(twin=entry, delta={name: wish}).encode())
+        if room < 0:
+            break
+        kept[name] = wish
+    return delta._replace(twin={name: delta.twin.get(name) for name in kept}, delta=kept).encode()

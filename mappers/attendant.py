@@ -214,7 +214,7 @@ class Attendant:
         try:
             await _in_time(driver.write(order.name, order.value))
         except WriteRefused as exc:
-            self._poller.refuse(order.name, order.wish, time.monotonic())
+            self._poller.refuse(order.name, order.wish, str(exc), time.monotonic())
             logger.warning("device refuses the desired value", extra={**about, "reason": str(exc)})
         else:
             self._poller.wrote(order, time.monotonic())

@@ -32,6 +32,7 @@ from devicetwin.messages import (
 )
 from mappers.polling import ANSWER_S, Poller, Report, Wish
 
+TOO_LARGE = 413
 STATE_S = 60.0
 """How often the state is said again, for an edge that has lost it."""
 
@@ -120,7 +121,9 @@ class Dialogue:
         if self._question is None or self._question[0] != result.event_id:
             return []
         if isinstance(result, ErrorReply):
-            return _refusal("edge does not tell the twin", result)  # the question stays, and is asked again
+            if result.code == TOO_LARGE:
+                self._question = None  # and will be tomorrow; the deltas come all the same
+            return _refusal("edge does not tell the twin", result)  # otherwise the question stays, and is asked again
         self._question = None
         # Our edge sends a delta as well; KubeEdge's does not when asked.
         wishes: dict[str, Wish] = {}
@@ -172,9 +175,10 @@ class Dialogue:
     def _entry(self, name: str, report: Report) -> TwinEntry:
         kind = self._poller.type_of(name)
         return TwinEntry(
-            actual=Value(report.text, report.at_ms),
+            actual=None if report.text is None else Value(report.text, report.at_ms),
             type=TYPE_WORDS.get(kind, "string") if kind is not None else None,
             expected_version=report.answers,
+            problem=report.problem or None,
         )
 
     def _next_event_id(self) -> str:

@@ -31,6 +31,7 @@ ANSWER_S = 10.0
 RETRY_FIRST_S = 1.0
 RETRY_LAST_S = 60.0
 """Between two tries at a silent device, or at a wish the device does not fulfil: doubling from first to last."""
+PROBLEM_CHARACTERS = 256  # of a refusal's reason; a quarter of what the edge takes in bytes
 CONFIRM_S = 1.0
 """How long a device that speaks for itself may take to tell of a written value before it is asked."""
 
@@ -50,10 +51,13 @@ class Sample(NamedTuple):
 class Report(NamedTuple):
     """One property in the next report."""
 
-    text: str
+    text: str | None
+    """None where there is no reading, only a refusal."""
     at_ms: int | None
     answers: int | None
     """The version of the wish that this reading answers; None where there is none."""
+    problem: str = ""
+    """Why the device does not take the wish; "" where it does."""
 
 
 class Wish(NamedTuple):
@@ -96,6 +100,8 @@ class _Slot:
     is_unconfirmed: bool = False
     """It was written, and the device has not spoken of it; the reading that follows is the answer."""
     answers: int | None = None
+    problem: str = ""
+    """Why the wish is refused; "" where it is not."""
     is_answered: bool = False
     """What became of the wish was reported, or is owed. Once for each wish: afterwards only a change is news."""
 
@@ -115,26 +121,30 @@ class _Slot:
         return self.is_open and not self.fulfils(self.sample) and self.objection() is None
 
     def is_due_for_report(self, now: float) -> bool:
-        if self.sample is None:
-            return False
-        if self.owes_report:
+        if self.owes_report and (self.sample is not None or self.problem):
             return True
-        if not self.property.wanted:
+        if self.sample is None or not self.property.wanted:
             return False
         if self.reported is None or now >= self.reported_at + self.property.report_s:
             return True
         return has_moved(self.property.model, self.reported, self.sample.text, self.property.dead_band)
 
+    def report(self) -> Report:
+        text, at_ms = self.sample if self.sample is not None else (None, None)
+        return Report(text, at_ms, self.answers, self.problem)
+
     def put_off(self, now: float) -> None:
         self.tries += 1
         self.write_at = now + retry_after_s(self.tries)
 
-    def answer(self) -> None:
+    def answer(self, problem: str = "") -> None:
+        """problem: why the wish is refused."""
         assert self.wish, "only called for a slot with a wish"
         self.is_unconfirmed = False
         self.answers = self.wish.version
-        if not self.is_answered:
+        if not self.is_answered or problem != self.problem:
             self.is_answered = self.owes_report = True
+        self.problem = problem
 
 
 class Poller:
@@ -240,13 +250,14 @@ class Poller:
             new = wishes.get(name)
             if new is None:
                 slot.is_open = slot.read_first = False
+                slot.problem = ""
                 continue
             known, slot.wish = slot.wish, new
             if known != new:
                 slot.tries, slot.write_at = 0, now
-                slot.answers, slot.is_answered, slot.is_unconfirmed = None, False, False
+                slot.answers, slot.is_answered, slot.is_unconfirmed, slot.problem = None, False, False, ""
                 if (objection := slot.objection()) is not None:
-                    self.refuse(name, new, now)
+                    self.refuse(name, new, objection, now)
                     refused.append((name, objection))
             slot.is_open = True
             if slot.fulfils(slot.sample):
@@ -275,14 +286,15 @@ class Poller:
             slot.read_at = now
             slot.answer()
 
-    def refuse(self, name: str, wish: Wish, now: float) -> None:
-        """The device, or the model, does not allow the value. Not tried again before long."""
+    def refuse(self, name: str, wish: Wish, reason: str, now: float) -> None:
+        """The device, or the model, does not allow the value: the edge is told why. Not tried again before long."""
         slot = self._slots.get(name)
         if slot is None or slot.wish != wish:
             return
         slot.tries += 1
         slot.write_at = now + RETRY_LAST_S
-        slot.answer()
+        # It is an exception's text, so it may be anything.
+        slot.answer(reason.encode(errors="replace").decode()[:PROBLEM_CHARACTERS] or "the device refuses it")
 
     # --- reporting
 
@@ -290,11 +302,8 @@ class Poller:
         """What to report now; empty while an earlier report is unanswered."""
         if self._sent is not None:
             return {}
-        return {
-            name: Report(slot.sample.text, slot.sample.at_ms, slot.answers)
-            for name, slot in self._slots.items()
-            if slot.sample is not None and slot.is_due_for_report(now)
-        }
+        due = {name: slot for name, slot in self._slots.items() if slot.is_due_for_report(now)}
+        return {name: slot.report() for name, slot in due.items()}
 
     def sent(self, event_id: str, report: Mapping[str, Report], now: float) -> None:
         """The report was sent under this id; settle(), or time, will say what became of it."""
@@ -317,6 +326,7 @@ class Poller:
         self._sent = None
         for slot in self._slots.values():
             slot.reported = None
+            slot.owes_report |= bool(slot.problem)
 
     def expire(self, now: float) -> bool:
         """Stop waiting for an answer that is overdue. True when there was such a report; it will be made again."""

@@ -9,6 +9,11 @@ import socket
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# A machine that is busy with something else is no failure of what is tested.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 TOOLS = Path(__file__).resolve().parent.parent / ".tools"
 """Where scripts/setup-tools puts what it fetched."""

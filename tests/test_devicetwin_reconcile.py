@@ -110,13 +110,61 @@ def test_an_equal_reading_goes_up_when_the_report_cycle_asks_and_not_before() ->
         assert (Save() in effects) is bool(expected), "what was told is remembered over a restart"
 
 
-def test_a_change_goes_up_at_once_and_the_cycle_begins_anew() -> None:
-    twin, _ = run(cyclic(temperature=10_000), reading("temperature", "21"), now_ms=1000)
-    twin, effects = run(reading("temperature", "22"), twin=twin, now_ms=9000)
-    assert reports(effects)["temperature"].value == "22"
-    twin, effects = run(reading("temperature", "22"), twin=twin, now_ms=18_999)
+def test_changes_within_a_report_cycle_go_up_once_at_its_end_the_last_value_also_after_a_restart() -> None:
+    twin, effects = run(cyclic(temperature=10_000), reading("temperature", "21"), now_ms=1000)
+    assert reports(effects)["temperature"].value == "21", "the first at once"
+    for value in ("22", "23"):
+        twin, effects = run(reading("temperature", value), twin=twin, now_ms=9000)
+        assert reports(effects) == {}
+        assert Save() in effects
+    twin = run(cyclic(temperature=10_000), twin=Twin.from_json(KEY, twin.to_json()), now_ms=9500)[0]
+    assert twin.properties["temperature"].release_at_ms() == 11_000
+    twin, effects = run(Elapsed(KEY, 0), twin=twin, now_ms=10_999)
+    assert effects == []
+    twin, effects = run(Elapsed(KEY, 0), twin=twin, now_ms=11_000)
+    assert (reports(effects)["temperature"].value, effects[0]) == ("23", Save())
+    assert twin.properties["temperature"].release_at_ms() is None
+    assert run(Elapsed(KEY, 0), twin=twin, now_ms=99_000)[1] == [], "a silent device is not spoken for"
+
+
+@pytest.mark.parametrize("answers", [None, 1])
+def test_an_answer_to_a_wish_waits_for_no_report_cycle(answers: int | None) -> None:
+    before = cyclic(setpoint=10_000)
+    wished = declared(setpoint="22")
+    wished = wished._replace(declaration=wished.declaration._replace(cycles_ms={"setpoint": 10_000}))
+    twin, _ = run(before, reading("setpoint", "20"), now_ms=1000)
+    twin, effects = run(reading("setpoint", "21"), twin=twin, now_ms=2000)
     assert reports(effects) == {}
-    _, effects = run(reading("temperature", "22"), twin=twin, now_ms=19_000)
+    twin, effects = run(wished, twin=twin, now_ms=3000)
+    assert reports(effects)["setpoint"].value == "21", "what was held back goes along with what is not"
+    twin, effects = run(reading("setpoint", "22", answers=answers), twin=twin, now_ms=4000)
+    assert reports(effects)["setpoint"].value == "22"
+
+
+@given(st.lists(st.tuples(st.integers(0, 3000), st.sampled_from(["20", "21", "22"])), min_size=1, max_size=20))
+def test_of_any_readings_one_goes_up_in_a_cycle_and_the_last_always(readings: list[tuple[int, str]]) -> None:
+    twin, _ = run(cyclic(temperature=1000))
+    told: list[tuple[int, str | None]] = []
+    now_ms = 10_000
+    for wait_ms, value in readings:
+        # As the shell does: the deadline first, wherever it lies before the next reading.
+        due_ms = twin.properties["temperature"].release_at_ms()
+        for at_ms, event in ((due_ms, Elapsed(KEY, 0)), (now_ms + wait_ms, reading("temperature", value))):
+            if at_ms is not None and at_ms <= now_ms + wait_ms:
+                twin, effects = run(event, twin=twin, now_ms=at_ms)
+                told += [(at_ms, each.value) for each in reports(effects).values()]
+        now_ms += wait_ms
+    if (due_ms := twin.properties["temperature"].release_at_ms()) is not None:
+        twin, effects = run(Elapsed(KEY, 0), twin=twin, now_ms=due_ms)
+        told += [(due_ms, each.value) for each in reports(effects).values()]
+    times = [at_ms for at_ms, _ in told]
+    assert all(late - early >= 1000 for early, late in zip(times, times[1:], strict=False))
+    assert told[-1][1] == readings[-1][1]
+
+
+def test_a_report_cycle_that_is_taken_away_holds_nothing_back() -> None:
+    twin, _ = run(cyclic(temperature=10_000), reading("temperature", "21"), reading("temperature", "22"), now_ms=1000)
+    _, effects = run(cyclic(), twin=twin, now_ms=2000)
     assert reports(effects)["temperature"].value == "22"
 
 
@@ -416,6 +464,7 @@ READINGS = st.dictionaries(
         actual=st.builds(Value, st.sampled_from(["20", "22", "x"]), TIMES),
         type=st.sampled_from([None, "int", "string"]),
         expected_version=ANSWERS,
+        problem=st.none(),
     ),
     max_size=3,
 )
@@ -429,6 +478,7 @@ ANY_ENTRIES = st.dictionaries(
         optional=st.sampled_from([None, True, False]),
         type=st.sampled_from([None, "int", "string"]),
         expected_version=ANSWERS,
+        problem=st.sampled_from([None, "", "child lock"]),
     ),
     max_size=3,
 )
@@ -563,6 +613,54 @@ def test_the_order_of_three_wishes_is_theirs() -> None:
     for order in permutations(["20", "21", "22"]):
         twin, _ = run(declared(), *(declared(setpoint=value) for value in order))
         assert twin.delta() == {"setpoint": order[-1]}
+
+
+# --- a device that does not take a wish
+
+
+def refusing(reason: str, answers: int | None = None, value: str | None = None) -> Updated:
+    actual = None if value is None else Value(value)
+    entry = TwinEntry(actual=actual, expected_version=answers, problem=reason)
+    return Updated(KEY, "r", {"setpoint": entry})
+
+
+@pytest.mark.parametrize("answers", [None, 1])
+def test_why_a_device_does_not_take_a_wish_goes_up_and_is_told_once(answers: int | None) -> None:
+    twin, _ = run(declared(setpoint="22"), reading("setpoint", "20"))
+    twin, effects = run(refusing("child lock", answers), twin=twin)
+    assert reports(effects)["setpoint"].problem == "child lock"
+    assert [each.message for each in effects if isinstance(each, Tell)] == [
+        'setpoint: the device does not take "22": child lock'
+    ]
+    # It may obey later, so it is still asked; and whoever listens sees why it does not.
+    assert deltas(effects) == [{"setpoint": "22"}]
+    assert twin.properties["setpoint"].entry().problem == "child lock"
+    assert Twin.from_json(KEY, twin.to_json()).properties["setpoint"].desired.refusal == "child lock"
+    twin, effects = run(refusing("child lock", answers), twin=twin)
+    assert (reports(effects), tells(effects)) == ({}, [])
+    # A reading that answers nothing changes nothing of it.
+    twin, effects = run(reading("setpoint", "19"), twin=twin)
+    assert reports(effects)["setpoint"].problem == "child lock"
+
+
+@pytest.mark.parametrize(
+    "event", [reading("setpoint", "22"), reading("setpoint", "21", answers=1), refusing(""), declared(setpoint="23")]
+)
+def test_a_refusal_ends_with_an_answer_its_withdrawal_or_another_wish(event: Event) -> None:
+    twin, _ = run(declared(setpoint="22"), reading("setpoint", "20"), refusing("child lock", 1))
+    twin, effects = run(event, twin=twin)
+    assert twin.properties["setpoint"].desired.refusal == ""
+    assert reports(effects)["setpoint"].problem == ""
+
+
+def test_a_refusal_of_an_older_wish_is_none_of_the_newer() -> None:
+    twin, _ = run(declared(setpoint="22"), declared(setpoint="23"))
+    twin, effects = run(refusing("child lock", 1), twin=twin)
+    assert twin.properties["setpoint"].desired.refusal == ""
+    assert reports(effects) == {}
+    # Nor is one of a wish that the device has met in the same breath.
+    twin, effects = run(refusing("child lock", 2, "23"), twin=twin)
+    assert reports(effects)["setpoint"].problem == ""
 
 
 # --- what the cloud compares

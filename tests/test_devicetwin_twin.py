@@ -19,7 +19,7 @@ TEXT = st.text(st.characters(codec="utf-8"), max_size=6)
 PROPERTIES = st.builds(
     Property,
     desired=st.just(NO_WISH)
-    | st.builds(Desired, TEXT, st.integers(1, 9), st.integers(0, 2**45), st.sampled_from(Origin), TEXT),
+    | st.builds(Desired, TEXT, st.integers(1, 9), st.integers(0, 2**45), st.sampled_from(Origin), TEXT, TEXT),
     reported=st.none()
     | st.builds(
         Reported,
@@ -34,6 +34,7 @@ PROPERTIES = st.builds(
     type=TEXT,
     optional=st.booleans(),
     declared=st.booleans(),
+    held=st.booleans(),
     model=st.none(),
     cycle_ms=st.just(0),
     stale_after_ms=st.just(0),

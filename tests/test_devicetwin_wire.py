@@ -8,14 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from devicetwin.messages import (
+    MAX_PAYLOAD_BYTES,
     Channel,
+    Delta,
     DeviceConfig,
     DeviceId,
     Document,
+    ErrorReply,
     MapperState,
     NodeChannel,
     Turn,
     TwinEntry,
+    TwinResult,
     Value,
     mapper_state_topic,
 )
@@ -137,3 +141,21 @@ def test_the_node_listens_to_its_own_membership_only() -> None:
     topics = dict(subscriptions("edge1"))
     assert topics["$hw/events/node/edge1/membership/get"] == 1
     assert topics["$hw/events/device/+/+/twin/+"] == 1
+
+
+def test_an_answer_longer_than_any_mapper_takes_is_an_error_and_a_delta_names_as_many_wishes_as_it_can() -> None:
+    wishes = {f"p{number:02}": "x" * 16_000 for number in range(30)}
+    twin = {name: TwinEntry(expected=Value(wish, 1), expected_version=1) for name, wish in wishes.items()}
+    answer = written(ID, PublishResult(Channel.TWIN_GET_RESULT, "g", twin), 5, str)
+    reply = TwinResult.decode(answer.payload)
+    assert isinstance(reply, ErrorReply)
+    assert (reply.event_id, reply.code) == ("g", 413)
+
+    publication = written(ID, PublishDelta(twin, wishes, "e"), 5, str)
+    assert len(publication.payload) <= MAX_PAYLOAD_BYTES
+    delta = Delta.decode(publication.payload)
+    assert list(delta.delta) == sorted(wishes)[: len(delta.delta)]
+    assert delta.delta.keys() == delta.twin.keys()
+    assert len(delta.delta) >= 7, "a wish stands in it twice"
+    rest = {name: wish for name, wish in wishes.items() if name not in delta.delta}
+    assert set(Delta.decode(written(ID, PublishDelta(twin, rest), 5, str).payload).delta) <= set(rest)

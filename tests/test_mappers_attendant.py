@@ -240,6 +240,7 @@ async def test_a_refused_value_is_answered_with_what_is(edge: MqttEdge, caplog: 
         edge.desire(ID, 4, brightness="70")
         await edge.until(lambda: edge.answered(ID, "brightness") == 4, "the answer")
         assert edge.reported(ID)["brightness"] == "0"
+        assert edge.refused(ID, "brightness") == "child lock"
         edge.desire(ID, 4, brightness="70")
         lamp.values["watt"] = 1.0
         await edge.until(lambda: edge.reported(ID)["watt"] == "1.0", "a round")

@@ -282,7 +282,7 @@ def test_a_wish_the_model_forbids_is_not_tried_but_answered_with_what_is(text: s
     ((name, reason),) = bench.wish(text, 7)
     assert name == "setpoint"
     assert words in reason
-    assert bench.wait(0.1) == {"setpoint": Report("20.0", None, 7)}
+    assert bench.wait(0.1) == {"setpoint": Report("20.0", None, 7, reason)}
     assert bench.wish(text, 7) == []
     assert [bench.wait(1) for _ in range(50)] == [{}] * 50
     assert bench.writes == []
@@ -293,12 +293,32 @@ def test_a_wish_the_device_refuses_is_answered_once_and_tried_again_much_later()
     bench.round()
     bench.wish("22", 7)
     (order,) = bench.poller.orders(bench.now)
-    bench.poller.refuse(order.name, order.wish, bench.now)
-    assert bench.wait(0.5) == {"setpoint": Report("20.0", None, 7)}
+    bench.poller.refuse(order.name, order.wish, "too hot", bench.now)
+    assert bench.wait(0.5) == {"setpoint": Report("20.0", None, 7, "too hot")}
     bench.wait(RETRY_LAST_S - 1)
     assert bench.writes == []
-    bench.wait(1)
+    report = bench.wait(1)
     assert bench.writes == [("setpoint", 22.0)]
+    assert report["setpoint"] == Report("22", None, 7), "and is not refused any more"
+
+
+def test_a_refusal_is_told_without_a_reading_again_after_a_reconnect_and_in_new_words() -> None:
+    bench = Bench(thermostat())
+    bench.wish("22", 7)
+    told = {"setpoint": Report(None, None, 7, "?" + "x" * 255)}
+    bench.poller.refuse("setpoint", Wish("22", 7), "\udc80" + "x" * 999, bench.now)
+    for _ in range(2):
+        assert bench.poller.report(bench.now) == told
+        bench.poller.sent("e", told, bench.now)
+        assert bench.poller.settle("e")
+        assert bench.poller.report(bench.now) == {}
+        bench.poller.forget_sent()
+    bench.poller.sent("e", told, bench.now)
+    bench.poller.settle("e")
+    bench.poller.refuse("setpoint", Wish("22", 7), "", bench.now)
+    assert bench.poller.report(bench.now) == {"setpoint": Report(None, None, 7, "the device refuses it")}
+    bench.poller.wish({}, bench.now)
+    assert bench.poller.report(bench.now) == {}
 
 
 def test_wishes_for_what_the_device_does_not_have_are_passed_over() -> None:
@@ -452,7 +472,8 @@ def test_whatever_happens_it_comes_to_rest_with_the_truth_reported_and_the_wish_
     def edge(report: Mapping[str, Report]) -> None:
         nonlocal wish
         for name, entry in report.items():
-            known[name] = entry.text
+            if entry.text is not None:
+                known[name] = entry.text
             assert entry.answers is None or entry.answers <= version
         if report and wish is not None and known.get("setpoint") != wish.text:
             bench.poller.wish({"setpoint": wish}, bench.now)

@@ -114,6 +114,12 @@ class MqttEdge:
                 version = entry.expected_version
         return version
 
+    def refused(self, device: DeviceId, name: str) -> str | None:
+        """Why the device does not take what is desired, by the last report of this property."""
+        found = [heard.update.twin.get(name) for heard in list(self.updates) if heard.device == device]
+        entries = [entry for entry in found if entry is not None]
+        return entries[-1].problem if entries else None
+
     def states_of(self, device: DeviceId) -> list[str]:
         return [state for each, state in list(self.states) if each == device]
 
