@@ -297,8 +297,8 @@ class Fleet:
             case Refused(device, refuse):
                 logger.debug("refused a message", extra={"topic": topic, "code": refuse.code, "reason": refuse.reason})
                 outcome.publications.append(written(device, refuse, moment.now_ms, moment.new_id))
-            case Ignored(reason):
-                self.ignored += 1
+            case Ignored(reason, is_odd):
+                self.ignored += is_odd
                 logger.debug("ignored a message", extra={"topic": topic, "reason": reason})
 
     def take_wishes(

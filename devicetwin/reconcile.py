@@ -112,6 +112,7 @@ def _declared(twin: Twin | None, event: Declared, now_ms: int) -> Step:
             desired=desired,
             cloud=wish,
             declared=is_declared or old.declared,
+            unlisted=name not in declaration.wishes if is_declared else old.unlisted,
             model=models.get(name),
             cycle_ms=declaration.cycles_ms.get(name, 0),
             stale_after_ms=declaration.stale_after_ms.get(name, 0),
@@ -419,9 +420,9 @@ def _told(before: Twin, after: Twin, names: Iterable[str], now_ms: int) -> tuple
     properties = dict(after.properties)
     for name in names:
         old, each = before.properties.get(name), after.properties.get(name)
-        if each is None or not each.declared:
+        if each is None or not each.is_told:
             continue
-        said = _content(old, before.generation) if old and old.declared else _content(Property(), 0)
+        said = _content(old, before.generation) if old and old.is_told else _content(Property(), 0)
         is_new = _content(each, after.generation) != said
         is_read = each.reported is not None and (old is None or each.reported is not old.reported)
         is_due = each.is_due(now_ms)
@@ -438,7 +439,7 @@ def _told(before: Twin, after: Twin, names: Iterable[str], now_ms: int) -> tuple
 
 def _is_plain(old: Property | None, each: Property, generation_before: int, generation: int) -> bool:
     """Whether nothing is new but what the device is like: it was known before, and no wish is answered by it."""
-    if old is None or not old.declared or old.reported is None or each.reported is None:
+    if old is None or not old.is_told or old.reported is None or each.reported is None:
         return False
     was, now = old.reported, each.reported
     if (was.answers, was.stale, old.is_open) != (now.answers, now.stale, each.is_open):

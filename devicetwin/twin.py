@@ -80,6 +80,8 @@ class Property(NamedTuple):
     """Whether a mapper may delete it; false for ever once false, as in KubeEdge."""
     declared: bool = False
     """Whether the Device or its model has it. What only a mapper knows stays at the edge."""
+    unlisted: bool = False
+    """Whether only the model has it: it is known, but the Device's status has no place for it."""
     model: PropertyModel | None = None
     cycle_ms: int = 0
     """How often readings go up, whether they change or not; 0: at each change and never else."""
@@ -89,6 +91,11 @@ class Property(NamedTuple):
     """There is news that waits for the report cycle."""
     stale_after_ms: int = 0
     """How long a reading counts; 0: for ever. From the cluster's objects, as the model is."""
+
+    @property
+    def is_told(self) -> bool:
+        """Whether what becomes of it goes up to the cloud."""
+        return self.declared and not self.unlisted
 
     @property
     def is_wanted(self) -> bool:
@@ -233,6 +240,8 @@ def _property_json(each: Property) -> dict[str, JSON]:
         out["optional"] = False
     if each.declared:
         out["declared"] = True
+    if each.unlisted:
+        out["unlisted"] = True
     if desired != NO_WISH:
         out["desired"] = [desired.value, desired.version, desired.since_ms, desired.origin.value, desired.problem]
         if desired.refusal:
@@ -270,6 +279,7 @@ def _property_from(value: JSON) -> Property:
         type=str(value.get("type", "")),
         optional=bool(value.get("optional", True)),
         declared=bool(value.get("declared", False)),
+        unlisted=bool(value.get("unlisted", False)),
         told_at_ms=int(value.get("toldAt", 0)),
         held=bool(value.get("held", False)),
     )

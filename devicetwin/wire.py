@@ -107,6 +107,8 @@ class Ignored(NamedTuple):
     """A message that nobody waits for an answer to."""
 
     reason: str
+    is_odd: bool = True
+    """Whether somebody should know; not so for what edgecores say themselves and the broker hands back."""
 
 
 Read = Updated | StateReported | Asked | MembershipAsked | MapperSpoke | ConfigSeen | Refused | Ignored
@@ -171,6 +173,8 @@ def _read_device(device: DeviceId, channel: Channel, payload: bytes, retained: b
                 raise MessageError(why, code=403, event_id=event_id)
             case Channel.CONFIG if retained and payload:
                 return ConfigSeen(device, DeviceConfig.decode(payload).node)
+            case Channel.CONFIG:
+                return Ignored("a configuration, as edgecore has just published it", is_odd=False)
             case _:
                 return Ignored("nobody asks on this topic")
     except MessageError as error:

@@ -191,6 +191,49 @@ def test_two_mappers_at_one_device_are_told_and_so_is_the_end_of_the_last(town: 
         assert "MapperGone" in described
 
 
+@pytest.mark.parametrize("node", NODES)
+def test_a_device_that_goes_comes_back_and_refuses_is_told_to_who_describes_it(town: Town, node: str) -> None:
+    name = f"moody-{node}"
+    town.apply(device(name, "{name: temperature}, {name: setpoint, desired: {value: '40'}}", node=node))
+
+    def setpoint() -> dict[str, Any]:
+        twins = town.get("device", name).get("status", {}).get("twins", [])
+        return next((twin for twin in twins if twin["propertyName"] == "setpoint"), {})
+
+    with listening(town.port(node)) as mapper:
+        town.site.until(lambda: "observedDesired" in setpoint(), "the node knows the device")
+        for number, state in enumerate(("online", "offline", "online")):
+            mapper.publish(topic(name, "state/update"), json.dumps({"event_id": f"s{number}", "state": state}))
+            mapper.answer(topic(name, "state/update/result"), f"s{number}")
+        version = int(setpoint()["observedDesired"]["metadata"]["version"])
+
+        def say(event_id: str, **entry: Any) -> dict[str, Any]:
+            entry |= {"expected_version": {"cloud": version, "edge": 0}}
+            mapper.publish(topic(name, UPDATE), json.dumps({"event_id": event_id, "twin": {"setpoint": entry}}))
+            return mapper.answer(topic(name, ANSWERS[UPDATE]), event_id)
+
+        # As a mapper says it: what the device is like, and why it does not become what is desired.
+        answer = say("no", actual={"value": "20"}, problem="the child lock is on")
+        assert answer["twin"]["setpoint"]["problem"] == "the child lock is on"
+        town.site.until(lambda: setpoint().get("sync") == "rejected", "the refusal")
+        assert setpoint()["reason"] == "the child lock is on"
+        synced = town.condition(name, "Synced")
+        assert (synced["status"], synced["reason"]) == ("False", "Rejected")
+        assert town.condition(name)["status"] == "True", "the desired value itself is a valid one"
+        told = {"DeviceOffline", "DeviceOnline", "DesiredRejected"}
+        town.site.until(lambda: told <= events_of(town, name).keys(), "the Events")
+        described = town.site.kubectl(town.kubectl, "describe", "device", name).stdout
+        for reason in told:
+            assert re.search(rf"(Normal|Warning) +{reason} ", described)
+        assert 'setpoint: the device does not take "40": the child lock is on' in described
+
+        too_long = say("long", problem="x" * 1025)
+        assert (too_long["code"], "problem is longer than 1024 bytes" in too_long["reason"]) == (400, True)
+        say("yes", actual={"value": "40"})
+        town.site.until(lambda: setpoint().get("sync") == "synced", "it obeys after all")
+    town.site.kubectl(town.kubectl, "delete", "device", name, "--wait=false")
+
+
 def test_a_device_that_flaps_and_a_wish_that_is_refused_are_few_events(town: Town) -> None:
     name = "flapping"
     town.apply(device(name, node="edge-2"))

@@ -394,6 +394,21 @@ def test_a_clock_that_is_set_makes_nothing_stale() -> None:
     assert len(pass_time(driver, 10**12 + 180_000).reports) == 1
 
 
+def test_news_that_waits_for_its_report_cycle_has_a_deadline_that_outlives_a_clock_set_back() -> None:
+    driver = Driver(model(), cycled(10_000))
+    topic = Channel.TWIN_UPDATE.topic(ID)
+    assert len(driver.message(topic, REPORT, 50_000).reports) == 1
+    assert driver.message(topic, REPORT.replace(b"21", b"22"), 51_000).reports == []
+    currents(driver, 51_000)
+    assert driver.fleet.next_deadline_ms() == 60_000
+    assert pass_time(driver, 59_999).reports == []
+    assert [json.loads(each.value)["value"] for each in pass_time(driver, 60_000).reports] == ["22"]
+
+    assert driver.message(topic, REPORT, 61_000).reports == []
+    driver.fleet.clock_jumped(1000)
+    assert [json.loads(each.value)["value"] for each in pass_time(driver, 1000).reports] == ["21"]
+
+
 # --- mappers and Events
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from itertools import permutations
+from itertools import pairwise, permutations
 
 import pytest
 from hypothesis import given
@@ -158,7 +158,7 @@ def test_of_any_readings_one_goes_up_in_a_cycle_and_the_last_always(readings: li
         twin, effects = run(Elapsed(KEY, 0), twin=twin, now_ms=due_ms)
         told += [(due_ms, each.value) for each in reports(effects).values()]
     times = [at_ms for at_ms, _ in told]
-    assert all(late - early >= 1000 for early, late in zip(times, times[1:], strict=False))
+    assert all(late - early >= 1000 for early, late in pairwise(times))
     assert told[-1][1] == readings[-1][1]
 
 
@@ -613,6 +613,17 @@ def test_the_order_of_three_wishes_is_theirs() -> None:
     for order in permutations(["20", "21", "22"]):
         twin, _ = run(declared(), *(declared(setpoint=value) for value in order))
         assert twin.delta() == {"setpoint": order[-1]}
+
+
+def test_what_only_the_model_has_stays_at_the_edge_until_the_device_lists_it() -> None:
+    short = declared()
+    short = short._replace(declaration=short.declaration._replace(wishes={"setpoint": "22"}))
+    twin, effects = run(short, reading("temperature", "20"))
+    assert reports(effects) == {}, "the Device's status has no place for it, and the cloud would refuse it"
+    assert twin.properties["temperature"].reported is not None
+    twin = Twin.from_json(KEY, twin.to_json())
+    assert reports(run(short, twin=twin)[1]) == {}
+    assert reports(run(declared(setpoint="22"), twin=twin)[1])["temperature"].value == "20"
 
 
 # --- a device that does not take a wish

@@ -35,6 +35,7 @@ PROPERTIES = st.builds(
     optional=st.booleans(),
     declared=st.booleans(),
     held=st.booleans(),
+    unlisted=st.booleans(),
     model=st.none(),
     cycle_ms=st.just(0),
     stale_after_ms=st.just(0),

@@ -143,6 +143,13 @@ def test_the_node_listens_to_its_own_membership_only() -> None:
     assert topics["$hw/events/device/+/+/twin/+"] == 1
 
 
+def test_what_edgecore_says_itself_and_hears_again_is_nothing_odd() -> None:
+    said = read(Channel.CONFIG.topic(ID), DeviceConfig(ID, "n").encode())
+    assert isinstance(said, Ignored)
+    assert not said.is_odd
+    assert Ignored("nobody asks on this topic").is_odd
+
+
 def test_an_answer_longer_than_any_mapper_takes_is_an_error_and_a_delta_names_as_many_wishes_as_it_can() -> None:
     wishes = {f"p{number:02}": "x" * 16_000 for number in range(30)}
     twin = {name: TwinEntry(expected=Value(wish, 1), expected_version=1) for name, wish in wishes.items()}

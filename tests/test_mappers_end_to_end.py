@@ -47,10 +47,15 @@ def twins(site: Site, tool: Path, device: str) -> dict[str, str]:
     return {twin["propertyName"]: twin["reported"]["value"] for twin in found if twin.get("reported")}
 
 
-def is_condition(site: Site, tool: Path, device: str, name: str, status: str) -> bool:
+def condition(site: Site, tool: Path, device: str, name: str) -> dict[str, Any]:
+    """{} where there is none."""
     answer = site.kubectl(tool, "get", "device", device, "-o", "json")
-    conditions = json.loads(answer.stdout).get("status", {}).get("conditions", [])
-    return any((each["type"], each["status"]) == (name, status) for each in conditions)
+    conditions: list[dict[str, Any]] = json.loads(answer.stdout).get("status", {}).get("conditions", [])
+    return next((each for each in conditions if each["type"] == name), {})
+
+
+def is_condition(site: Site, tool: Path, device: str, name: str, status: str) -> bool:
+    return condition(site, tool, device, name).get("status") == status
 
 
 def desire(site: Site, tool: Path, device: str, name: str, value: str) -> None:
@@ -76,6 +81,8 @@ class Case(NamedTuple):
     """What the device is like when it starts."""
     edit: tuple[str, str]
     """A property and another desired value."""
+    refused: tuple[str, str, str] | None = None
+    """A property, a value that its model allows and the device does not, and words of the reason."""
     outlives: bool = False
     """Whether the device is still there when its server is not: what is killed is only what makes it act."""
 
@@ -86,7 +93,7 @@ CASES = (
         "boiler",
         "boiler-modbus.yaml",
         ("tests.harness.modbus_device", "tcp", "0"),
-        (("ip: 192.0.2.10", "ip: 127.0.0.1"), ("port: 502", "port: PORT")),
+        (("ip: 192.0.2.10", "ip: 127.0.0.1"), ("port: 502", "port: PORT"), ('maximum: "100"', 'maximum: "200"')),
         {
             "temperature": "21.5",
             "pressure": "21.5",
@@ -96,6 +103,7 @@ CASES = (
             "serialNumber": "FAIRLEAD",
         },
         ("fanSpeed", "42"),
+        ("fanSpeed", "150", "exception 3"),
     ),
     Case(
         "opcua",
@@ -174,6 +182,14 @@ def test_a_kubectl_edit_reaches_the_device_and_its_values_reach_kubectl(site: Si
         desire(site, tool, case.device, name, value)
         site.until(lambda: twins(site, tool, case.device)[name] == value, "the new value", mapper)
         site.kubectl(tool, "wait", "--for=condition=Synced", "--timeout=30s", f"device/{case.device}")
+
+        if case.refused is not None:
+            desire(site, tool, case.device, case.refused[0], case.refused[1])
+            site.until(lambda: case.refused[2] in condition(site, tool, case.device, "Synced")["message"], "no", mapper)
+            assert condition(site, tool, case.device, "Synced")["reason"] == "Rejected"
+            assert case.refused[2] in site.kubectl(tool, "describe", "device", case.device).stdout
+            desire(site, tool, case.device, name, value)
+            site.kubectl(tool, "wait", "--for=condition=Synced", "--timeout=30s", f"device/{case.device}")
 
         # The device comes back from a power cut with its own values, and is told again what it should be.
         server.kill()
