@@ -11,7 +11,6 @@ import contextlib
 import gc
 import json
 import logging
-import math
 import random
 import shutil
 import ssl
@@ -45,7 +44,7 @@ if TYPE_CHECKING:
     from devicetwin.service import TwinService
     from edgehub.connector import LinkStatus
     from metamanager.api import LinkState
-    from metamanager.history import Recorded, Samples
+    from metamanager.history import Samples
     from metamanager.store import Store
 
 logger = logging.getLogger(__name__)
@@ -56,8 +55,6 @@ SOCKET_NAME = "edgecore.sock"
 STORE_NAME = "edge.db"
 EMBEDDED = "embedded"
 LAST_REFUSED = 5  # lines of `edgecore status`; with -o json all that are kept
-DAY_MS = 86_400_000
-WORDS_SHOWN = 40  # changes of a property whose values are words
 NOTE_SYNC_S = 30.0  # a write of a few bytes to the card; how stale the store is after a restart is known this exactly
 
 
@@ -631,9 +628,12 @@ class NodeStatus:
             name, since_ms = asked["property"], int(asked["since"])
         except (KeyError, ValueError) as exc:
             raise BadRequest(f"/history needs namespace, name, property and since: {exc}") from None
+        from devicetwin.drawing import history_facts
+
         document = _twin_document(device)
         found = (await self._store.documents(document)).get(document)
-        return _history_facts(await self._store.history(device, name, since_ms), device, name, found)
+        recorded = await self._store.history(device, name, since_ms)
+        return history_facts(device, name, recorded.samples, recorded.properties, found)
 
     async def _facts(self) -> dict[str, object]:
         twins = self._twins.status()
@@ -710,33 +710,10 @@ def _twin_document(device: ObjectKey) -> str:
     return twin_name(id_of(device))
 
 
-def _history_facts(
-    recorded: "Recorded", device: ObjectKey, name: str, twin_document: bytes | None
-) -> dict[str, object]:
-    """What is known of a property's past, and its present value from the twin, for -o json and the drawing."""
-    from devicetwin.twin import Twin
-
-    present: dict[str, object] | None = None
-    properties = set(recorded.properties)
-    if twin_document is not None:
-        with contextlib.suppress(ValueError):  # from a newer release; the past is told all the same
-            twin = Twin.from_json(device, json.loads(twin_document))
-            properties |= {each for each, what in twin.properties.items() if what.reported}
-            if (what := twin.properties.get(name)) is not None and (reported := what.reported) is not None:
-                present = {"value": reported.value, "atMs": reported.observed_at_ms, "stale": reported.stale}
-    return {
-        "namespace": device.namespace,
-        "name": device.name,
-        "property": name,
-        "samples": [list(each) for each in recorded.samples],
-        "present": present,
-        "properties": sorted(properties),
-    }
-
-
 def _history(args: argparse.Namespace) -> int:
     def command() -> None:
         from componentbase.files import Locked
+        from devicetwin.drawing import history_lines
 
         now_ms = _now_ms()
         since_ms = now_ms - round(args.since.total_seconds() * 1000)
@@ -753,12 +730,13 @@ def _history(args: argparse.Namespace) -> int:
             print(json.dumps(facts, indent=2))
         else:
             size = shutil.get_terminal_size((80, 24))
-            print("\n".join(_history_told(facts, since_ms, now_ms, size.columns, sys.stdout.encoding or "")))
+            print("\n".join(history_lines(facts, since_ms, now_ms, size.columns, sys.stdout.encoding or "")))
 
     return cli.guard(PROG, command)
 
 
 def _history_in_file(path: Path, device: ObjectKey, name: str, since_ms: int) -> Mapping[str, Any]:
+    from devicetwin.drawing import history_facts
     from metamanager.errors import StoreError
     from metamanager.history import read_file
 
@@ -766,51 +744,7 @@ def _history_in_file(path: Path, device: ObjectKey, name: str, since_ms: int) ->
         recorded, document = read_file(path, device, name, since_ms, _twin_document(device))
     except StoreError as exc:
         raise cli.CommandError(str(exc)) from exc
-    return _history_facts(recorded, device, name, document)
-
-
-def _history_told(facts: Mapping[str, Any], since_ms: int, now_ms: int, columns: int, encoding: str) -> list[str]:
-    """A drawing where the values are numbers or switches, and the changes where they are words."""
-    from componentbase.textplot import Point, plot
-
-    device = f"{facts['namespace']}/{facts['name']}"
-    samples: list[tuple[int, str | None]] = [(at_ms, value) for at_ms, value in facts["samples"]]
-    if not samples and facts["present"] is None:
-        known = ", ".join(facts["properties"])
-        why = f"; there is something of: {known}" if known else ": the device has reported nothing"
-        raise cli.CommandError(f"nothing is known of {facts['property']} of {device}{why}")
-    if facts["present"] is not None:
-        present = None if facts["present"]["stale"] else facts["present"]["value"]
-        if not samples or samples[-1][1] != present:
-            samples.append((max(facts["present"]["atMs"], samples[-1][0] if samples else 0), present))
-    days = now_ms - since_ms > DAY_MS
-
-    def moment(at_s: float) -> str:
-        return time.strftime("%d %b %H:%M" if days else "%H:%M:%S", time.localtime(at_s))
-
-    title = f"{facts['property']} of {device}"
-    if facts["present"] is not None:
-        title += f": {facts['present']['value']}{', not reported any more' if facts['present']['stale'] else ''}"
-    numbers = [_as_number(value) for _, value in samples]
-    if any(number is None and value is not None for number, (_, value) in zip(numbers, samples, strict=True)):
-        changes = [(at_ms, value) for at_ms, value in samples if at_ms >= since_ms] or samples[-1:]
-        dropped = [f"... {len(changes) - WORDS_SHOWN} earlier"] if len(changes) > WORDS_SHOWN else []
-        lines = [f"{moment(at_ms / 1000)}  {'(not reported)' if value is None else value}" for at_ms, value in changes]
-        return [title, *dropped, *lines[-WORDS_SHOWN:]]
-    points = [Point(at_ms / 1000, number) for (at_ms, _), number in zip(samples, numbers, strict=True)]
-    mark = "\u2022" if encoding.lower().replace("-", "") == "utf8" else "*"
-    drawing = plot(points, since_ms / 1000, now_ms / 1000, moment, width=min(columns, 120) - 12, mark=mark)
-    return [title, *(drawing or ["no value is known in this time"])]
-
-
-def _as_number(value: str | None) -> float | None:
-    if value in ("true", "false"):
-        return float(value == "true")
-    try:
-        number = float(value or "")
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
+    return history_facts(device, name, recorded.samples, recorded.properties, document)
 
 
 def _status(args: argparse.Namespace) -> int:

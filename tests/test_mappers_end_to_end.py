@@ -184,10 +184,11 @@ def test_a_kubectl_edit_reaches_the_device_and_its_values_reach_kubectl(site: Si
         site.kubectl(tool, "wait", "--for=condition=Synced", "--timeout=30s", f"device/{case.device}")
 
         if case.refused is not None:
-            desire(site, tool, case.device, case.refused[0], case.refused[1])
-            site.until(lambda: case.refused[2] in condition(site, tool, case.device, "Synced")["message"], "no", mapper)
+            wanted, too_much, words = case.refused
+            desire(site, tool, case.device, wanted, too_much)
+            site.until(lambda: words in condition(site, tool, case.device, "Synced")["message"], "no", mapper)
             assert condition(site, tool, case.device, "Synced")["reason"] == "Rejected"
-            assert case.refused[2] in site.kubectl(tool, "describe", "device", case.device).stdout
+            assert words in site.kubectl(tool, "describe", "device", case.device).stdout
             desire(site, tool, case.device, name, value)
             site.kubectl(tool, "wait", "--for=condition=Synced", "--timeout=30s", f"device/{case.device}")
 
