@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from apimachinery.devices import PropertyModel, property_models, same_value
+from apimachinery.devices import PropertyModel, property_models
 from apimachinery.objects import JSON, lookup
 
 MAX_VALUE_WIDTH = 24
@@ -114,7 +114,7 @@ def _property_cells(
     unit = f" {printable(known.unit, 8)}" if known and known.unit else ""
     stamp = _text(lookup(twin, "reported.metadata.timestamp"))
     seen = age(now.timestamp() - int(stamp) / 1000) if stamp.isascii() and stamp.isdigit() else "-"
-    mark = _mark(desired, value, known) if isinstance(desired, str) else ""
+    mark = _mark(desired, twin) if isinstance(desired, str) and desired else ""
     return (
         printable(_text(prop.get("name"))),
         printable(desired) if isinstance(desired, str) else "-",
@@ -124,11 +124,11 @@ def _property_cells(
     )
 
 
-def _mark(desired: str, value: JSON, known: PropertyModel | None) -> str:
-    if known and (not known.writable or known.problem_with(desired)):
-        return "refused"  # the Device's conditions say why
-    same = isinstance(value, str) and same_value(known.type if known else None, desired, value)
-    return "in step" if same else "pending"
+def _mark(desired: str, twin: Mapping[str, JSON]) -> str:
+    if lookup(twin, "desired.value") != desired:
+        return "pending"  # what the status says is of the value before
+    told = {"synced": "in step", "rejected": "refused"}.get(_text(twin.get("sync")), "pending")
+    return told + (", stale" if lookup(twin, "reported.metadata.stale") == "true" else "")
 
 
 def _columns(rows: Sequence[tuple[str, ...]]) -> list[str]:

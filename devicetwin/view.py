@@ -124,7 +124,11 @@ def _synced(met: int, wanted: Mapping[str, Property]) -> tuple[str, str, str]:
         return "Unknown", "NothingDesired", "no property has a desired value"
     if met == len(wanted):
         return "True", "InStep", f"{met}/{met} in step"
-    waiting = ", ".join(name for name, each in wanted.items() if each.is_open or each.desired.problem)
+    if refused := [
+        f"{name}: {why}" for name, each in wanted.items() if (why := each.desired.problem or each.desired.refusal)
+    ]:
+        return "False", "Rejected", f"{met}/{len(wanted)} in step; refused: {'; '.join(refused[:4])}"
+    waiting = ", ".join(name for name, each in wanted.items() if each.is_open)
     return "False", "Pending", f"{met}/{len(wanted)} in step; waiting for {waiting}"[:256]
 
 

@@ -28,14 +28,17 @@ def node(status: str | None) -> dict[str, Any]:
     return {"metadata": {"name": "edge-1", "creationTimestamp": CREATED}, "status": {"conditions": conditions}}
 
 
-def device(desired: str | None, reported: str | None, **metadata: str) -> dict[str, Any]:
+def device(desired: str | None, reported: str | None, sync: str = "synced", **metadata: str) -> dict[str, Any]:
+    """With the status that the hub writes for `desired`."""
     setpoint: dict[str, Any] = {"name": "setpoint"}
-    twins = []
     if desired is not None:
         setpoint["desired"] = {"value": desired}
+    twin: dict[str, Any] = {"propertyName": "setpoint"}
+    if desired is not None:
+        twin |= {"desired": {"value": desired}, "sync": sync}
     if reported is not None:
         stamp = str(round(NOW.timestamp() * 1000) - 4200)
-        twins.append({"propertyName": "setpoint", "reported": {"value": reported, "metadata": {"timestamp": stamp}}})
+        twin["reported"] = {"value": reported, "metadata": {"timestamp": stamp}}
     return {
         "metadata": {"name": "thermostat", "namespace": "default", "creationTimestamp": CREATED, **metadata},
         "spec": {
@@ -43,7 +46,7 @@ def device(desired: str | None, reported: str | None, **metadata: str) -> dict[s
             "deviceModelRef": {"name": "thermostat"},
             "properties": [setpoint, {"name": "temperature"}],
         },
-        "status": {"state": "online", "twins": twins},
+        "status": {"state": "online", "twins": [twin]},
     }
 
 
@@ -71,23 +74,23 @@ def test_the_link_is_what_the_nodes_condition_says(status: str | None, shown: st
     assert shown in picture(Snapshot([node(status)], [], []))
 
 
-def test_a_value_not_yet_obeyed_is_pending() -> None:
-    assert "pending" in picture(Snapshot([], [device("22", "21")], [MODEL]))
-    assert "pending" in picture(Snapshot([], [device("22", None)], [MODEL]))
+@pytest.mark.parametrize(("sync", "shown"), [("synced", "in step"), ("pending", "pending"), ("rejected", "refused")])
+def test_what_became_of_a_desired_value_is_what_the_status_says(sync: str, shown: str) -> None:
+    (line,) = [each for each in picture(Snapshot([], [device("22", "21", sync)], [MODEL])).split("\n") if "22" in each]
+    assert line.endswith(f"4s    {shown}")
+
+
+def test_a_verdict_on_the_desired_value_before_is_none_on_this_one() -> None:
+    edited = device("21", "21")
+    edited["spec"]["properties"][0]["desired"]["value"] = "22"
+    assert "pending" in picture(Snapshot([], [edited], [MODEL]))
     assert "pending" not in picture(Snapshot([], [device(None, "21")], [MODEL]))
 
 
-def test_a_value_the_model_does_not_allow_is_refused() -> None:
-    assert "refused" in picture(Snapshot([], [device("31", "21")], [MODEL]))
-    read_only = {
-        "metadata": MODEL["metadata"],
-        "spec": {"properties": [{"name": "setpoint", "accessMode": "ReadOnly"}]},
-    }
-    assert "refused" in picture(Snapshot([], [device("21", "21")], [read_only]))
-
-
-def test_without_a_model_values_are_compared_as_texts() -> None:
-    assert "pending" in picture(Snapshot([], [device("21", "21.0")], []))
+def test_a_value_that_nobody_repeats_is_marked() -> None:
+    silent = device("21", "21")
+    silent["status"]["twins"][0]["reported"]["metadata"]["stale"] = "true"
+    assert "in step, stale" in picture(Snapshot([], [silent], [MODEL]))
 
 
 def test_devices_of_other_namespaces_are_called_by_both_names() -> None:

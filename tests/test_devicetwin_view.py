@@ -54,16 +54,17 @@ def test_pending_rejected_and_stale_are_told_apart() -> None:
             b=Property(Desired("9", 2, problem="b is read-only"), declared=True, model=INT),
             c=Property(reported=Reported("5", 1, None, 90, None, True), declared=True, model=INT),
             hidden=Property(reported=Reported("5", 1, None, 90)),
+            d=Property(Desired("7", 3, refusal="the child lock is on"), declared=True, model=INT),
             silent=Property(declared=True, model=INT),
         )
     )
     twins = {each["propertyName"]: each for each in status["twins"]}
-    assert set(twins) == {"a", "b", "c"}
-    assert [twins[name].get("sync") for name in "abc"] == ["pending", "rejected", None]
-    assert twins["b"]["reason"] == "b is read-only"
+    assert set(twins) == {"a", "b", "c", "d"}
+    assert [twins[name].get("sync") for name in "abcd"] == ["pending", "rejected", None, "rejected"]
+    assert [twins[name]["reason"] for name in "bd"] == ["b is read-only", "the child lock is on"]
     assert lookup(twins["c"], "reported.metadata.stale") == "true"
-    assert status["syncedProperties"] == "0/2"
-    assert condition(status, "Synced") == ("False", "Pending")
+    assert status["syncedProperties"] == "0/3"
+    assert condition(status, "Synced") == ("False", "Rejected")
     assert condition(status, "Valid") == ("False", "DesiredInvalid")
     assert condition(status, "Online") == ("False", "Offline")
 
