@@ -388,7 +388,12 @@ def _path(key: ObjectKey) -> str:
 def parse(entry: ReportEntry) -> Value:
     """The value of a report. Raises ValueError with what is wrong; the sender is a peer, so all of it is checked."""
     try:
-        value = json.loads(entry.value)
+        text = entry.value.decode()
+        value = json.loads(text)
+        if "\\u" in text:  # an escape can still make half a surrogate pair, which no request to an apiserver can carry
+            json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ValueError("the value is not JSON: it has half a surrogate pair") from None
     except (ValueError, RecursionError):
         raise ValueError("the value is not JSON") from None
     collection = entry.key.resource.collection

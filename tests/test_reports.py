@@ -421,6 +421,7 @@ NODE = ObjectKey(NODES, "", "edge-1")
             NodeReport({"architecture": "arm64"}, (("InternalIP", "192.0.2.1"),), {}),
         ),
         (NODE, "nodeInfo", {"capacity": {"cpu": "4"}}, NodeReport({}, (), {"cpu": "4"})),
+        (LAMP, "state", {"state": "\N{COLLISION SYMBOL}"}, StateReport("\N{COLLISION SYMBOL}", "")),
     ],
 )
 def test_values(key: ObjectKey, field: str, value: Any, expected: object) -> None:
@@ -436,6 +437,10 @@ def test_values(key: ObjectKey, field: str, value: Any, expected: object) -> Non
         (LAMP, "property/level", b'{"value":1,"observedAt":1}'),
         (LAMP, "property/level", b'{"observedAt":true}'),
         (LAMP, "state", b'{"state":5}'),
+        (LAMP, "state", b'{"state":"\\ud800"}'),
+        (LAMP, "state", b'{"state":"\xed\xa0\x80"}'),
+        (LAMP, "property/level", b'{"value":"1","type":"\\udc00","observedAt":1}'),
+        (NODE, "nodeInfo", b'{"nodeInfo":{"osImage":"\\ud800"}}'),
         (LAMP, "state", b'{"lastOnlineTime":"t"}'),
         (LAMP, "state", b'"online"'),
         (LAMP, "state", json.dumps({"state": "x" * 300}).encode()),
