@@ -59,8 +59,8 @@ def test_a_report_refused_by_a_hub_that_has_not_noticed_a_restore_is_no_fault() 
 
 def test_a_device_that_moved_to_another_node_is_not_written_for_the_former_one() -> None:
     """
-    A replica whose watch lagged took the Device for the former node's. After a Conflict it read the new node's report and
-    wrote the former node's over it, as that one's Lease was its own. The Device's version says whose it is.
+    A replica whose watch lagged took the Device for the former node's. After a Conflict it read the new node's report
+    and wrote the former node's over it, as that one's Lease was its own. The Device's version says whose it is.
     """
     for seed in (300521, 2003863):
         assert not problems(run(seed))
