@@ -57,6 +57,21 @@ def test_a_report_refused_by_a_hub_that_has_not_noticed_a_restore_is_no_fault() 
     assert not problems(run(853))
 
 
+def test_a_device_that_moved_to_another_node_is_not_written_for_the_former_one() -> None:
+    """
+    A replica whose watch lagged took the Device for the former node's. After a Conflict it read the new node's report
+    and wrote the former node's over it, as that one's Lease was its own. The Device's version says whose it is.
+    """
+    for seed in (300521, 2003863):
+        assert not problems(run(seed))
+
+
+def test_what_a_lagging_replica_would_have_refused_is_taken() -> None:
+    """It did not know yet of a Device that another replica had told the node of. Now it waits until it does."""
+    assert rule("a hub that has seen less than its node was told of waits")
+    assert not problems(run(300319))
+
+
 def test_the_table_shows_what_was_never_noticed() -> None:
     lines = list(table([Row("some rule", 10, 3, 4), Row("another", 10, 0, None)]))
     assert lines[2:] == ["| some rule | 10 | 3 | 4 |", "| another | 10 | 0 | none |"]
