@@ -19,6 +19,7 @@ def _no_logs() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.rule.replace(" ", "-"))
 def test_each_rule_is_needed(mutation: Mutation) -> None:
     assert tried(mutation, range(SCHEDULES), until_noticed=True).wrong, "no schedule noticed that the rule is off"
