@@ -59,6 +59,7 @@ from componentbase import cli, config, metrics, statusz
 from componentbase.config import setting
 from componentbase.endpoints import Endpoint, why_not_listening
 from componentbase.files import lock_dir, open_private_dir
+from componentbase.logs import one_line
 from componentbase.metrics import Metric
 from componentbase.release import VERSION
 from link.frames import RefusedReport
@@ -663,7 +664,8 @@ def _told(facts: Mapping[str, Any]) -> list[str]:
         lines.append(f"problem    {facts['problem']}")
     lines += [f"problem    {each['resource']}: {each['phase']} {each['problem']}".rstrip() for each in waiting]
     for each in facts["lastRefused"][: -LAST_REFUSED - 1 : -1]:
-        lines.append(f"refused    {each['key']} {each['field']} of {each['node']}: {each['reason']}")
+        told = f"refused    {each['key']} {each['field']} of {each['node']}: {each['reason']}"
+        lines.append(one_line(told))  # a node chose these names
     for node in nodes:
         state = "in sync" if node["synced"] else f"{node['dirty']} to send"
         where = f"{node['remote']}, {state}" if node["connected"] else "away"

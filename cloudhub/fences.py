@@ -77,7 +77,7 @@ class Permit(enum.Enum):
 class _Record:
     """What is known of one node."""
 
-    __slots__ = ("claim", "confirmed", "taken", "term", "unfenced")
+    __slots__ = ("claim", "confirmed", "newest", "taken", "term", "unfenced")
 
     def __init__(self) -> None:
         self.claim: Claim | None = None
@@ -88,6 +88,8 @@ class _Record:
         self.unfenced = False
         self.confirmed = 0
         """When the last confirmation began."""
+        self.newest = 0
+        """The highest term of another session that the one here is not newer than; 0 while it is the newest."""
 
 
 class Fences:
@@ -111,18 +113,24 @@ class Fences:
         record = self._records.setdefault(node, _Record())
         record.term = term
         record.taken = record.unfenced = False
-        record.confirmed = 0
+        record.confirmed = record.newest = 0
+        self._heed(record, record.claim)
 
     def closed(self, node: Node) -> None:
         """The session is gone."""
         if (record := self._records.get(node)) is not None:
-            record.term = 0
+            record.term = record.newest = 0
             self._tidy(node, record)
 
     def term(self, node: Node) -> int:
         """The term of the session here; 0 where there is none."""
         record = self._records.get(node)
         return 0 if record is None else record.term
+
+    def newest(self, node: Node) -> int:
+        """The term of the session that is newer than the one here; 0 where none is known."""
+        record = self._records.get(node)
+        return 0 if record is None else record.newest
 
     # The Lease
 
@@ -143,6 +151,7 @@ class Fences:
         """
         record = self._records.setdefault(node, _Record())
         record.claim = claim
+        self._heed(record, claim)
         if claim is not None and self._is_ours(record, claim):
             record.taken, record.unfenced = True, False
         elif claim is not None and claim.term < record.term:
@@ -154,6 +163,7 @@ class Fences:
     def noticed(self, node: Node, claim: Claim | None) -> None:
         """The watch says this of the Lease. It may lag: only a higher term proves anything."""
         record = self._records.setdefault(node, _Record())
+        self._heed(record, claim)
         if claim is None or not record.taken or claim.term >= record.term:
             record.claim = claim
         self._tidy(node, record)
@@ -169,8 +179,7 @@ class Fences:
         record = self._records.get(node)
         if record is None or not record.term:
             return Standing.ABSENT
-        claim = record.claim
-        if claim is not None and claim.term >= record.term and not self._is_ours(record, claim):
+        if record.newest:
             return Standing.SUPERSEDED if record.taken else Standing.STALE
         if record.unfenced:
             return Standing.UNFENCED
@@ -195,6 +204,11 @@ class Fences:
                 return Permit.ASK
             case _:
                 return Permit.NEVER
+
+    def _heed(self, record: _Record, claim: Claim | None) -> None:
+        """Remember who has left the session behind: what is told of the Lease next may be older, as a late answer."""
+        if claim is not None and record.term and claim.term >= record.term and not self._is_ours(record, claim):
+            record.newest = max(record.newest, claim.term)
 
     def _is_ours(self, record: _Record, claim: Claim) -> bool:
         return bool(record.term) and (claim.term, claim.replica) == (record.term, self.replica)

@@ -271,9 +271,9 @@ class NodeLifecycle:
 
     def _tell(self, node: Node) -> None:
         """Say so where the session here is not, or not any more, the last one of its node."""
-        standing, claim = self._fences.standing(node), self._fences.claim(node)
-        if claim is not None and standing in (Standing.STALE, Standing.SUPERSEDED):
-            self._overtaken(node, self._fences.term(node), claim.term, standing is Standing.SUPERSEDED)
+        standing, fences = self._fences.standing(node), self._fences
+        if standing in (Standing.STALE, Standing.SUPERSEDED):
+            self._overtaken(node, fences.term(node), fences.newest(node), standing is Standing.SUPERSEDED)
 
     def _give_up(self, node: Node, error: ApiError) -> None:
         if self._fences.standing(node) not in (Standing.WAITING, Standing.HELD):

@@ -10,7 +10,7 @@ goes; docs/why/deltas.md has the figures and what was refused.
 
 Invariants
     bytes kept (old bodies and patches) <= max_bytes, but for one entry
-    unpack(patch, its size, old body) is the new body, bit for bit; the node checks that against the version
+    unpack_against(patch, its size, old body) is the new body, bit for bit; the node checks that against the version
 
 Pure state: no clock, no I/O.
 """
@@ -19,7 +19,7 @@ from collections import OrderedDict
 
 from apimachinery.keys import ObjectKey, ObjectVersion
 from apimachinery.objects import Object
-from link.packing import pack
+from link.packing import pack_against
 
 MAX_BYTES = 64 << 20  # old bodies of 16,000 objects of 4 KB that changed lately; a hub's cache is larger by itself
 MIN_BODY_BYTES = 200  # below this the frame around it is what costs
@@ -61,7 +61,7 @@ class Patches:
             return None
         pair = (item.key, held, item.version)
         if pair not in self._made:
-            patch = pack(item.body, old)
+            patch = pack_against(item.body, old)
             kept = patch if len(patch) < WORTH * len(item.body) else None
             self._made[pair] = kept
             self._bytes += len(kept or b"")

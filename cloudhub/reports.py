@@ -44,6 +44,7 @@ from link.frames import RefusedReport, ReportEntry
 
 MIN_INTERVAL_S = 0.5  # two writes a second per device: as fast as a person can read, 1 % of what etcd does
 EVENT_INTERVAL_S = 0.02  # between two Events of one node: 50 a second, as many as a kubelet tells (eventRecordQPS)
+MAX_REFUSED = 1000  # in one acknowledgement, but for those of one Report, which the link bounds: each is at most 2 KB
 MAX_TEXT_CHARACTERS = 256
 MAX_NODE_ENTRIES = 64
 
@@ -370,9 +371,13 @@ class Reports(Generic[S]):
             through = 0
             refused: list[RefusedReport] = []
             while ledger.open and not ledger.open[oldest := next(iter(ledger.open))]:
+                more = ledger.refused.pop(oldest, [])
+                if refused and len(refused) + len(more) > MAX_REFUSED:
+                    found.append(Acknowledgement(session, through, tuple(refused)))
+                    refused = []
                 through = oldest
                 del ledger.open[oldest]
-                refused += ledger.refused.pop(oldest, ())
+                refused += more
             if through:
                 found.append(Acknowledgement(session, through, tuple(refused)))
         return found
@@ -390,7 +395,12 @@ def _path(key: ObjectKey) -> str:
 def parse(entry: ReportEntry) -> Value:
     """The value of a report. Raises ValueError with what is wrong; the sender is a peer, so all of it is checked."""
     try:
-        value = json.loads(entry.value)
+        text = entry.value.decode()
+        value = json.loads(text)
+        if "\\u" in text:  # an escape can still make half a surrogate pair, which no request to an apiserver can carry
+            json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ValueError("the value is not JSON: it has half a surrogate pair") from None
     except (ValueError, RecursionError):
         raise ValueError("the value is not JSON") from None
     collection = entry.key.resource.collection

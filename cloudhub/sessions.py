@@ -31,7 +31,7 @@ from cloudhub.patches import Patches
 from cloudhub.placement import EVERYWHERE, Placement
 from cloudhub.wholes import Wholes
 from link.codec import MAX_BODY_BYTES
-from link.errors import LinkError
+from link.errors import LinkError, RemoteProtocolError
 from link.frames import (
     Ack,
     Check,
@@ -55,6 +55,7 @@ logger = logging.getLogger(__name__)
 LAG_S = 5.0  # for a watch that lags; a quarter of the handshake's time. A watch that lags for longer is broken
 GRACE_S = 600.0  # an outbox costs a few hundred bytes per object; afterwards a digest does the same job
 FRAME_BYTES = 64 << 10  # a quarter of the window: the node commits one while others come; 3 s on a 200 kbit/s line
+MAX_INVENTORY = 1 << 18  # objects: about 100 MB here, and far more than a node's store is made for
 KEY_BYTES = 160  # about what a delta takes besides its body
 UNPACKING = 16  # times FRAME_BYTES is what the bodies of a Push come to at the node, however well they are packed
 IDENTITY_PREFIX = "system:node:"
@@ -156,6 +157,8 @@ class Session:
                 self._hub.hello(self, frame)
             case Inventory(entries, last):
                 self._inventory.update(entries)
+                if len(self._inventory) > MAX_INVENTORY:
+                    raise RemoteProtocolError(f"an inventory of more than {MAX_INVENTORY} objects")
                 if last:
                     self._hub.surveyed(self, self._inventory)
                     self._inventory = {}

@@ -60,7 +60,7 @@ class TextFormatter(logging.Formatter):
     """TIME LEVEL logger message key=value ..., a value in quotes where it would not read as one word."""
 
     def format(self, record: logging.LogRecord) -> str:
-        head = f"{timestamp(record.created)} {record.levelname:<7} {record.name} {_one_line(record.getMessage())}"
+        head = f"{timestamp(record.created)} {record.levelname:<7} {record.name} {one_line(record.getMessage())}"
         line = " ".join([head, *(f"{name}={_word(value)}" for name, value in fields_of(record).items())])
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
@@ -89,5 +89,6 @@ def _word(value: object) -> str:
     return text if plain else json.dumps(text, ensure_ascii=not text.isprintable())
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
+    """Text of a stranger as a terminal may show it: nothing in it ends the line or steers the terminal."""
     return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")

@@ -22,6 +22,7 @@ from apimachinery.keys import ObjectKey, ObjectVersion, Resource
 from link.errors import LocalProtocolError, RemoteProtocolError
 from link.frames import (
     MAX_HORIZON,
+    MAX_REPORT_ENTRIES,
     MAX_TERM,
     MAX_VERSION,
     Ack,
@@ -50,6 +51,7 @@ from link.frames import (
 MAX_FRAME_BYTES = 4 << 20  # the largest object Kubernetes takes is 3 MiB (its request limit), plus room for its key
 MAX_BODY_BYTES = 3 << 20
 MAX_UNPACKED_BYTES = 4 << 20  # what the bodies of one Push may come to when unpacked: a node commits them together
+MAX_REPORT_BYTES = 1 << 20  # of a Report frame: all of it may come back refused, with a reason of 1 KiB for each entry
 MAX_NAME_BYTES = 253  # RFC 1123 subdomain, the longest name Kubernetes allows
 MAX_TEXT_BYTES = 1024
 MAX_ENTRIES = 4096  # per frame; a larger inventory comes in chunks
@@ -86,8 +88,9 @@ _PACKED = 3
 def encode(frame: Frame) -> bytes:
     """One frame as one message. Raises LocalProtocolError when it is larger than the other side would take."""
     data: bytes = msgpack.packb(_ENCODERS[type(frame)](frame), use_bin_type=True)
-    if len(data) > MAX_FRAME_BYTES:
-        raise LocalProtocolError(f"a {type(frame).__name__} of {len(data)} bytes is over {MAX_FRAME_BYTES}")
+    most = MAX_REPORT_BYTES if isinstance(frame, Report) else MAX_FRAME_BYTES
+    if len(data) > most:
+        raise LocalProtocolError(f"a {type(frame).__name__} of {len(data)} bytes is over {most}")
     return data
 
 
@@ -101,6 +104,8 @@ def decode(data: bytes) -> Frame:
         decoder = _DECODERS[number]
     except KeyError:
         raise RemoteProtocolError(f"unknown frame {number}") from None
+    if number == Tag.REPORT and len(data) > MAX_REPORT_BYTES:
+        raise RemoteProtocolError(f"a Report of {len(data)} bytes is over {MAX_REPORT_BYTES}")
     frame = decoder(fields)
     fields.end()
     return frame
@@ -180,18 +185,15 @@ class _Fields:
         if self._next != len(self._values):
             raise RemoteProtocolError(f"{self._what}: {len(self._values) - self._next} elements too many")
 
-    def integer(self, name: str, most: int) -> int:
+    def integer(self, name: str, most: int, least: int = 0) -> int:
         value = self._take(name)
-        if type(value) is not int or not 0 <= value <= most:
-            raise RemoteProtocolError(f"{self._what}: {name} must be an integer from 0 to {most}")
+        if type(value) is not int or not least <= value <= most:
+            raise RemoteProtocolError(f"{self._what}: {name} must be an integer from {least} to {most}")
         return value
 
     def size(self) -> int:
         """Of a body that is to be unpacked."""
-        value = self.integer("size", MAX_BODY_BYTES)
-        if not value:
-            raise RemoteProtocolError(f"{self._what}: a body of size 0")
-        return value
+        return self.integer("size", MAX_BODY_BYTES, 1)
 
     def seconds(self, name: str) -> float:
         value = self._take(name)
@@ -331,7 +333,7 @@ def _decode_hello(fields: _Fields) -> Frame:
         cursor = Cursor(inner.text("epoch", 64, empty=False), inner.integer("seq", MAX_SEQ))
         inner.end()
     held, agent = fields.binary("digest", 64), fields.text("agent")
-    return Hello(protocol, node, cursor, held, agent, fields.integer("term", MAX_TERM), fields.horizon())
+    return Hello(protocol, node, cursor, held, agent, fields.integer("term", MAX_TERM, 1), fields.horizon())
 
 
 def _horizon(frame: Hello | Push) -> list[object]:
@@ -411,7 +413,10 @@ def _decode_report(fields: _Fields) -> Frame:
     def entry(inner: _Fields, key: ObjectKey) -> ReportEntry:
         return ReportEntry(key, inner.text("field", MAX_TEXT_BYTES, empty=False), inner.binary("value", MAX_BODY_BYTES))
 
-    return Report(seq, _read_with_table(fields, "entries", entry))
+    entries = _read_with_table(fields, "entries", entry)
+    if len(entries) > MAX_REPORT_ENTRIES:
+        raise RemoteProtocolError(f"report: {len(entries)} entries are over {MAX_REPORT_ENTRIES}")
+    return Report(seq, entries)
 
 
 def _encode_report_ack(frame: ReportAck) -> list[object]:

@@ -29,6 +29,9 @@ MAX_VERSION = 2**63 - 1
 MAX_HORIZON = 64
 """Entries of a horizon: resources that nodes hold objects of. There are nine, and what rules add."""
 
+MAX_REPORT_ENTRIES = 2048
+"""Entries of a Report: the ReportAck that refuses all of them, each with its reason, must be a frame, too."""
+
 
 class Cursor(NamedTuple):
     """How far an edge has committed what a hub pushed."""
@@ -97,7 +100,7 @@ class ReportEntry(NamedTuple):
 
     key: ObjectKey
     field: str
-    """"property/NAME", "state" or "nodeInfo"; see apimachinery.devices."""
+    """"property/NAME", "state" or "nodeInfo", see apimachinery.devices; "event" for a Kubernetes Event."""
     value: bytes
     """JSON."""
 

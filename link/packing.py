@@ -5,15 +5,24 @@ For a difference the dictionary is the body that the node holds. For a whole bod
 that most Kubernetes objects consist of, in the order in which canonical JSON has them. Without it a pod of 4 KB
 takes twice the bytes, and a small object gains nothing (docs/why/deltas.md has the figures).
 
+zlib looks back 32 KiB and no further, so of a body that is larger it would not find where the new one is like it. Of
+such a body what is the same at both ends is cut off first, and only what is between is packed.
+
 Invariants
     unpack(pack(body, d), len(body), d) == body
-    unpack never makes more than the size it was told
+    unpack_against(pack_against(body, held), len(body), held) == body
+    neither makes more than the size it was told
 """
 
+import struct
 import zlib
 
 LEVEL = 6  # zlib's default; level 1 finds fewer matches in the dictionary and is no faster with one
 SMALL_WINDOW_BITS = 14
+REACH = 32_000  # a little less than zlib's window, which is 32 KiB less 262 bytes
+CONTEXT = 1024  # of what is the same on either side: much of what a change says stands beside it already
+_ENDS = struct.Struct(">II")
+"""How many bytes are the same at the beginning, and at the end."""
 
 # Part of the protocol's number 1: whoever changes a byte of it changes the number. A stream names its dictionary
 # (RFC 1950, DICTID), so that a peer with another one notices. What is most frequent stands last, where it is cheapest.
@@ -127,6 +136,46 @@ def pack(body: bytes, dictionary: bytes = DICTIONARY) -> bytes:
     bits = SMALL_WINDOW_BITS if len(body) + len(dictionary) <= 1 << SMALL_WINDOW_BITS else zlib.MAX_WBITS
     packer = zlib.compressobj(LEVEL, wbits=bits, zdict=dictionary)
     return packer.compress(body) + packer.flush()
+
+
+def pack_against(body: bytes, held: bytes) -> bytes:
+    """The body as what differs from one that the other side holds. O(both sizes)."""
+    if len(held) <= REACH:
+        return pack(body, held)
+    most = min(len(body), len(held))
+    start = _common(body[:most], held[:most])
+    most -= start
+    end = _common(body[len(body) - most :][::-1], held[len(held) - most :][::-1])
+    return _ENDS.pack(start, end) + pack(body[start : len(body) - end], _between(held, start, end))
+
+
+def unpack_against(data: bytes, size: int, held: bytes) -> bytes:
+    """The body of `size` bytes that pack_against() was given with this `held`. Raises Unpackable for anything else."""
+    if len(held) <= REACH:
+        return unpack(data, size, held)
+    if len(data) < _ENDS.size:
+        raise Unpackable("is cut short")
+    start, end = _ENDS.unpack_from(data)
+    if start + end > min(size, len(held)):
+        raise Unpackable(f"takes {start} and {end} bytes of {len(held)} for one of {size}")
+    middle = unpack(data[_ENDS.size :], size - start - end, _between(held, start, end))
+    return held[:start] + middle + held[len(held) - end :]
+
+
+def _between(held: bytes, start: int, end: int) -> bytes:
+    return held[max(0, start - CONTEXT) : len(held) - end + CONTEXT]
+
+
+def _common(one: bytes, other: bytes) -> int:
+    """How many bytes are the same at the beginning of two strings of one length. O(that), compared by the block."""
+    low, high = 0, len(one)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if one[low:middle] == other[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
 
 
 def unpack(data: bytes, size: int, dictionary: bytes = DICTIONARY) -> bytes:

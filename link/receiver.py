@@ -7,7 +7,7 @@ how much memory its frames take here.
 Invariants
     0 <= acked <= received
     numbers arrive dense: the one after n is n + 1
-    what is received but not acknowledged is within the window, but for one frame
+    what is received but not acknowledged is within the window, but for the last frame
 """
 
 from collections import deque
@@ -28,14 +28,14 @@ class Receiver:
         self._sizes: deque[int] = deque()
         self._bytes = 0
         self._window_frames = window_frames
-        # A sender fills its window by estimate and may pass it by one frame's worth.
-        self._window_bytes = (growth + 1) * window_bytes
+        self._window_bytes = growth * window_bytes
 
     def receive(self, seq: int, size: int) -> None:
         """Raises RemoteProtocolError when `seq` is not next or the window is overrun; the state is then untouched."""
         if seq != self.received + 1:
             raise RemoteProtocolError(f"expected number {self.received + 1}, got {seq}")
-        if self._sizes and (len(self._sizes) >= self._window_frames or self._bytes + size > self._window_bytes):
+        # Whoever has room left may send one frame, however large: link.sender cannot know its size before it is made.
+        if self._sizes and (len(self._sizes) >= self._window_frames or self._bytes >= self._window_bytes):
             raise RemoteProtocolError(
                 f"number {seq} overruns the window: {len(self._sizes)} frames are not acknowledged"
             )

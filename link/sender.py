@@ -11,8 +11,8 @@ with the first frame that takes SLOW_S.
 
 Invariants
     0 <= acked <= sent, and every number in (acked, sent] has a size
-    the frames under way are within `window_frames` and growth * `window_bytes`, but for one frame that may
-    always go, so that a frame larger than the window is not stuck for ever
+    the frames under way are within `window_frames` and growth * `window_bytes`, but for the last one, which may
+    go where any room is left, so that a frame larger than the window is not stuck for ever
 """
 
 from collections import deque

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from apimachinery.objects import JSON, Object, revision_of
 from link.frames import Delta
-from link.packing import DICTIONARY, Unpackable, unpack
+from link.packing import Unpackable, unpack, unpack_against
 
 MAX_BODY_BYTES = 3 << 20  # the link's bound, which is that of a request to an apiserver
 MAX_NAME_BYTES = 253  # RFC 1123 subdomain
@@ -35,13 +35,14 @@ def unfold(delta: Delta, held: Object | None) -> Delta:
     """
     if not delta.size or delta.version is None:
         return delta
-    dictionary = DICTIONARY
-    if delta.base:
-        if held is None or (held.version.uid, held.version.revision) != (delta.version.uid, delta.base):
-            raise NotHeld("told against a version that is not held")
-        dictionary = held.body
+    size = min(delta.size, MAX_BODY_BYTES)
     try:
-        body = unpack(delta.body, min(delta.size, MAX_BODY_BYTES), dictionary)
+        if not delta.base:
+            body = unpack(delta.body, size)
+        elif held is None or (held.version.uid, held.version.revision) != (delta.version.uid, delta.base):
+            raise NotHeld("told against a version that is not held")
+        else:
+            body = unpack_against(delta.body, size, held.body)
     except Unpackable as exc:
         raise NotHeld(str(exc)) from exc
     if revision_of(body) != delta.version.revision:

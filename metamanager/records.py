@@ -24,7 +24,18 @@ from apimachinery.objects import Object, canonical
 from apimachinery.resources import EVENTS
 from apimachinery.selectors import FieldSelector, LabelSelector
 from apiserver.selection import selects
-from link.frames import MAX_HORIZON, MAX_TERM, Batch, Cursor, Held, Position, Refusal, RefusedReport, ReportEntry
+from link.frames import (
+    MAX_HORIZON,
+    MAX_REPORT_ENTRIES,
+    MAX_TERM,
+    Batch,
+    Cursor,
+    Held,
+    Position,
+    Refusal,
+    RefusedReport,
+    ReportEntry,
+)
 from metamanager import schema
 from metamanager.connection import Database, Row
 from metamanager.errors import StoreCorrupt, StoreFull
@@ -224,14 +235,14 @@ class Records:
         return Parked.from_bytes(self.documents(PARKED_DOCUMENT).get(PARKED_DOCUMENT))
 
     def pending_reports(self, after: int, limit_bytes: int) -> list[tuple[int, ReportEntry]]:
-        """Reports and Events with numbers after `after`, oldest first, about `limit_bytes` but at least one."""
+        """Reports and Events with numbers after `after`, oldest first: about `limit_bytes`, at least one."""
         found: list[tuple[int, ReportEntry]] = []
         with self._database.transaction():
             reports = map(self._report, self._database.rows(schema.SELECT_REPORTS, (after,)))
             events = map(self._event, self._database.rows(schema.SELECT_EVENTS, (after,)))
             for seq, entry in heapq.merge(reports, events, key=lambda row: row[0]):
                 limit_bytes -= len(entry.value) + len(entry.field) + len(entry.key.name) + REPORT_OVERHEAD_BYTES
-                if found and limit_bytes < 0:
+                if found and (limit_bytes < 0 or len(found) == MAX_REPORT_ENTRIES):
                     break
                 found.append((seq, entry))
         return found

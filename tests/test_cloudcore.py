@@ -88,3 +88,9 @@ def test_status_in_words() -> None:
         "192.0.2.2:5, 7 to send, refused 1 objects",
         "away",
     ]
+
+
+def test_what_a_node_says_does_not_steer_the_terminal() -> None:
+    stranger = {"node": "edge-1", "key": "devices/default/d", "field": "a\x1b[2J\nnodes", "reason": "no"}
+    line = cloudcore._told({**FACTS, "lastRefused": [stranger]})[7]
+    assert line == "refused    devices/default/d a\\x1b[2J\\nnodes of edge-1: no"

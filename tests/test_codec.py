@@ -13,6 +13,8 @@ from link.codec import (
     MAX_BODY_BYTES,
     MAX_ENTRIES,
     MAX_FRAME_BYTES,
+    MAX_REPORT_BYTES,
+    MAX_TEXT_BYTES,
     MAX_UNPACKED_BYTES,
     decode,
     decode_delta,
@@ -22,6 +24,7 @@ from link.codec import (
 from link.errors import LocalProtocolError, RemoteProtocolError
 from link.frames import (
     MAX_HORIZON,
+    MAX_REPORT_ENTRIES,
     MAX_TERM,
     MAX_VERSION,
     Ack,
@@ -110,7 +113,7 @@ def test_golden_bytes_both_ways(frame: Frame, golden: str) -> None:
 
 NAMES = st.text(max_size=20)
 FULL_NAMES = st.text(min_size=1, max_size=20)
-TERMS = st.integers(0, MAX_TERM)
+TERMS = st.integers(1, MAX_TERM)
 SEQS = st.integers(0, 2**63 - 1)
 KEYS = st.builds(
     ObjectKey, st.builds(Resource, NAMES, FULL_NAMES, FULL_NAMES, FULL_NAMES, st.booleans()), NAMES, FULL_NAMES
@@ -151,7 +154,7 @@ FRAMES = st.one_of(
     st.builds(Check, SEQS, st.binary(max_size=64)),
     st.builds(Ping, SEQS),
     st.builds(Pong, SEQS),
-    st.builds(Goodbye, st.sampled_from(GoodbyeCode), NAMES, SECONDS, TERMS),
+    st.builds(Goodbye, st.sampled_from(GoodbyeCode), NAMES, SECONDS, st.just(0) | TERMS),
 )
 
 
@@ -205,6 +208,7 @@ def test_a_damaged_frame_is_a_frame_or_a_remote_protocol_error(frame: Frame, dat
         ([1, 1, "", None, b"", ""], "node must be a string"),
         ([1, 1, "n" * 300, None, b"", ""], "node must be a string"),
         ([1, 1, "n", [], b"", ""], "epoch is missing"),
+        ([1, 1, "n", None, b"", "", 0, []], "term must be an integer from 1"),
         ([2, "e", 1, True, "soon"], "heartbeat_s must be a number"),
         ([2, "e", 1, 1, 1.0], "inventory must be a boolean"),
         ([4, 1, True, ["x"]], "a delta must be bytes"),
@@ -212,11 +216,11 @@ def test_a_damaged_frame_is_a_frame_or_a_remote_protocol_error(frame: Frame, dat
         ([4, 1, True, [msgpack.packb(["", "v1", "pods", "Pod", True, "", "a", 9])]], "unknown delta encoding 9"),
         (
             [4, 1, True, [msgpack.packb(["", "v1", "pods", "Pod", True, "", "a", 3, "u", "r", 0, b""])]],
-            "a body of size 0",
+            "size must be an integer from 1 to 3145728",
         ),
         (
             [4, 1, True, [msgpack.packb(["", "v1", "pods", "Pod", True, "", "a", 2, "u", "r", "b", 2**30, b""])]],
-            "size must be an integer from 0 to 3145728",
+            "size must be an integer from 1 to 3145728",
         ),
         ([3, [], [[0, "n", "a", "u", "r"]], True], "there is no resource 0"),
         ([11, "nonsense", "", 0], "nonsense"),
@@ -242,6 +246,22 @@ def test_limits_are_checked_on_both_sides() -> None:
     assert decode(encode(most)) == most
     with pytest.raises(RemoteProtocolError, match="not a frame"):
         decode(encode(Inventory((*most.entries, most.entries[0]), True)))
+
+
+def test_a_report_is_small_enough_that_all_of_it_may_be_refused() -> None:
+    large = Report(1, tuple(ReportEntry(KEY, "f" * 500, b"") for _ in range(MAX_REPORT_ENTRIES)))
+    with pytest.raises(LocalProtocolError, match=f"is over {MAX_REPORT_BYTES}"):
+        encode(large)
+    with pytest.raises(RemoteProtocolError, match=f"is over {MAX_REPORT_BYTES}"):
+        decode(msgpack.packb([7, b"\0" * MAX_REPORT_BYTES]))
+    most = Report(1, tuple(ReportEntry(KEY, "f" * 490, b"") for _ in range(MAX_REPORT_ENTRIES)))
+    assert decode(encode(most)) == most
+    refused = tuple(
+        RefusedReport(key, field, "\N{COLLISION SYMBOL}" * MAX_TEXT_BYTES) for key, field, _ in most.entries
+    )
+    assert decode(encode(ReportAck(1, refused)))
+    with pytest.raises(RemoteProtocolError, match="2049 entries"):
+        decode(encode(Report(1, (ReportEntry(KEY, "f", b""),) * (MAX_REPORT_ENTRIES + 1))))
 
 
 def test_a_length_field_cannot_size_an_allocation() -> None:

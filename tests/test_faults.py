@@ -572,7 +572,7 @@ def local(line: Line, node: str, path: str) -> tuple[dict[str, Any], str]:
 
 
 @pytest.mark.parametrize("dns", ["fails", "hangs"])
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(120)
 def test_a_node_without_any_network_starts_serves_and_catches_up(line: Line, dns: str, tmp_path: Path) -> None:
     node = f"alone-{dns}"
     line.enrol(node, line.ports["cloud-link"])
@@ -585,6 +585,17 @@ def test_a_node_without_any_network_starts_serves_and_catches_up(line: Line, dns
     line.soon(lambda: line.is_quiet(node), "in sync")
     assert line.processes[node].stop() == 0
 
+    def answers() -> bool:
+        with contextlib.suppress(OSError):
+            return bool(local(line, node, "/api/v1/pods")[0]["items"])
+        return False
+
+    start = time.monotonic()
+    line.start_edge(node, wait=False)
+    line.soon(answers, "the local API answers")
+    with_network_s = time.monotonic() - start
+    assert line.processes[node].stop() == 0
+
     line.redirect(node, 10000, "hub.invalid")
     if dns == "hangs":
         (tmp_path / "sitecustomize.py").write_text(SLOW_DNS)
@@ -595,24 +606,19 @@ def test_a_node_without_any_network_starts_serves_and_catches_up(line: Line, dns
     finally:
         line.environment.pop("PYTHONPATH", None)
 
-    def answers() -> bool:
-        with contextlib.suppress(OSError):
-            return bool(local(line, node, "/api/v1/pods")[0]["items"])
-        return False
-
     line.soon(answers, "the local API answers")
     api_s = time.monotonic() - start
     line.soon(lambda: connected(line, node), "the broker is there")
     with publisher(line.ports[f"{node}-mqtt"], node) as device:
         twin = device.ask()["twin"]
         figure(
-            f"no network, DNS {dns}: local API after, twin/get after",
-            f"{api_s:.2f} s, {time.monotonic() - start:.2f} s",
+            f"no network, DNS {dns}: local API after (with it), twin/get after",
+            f"{api_s:.2f} s ({with_network_s:.2f} s), {time.monotonic() - start:.2f} s",
         )
         assert twin["p1"]["actual"]["value"] == "7"
         device.report({"p1": 8})
         line.soon(lambda: len(device.acked) == 2, "the report is taken")
-    assert api_s < 3.0
+    assert api_s < 3 * with_network_s, "it waits for nobody"
     line.soon(lambda: int(local(line, node, "/api/v1/pods")[1]) >= 1, "it says how stale it is")
     told = line.run("edgecore", "status", "--data-dir", str(line.directory / node)).stdout
     assert "not connected to hub.invalid:10000" in told
@@ -778,7 +784,7 @@ async def update_and_kill(line: Line, client: ApiClient, victim: str, rng: rando
     return times.result()
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(240)
 def test_kill_9_of_either_side_in_the_middle_of_1000_updates(bulk: Line, line: Line) -> None:
     rng = random.Random(5)
     with Proxy(line.ports["cloud-link"]) as proxy:

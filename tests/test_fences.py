@@ -66,6 +66,26 @@ def test_a_lease_with_another_session_ends_this_one(claim: Claim) -> None:
         assert it.permit(EDGE, 5, 0) is Permit.NEVER
 
 
+@pytest.mark.parametrize("late", [Claim("2", 5, "here"), Claim("0", 4, "there"), None])
+def test_an_answer_that_the_watch_has_overtaken_brings_no_session_back(late: Claim | None) -> None:
+    it = taken()
+    began = it.tick()
+    it.noticed(EDGE, Claim("3", 6, "there"))
+    it.answered(EDGE, late, began)
+    assert it.standing(EDGE) in (Standing.SUPERSEDED, Standing.STALE)
+    assert it.newest(EDGE) == 6
+    assert it.permit(EDGE, 5, 0) is Permit.NEVER
+    it.opened(EDGE, 7)
+    assert it.newest(EDGE) == 0
+
+
+def test_a_session_whose_term_was_had_is_stale_from_its_beginning() -> None:
+    it = taken(9)
+    it.closed(EDGE)
+    it.opened(EDGE, 8)
+    assert (it.standing(EDGE), it.newest(EDGE)) == (Standing.STALE, 9)
+
+
 def test_a_lower_term_is_taken_over() -> None:
     it = fences()
     it.noticed(EDGE, Claim("7", 4, "there"))

@@ -8,7 +8,7 @@ from apimachinery.keys import ObjectKey, ObjectVersion
 from apimachinery.objects import Object, canonical, revision_of
 from apimachinery.resources import CONFIG_MAPS, NODES
 from link.frames import Delta
-from link.packing import pack
+from link.packing import pack, pack_against
 from metamanager.intake import MAX_BODY_BYTES, NotHeld, Untakable, take, unfold
 from tests.harness.store_history import upsert
 
@@ -69,7 +69,7 @@ def told_against(old: bytes, new: bytes, revision: str = "") -> tuple[Delta, Obj
     """A difference between two bodies, and the object it is told against."""
     held = Object(KEY, ObjectVersion("u", revision_of(old)), {}, old)
     version = ObjectVersion("u", revision or revision_of(new))
-    return Delta(KEY, version, pack(new, old), revision_of(old), len(new)), held
+    return Delta(KEY, version, pack_against(new, old), revision_of(old), len(new)), held
 
 
 def told_packed(new: bytes) -> Delta:

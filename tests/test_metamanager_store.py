@@ -16,7 +16,7 @@ from apimachinery.events import EventType
 from apimachinery.keys import ObjectKey
 from apimachinery.resources import CONFIG_MAPS
 from apimachinery.selectors import parse_fields, parse_labels
-from link.frames import MAX_HORIZON, MAX_TERM, Cursor, Position, RefusedReport, ReportEntry
+from link.frames import MAX_HORIZON, MAX_REPORT_ENTRIES, MAX_TERM, Cursor, Position, RefusedReport, ReportEntry
 from metamanager.errors import StoreClosed, StoreCorrupt, StoreFull
 from metamanager.records import MAX_EVENT_BYTES, MAX_EVENTS
 from metamanager.store import Store
@@ -90,6 +90,15 @@ async def test_reports_come_in_order_and_at_least_one_at_a_time(tmp_path: Path) 
     async with opened(tmp_path) as store:
         await store.save({}, [report("a", b"5")])
         assert await store.pending_reports(0, 1000) == [(5, report("a", b"5"))], "a number was given twice"
+
+
+async def test_no_more_reports_are_given_at_once_than_a_frame_may_have(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        many = [ReportEntry(ObjectKey(GADGETS, "d", str(n)), "s", b"1") for n in range(MAX_REPORT_ENTRIES + 1)]
+        await store.save({}, many)
+        rows = await store.pending_reports(0, 1 << 20)
+        assert len(rows) == MAX_REPORT_ENTRIES
+        assert len(await store.pending_reports(rows[-1][0], 1 << 20)) == 1
 
 
 async def test_changes_of_a_cancelled_caller_still_reach_the_feed(tmp_path: Path) -> None:

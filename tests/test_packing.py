@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apimachinery.objects import canonical
-from link.packing import DICTIONARY, Unpackable, pack, unpack
+from link.packing import DICTIONARY, REACH, Unpackable, pack, pack_against, unpack, unpack_against
 from tests.harness.pods import deployed_pod
+
+NOISE = random.Random(5).randbytes(REACH + 5000)
 
 
 @given(st.binary(max_size=2000), st.just(DICTIONARY) | st.binary(max_size=200))
@@ -30,6 +32,39 @@ def test_an_old_body_is_found_wherever_the_windows_reach(size: int) -> None:
     """Noise, so that what is found is found in the dictionary."""
     old = random.Random(size).randbytes(size)
     assert len(pack(old + b"!", old)) < 50 + size / 50
+
+
+@given(st.lists(st.sampled_from([b"", b"a", b"ab", NOISE, NOISE[:REACH], b"x" * 40_000]), max_size=4).map(b"".join))
+def test_what_is_packed_against_a_body_of_any_size_unpacks_to_the_same(body: bytes) -> None:
+    for held in (b"", b"a", NOISE[:REACH], NOISE, b"a" + NOISE, NOISE + NOISE, b"x" * 50_000):
+        assert unpack_against(pack_against(body, held), len(body), held) == body
+
+
+@pytest.mark.parametrize("size", [100, REACH, REACH + 1, 33_000, 100_000, 3 << 20])
+def test_a_change_costs_the_same_in_a_body_of_any_size(size: int) -> None:
+    old = random.Random(size).randbytes(size)
+    for new in (b"!" + old, old + b"!", old[: size // 2] + b"!" + old[size // 2 :], old[:-9], old[9:]):
+        assert len(pack_against(new, old)) < (100 if size > REACH else 50 + size / 50)
+
+
+@given(st.binary(max_size=40), st.integers(0, 100_000))
+def test_rubbish_against_a_large_body_is_unpackable(data: bytes, size: int) -> None:
+    with pytest.raises(Unpackable):
+        unpack_against(data, size, NOISE)
+
+
+def test_a_difference_of_another_length_or_to_another_body_is_unpackable() -> None:
+    data, size = pack_against(NOISE + b"!", NOISE), len(NOISE) + 1
+    for wrong, length, held in (
+        (data, size - 1, NOISE),
+        (data, size + 1, NOISE),
+        (data + b"x", size, NOISE),
+        (data[:7], size, NOISE),
+        (b"\xff" * 8 + data[8:], size, NOISE),
+        (data, size, NOISE[::-1]),
+    ):
+        with pytest.raises(Unpackable):
+            unpack_against(wrong, length, held)
 
 
 def test_a_pod_of_4_kb_takes_a_quarter_of_its_bytes() -> None:

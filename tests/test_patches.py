@@ -12,7 +12,7 @@ from apimachinery.objects import Object, canonical, revision_of
 from apimachinery.resources import PODS
 from cloudhub.patches import Patches
 from link.frames import Delta
-from link.packing import pack
+from link.packing import pack_against
 from metamanager.intake import unfold
 
 KEY = ObjectKey(PODS, "default", "web")
@@ -43,7 +43,7 @@ JSON_VALUES = st.recursive(
 @given(JSON_VALUES, JSON_VALUES)
 def test_what_is_folded_unfolds_to_the_same(old: Any, new: Any) -> None:
     before, after = an_object(old), an_object(new)
-    packed = pack(after.body, before.body)
+    packed = pack_against(after.body, before.body)
     delta = Delta(KEY, after.version, packed, before.version.revision, len(after.body))
     assert unfold(delta, before) == Delta(KEY, after.version, after.body)
 
@@ -57,6 +57,19 @@ def test_one_field_of_a_pod_costs_bytes_in_proportion() -> None:
     assert patch is not None
     assert len(patch) < 100
     assert patches.between(before.version, after) is patch, "computed once, shared by all nodes"
+
+
+def test_one_field_of_a_large_object_costs_bytes_in_proportion() -> None:
+    noise = base64.b85encode(random.Random(1).randbytes(800_000)).decode()
+    before, after = (an_object({"a": noise, "b": {"word": word}, "c": noise}) for word in ("old", "newer"))
+    assert len(after.body) > 2_000_000
+    patches = Patches()
+    patches.remember(before)
+    patch = patches.between(before.version, after)
+    assert patch is not None
+    assert len(patch) < 100
+    delta = Delta(KEY, after.version, patch, before.version.revision, len(after.body))
+    assert unfold(delta, before) == Delta(KEY, after.version, after.body)
 
 
 def test_the_whole_goes_where_the_old_is_not_known_or_not_the_same_object() -> None:

@@ -36,3 +36,20 @@ def test_a_sender_that_ignores_the_window_is_refused() -> None:
     receiver.receive(3, 1)
     with pytest.raises(RemoteProtocolError, match="overruns"):
         receiver.receive(4, 1)
+
+
+def test_the_last_frame_may_be_larger_than_the_room_that_is_left() -> None:
+    receiver = Receiver(window_bytes=100)
+    receiver.receive(1, 99)
+    receiver.receive(2, 10_000)
+    with pytest.raises(RemoteProtocolError, match="overruns"):
+        receiver.receive(3, 1)
+    receiver.acknowledge(2)
+    receiver.receive(3, 1)
+
+
+def test_what_fills_the_window_is_the_last() -> None:
+    receiver = Receiver(window_bytes=100, growth=4)
+    receiver.receive(1, 400)
+    with pytest.raises(RemoteProtocolError, match="overruns"):
+        receiver.receive(2, 1)

@@ -17,6 +17,7 @@ from cloudhub.devices import StateReport
 from cloudhub.reports import (
     EVENT_INTERVAL_S,
     MALFORMED,
+    MAX_REFUSED,
     MOVED,
     NOT_ITS_OWN,
     NodeReport,
@@ -142,6 +143,18 @@ def test_a_refusal_waits_for_the_rest_of_its_report() -> None:
     (write,) = reports.due(0.0, 8)
     ((_, seq, refused),) = reports.finished(write, Taken(), 0.1)
     assert (seq, refused) == (1, (RefusedReport(LAMP, "state", "the value is not JSON"),))
+
+
+def test_more_refusals_than_a_frame_holds_are_told_in_several() -> None:
+    reports = new()
+    reports.accept(EDGE, "s", 1, [entry("1")])
+    for seq in range(2, 6):
+        rejected = [ReportEntry(LAMP, f"property/{seq}.{n}", b"{") for n in range(MAX_REFUSED // 2)]
+        assert reports.accept(EDGE, "s", seq, rejected) == []
+    (write,) = reports.due(0.0, 8)
+    told = reports.finished(write, Taken(), 0.1)
+    assert [(seq, len(refused)) for _, seq, refused in told] == [(3, MAX_REFUSED), (5, MAX_REFUSED)]
+    assert len({each.field for _, _, refused in told for each in refused}) == 2 * MAX_REFUSED
 
 
 def test_refusals_are_counted_by_their_cause() -> None:
@@ -427,6 +440,7 @@ NODE = ObjectKey(NODES, "", "edge-1")
             NodeReport({"architecture": "arm64"}, (("InternalIP", "192.0.2.1"),), {}),
         ),
         (NODE, "nodeInfo", {"capacity": {"cpu": "4"}}, NodeReport({}, (), {"cpu": "4"})),
+        (LAMP, "state", {"state": "\N{COLLISION SYMBOL}"}, StateReport("\N{COLLISION SYMBOL}", "")),
     ],
 )
 def test_values(key: ObjectKey, field: str, value: Any, expected: object) -> None:
@@ -442,6 +456,10 @@ def test_values(key: ObjectKey, field: str, value: Any, expected: object) -> Non
         (LAMP, "property/level", b'{"value":1,"observedAt":1}'),
         (LAMP, "property/level", b'{"observedAt":true}'),
         (LAMP, "state", b'{"state":5}'),
+        (LAMP, "state", b'{"state":"\\ud800"}'),
+        (LAMP, "state", b'{"state":"\xed\xa0\x80"}'),
+        (LAMP, "property/level", b'{"value":"1","type":"\\udc00","observedAt":1}'),
+        (NODE, "nodeInfo", b'{"nodeInfo":{"osImage":"\\ud800"}}'),
         (LAMP, "state", b'{"lastOnlineTime":"t"}'),
         (LAMP, "state", b'"online"'),
         (LAMP, "state", json.dumps({"state": "x" * 300}).encode()),

@@ -98,19 +98,19 @@ def test_a_window_that_may_not_grow_does_not() -> None:
 
 
 @given(
-    st.lists(st.tuples(st.booleans(), st.floats(0, 2)), max_size=60),
+    st.lists(st.tuples(st.booleans(), st.floats(0, 2), st.sampled_from([90, 5000])), max_size=60),
     st.sampled_from([(500, 1), (500, 4), (900, 2)]),
 )
-def test_what_a_sender_sends_no_receiver_refuses(steps: list[tuple[bool, float]], window: tuple[int, int]) -> None:
+def test_what_a_sender_sends_no_receiver_refuses(steps: list[tuple[bool, float, int]], window: tuple[int, int]) -> None:
     bytes_, growth = window
     sender = Sender(window_bytes=bytes_, growth=growth)
     receiver = Receiver(window_bytes=bytes_, growth=growth)
     now = 0.0
-    for sends, wait in steps:
+    for sends, wait, size in steps:
         now += wait
         if sends:
             while sender.room() and sender.sent < sender.acked + 60:
-                receiver.receive(sender.send(90, now), 90)
+                receiver.receive(sender.send(size, now), size)
         elif sender.sent > sender.acked:
             middle = (sender.acked + sender.sent + 1) // 2
             receiver.acknowledge(middle)

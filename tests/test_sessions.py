@@ -5,12 +5,15 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
+import pytest
+
 from apimachinery.events import EventType, WatchEvent
 from apimachinery.inventory import digest
 from apimachinery.keys import Node, ObjectKey, ObjectVersion, Resource
 from apimachinery.objects import Object, from_json
 from apimachinery.resources import CONFIG_MAPS, PODS
 from apimachinery.watchcache import WatchCache
+from cloudhub import sessions
 from cloudhub.horizon import Advance
 from cloudhub.placement import STANDARD_RULES, By, Placement, Rule
 from cloudhub.projection import project
@@ -181,6 +184,21 @@ def test_a_node_that_lacks_something_is_asked_for_its_inventory() -> None:
     assert names(push) == ["-stale", "+conf", "+default", "+web"] or names(push) == ["+conf", "-stale", "+web"]
     assert isinstance(push, Push)
     assert push.synced
+
+
+def test_an_inventory_without_an_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "MAX_INVENTORY", 10)
+    site = Site()
+    wire = site.connect("n1")
+    wire.say(Hello(PROTOCOL, "n1", None, b"something", "agent", 1))
+    held = [Held(ObjectKey(PODS, "default", f"p{number}"), ObjectVersion("u", "r")) for number in range(11)]
+    wire.say(Inventory(tuple(held[:10]), False))
+    wire.say(Inventory(tuple(held[:10]), False))
+    assert [type(frame) for frame in wire.take()] == [Welcome], "the same again is nothing more"
+    wire.say(Inventory(tuple(held[10:]), False))
+    assert wire.closed
+    assert isinstance(goodbye := wire.take()[-1], Goodbye)
+    assert (goodbye.code, goodbye.reason) == (GoodbyeCode.PROTOCOL, "an inventory of more than 10 objects")
 
 
 def test_a_change_reaches_the_nodes_that_need_it_and_no_others() -> None:

@@ -15,6 +15,7 @@ from apimachinery.errors import Forbidden, Invalid, Unavailable
 from apimachinery.events import Change
 from apimachinery.keys import Node, ObjectKey, Resource
 from apimachinery.kubeevents import KubeEvent
+from apimachinery.objects import from_json
 from apimachinery.resources import DEVICE_MODELS, DEVICE_STATUSES, DEVICES, LEASES, NODE_LEASE_NAMESPACE, NODES
 from apimachinery.watchcache import WatchCache
 from apiserver.messages import Request
@@ -604,6 +605,21 @@ async def test_a_report_that_waits_for_the_lease_is_written_when_it_can_be_had(t
         assert not any(map(carries, hub.api.requests))
         hub.api.answer = lambda request: None
         await until(lambda: hub.acks)
+        assert hub.twins() == hub.twins(LAMP_STATUS) == {"level": "1"}
+
+
+async def test_nothing_is_written_for_a_node_that_the_device_has_left(tmp_path: Path) -> None:
+    """The cache does not know it yet; the version at which the status would be written does."""
+    async with running(tmp_path) as hub:
+        await fenced(hub)
+        moved = json.loads(json.dumps(hub.api.objects[LAMP]))
+        moved["spec"]["nodeName"] = "edge-2"
+        moved["metadata"]["resourceVersion"] = "100000"
+        hub.writer.observe(from_json(DEVICES, moved))
+        hub.report(reported("level", "2"))
+        await until(lambda: hub.writer.counters()["conflicts"] >= 3)
+        hub.writer.session_closed("s")
+        await settle(hub)
         assert hub.twins() == hub.twins(LAMP_STATUS) == {"level": "1"}
 
 

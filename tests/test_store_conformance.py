@@ -25,7 +25,7 @@ from apimachinery.inventory import digest
 from apimachinery.keys import ObjectKey
 from apimachinery.kubeevents import EVENT_FIELD
 from apimachinery.resources import CONFIG_MAPS, NODES
-from link.frames import Delta, Held, RefusedReport, ReportEntry
+from link.frames import Delta, Held, Position, RefusedReport, ReportEntry
 from metamanager.errors import StoreFull
 from metamanager.parked import PARKED_DOCUMENT
 from metamanager.store import Store
@@ -96,7 +96,8 @@ class StoreMachine(RuleBasedStateMachine):
         made = []
         for deltas, synced in batches:
             self.seq += 1
-            made.append(batch(self.seq, *deltas, synced=synced))
+            seen = (Position(f"r{self.seq % 3}", self.seq % 7),)
+            made.append(batch(self.seq, *deltas, synced=synced)._replace(horizon=seen))
         before = self.store.feed.revision
         applied = self.runner.run(self.store.apply(made, now_ms=self.seq))
         expected = self.model.apply(made, self.seq)
@@ -132,6 +133,13 @@ class StoreMachine(RuleBasedStateMachine):
         self.model.save(documents, reports, told_of)
         with self._counted():
             self.sim.save(documents, reports)
+
+    @rule(above=st.integers(0, 60), now_ms=st.integers(0, 60))
+    def connect(self, above: int, now_ms: int) -> None:
+        term = self.runner.run(self.store.next_term(above, now_ms=now_ms))
+        assert term > above
+        with self._counted():
+            assert self.sim.next_term(0, above, now_ms) == term
 
     @rule(share=st.floats(0, 1), refused=st.lists(st.just(REFUSED), max_size=2))
     def settle(self, share: float, refused: list[RefusedReport]) -> None:
@@ -274,6 +282,7 @@ class StoreMachine(RuleBasedStateMachine):
     def simulated_disk_agrees(self) -> None:
         model, image = self.model, self.sim.image
         assert image.cursor == model.cursor
+        assert image.horizon == dict(self.runner.run(self.store.horizon()))
         assert image.objects == model.objects
         assert image.documents == model.documents
         assert self.sim.digest() == self.runner.run(self.store.digest())

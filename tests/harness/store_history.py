@@ -11,7 +11,7 @@ from apimachinery.kubeevents import EventType, KubeEvent, new_event
 from apimachinery.objects import canonical, revision_of
 from apimachinery.resources import CONFIG_MAPS, NODES
 from link.frames import Batch, Cursor, Delta, ReportEntry
-from link.packing import pack
+from link.packing import pack, pack_against
 
 BROKEN = b"]"
 GADGETS = Resource("example.com", "v1", "gadgets", "Gadget", True)
@@ -39,7 +39,9 @@ def broken(delta: Delta) -> Delta:
 def told(delta: Delta, against: Delta) -> Delta:
     """The same change as the hub tells it to a node that holds `against`."""
     assert against.version is not None
-    return delta._replace(body=pack(delta.body, against.body), base=against.version.revision, size=len(delta.body))
+    return delta._replace(
+        body=pack_against(delta.body, against.body), base=against.version.revision, size=len(delta.body)
+    )
 
 
 def packed(delta: Delta) -> Delta:

@@ -72,6 +72,8 @@ class SimApi:
         self._uids = 0
         self._log: defaultdict[Resource, list[Logged]] = defaultdict(list)
         self._trimmed: defaultdict[Resource, int] = defaultdict(int)
+        self._lease_version = 0
+        """Of its own, and unlike those of objects never given a second time: see put_lease()."""
         self._backup: tuple[int, dict[ObjectKey, dict[str, JSON]], dict[Node, Claim]] = (0, {}, {})
 
     # People
@@ -180,13 +182,18 @@ class SimApi:
         return self.leases.get(node)
 
     def put_lease(self, node: Node, base: Claim | None, term: int, replica: str) -> Claim:
-        """Make or renew a Lease that is still as it was known. Raises Conflict."""
+        """
+        Make or renew a Lease that is still as it was known. Raises Conflict.
+
+        That a version names one state of it is what every compare-and-swap rests on. After a restore without
+        --bump-revision a replica might by chance know a version that another has been given since.
+        """
         self.lease_requests += 1
         held = self.leases.get(node)
         if (held and held.version) != (base and base.version):
             raise Conflict(f"the Lease of {node} has changed")
-        # No number of its own: the numbers of objects stay what they are without Leases.
-        claim = self.leases[node] = Claim(str(int(held.version) + 1 if held else 1), term, replica)
+        self._lease_version += 1
+        claim = self.leases[node] = Claim(str(self._lease_version), term, replica)
         self.lease_log.append((node, claim))
         return claim
 

@@ -78,7 +78,8 @@ class SimHub:
             if generation == self.generation and self.hub.work(2):
                 self._wake(generation)
 
-        if not self._woken:
+        # The timers of a dead process go off all the same.
+        if generation == self.generation and not self._woken:
             self._woken = True
             self._world.clock.call_later(0.001, work)
 

@@ -165,7 +165,7 @@ class SimLeases:
         self._world.request(self._owner.name, lambda: self._world.api.get_lease(node), answered)
 
     def _tell(self, node: Node) -> None:
-        standing, claim = self.fences.standing(node), self.fences.claim(node)
-        if claim is not None and standing in (Standing.STALE, Standing.SUPERSEDED):
+        standing, fences = self.fences.standing(node), self.fences
+        if standing in (Standing.STALE, Standing.SUPERSEDED):
             was_last = standing is Standing.SUPERSEDED
-            self._owner.hub.overtaken(node, self.fences.term(node), claim.term, was_last=was_last)
+            self._owner.hub.overtaken(node, fences.term(node), fences.newest(node), was_last=was_last)

@@ -111,10 +111,11 @@ def quiet(objects: int) -> World:
 def test_quiet_reconnect_costs_the_same_however_many_objects() -> None:
     def cost(objects: int) -> int:
         world = quiet(objects)
-        requests, before = world.api.requests, world.network.bytes_carried
+        requests, leases, before = world.api.requests, world.api.lease_requests, world.network.bytes_carried
         world.network.cut(world.network.connections[0], edge_notices_s=0.0, hub_notices_s=0.0)
         world.clock.run_for(1.5)
         assert world.api.requests == requests, "a reconnect asks nothing of the apiserver"
+        assert world.api.lease_requests == leases + 1, "but that the node's Lease be its own"
         return world.network.bytes_carried - before
 
     few, many = cost(5), cost(500)

@@ -19,6 +19,7 @@ def _no_logs() -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.rule.replace(" ", "-"))
 def test_each_rule_is_needed(mutation: Mutation) -> None:
     assert tried(mutation, range(SCHEDULES), until_noticed=True).wrong, "no schedule noticed that the rule is off"
@@ -55,6 +56,21 @@ def test_a_difference_to_a_refused_version_is_no_divergence() -> None:
 def test_a_report_refused_by_a_hub_that_has_not_noticed_a_restore_is_no_fault() -> None:
     """The Device was deleted, then came back with a backup; the hub still knew it as gone and refused its report."""
     assert not problems(run(853))
+
+
+def test_a_device_that_moved_to_another_node_is_not_written_for_the_former_one() -> None:
+    """
+    A replica whose watch lagged took the Device for the former node's. After a Conflict it read the new node's report
+    and wrote the former node's over it, as that one's Lease was its own. The Device's version says whose it is.
+    """
+    for seed in (300521, 2003863):
+        assert not problems(run(seed))
+
+
+def test_what_a_lagging_replica_would_have_refused_is_taken() -> None:
+    """It did not know yet of a Device that another replica had told the node of. Now it waits until it does."""
+    assert rule("a hub that has seen less than its node was told of waits")
+    assert not problems(run(300319))
 
 
 def test_the_table_shows_what_was_never_noticed() -> None:

@@ -14,7 +14,7 @@ from unittest.mock import patch
 
 import edgehub.session
 from apimachinery.errors import ApiError, InternalError, TooManyRequests, Unavailable
-from apimachinery.keys import Node, ObjectKey
+from apimachinery.keys import Node, ObjectKey, ObjectVersion
 from apimachinery.resources import CONFIG_MAPS, DEVICE_MODELS, DEVICES, NODES, PODS, SECRETS
 from cloudhub.reports import Value, parse
 from link.frames import WINDOW_BYTES, WINDOW_FRAMES, ReportEntry
@@ -137,16 +137,27 @@ class World:
         for entry in entries:
             name, value = (entry.key, entry.field), parse(entry)
             self.reports.setdefault(name, []).append(value)
-            device = self.api.objects.get(entry.key)
-            edge = self.edges[self.nodes.index(node)]
-            held = edge.disk.image.objects.get(entry.key)
-            is_current = device and held and held[0].uid == device["metadata"]["uid"]
+            held = self.edges[self.nodes.index(node)].disk.image.objects.get(entry.key)
+            is_placed = held is not None and self._is_placed_since(entry.key, held[0], node)
             # A hub that has not noticed a restore may refuse for good what there was not before.
             is_known = all(hub.knows_this_cluster for hub in self.hubs)
-            if is_known and is_current and device and device["spec"]["nodeName"] == node:
+            if is_known and is_placed:
                 self.expected[name] = Expectation(value, node)
             else:
                 self.expected.pop(name, None)
+
+    def _is_placed_since(self, key: ObjectKey, version: ObjectVersion, node: Node) -> bool:
+        """
+        Whether the object was on this node ever since it was in this version, and is.
+
+        A hub whose watch lags may know of a moment at which it was not, and refuse what is reported, rightly.
+        """
+        for state in reversed(self.api.history[key]):
+            if state.version is None or state.node != node:
+                return False
+            if state.version == version:
+                return True
+        return False
 
     # What happens
 
