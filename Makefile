@@ -9,8 +9,8 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 # Arguments for pytest or the demo: make test ARGS=tests/test_house.py
 ARGS   ?=
-# Tests run in this many processes, a file in one of them. Two is what CI has; a debugger wants 0.
-WORKERS ?= 2
+# Tests run in this many processes, a file in one of them: one more than CI has cores, for many wait for others. A debugger wants 0.
+WORKERS ?= 3
 
 # What make set up, and for which pyproject.toml. Separate stamps: the demo does not wait for the tools of the tests.
 RUNTIME := $(VENV)/.runtime-ready

@@ -329,9 +329,10 @@ class Bus:
     def _readable(self) -> None:
         try:
             # paho handles a few packets per call; what it has already taken off the socket makes nobody wake us again.
-            self._client.loop_read()
-            while self._client.has_unread and not self._client.is_held:
-                self._client.loop_read()
+            code = self._client.loop_read()
+            # A packet that cannot be read ends the connection, and what came behind it is nobody's.
+            while code == MQTTErrorCode.MQTT_ERR_SUCCESS and self._client.has_unread and not self._client.is_held:
+                code = self._client.loop_read()
             if isinstance(sock := self._client.socket(), socket.socket):
                 tcp.acknowledge_now(sock)
                 if tcp.holds_more(sock):

@@ -169,6 +169,7 @@ async def test_a_wrong_password_is_told() -> None:
             assert not bus.status().connected
 
 
+@pytest.mark.timeout(10)  # what cannot be read must not be read for ever
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\xff" * 64, b"\x20\x01"])
 async def test_what_is_no_broker_ends_the_attempt_and_not_the_bus(answer: bytes) -> None:
     async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

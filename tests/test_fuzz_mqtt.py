@@ -42,11 +42,17 @@ def objects() -> list[Any]:
                 "metadata": {"name": name, "namespace": "default", "uid": name, "generation": 1},
                 "spec": {
                     "deviceModelRef": {"name": "m"},
-                    "properties": [{"name": each, "desired": {"value": wish}} for each, wish in wishes.items()],
+                    "properties": [
+                        {"name": each} | ({"desired": {"value": wish}} if wish else {}) for each, wish in wishes.items()
+                    ],
                 },
             },
         )
-        for name, wishes in (("fuzzed", {"setpoint": "20", "mode": "eco"}), ("other", {}), ("beside", {}))
+        for name, wishes in (
+            ("fuzzed", {"setpoint": "20", "mode": "eco"}),
+            ("other", {}),
+            ("beside", {"temperature": ""}),
+        )
     ]
     return [model, *devices]
 
