@@ -92,6 +92,9 @@ class MapperClient:
     def stop(self) -> None:
         self.client.disconnect()
         self.client.loop_stop()
+        left: Any = self.client.socket()
+        if left is not None:
+            left.close()  # paho's thread may end before it has
 
     def die(self) -> None:
         """As if killed: the socket goes without a DISCONNECT."""
