@@ -92,9 +92,8 @@ class MapperClient:
     def stop(self) -> None:
         self.client.disconnect()
         self.client.loop_stop()
-        left: Any = self.client.socket()
-        if left is not None:
-            left.close()  # paho's thread may end before it has
+        # paho closes the pair of sockets that wakes its thread when it is collected, and that may come too late.
+        self.client._reset_sockets()
 
     def die(self) -> None:
         """As if killed: the socket goes without a DISCONNECT."""
