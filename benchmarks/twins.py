@@ -18,6 +18,7 @@ from pathlib import Path
 from benchmarks import procfs
 from benchmarks.figures import Figure, Times
 from benchmarks.line import WITHIN_S, Line, name_of
+from componentbase import tcp
 
 DEVICES = 100
 REPORTS = 20_000
@@ -186,6 +187,8 @@ class Reporter:
         finally:
             self._socket.settimeout(WITHIN_S)
         assert data, "the broker closed the connection"
+        # As the mapper SDK does: mosquitto holds its next packet back until the last one is acknowledged.
+        tcp.acknowledge_now(self._socket)
         self._buffer += data
         self._packets()
 
