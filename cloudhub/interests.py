@@ -45,9 +45,6 @@ class Scope(NamedTuple):
     namespace: str
     name: str
 
-    def matches(self, key: ObjectKey) -> bool:
-        return self in scopes_of(key)
-
 
 def scope_of(interest: Interest) -> Scope:
     return Scope(interest.resource.group, interest.resource.plural, interest.namespace, interest.name)
