@@ -137,6 +137,8 @@ class Interests:
 
     def nodes(self, key: ObjectKey) -> list[Node]:
         """Who holds this object by an interest, each once, in one order for one history."""
+        if not self._nodes:
+            return []
         return sorted({node for scope in scopes_of(key) for node in self._nodes.get(scope, ())})
 
     def covers(self, node: Node, key: ObjectKey) -> bool:
