@@ -10,14 +10,14 @@ that was added stays. Who does not want that for a role sets its annotation
 rbac.authorization.kubernetes.io/autoupdate to "false".
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from apimachinery.keys import ObjectKey
 from apimachinery.objects import JSON
 from apiserver import plans, rbac
 from apiserver.admission import Admission
 from apiserver.metadata import Facts, metadata_of
-from apiserver.plans import Plan, Put, View
+from apiserver.plans import Plan, Put, Remove, View
 from apiserver.rbac import Rule
 from apiserver.requests import ApiRequest, Verb
 from apiserver.users import AUTHENTICATED, MASTERS, NODES, SERVICE_ACCOUNTS, UNAUTHENTICATED
@@ -130,20 +130,25 @@ def objects() -> Iterator[tuple[ObjectKey, dict[str, JSON]]]:
         )
 
 
-def plan(view: View, facts: Facts, admission: Admission, key: ObjectKey, wanted: dict[str, JSON]) -> Plan:
-    """Make one of objects(), or mend it."""
-    found = view.get(key)
-    if found is None:
-        asked = ApiRequest(verb=Verb.CREATE, resource=key.resource)
-        return plans.create(view, asked, wanted, facts, admission)
-    body = found.parse()
-    if (metadata_of(body).get("annotations") or {}).get(AUTOUPDATE) != "true" or "rules" not in wanted:
-        return Plan(200, ())
+def plan(view: View, facts: Callable[[], Facts], admission: Admission) -> Plan:
+    """Make the objects() that are missing, mend the roles that lost something. facts: fresh ones for each object."""
+    writes: list[Put | Remove] = []
+    for key, wanted in objects():
+        found = view.get(key)
+        if found is None:
+            asked = ApiRequest(verb=Verb.CREATE, resource=key.resource)
+            writes += plans.create(view, asked, wanted, facts(), admission).writes
+        elif key.resource == rbac.CLUSTER_ROLES and (mended := _mended(found.parse(), wanted)) is not None:
+            writes.append(Put(key, mended))
+    return Plan(200, tuple(writes))
+
+
+def _mended(body: dict[str, JSON], wanted: dict[str, JSON]) -> dict[str, JSON] | None:
+    """The role with the rules it lacks; None where it lacks none, or is to be left alone."""
     lost = rbac.missing(rbac.rules_of(body), rbac.rules_of(wanted))
-    if not lost:
-        return Plan(200, ())
-    body["rules"] = [*(body.get("rules") or []), *(rule.to_json() for rule in lost)]
-    return Plan(200, (Put(key, body),))
+    if not lost or (metadata_of(body).get("annotations") or {}).get(AUTOUPDATE) != "true":
+        return None
+    return body | {"rules": [*(body.get("rules") or []), *(rule.to_json() for rule in lost)]}
 
 
 def _metadata(name: str) -> dict[str, JSON]:

@@ -2,16 +2,13 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from apimachinery.keys import ObjectKey
 from apiserver import bootstrap
 from apiserver.admission import Admission
 from apiserver.attributes import attributes_of
 from apiserver.builtins import BUILT_IN, REVIEWS
-from apiserver.plans import Plan, View
 from apiserver.users import User, authenticated
 from apiserver.writes import facts
 from tests.harness.cluster import RBAC, Cluster, cluster
@@ -82,12 +79,7 @@ async def test_a_labelled_role_adds_to_view_edit_and_admin(api: Cluster) -> None
 
 
 async def start_again(api: Cluster) -> None:
-    for key, wanted in bootstrap.objects():
-
-        def make(view: View, key: ObjectKey = key, wanted: Any = wanted) -> Plan:
-            return bootstrap.plan(view, facts(), Admission(), key, wanted)
-
-        await api.storage.commit(make)
+    await api.storage.commit(lambda view: bootstrap.plan(view, facts, Admission()))
 
 
 async def test_a_start_gives_lost_rules_back_and_keeps_added_ones(api: Cluster) -> None:

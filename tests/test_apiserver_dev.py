@@ -113,6 +113,13 @@ class Apiserver:
             self._process.kill()
             self._process = None
 
+    def wait(self) -> int:
+        """The code of a process that ends by itself."""
+        assert self._process is not None
+        code = self._process.wait(DEADLINE_S)
+        self._process = None
+        return code
+
     @property
     def is_running(self) -> bool:
         return self._process is not None
