@@ -20,7 +20,7 @@ from apiserver.metadata import Facts, metadata_of
 from apiserver.plans import Plan, Put, Remove, View
 from apiserver.rbac import Rule
 from apiserver.requests import ApiRequest, Verb
-from apiserver.users import AUTHENTICATED, MASTERS, NODES, SERVICE_ACCOUNTS, UNAUTHENTICATED
+from apiserver.users import AUTHENTICATED, MASTERS, SERVICE_ACCOUNTS, UNAUTHENTICATED
 
 AUTOUPDATE = "rbac.authorization.kubernetes.io/autoupdate"
 _AGGREGATE = "rbac.authorization.k8s.io/aggregate-to-"
@@ -59,23 +59,6 @@ _ADMIN = (
     Rule((*_READ, *_WRITE), (rbac.GROUP,), ("rolebindings", "roles")),
     Rule(("create",), ("authorization.k8s.io",), ("localsubjectaccessreviews",)),
 )
-_NODE = (
-    Rule(("create",), ("authentication.k8s.io",), ("tokenreviews",)),
-    Rule(("create",), ("authorization.k8s.io",), ("localsubjectaccessreviews", "subjectaccessreviews")),
-    Rule(_READ, ("",), ("services",)),
-    Rule(("create", *_READ, "patch", "update"), ("",), ("nodes",)),
-    Rule(("patch", "update"), ("",), ("nodes/status",)),
-    Rule(("create", "patch", "update"), ("",), ("events",)),
-    Rule((*_READ, "create", "delete"), ("",), ("pods",)),
-    Rule(("patch", "update"), ("",), ("pods/status",)),
-    Rule(_READ, ("",), ("configmaps", "secrets")),
-    Rule(("get",), ("",), ("persistentvolumeclaims", "persistentvolumes", "serviceaccounts")),
-    Rule(("create",), ("",), ("serviceaccounts/token",)),
-    Rule(("create", "delete", "get", "patch", "update"), ("coordination.k8s.io",), ("leases",)),
-    Rule(_READ, ("storage.k8s.io",), ("csidrivers", "volumeattachments")),
-    Rule(("create", "delete", "get", "patch", "update"), ("storage.k8s.io",), ("csinodes",)),
-    Rule(_READ, ("node.k8s.io",), ("runtimeclasses",)),
-)
 _HEALTH = ("/healthz", "/livez", "/readyz", "/version", "/version/")
 _DISCOVERY = ("/api", "/api/*", "/apis", "/apis/*", "/openapi", "/openapi/*")
 _ISSUER = ("/.well-known/openid-configuration", "/openid/v1/jwks")
@@ -95,7 +78,6 @@ ROLES: Mapping[str, tuple[Rule, ...]] = {
     ),
     "system:discovery": (Rule(("get",), urls=(*_HEALTH, *_DISCOVERY)),),
     "system:monitoring": (Rule(("get",), urls=("/healthz/*", "/livez/*", "/readyz/*", "/metrics")),),
-    "system:node": _NODE,
     "system:public-info-viewer": (Rule(("get",), urls=_HEALTH),),
     "system:service-account-issuer-discovery": (Rule(("get",), urls=_ISSUER),),
 }
@@ -103,7 +85,6 @@ BINDINGS: Mapping[str, tuple[str, ...]] = {
     "cluster-admin": (MASTERS,),
     "system:basic-user": (AUTHENTICATED,),
     "system:discovery": (AUTHENTICATED,),
-    "system:node": (NODES,),
     "system:public-info-viewer": (AUTHENTICATED, UNAUTHENTICATED),
     "system:service-account-issuer-discovery": (SERVICE_ACCOUNTS,),
 }

@@ -15,11 +15,12 @@ from apiserver import attributes
 from apiserver.authentication import Authentication, BadToken
 from apiserver.authorizer import Authorizer
 from apiserver.metadata import Facts, metadata_of
+from apiserver.nodes import node_of
 from apiserver.requests import ApiRequest
 from apiserver.users import User
 
-Issue = Callable[[ApiRequest, dict[str, JSON], Facts], dict[str, JSON]]
-"""Answers a TokenRequest."""
+Issue = Callable[[ApiRequest, dict[str, JSON], Facts, str | None], dict[str, JSON]]
+"""Answers a TokenRequest; the last argument is the node that asks, if one does."""
 
 
 class Reviews:
@@ -35,7 +36,7 @@ class Reviews:
         if request.subresource:
             if (request.resource, request.subresource) != (SERVICE_ACCOUNTS, "token"):
                 raise NotFound("the server could not find the requested resource")
-            return self._issue(request, body, facts)
+            return self._issue(request, body, facts, node_of(user))
         metadata = metadata_of(body)
         spec = body.get("spec")
         spec = {} if spec is None else spec

@@ -13,7 +13,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 
-from apimachinery.errors import BadRequest, Cause, Conflict, NotFound
+from apimachinery.errors import BadRequest, Cause, Conflict, Forbidden, NotFound
 from apimachinery.keys import ObjectKey
 from apimachinery.objects import JSON, lookup
 from apimachinery.resources import NODES, PODS, SECRETS, SERVICE_ACCOUNTS
@@ -71,8 +71,8 @@ class ServiceAccounts:
             _check_lives(view, ObjectKey(NODES, "", claims.bound["node"].name), claims.bound["node"].uid)
         return claims.user(), claims.audiences
 
-    def issue(self, asked: ApiRequest, body: dict[str, JSON], facts: Facts) -> dict[str, JSON]:
-        """Answer a TokenRequest, body to body."""
+    def issue(self, asked: ApiRequest, body: dict[str, JSON], facts: Facts, node: str | None = None) -> dict[str, JSON]:
+        """Answer a TokenRequest, body to body. node: who asks, if it is a node, which gets tokens for its pods only."""
         view = self._view()
         key = asked.key
         account = view.get(key)
@@ -86,6 +86,13 @@ class ServiceAccounts:
         if not isinstance(audiences, list) or any(not isinstance(name, str) or not name for name in audiences):
             raise BadRequest("spec.audiences must be a list of strings that are not empty")
         lasts_s = _expiration_s(spec, asked)
+        bound = _bound(view, key, spec.get("boundObjectRef"))
+        if node is not None and ("pod" not in bound or bound.get("node", Ref("")).name != node):
+            raise Forbidden(
+                f'{key.resource.collection} "{key.name}" is forbidden: node requested token not bound to a pod on it',
+                kind=key.resource.plural,
+                name=key.name,
+            )
         now = int(time.time())
         claims = Claims(
             namespace=key.namespace,
@@ -94,7 +101,7 @@ class ServiceAccounts:
             expires_at=now + lasts_s,
             issued_at=now,
             id=str(uuid.uuid4()),
-            bound=_bound(view, key, spec.get("boundObjectRef")),
+            bound=bound,
         )
         until = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(claims.expires_at))
         return {

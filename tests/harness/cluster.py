@@ -77,10 +77,10 @@ class Cluster:
 
 
 @contextlib.asynccontextmanager
-async def cluster(directory: Path, *users: str) -> AsyncIterator[Cluster]:
-    """With the bootstrap roles, the namespaces d and e, and a token for each user that is the user's name."""
+async def cluster(directory: Path, *names: str, **users: User) -> AsyncIterator[Cluster]:
+    """With the bootstrap roles, the namespaces d and e, and a token per name that is the name; more users by token."""
     async with Storage.open(f"sqlite:///{directory / 'a.db'}") as storage:
-        made = Cluster(storage, {name: authenticated(name) for name in users})
+        made = Cluster(storage, {name: authenticated(name) for name in names} | users)
         await storage.commit(lambda view: bootstrap.plan(view, facts, Admission()))
         for name in ("d", "e"):
             await made("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
