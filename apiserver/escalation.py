@@ -64,9 +64,9 @@ def _check(
     )
     if authorizer.allows(user, lifted)[0]:
         return
-    wanted: list[Rule] | None
+    wanted: tuple[Rule, ...] | None
     if is_role:
-        wanted = [*rbac.rules_of(body), *(_EVERYTHING if body.get("aggregationRule") else ())]
+        wanted = (*rbac.rules_of(body), *(_EVERYTHING if body.get("aggregationRule") else ()))
     else:
         wanted = authorizer.rbac.rules_of_role(role)
     if wanted is None:

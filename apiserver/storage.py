@@ -23,12 +23,14 @@ import contextlib
 import enum
 import json
 import logging
+import os
 import secrets
+import socket
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import sqlalchemy as sa
 
@@ -50,12 +52,15 @@ from apiserver.writes import Committed
 
 logger = logging.getLogger(__name__)
 
+_T = TypeVar("_T")
+
 WINDOW = 8192  # changes kept for watches to resume; a hub that is restarted amid 500 edits/s has 16 s to come back
 MAX_WAITING = 256  # writes; more get 429, which every client waits for and repeats
 MAX_BATCH = 64  # writes in one transaction: an fsync costs as much as making some fifty plans
 SCHEMA_VERSION = 1
 RETRY_S = 1.0  # between looks at a database that is away
 CONNECT_S = 5
+ANSWER_S = 20.0  # a database in another process that has not answered by then is taken for lost
 LOCK_S = 3  # a database needs a moment to notice that the process before this one was killed
 LOCK_ID = 0x6661_6972_6C65_6164  # any number will do, as long as each version of this program takes the same
 
@@ -137,6 +142,8 @@ class _Database:
 
     def __init__(self, url: str, durability: Durability) -> None:
         self._own = secrets.randbits(62)
+        self._line: socket.socket | None = None
+        """A second handle on the connection to a database server, to cut it from another thread."""
         try:
             parsed = sa.make_url(url)
         except sa.exc.ArgumentError:
@@ -173,7 +180,21 @@ class _Database:
                         f"{self._shown}: in use by another apiserver; stop that one or choose another database"
                     ) from exc
                 raise
+            driven: JSON = connection.connection.driver_connection
+            self._hang_up()
+            self._line = socket.socket(fileno=os.dup(driven.fileno()))
         return connection
+
+    def cut(self) -> None:
+        """End a call that waits for a database server, from any thread: it fails, as where the server was killed."""
+        if self._line is not None:
+            with contextlib.suppress(OSError):
+                self._line.shutdown(socket.SHUT_RDWR)
+
+    def _hang_up(self) -> None:
+        if self._line is not None:
+            self._line.close()
+            self._line = None
 
     def load(self) -> tuple[int, list[_Row]]:
         """Make the tables if they are missing; the last revision and all rows."""
@@ -243,6 +264,7 @@ class _Database:
         with self._errors():
             self._connection.close()
             self._engine.dispose()
+            self._hang_up()
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
@@ -441,9 +463,8 @@ class Storage:
 
     async def _settled(self, batch: Iterable[_Waiting]) -> bool:
         """Find out what became of the changes in doubt; where that cannot be known yet, the batch is refused."""
-        loop = asyncio.get_running_loop()
         try:
-            committed = await loop.run_in_executor(self._thread, self._database.settle, self._doubtful)
+            committed = await self._ask(self._database.settle, self._doubtful)
         except StorageError as exc:
             for waiting in batch:
                 self._refuse(waiting, exc)
@@ -455,6 +476,16 @@ class Storage:
         if committed:
             self._show(doubtful)
         return True
+
+    async def _ask(self, call: Callable[[Sequence[Change]], _T], changes: Sequence[Change]) -> _T:
+        """Call the database in its thread, and cut the connection where it does not answer."""
+        answer = asyncio.get_running_loop().run_in_executor(self._thread, call, changes)
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                return await asyncio.shield(answer)
+        except TimeoutError:
+            self._database.cut()
+            return await answer
 
     @staticmethod
     def _refuse(waiting: _Waiting, error: StorageError) -> None:
@@ -476,7 +507,7 @@ class Storage:
                 refused.append((waiting, exc))
         if staged.changes:
             try:
-                await asyncio.get_running_loop().run_in_executor(self._thread, self._database.write, staged.changes)
+                await self._ask(self._database.write, staged.changes)
             except StorageError as exc:
                 logger.error("write failed", extra={"error": str(exc), "writes": len(staged.changes)})
                 self._doubtful = staged.changes

@@ -1,5 +1,6 @@
 """`apiserver run` on a real PostgreSQL: what was answered is there, whoever is killed, and nobody writes beside it."""
 
+import asyncio
 import http.client
 import itertools
 import signal
@@ -11,8 +12,13 @@ from typing import Any
 
 import pytest
 
+from apimachinery.errors import Unavailable
+from apiserver import storage as storage_module
+from apiserver.storage import Storage
 from tests.harness.databases import PASSWORD, Postgres
+from tests.harness.proxy import Proxy
 from tests.test_apiserver_dev import DEADLINE_S, Apiserver, fails, running
+from tests.test_apiserver_storage import key, put
 
 _HERE = "plural = 'configmaps' AND namespace = 'default'"
 PLACE = "/api/v1/namespaces/default/configmaps"
@@ -169,6 +175,30 @@ def test_a_commit_whose_answer_was_lost_shows_by_itself(tmp_path: Path, postgres
         assert server.request("POST", PLACE, body)[1]["reason"] == "AlreadyExists"
         assert server.request("POST", PLACE, {"metadata": {"name": "next"}})[0] == 201
         is_whole(server, postgres, database)
+
+
+async def test_a_database_that_falls_silent_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, postgres: Postgres, database: str
+) -> None:
+    """Nothing is reset: only the time that passes tells."""
+    monkeypatch.setattr(storage_module, "ANSWER_S", 0.3)
+    url = postgres.create(database)
+    with Proxy(postgres.port) as proxy:
+        async with Storage.open(url.replace(str(postgres.port), str(proxy.port))) as storage, asyncio.timeout(30):
+            await storage.commit(put("a"))
+            proxy.stall()
+            with pytest.raises(Unavailable, match="cannot be stored"):
+                await storage.commit(put("b"))
+            assert await storage.get(key("a")) is not None
+            proxy.heal()
+            while True:
+                try:
+                    await storage.commit(put("c"))
+                    break
+                except Unavailable:
+                    await asyncio.sleep(0.05)
+            assert storage.revision == 2
+    assert postgres.query("SELECT name, revision FROM objects ORDER BY revision", database) == [("a", 1), ("c", 2)]
 
 
 def test_two_apiservers_do_not_share_a_database(tmp_path: Path, postgres: Postgres, database: str) -> None:
