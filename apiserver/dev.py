@@ -36,7 +36,7 @@ from apiserver.authorizer import Authorizer
 from apiserver.collector import collect
 from apiserver.discovery import About
 from apiserver.handlers import Api
-from apiserver.http import ListenError, Request, Response, json_response, serve
+from apiserver.http import ListenError, Request, Response, serve
 from apiserver.plans import Plan, View
 from apiserver.requests import ApiRequest, Verb
 from apiserver.reviews import Reviews
@@ -135,8 +135,7 @@ async def _serve(storage: Storage, directory: Path, args: argparse.Namespace) ->
     api = Api(storage, writes, about=About("fairlead", own_version()))
 
     async def handler(request: Request) -> Response:
-        document = accounts.documents(request.path)
-        return await api(request) if document is None else json_response(200, document)
+        return accounts.document(request.path) or await api(request)
 
     await namespaces.furnish(storage, identity.ca_pem)
     async with serve(

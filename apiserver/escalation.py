@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from apimachinery.errors import Cause, Forbidden, NotFound
 from apimachinery.keys import ObjectKey
 from apimachinery.objects import JSON, Object
+from apimachinery.resources import NAMESPACES
 from apiserver import nodes, rbac
 from apiserver.attributes import Attributes
 from apiserver.authorizer import Authorizer
@@ -32,11 +33,26 @@ def guarded(make: Callable[[View], Plan], user: User, authorizer: Authorizer) ->
         for write in plan.writes:
             if node is not None:
                 nodes.check_write(node, write.key, write.body, _body(view.get(write.key)))
+            if isinstance(write, Put) and view.get(write.key) is None:
+                # A patch may create: the door has only seen that it is a patch.
+                authorizer.check(user, _creation(write.key))
             if isinstance(write, Put) and write.key.resource.group == rbac.GROUP:
                 _check(write.key, write.body, _body(view.get(write.key)), user, authorizer)
         return plan
 
     return checked
+
+
+def _creation(key: ObjectKey) -> Attributes:
+    resource = key.resource
+    return Attributes(
+        verb="create",
+        group=resource.group,
+        version=resource.version,
+        resource=resource.plural,
+        namespace=key.namespace or (key.name if resource == NAMESPACES else ""),
+        name=key.name,
+    )
 
 
 def _body(found: Object | None) -> dict[str, JSON] | None:

@@ -78,6 +78,8 @@ class Reviews:
         if not isinstance(namespace, str) or not namespace:
             raise BadRequest("no namespace on request")
         rules, errors = self._authorizer.rbac.rules_for(user, namespace)
+        if node_of(user) is not None:
+            errors = [*errors, "node authorizer does not support user rule resolution"]
         listed = [rule.to_json() for rule in dict.fromkeys(rules)]
         status: dict[str, JSON] = {
             "resourceRules": [rule for rule in listed if "nonResourceURLs" not in rule],

@@ -15,8 +15,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from apimachinery.errors import BadRequest, Cause, Conflict, Forbidden, NotFound
 from apimachinery.keys import ObjectKey
-from apimachinery.objects import JSON, lookup
+from apimachinery.objects import JSON, canonical, lookup
 from apimachinery.resources import NODES, PODS, SECRETS, SERVICE_ACCOUNTS
+from apiserver.messages import Response, json_response
 from apiserver.metadata import Facts, invalid, metadata_of
 from apiserver.plans import View
 from apiserver.requests import ApiRequest
@@ -39,19 +40,20 @@ class ServiceAccounts:
         self._view = view
         self._verifier = Verifier(signer.jwks, signer.issuer)
 
-    def documents(self, path: str) -> Mapping[str, JSON] | None:
+    def document(self, path: str) -> Response | None:
         """What OpenID Connect clients ask an issuer: its description and its keys; None for another path."""
         if path == "/openid/v1/jwks":
-            return self.signer.jwks
-        if path == "/.well-known/openid-configuration":
-            return {
-                "issuer": self.signer.issuer,
-                "jwks_uri": f"{self.signer.issuer}/openid/v1/jwks",
-                "response_types_supported": ["id_token"],
-                "subject_types_supported": ["public"],
-                "id_token_signing_alg_values_supported": ["ES256"],
-            }
-        return None
+            return Response(200, [("content-type", "application/jwk-set+json")], canonical(self.signer.jwks))
+        if path != "/.well-known/openid-configuration":
+            return None
+        described = {
+            "issuer": self.signer.issuer,
+            "jwks_uri": f"{self.signer.issuer}/openid/v1/jwks",
+            "response_types_supported": ["id_token"],
+            "subject_types_supported": ["public"],
+            "id_token_signing_alg_values_supported": ["ES256"],
+        }
+        return json_response(200, described)
 
     def authenticate(self, token: str, audiences: Sequence[str] = ()) -> tuple[User, tuple[str, ...]]:
         """
