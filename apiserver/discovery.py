@@ -19,6 +19,7 @@ from apiserver.messages import Request, Response, json_response
 from apiserver.requests import segments
 
 _STATUS_VERBS = ["get", "patch", "update"]
+_TOKEN_REQUEST = {"group": "authentication.k8s.io", "version": "v1", "kind": "TokenRequest"}
 _AGGREGATED = ("v2", "v2beta1")
 HEALTH = ("healthz", "livez", "readyz")
 PUBLIC = frozenset((*HEALTH, "version"))
@@ -141,6 +142,18 @@ def _resources(group: str, version: str, catalogue: Catalogue) -> JSON:
                     "verbs": _STATUS_VERBS,
                 }
             )
+        if definition.has_tokens:
+            entries.append(
+                {
+                    "name": f"{resource.plural}/token",
+                    "singularName": "",
+                    "namespaced": resource.namespaced,
+                    "group": _TOKEN_REQUEST["group"],
+                    "version": _TOKEN_REQUEST["version"],
+                    "kind": _TOKEN_REQUEST["kind"],
+                    "verbs": ["create"],
+                }
+            )
     group_version = f"{group}/{version}" if group else version
     return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": entries}
 
@@ -206,6 +219,11 @@ def _aggregated_resource(definition: Definition) -> JSON:
         entry["shortNames"] = list(definition.short_names)
     if definition.categories:
         entry["categories"] = list(definition.categories)
+    subresources: list[JSON] = []
     if definition.has_status:
-        entry["subresources"] = [{"subresource": "status", "responseKind": kind, "verbs": _STATUS_VERBS}]
+        subresources.append({"subresource": "status", "responseKind": kind, "verbs": _STATUS_VERBS})
+    if definition.has_tokens:
+        subresources.append({"subresource": "token", "responseKind": _TOKEN_REQUEST, "verbs": ["create"]})
+    if subresources:
+        entry["subresources"] = subresources
     return entry
