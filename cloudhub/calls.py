@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from apimachinery.errors import ApiError, BadRequest, Forbidden, Timeout, TooManyRequests, Unavailable
+from apimachinery.errors import ApiError, BadRequest, Forbidden, InternalError, Timeout, TooManyRequests, Unavailable
 from apimachinery.keys import ObjectKey, Resource
 from apimachinery.objects import JSON
 from cloudhub.apiclient import RawAnswer
@@ -129,6 +129,10 @@ class Calls:
         except TimeoutError:
             told = "the apiserver did not answer in time; what was asked for may have been done"
             head, body = failure(Timeout(told))
+        except Exception:
+            # Whatever it is that a caller at one node found out to say: the others have nothing to do with it.
+            logger.exception("a call failed", extra={"node": session.node})
+            head, body = failure(InternalError("the hub could not make this request; its log says why"))
         finally:
             self._bytes -= len(call.body)
         self._answer(session, call.number, head, body)
