@@ -21,7 +21,7 @@ import os
 import socket
 import urllib.parse
 import urllib.request
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
@@ -31,7 +31,7 @@ from lightkube.config.kubeconfig import DEFAULT_KUBECONFIG, SERVICE_ACCOUNT, Kub
 from lightkube.config.models import User, UserExec
 from lightkube.core.exceptions import ConfigError
 
-from apimachinery.errors import ApiError, Forbidden, NotFound, Unavailable
+from apimachinery.errors import ApiError, Forbidden, NotFound, TooLarge, Unavailable
 from apimachinery.events import WatchEvent
 from apimachinery.keys import ObjectKey, Resource
 from apimachinery.objects import JSON, Object
@@ -44,7 +44,8 @@ WATCH_S = 300.0  # the middle of client-go's reflectors' 5 to 10 minutes would b
 LINE_BYTES = 8 << 20  # an object of etcd's 1.5 MiB, escaped at its worst, fits several times
 CONNECT_S = 10.0
 ANSWER_S = 30.0  # between two reads of one answer; kube-apiserver ends a request after 60 s
-_CONNECTIONS = httpx2.Limits(max_connections=64, max_keepalive_connections=32, keepalive_expiry=60.0)
+# A watch has one for itself: of nine kinds and up to 48 that nodes ask for. Calls of nodes may take 48 more.
+_CONNECTIONS = httpx2.Limits(max_connections=128, max_keepalive_connections=32, keepalive_expiry=60.0)
 
 _PATCH_TYPES = {
     "merge": "application/merge-patch+json",
@@ -72,6 +73,17 @@ class Page(NamedTuple):
 
     objects: list[Object]
     resource_version: str
+
+
+class RawAnswer(NamedTuple):
+    """What a request that was passed on was answered with, whatever its status."""
+
+    status: int
+    headers: Mapping[str, str]
+    """In lower case."""
+    warnings: Sequence[str]
+    """The Warning headers, of which there may be several."""
+    body: bytes
 
 
 class ApiClient:
@@ -273,6 +285,58 @@ class ApiClient:
 
     async def delete(self, key: ObjectKey) -> None:
         await self._request("DELETE", path_of(key.resource, key.namespace, key.name))
+
+    # On behalf of others
+
+    async def may(
+        self, user: str, groups: Sequence[str], verb: str, resource: Resource, namespace: str = "", name: str = ""
+    ) -> bool:
+        """Whether somebody else may do this, by the apiserver's own decision (a SubjectAccessReview)."""
+        asked = {"verb": verb, "group": resource.group, "version": resource.version, "resource": resource.plural}
+        asked |= {field: text for field, text in (("namespace", namespace), ("name", name)) if text}
+        review = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SubjectAccessReview",
+            "spec": {"user": user, "groups": list(groups), "resourceAttributes": asked},
+        }
+        answer = await self._request("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", body=review)
+        status = answer.get("status")
+        return isinstance(status, Mapping) and status.get("allowed") is True
+
+    async def pass_on(
+        self,
+        method: str,
+        target: str,
+        *,
+        user: str,
+        groups: Sequence[str],
+        headers: Mapping[str, str],
+        body: bytes,
+        room: Callable[[int], bool],
+    ) -> RawAnswer:
+        """
+        A request of somebody else, made as that user (impersonation).
+
+        target: path and query as in a request line. groups: beside those that the apiserver adds for such a user.
+        room: whether an answer of so many bytes may be kept; asked as they come.
+        Raises TooLarge where they may not, ApiUnreachable where there is no answer.
+        """
+        sent = [(name, text) for name, text in headers.items() if text]
+        sent.append(("Impersonate-User", user))
+        sent += [("Impersonate-Group", group) for group in groups]
+        try:
+            async with self._http.stream(method, target, content=body or None, headers=sent) as response:
+                found = bytearray()
+                async for chunk in response.aiter_bytes():
+                    if not room(len(found) + len(chunk)):
+                        raise TooLarge(
+                            "the answer is too large for the link; ask for less, as with limit or a selector"
+                        )
+                    found += chunk
+                warnings = response.headers.get_list("warning")
+                return RawAnswer(response.status_code, dict(response.headers), warnings, bytes(found))
+        except _TROUBLE as exc:
+            raise self._unreachable(exc) from exc
 
     async def _request(
         self,
