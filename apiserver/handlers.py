@@ -149,6 +149,8 @@ def not_found(resource: Resource, name: str) -> NotFound:
 
 
 def _check_verb(asked: ApiRequest, definition: Definition) -> None:
+    if asked.verb.is_read and asked.subresource not in ("", "status"):
+        raise NotFound("the server could not find the requested resource")
     if asked.subresource == "status" and not definition.has_status:
         raise NotFound("the server could not find the requested resource")
     if asked.verb not in definition.verbs:

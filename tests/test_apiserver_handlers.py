@@ -153,6 +153,7 @@ def test_any_token_is_read_or_refused(text: str) -> None:
         ("GET", f"{PATH}/missing", NotFound),
         ("GET", "/apis/nobody.example/v1/things", NotFound),
         ("GET", f"{PATH}/a/status", NotFound),
+        ("GET", "/api/v1/namespaces/d/pods/a/log", NotFound),
         ("GET", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", MethodNotAllowed),
         ("PUT", PATH, MethodNotAllowed),
     ],
