@@ -4,7 +4,8 @@ Keeps the edge connected: dial, serve the session, wait, dial again.
 One connection at a time. Everything a session started has ended before the next Hello is built, because
 the Hello says what is committed, and nothing may commit after that but what the new session brings.
 
-Two tasks serve a session: one commits what comes down and acknowledges it, one sends what waits to go up.
+Two tasks serve a session: one commits what comes down and acknowledges it, one sends what waits to go up. Calls are
+their callers' tasks; how many may wait, and how long, is decided here.
 """
 
 import asyncio
@@ -13,17 +14,35 @@ import ssl
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from apimachinery.keys import Node
+from apimachinery.errors import TooLarge, TooManyRequests
+from apimachinery.keys import Node, Resource
 from edgehub.redial import delay_s
-from edgehub.session import EdgeSession
-from link.errors import LinkClosed, LinkError
-from link.frames import Batch, Cursor, GoodbyeCode, Held, Position, Refusal, RefusedReport, ReportEntry
+from edgehub.session import Answered, EdgeSession, Unanswered
+from link.errors import CallLost, LinkClosed, LinkError
+from link.frames import (
+    CALL_S,
+    MAX_CALL_BYTES,
+    MAX_CALLS,
+    MAX_INTERESTS,
+    Batch,
+    CallHead,
+    Cursor,
+    GoodbyeCode,
+    Held,
+    Interest,
+    Position,
+    Refusal,
+    RefusedInterest,
+    RefusedReport,
+    ReportEntry,
+)
 from link.websocket import dial
 
 logger = logging.getLogger(__name__)
 
 CHECK_S = 600.0  # one small frame; what it guards against should never happen
 REPORT_BYTES = 64 << 10  # per frame; what waits meanwhile is coalesced in the store
+MAX_WAITING = 64  # calls beyond those under way; each is a client that could as well wait by itself
 
 
 class Store(Protocol):
@@ -48,6 +67,24 @@ class Committing(Protocol):
     """Makes batches durable in one transaction; returns what was refused, by the number of the Push."""
 
     async def __call__(self, batches: Sequence[Batch]) -> Mapping[int, Sequence[Refusal]]: ...
+
+
+class Selections(Protocol):
+    """Who wants interests, and keeps book of them; what is said here is said in the connector's task, in order."""
+
+    def decided(
+        self, interests: Sequence[Interest], refused: Sequence[RefusedInterest], resources: Sequence[Resource]
+    ) -> None:
+        """
+        The hub has decided upon all that was wanted last: granted but for what is refused.
+
+        A refusal with code 503 is none yet: it stays as it is, and this is called again. Of what is refused otherwise
+        the objects leave the store (they come in a batch like any other change). resources: of what is granted, as
+        keys in the store have them, in the version the apiserver prefers.
+        """
+
+    def completed(self, interests: Sequence[Interest]) -> None:
+        """The store holds all of these as the hub knew them after it decided: none is an answer now."""
 
 
 class Hubs(NamedTuple):
@@ -84,10 +121,12 @@ class Connector:
         agent: str,
         draw: Callable[[], float],
         status: LinkStatus,
+        selections: Selections | None = None,
         store_errors: tuple[type[Exception], ...] = (OSError,),
         check_s: float = CHECK_S,
     ) -> None:
         """
+        selections: told what becomes of what want() asks for.
         check_s: how often what is held is compared with what the hub thinks, at rest.
         commit: makes batches durable. draw: uniform in [0, 1), for the waiting times.
         store_errors: what store and commit raise when they cannot now but may later, as on a full disk.
@@ -101,6 +140,10 @@ class Connector:
         self.status = status
         self._store_errors = store_errors
         self._check_s = check_s
+        self._selections = selections
+        self._interests: tuple[Interest, ...] = ()
+        self._calls = asyncio.Semaphore(MAX_CALLS)
+        self._calls_waiting = 0
         self._session: EdgeSession | None = None
         self._known_term = 0
         """The highest term that a hub has told us of."""
@@ -121,6 +164,79 @@ class Connector:
             return False
         session.pump.close(GoodbyeCode.RESYNC, "somebody asked for a comparison")
         return True
+
+    def want(self, interests: Sequence[Interest]) -> None:
+        """
+        Have these selections held, too, from now on; what was wanted before and is not among them leaves the store.
+
+        Say what is remembered before run(): what is not wanted when the link comes up is taken away. May be called at
+        any time, from the loop's thread; what comes of it is told to the Selections. Raises ValueError for more than
+        MAX_INTERESTS.
+        """
+        wanted = tuple(sorted(set(interests)))
+        if len(wanted) > MAX_INTERESTS:
+            raise ValueError(f"{len(wanted)} interests: a node may have {MAX_INTERESTS}")
+        self._interests = wanted
+        if self._session is not None:
+            self._session.want(wanted)
+
+    async def call(self, head: CallHead, body: bytes = b"", timeout_s: float = CALL_S) -> Answered:
+        """
+        One request to the apiserver, made by the hub on behalf of head.user; its answer, whatever its status.
+
+        Of one node MAX_CALLS are under way and MAX_WAITING wait. Raises
+            LinkClosed        there is no link: nothing was asked
+            CallLost          the link was lost, or `timeout_s` passed, after the hub had it all: it may have been done
+            TimeoutError      `timeout_s` passed before that: nothing was done
+            TooManyRequests   too many wait
+            TooLarge          the body is over MAX_CALL_BYTES
+        Cancelled, it tells the hub that nobody waits any more.
+        """
+        if len(body) > MAX_CALL_BYTES:
+            raise TooLarge(f"the request body is {len(body)} bytes; the limit is {MAX_CALL_BYTES}")
+        self._linked()
+        if self._calls_waiting >= MAX_WAITING:
+            raise TooManyRequests("too many requests wait for the cloud, please try again later", retry_after_s=1)
+        self._calls_waiting += 1
+        try:
+            async with asyncio.timeout(timeout_s) as limit:
+                await self._calls.acquire()
+        finally:
+            self._calls_waiting -= 1
+        try:
+            return await self._call(self._linked(), head, body, limit)
+        finally:
+            self._calls.release()
+
+    async def _call(self, session: EdgeSession, head: CallHead, body: bytes, limit: asyncio.Timeout) -> Answered:
+        answer: asyncio.Future[Answered | Unanswered] = asyncio.get_running_loop().create_future()
+
+        def answered(told: Answered | Unanswered) -> None:
+            if not answer.done():
+                answer.set_result(told)
+
+        number = session.call(head, body, answered)
+        try:
+            async with asyncio.timeout_at(limit.when()):
+                told = await answer
+        except TimeoutError:
+            if session.cancel(number):
+                raise CallLost("no answer in time") from None
+            raise
+        except asyncio.CancelledError:
+            session.cancel(number)
+            raise
+        if isinstance(told, Answered):
+            return told
+        why = str(session.error)
+        raise CallLost(why) if told.was_sent else LinkClosed(why)
+
+    def _linked(self) -> EdgeSession:
+        """The session, where there is one that a hub has welcomed. Raises LinkClosed."""
+        session = self._session
+        if session is None or session.error is not None or not session.is_welcome:
+            raise LinkClosed(self.status.last_error or "not connected")
+        return session
 
     async def run(self) -> None:
         """Dial and serve until cancelled."""
@@ -167,7 +283,8 @@ class Connector:
             # No cursor resumes and no digest is empty, so the hub asks for the inventory.
             cursor, digest = None, b""
         horizon = await self._store.horizon()
-        session.greet(cursor, digest, await self._store.next_term(self._known_term), horizon)
+        term = await self._store.next_term(self._known_term)
+        session.greet(cursor, digest, term, horizon, self._interests)
 
     async def _guarded(self, session: EdgeSession, work: Coroutine[None, None, None]) -> None:
         """
@@ -200,6 +317,7 @@ class Connector:
             if session.wants_inventory:
                 self._survey = False
                 session.send_inventory(await self._store.held())
+            self._tell_decided(session)
             batches = session.take_batches()
             if batches and session.error is None:
                 refusals = await self._commit(batches)
@@ -207,6 +325,17 @@ class Connector:
                 # Not at the Welcome: a node that connects but cannot commit (a full disk) would dial all the time.
                 self.status.attempts = 0
                 self.status.synced = session.is_synced and session.error is None
+                self._tell_completed(session)
+
+    def _tell_decided(self, session: EdgeSession) -> None:
+        for decided in session.take_decided():
+            if self._selections is not None:
+                self._selections.decided(*decided)
+
+    def _tell_completed(self, session: EdgeSession) -> None:
+        for interests in session.take_completed():
+            if self._selections is not None and interests:
+                self._selections.completed(interests)
 
     async def _check(self, session: EdgeSession) -> None:
         cursor, digest = await self._store.cursor(), await self._store.digest()

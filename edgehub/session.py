@@ -4,10 +4,16 @@ The edge's side of one link: what came down and must be committed, what may go u
 It decides nothing about disks or waiting. The shell takes batches, commits them and says so, and only
 then is an Ack sent; it offers reports and is told which rows the cloud has.
 
+Interests and calls go the same way: whoever wants them says so at any time, and hears of it when it is so. Of
+interests two things are told, and in this order: what the hub decided, and later, for what it granted, that the store
+holds all of it. The second comes with the commit of the first synced push after the decision.
+
 Invariants
     an Ack is sent for what committed() was told, never for more
     batches leave take_batches() in the order of their numbers, each once
     report rows are settled in the order of their row numbers
+    of the interests the hub knows the last that was wanted, in this session, as soon as the link carries it
+    whoever asked by a call is answered once, or told that the link was lost
 
 Pure state but for the pump it speaks through. The shell is edgehub/connector.py.
 """
@@ -16,35 +22,77 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
+from typing import NamedTuple
 
-from apimachinery.keys import Node
+from apimachinery.keys import Node, Resource
 from link.errors import LinkError, RemoteProtocolError
+from link.exchange import Incoming, Outgoing
 from link.frames import (
     PROTOCOL,
     Ack,
+    Answer,
+    AnswerHead,
     Batch,
+    Call,
+    CallHead,
+    Cancel,
     Check,
     Cursor,
     Frame,
+    Granted,
     Held,
     Hello,
+    Interest,
     Inventory,
     Nack,
     Position,
     Push,
     Refusal,
+    RefusedInterest,
     RefusedReport,
     ReportAck,
     ReportEntry,
+    Taken,
+    Wanted,
     Welcome,
 )
-from link.peer import Peer, Role
+from link.peer import Peer, Role, State
 from link.pump import Clock, Pump, Transport
 
 logger = logging.getLogger(__name__)
 
 COMMIT_BYTES = 1 << 20  # of bodies, unpacked: what one transaction holds in memory, but for one larger push
 INVENTORY_CHUNK = 1000  # entries per frame: about 60 KB, a few packets' worth of progress at a time
+
+
+class Decided(NamedTuple):
+    """What the hub made of the interests."""
+
+    interests: tuple[Interest, ...]
+    """All that it has decided upon, which is what was wanted last."""
+    refused: tuple[RefusedInterest, ...]
+    """Those of them that are not granted; code 503: not known yet, this is said again."""
+    resources: tuple[Resource, ...]
+    """Those of the granted ones, in the version in which objects of them come."""
+
+    @property
+    def granted(self) -> tuple[Interest, ...]:
+        refused = {refusal.interest for refusal in self.refused}
+        return tuple(interest for interest in self.interests if interest not in refused)
+
+
+class Answered(NamedTuple):
+    """The answer to a call."""
+
+    head: AnswerHead
+    body: bytes
+
+
+class Unanswered(NamedTuple):
+    """The link was lost before there was an answer."""
+
+    was_sent: bool
+    """Whether the hub has it all, so that it may have been done."""
 
 
 class EdgeSession:
@@ -70,21 +118,43 @@ class EdgeSession:
         self._pushes: deque[Push] = deque()
         self._rows: deque[tuple[int, int]] = deque()
         """(number of the Report, last row in it) for Reports under way."""
+        self._wanted: tuple[int, tuple[Interest, ...]] = (0, ())
+        """What the hub was told last, and its number."""
+        self._unsaid: tuple[Interest, ...] | None = None
+        """What it is to be told once it may be."""
+        self._decided: list[Decided] = []
+        self._undone: Decided | None = None
+        """Decided, and the push that completes it has not come."""
+        self._completing: deque[tuple[int, Decided]] = deque()
+        """(number of the Push, what its commit completes)."""
+        self._completed: list[tuple[Interest, ...]] = []
+        self._calls = 0
+        self._callers: dict[int, Callable[[Answered | Unanswered], None]] = {}
+        self._chunks_out: Outgoing[CallHead] = Outgoing()
+        self._chunks_in: Incoming[AnswerHead] = Incoming()
 
     def opened(self, transport: Transport) -> Pump:
         """The connection is there; greet() is next."""
         self._pump = Pump(Peer(Role.EDGE, self._clock.time()), transport, self, self._clock)
         return self._pump
 
-    def greet(self, cursor: Cursor | None, digest: bytes, term: int, horizon: tuple[Position, ...] = ()) -> None:
+    def greet(
+        self,
+        cursor: Cursor | None,
+        digest: bytes,
+        term: int,
+        horizon: tuple[Position, ...] = (),
+        interests: tuple[Interest, ...] = (),
+    ) -> None:
         """
         Say Hello, if there is still anybody to say it to.
 
         cursor, digest, horizon: of what is committed, and nothing may commit from here on but what this session brings.
-        term: higher than that of any connection before.
+        term: higher than that of any connection before. interests: as they are wanted now.
         """
+        self._wanted, self._unsaid = (0, interests), None
         if self.error is None:
-            self.pump.send(Hello(PROTOCOL, self._node, cursor, digest, self._agent, term, horizon))
+            self.pump.send(Hello(PROTOCOL, self._node, cursor, digest, self._agent, term, horizon, interests))
 
     @property
     def pump(self) -> Pump:
@@ -99,8 +169,23 @@ class EdgeSession:
                 self._epoch = epoch
                 self.is_welcome = True
                 self.wants_inventory = inventory
+                self._speak()
             case Push():
                 self._pushes.append(frame)
+                if frame.synced and self._undone is not None:
+                    self._completing.append((frame.seq, self._undone))
+                    self._undone = None
+            case Granted(number, refused, resources):
+                # Of another set than the last nothing is told: the hub decides upon each that it hears of.
+                if number == self._wanted[0]:
+                    self._undone = Decided(self._wanted[1], refused, resources)
+                    self._decided.append(self._undone)
+            case Answer(number, head, body, last):
+                self._answered(number, head, body, last)
+                return  # the shell has nothing to do with it
+            case Taken():
+                self._speak()
+                return
             case ReportAck(seq, refused):
                 while self._rows and self._rows[0][0] <= seq:
                     self.settled_row = self._rows.popleft()[1]
@@ -111,6 +196,9 @@ class EdgeSession:
 
     def link_lost(self, error: LinkError) -> None:
         self.error = error
+        callers, self._callers = self._callers, {}
+        for number, caller in callers.items():
+            caller(Unanswered(was_sent=not self._chunks_out.drop(number)))
         self._wake()
 
     # Down
@@ -122,6 +210,7 @@ class EdgeSession:
         for place, chunk in enumerate(chunks):
             if self.error is None:
                 self.pump.send(Inventory(tuple(chunk), last=place == len(chunks) - 1))
+        self._speak()
 
     def take_batches(self) -> list[Batch]:
         """
@@ -142,6 +231,8 @@ class EdgeSession:
     def committed(self, batches: Sequence[Batch], refusals: Mapping[int, Sequence[Refusal]]) -> None:
         """These batches are durable, but for the objects refused in them (by number): tell the hub."""
         self.is_synced = batches[-1].synced
+        while self._completing and self._completing[0][0] <= batches[-1].cursor.seq:
+            self._completed.append(self._completing.popleft()[1].granted)
         if self.error is not None:
             return
         for seq, refused in refusals.items():
@@ -153,6 +244,70 @@ class EdgeSession:
         """Ask whether this is what the hub thinks we hold; nothing comes back where it is."""
         if self.error is None and self.is_synced and not self._pushes and cursor.epoch == self._epoch:
             self.pump.send(Check(cursor.seq, digest))
+
+    # Interests
+
+    def want(self, interests: tuple[Interest, ...]) -> None:
+        """These are the interests from now on. Before greet() it has no effect: the Hello says them."""
+        self._unsaid = interests
+        self._speak()
+
+    def take_decided(self) -> list[Decided]:
+        """What the hub has decided since the last call, oldest first."""
+        decided, self._decided = self._decided, []
+        return decided
+
+    def take_completed(self) -> list[tuple[Interest, ...]]:
+        """Interests of which the store has come to hold everything since the last call, as far as committed() says."""
+        completed, self._completed = self._completed, []
+        return completed
+
+    # Calls
+
+    def call(self, head: CallHead, body: bytes, answered: Callable[[Answered | Unanswered], None]) -> int:
+        """
+        Ask the apiserver something; returns the number by which it may be cancelled.
+
+        body: of at most MAX_CALL_BYTES. At most MAX_CALLS may be under way: that is the caller's to see to.
+        answered: called once, unless it is cancelled.
+        """
+        assert self.error is None, "there is nobody to ask"
+        self._calls += 1
+        self._callers[self._calls] = answered
+        self._chunks_out.put(self._calls, head, body)
+        number = self._calls
+        self._speak()
+        return number
+
+    def cancel(self, number: int) -> bool:
+        """Nobody waits for this answer any more; returns whether the hub has the whole call. Harmless when answered."""
+        if self._callers.pop(number, None) is None:
+            return True
+        was_sent = not self._chunks_out.drop(number)
+        self._chunks_in.drop(number)
+        if self.error is None and self.pump.peer.state is State.STREAMING:
+            self.pump.send(Cancel(number))
+        return was_sent
+
+    def _answered(self, number: int, head: AnswerHead | None, body: bytes, last: bool) -> None:
+        self.pump.send(Taken(self.pump.peer.chunks_received))
+        if number not in self._callers:
+            return
+        if (whole := self._chunks_in.take(number, head, body, last)) is not None:
+            self._callers.pop(number)(Answered(whole.head, whole.body))
+
+    def _speak(self) -> None:
+        """Say what waits to be said, as far as the hub listens."""
+        if self.error is not None or self._pump is None or self._pump.peer.state is not State.STREAMING:
+            return
+        if self._unsaid is not None:
+            number, said = self._wanted
+            interests, self._unsaid = self._unsaid, None
+            if interests != said:
+                self._wanted, self._undone = (number + 1, interests), None
+                self._pump.send(Wanted(number + 1, interests))
+        while self._pump.peer.chunk_room() and (chunk := self._chunks_out.next()) is not None:
+            self._pump.send(Call(*chunk))
 
     # Up
 

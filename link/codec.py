@@ -21,19 +21,30 @@ import msgpack
 from apimachinery.keys import ObjectKey, ObjectVersion, Resource
 from link.errors import LocalProtocolError, RemoteProtocolError
 from link.frames import (
+    CHUNK_BYTES,
     MAX_HORIZON,
+    MAX_INTERESTS,
     MAX_REPORT_ENTRIES,
+    MAX_TARGET_BYTES,
     MAX_TERM,
     MAX_VERSION,
+    MAX_WARNINGS,
     Ack,
+    Answer,
+    AnswerHead,
+    Call,
+    CallHead,
+    Cancel,
     Check,
     Cursor,
     Delta,
     Frame,
     Goodbye,
     GoodbyeCode,
+    Granted,
     Held,
     Hello,
+    Interest,
     Inventory,
     Nack,
     Ping,
@@ -41,10 +52,13 @@ from link.frames import (
     Position,
     Push,
     Refusal,
+    RefusedInterest,
     RefusedReport,
     Report,
     ReportAck,
     ReportEntry,
+    Taken,
+    Wanted,
     Welcome,
 )
 
@@ -54,6 +68,8 @@ MAX_UNPACKED_BYTES = 4 << 20  # what the bodies of one Push may come to when unp
 MAX_REPORT_BYTES = 1 << 20  # of a Report frame: all of it may come back refused, with a reason of 1 KiB for each entry
 MAX_NAME_BYTES = 253  # RFC 1123 subdomain, the longest name Kubernetes allows
 MAX_TEXT_BYTES = 1024
+MAX_USER_BYTES = 600  # "system:serviceaccount:" and two names
+MAX_STATUS = 599
 MAX_ENTRIES = 4096  # per frame; a larger inventory comes in chunks
 MAX_SEQ = 2**63 - 1  # SQLite's largest integer, where the cursor is kept
 MAX_SECONDS = 86_400.0
@@ -76,6 +92,12 @@ class Tag(enum.IntEnum):
     PONG = 10
     GOODBYE = 11
     CHECK = 12
+    WANTED = 13
+    GRANTED = 14
+    CALL = 15
+    ANSWER = 16
+    TAKEN = 17
+    CANCEL = 18
 
 
 _REMOVED = 0
@@ -250,6 +272,42 @@ class _Fields:
             raise RemoteProtocolError(f"{self._what}: a horizon of more than {MAX_HORIZON} entries")
         return found
 
+    def interests(self) -> tuple[Interest, ...]:
+        table = self.records("resources", _Fields.resource)
+        found = self.records("interests", lambda inner: inner.interest(table))
+        if len(found) > MAX_INTERESTS:
+            raise RemoteProtocolError(f"{self._what}: more than {MAX_INTERESTS} interests")
+        return found
+
+    def interest(self, table: Sequence[Resource]) -> Interest:
+        resource = self.placed(table)
+        return Interest(resource, self.text("namespace"), self.text("name"), self.text("user", MAX_USER_BYTES))
+
+    def placed(self, table: Sequence[Resource]) -> Resource:
+        """A resource by its place in a table."""
+        place = self.integer("resource", MAX_ENTRIES)
+        if place >= len(table):
+            raise RemoteProtocolError(f"{self._what}: there is no resource {place}")
+        return table[place]
+
+    def optional(self, name: str) -> "_Fields | None":
+        """An array within this one, or nil."""
+        value = self._take(name)
+        return None if value is None else _Fields(value, f"{self._what}: {name}")
+
+    def texts(self, name: str, most: int) -> tuple[str, ...]:
+        found = self.array(name)
+        if len(found) > most or not all(type(text) is str and len(text) <= MAX_TEXT_BYTES for text in found):
+            raise RemoteProtocolError(f"{self._what}: {name} must be at most {most} strings")
+        return tuple(found)
+
+    def line(self, name: str, most: int) -> str:
+        """A text that may be longer than others, carried as bytes."""
+        try:
+            return self.binary(name, most).decode()
+        except UnicodeDecodeError as exc:
+            raise RemoteProtocolError(f"{self._what}: {name} is no UTF-8") from exc
+
     def version(self) -> ObjectVersion:
         return ObjectVersion(self.text("uid"), self.text("revision", empty=False))
 
@@ -272,10 +330,7 @@ def _read_with_table(fields: _Fields, name: str, read: "Callable[[_Fields, Objec
     table = fields.records("resources", _Fields.resource)
 
     def entry(inner: _Fields) -> _T:
-        place = inner.integer("resource", MAX_ENTRIES)
-        if place >= len(table):
-            raise RemoteProtocolError(f"{name}: there is no resource {place}")
-        return read(inner, ObjectKey(table[place], inner.text("namespace"), inner.text("name", empty=False)))
+        return read(inner, ObjectKey(inner.placed(table), inner.text("namespace"), inner.text("name", empty=False)))
 
     return fields.records(name, entry)
 
@@ -295,6 +350,66 @@ def _encode_ack(frame: Ack) -> list[object]:
 
 def _decode_ack(fields: _Fields) -> Frame:
     return Ack(fields.integer("seq", MAX_SEQ))
+
+
+def _encode_answer(frame: Answer) -> list[object]:
+    head = None
+    if frame.head is not None:
+        status, content_type, retry_after_s, warnings, revision = frame.head
+        told = [_cut(text) for text in warnings[:MAX_WARNINGS]]
+        head = [status, _cut(content_type), min(retry_after_s, MAX_SECONDS), told, revision]
+    return [Tag.ANSWER, frame.number, head, frame.body, frame.last]
+
+
+def _decode_answer(fields: _Fields) -> Frame:
+    number, head = fields.integer("number", MAX_SEQ), None
+    if (inner := fields.optional("head")) is not None:
+        head = AnswerHead(
+            inner.integer("status", MAX_STATUS, 100),
+            inner.text("content_type", MAX_TEXT_BYTES),
+            inner.seconds("retry_after_s"),
+            inner.texts("warnings", MAX_WARNINGS),
+            inner.text("revision"),
+        )
+        inner.end()
+    return Answer(number, head, fields.binary("body", CHUNK_BYTES), fields.boolean("last"))
+
+
+def _encode_call(frame: Call) -> list[object]:
+    head = None
+    if frame.head is not None:
+        method, target, user, content_type, accept, base, agent = frame.head
+        # Bytes, because a text of msgpack may have MAX_TEXT_BYTES only.
+        head = [method, target.encode(), user, _cut(content_type), _cut(accept), base, _cut(agent)]
+    return [Tag.CALL, frame.number, head, frame.body, frame.last]
+
+
+def _decode_call(fields: _Fields) -> Frame:
+    number, head = fields.integer("number", MAX_SEQ), None
+    if (inner := fields.optional("head")) is not None:
+        head = CallHead(
+            inner.text("method", 16, empty=False),
+            inner.line("target", MAX_TARGET_BYTES),
+            inner.text("user", MAX_USER_BYTES),
+            inner.text("content_type", MAX_TEXT_BYTES),
+            inner.text("accept", MAX_TEXT_BYTES),
+            inner.text("base"),
+            inner.text("agent", MAX_TEXT_BYTES),
+        )
+        inner.end()
+    return Call(number, head, fields.binary("body", CHUNK_BYTES), fields.boolean("last"))
+
+
+def _cut(text: str) -> str:
+    return text[: MAX_TEXT_BYTES // 4]
+
+
+def _encode_cancel(frame: Cancel) -> list[object]:
+    return [Tag.CANCEL, frame.number]
+
+
+def _decode_cancel(fields: _Fields) -> Frame:
+    return Cancel(fields.integer("number", MAX_SEQ))
 
 
 def _encode_check(frame: Check) -> list[object]:
@@ -318,9 +433,31 @@ def _decode_goodbye(fields: _Fields) -> Frame:
     return Goodbye(code, reason, retry_after_s, fields.integer("term", MAX_TERM))
 
 
+def _encode_granted(frame: Granted) -> list[object]:
+    resources = _Resources()
+    refused = [
+        [*_interest(resources, refusal.interest), refusal.code, _cut(refusal.reason)] for refusal in frame.refused
+    ]
+    return [Tag.GRANTED, frame.number, resources.table(), refused, [list(resource) for resource in frame.resources]]
+
+
+def _decode_granted(fields: _Fields) -> Frame:
+    number, table = fields.integer("number", MAX_SEQ), fields.records("resources", _Fields.resource)
+
+    def entry(inner: _Fields) -> RefusedInterest:
+        interest = inner.interest(table)
+        return RefusedInterest(interest, inner.integer("code", MAX_STATUS, 400), inner.text("reason", MAX_TEXT_BYTES))
+
+    refused, granted = fields.records("refused", entry), fields.records("granted", _Fields.resource)
+    if max(len(refused), len(granted)) > MAX_INTERESTS:
+        raise RemoteProtocolError(f"granted: more than {MAX_INTERESTS} interests")
+    return Granted(number, refused, granted)
+
+
 def _encode_hello(frame: Hello) -> list[object]:
     cursor = None if frame.cursor is None else list(frame.cursor)
-    return [Tag.HELLO, frame.protocol, frame.node, cursor, frame.digest, frame.agent, frame.term, *_horizon(frame)]
+    head = [Tag.HELLO, frame.protocol, frame.node, cursor, frame.digest, frame.agent, frame.term]
+    return [*head, *_horizon(frame), *_interests(frame)]
 
 
 def _decode_hello(fields: _Fields) -> Frame:
@@ -333,11 +470,22 @@ def _decode_hello(fields: _Fields) -> Frame:
         cursor = Cursor(inner.text("epoch", 64, empty=False), inner.integer("seq", MAX_SEQ))
         inner.end()
     held, agent = fields.binary("digest", 64), fields.text("agent")
-    return Hello(protocol, node, cursor, held, agent, fields.integer("term", MAX_TERM, 1), fields.horizon())
+    term, horizon = fields.integer("term", MAX_TERM, 1), fields.horizon()
+    return Hello(protocol, node, cursor, held, agent, term, horizon, fields.interests())
 
 
 def _horizon(frame: Hello | Push) -> list[object]:
     return [[list(position) for position in frame.horizon]]
+
+
+def _interests(frame: Hello | Wanted) -> list[object]:
+    resources = _Resources()
+    entries = [_interest(resources, interest) for interest in frame.interests]
+    return [resources.table(), entries]
+
+
+def _interest(resources: _Resources, interest: Interest) -> list[object]:
+    return [resources.place(interest.resource), interest.namespace, interest.name, interest.user]
 
 
 def _encode_inventory(frame: Inventory) -> list[object]:
@@ -435,6 +583,22 @@ def _decode_report_ack(fields: _Fields) -> Frame:
     return ReportAck(seq, _read_with_table(fields, "refused", entry))
 
 
+def _encode_taken(frame: Taken) -> list[object]:
+    return [Tag.TAKEN, frame.seq]
+
+
+def _decode_taken(fields: _Fields) -> Frame:
+    return Taken(fields.integer("seq", MAX_SEQ))
+
+
+def _encode_wanted(frame: Wanted) -> list[object]:
+    return [Tag.WANTED, frame.number, *_interests(frame)]
+
+
+def _decode_wanted(fields: _Fields) -> Frame:
+    return Wanted(fields.integer("number", MAX_SEQ), fields.interests())
+
+
 def _encode_welcome(frame: Welcome) -> list[object]:
     return [Tag.WELCOME, frame.epoch, frame.seq, frame.inventory, frame.heartbeat_s]
 
@@ -457,8 +621,12 @@ class _Codec(NamedTuple):
 
 _CODECS = (
     _Codec(Ack, Tag.ACK, _encode_ack, _decode_ack),
+    _Codec(Answer, Tag.ANSWER, _encode_answer, _decode_answer),
+    _Codec(Call, Tag.CALL, _encode_call, _decode_call),
+    _Codec(Cancel, Tag.CANCEL, _encode_cancel, _decode_cancel),
     _Codec(Check, Tag.CHECK, _encode_check, _decode_check),
     _Codec(Goodbye, Tag.GOODBYE, _encode_goodbye, _decode_goodbye),
+    _Codec(Granted, Tag.GRANTED, _encode_granted, _decode_granted),
     _Codec(Hello, Tag.HELLO, _encode_hello, _decode_hello),
     _Codec(Inventory, Tag.INVENTORY, _encode_inventory, _decode_inventory),
     _Codec(Nack, Tag.NACK, _encode_nack, _decode_nack),
@@ -467,6 +635,8 @@ _CODECS = (
     _Codec(Push, Tag.PUSH, _encode_push, _decode_push),
     _Codec(Report, Tag.REPORT, _encode_report, _decode_report),
     _Codec(ReportAck, Tag.REPORT_ACK, _encode_report_ack, _decode_report_ack),
+    _Codec(Taken, Tag.TAKEN, _encode_taken, _decode_taken),
+    _Codec(Wanted, Tag.WANTED, _encode_wanted, _decode_wanted),
     _Codec(Welcome, Tag.WELCOME, _encode_welcome, _decode_welcome),
 )
 _ENCODERS = {codec.frame: codec.encode for codec in _CODECS}

@@ -4,7 +4,8 @@ Errors of the link, named for what the caller can do.
     LinkError
     ├── LocalProtocolError    fix your code: this side asked for what the protocol does not allow
     ├── RemoteProtocolError   drop the peer: it sent what the protocol does not allow
-    └── LinkClosed            dial again
+    ├── LinkClosed            dial again
+    └── CallLost              look whether it was done, then ask again
 """
 
 from link.frames import GoodbyeCode
@@ -31,3 +32,7 @@ class LinkClosed(LinkError):
         self.code = code
         self.retry_after_s = retry_after_s
         self.term = term
+
+
+class CallLost(LinkError):
+    """A call has no answer: the link was lost, or time ran out. What it asked for may have been done, or may yet be."""

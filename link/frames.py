@@ -1,15 +1,15 @@
 """
-The words of the link: twelve frames, each an immutable tuple.
+The words of the link: eighteen frames, each an immutable tuple.
 
 A frame says one thing and is understood without the one before it; state is kept by the peers, not by
-the wire. The hub speaks Welcome, Push, ReportAck; the edge speaks Hello, Inventory, Ack, Nack, Check, Report;
-both speak Ping, Pong, Goodbye. docs/protocol.md tells when.
+the wire. The hub speaks Welcome, Push, ReportAck, Granted, Answer; the edge speaks Hello, Inventory, Ack, Nack, Check,
+Report, Wanted, Call, Cancel; both speak Taken, Ping, Pong, Goodbye. docs/protocol.md tells when.
 """
 
 import enum
 from typing import NamedTuple
 
-from apimachinery.keys import ObjectKey, ObjectVersion
+from apimachinery.keys import ObjectKey, ObjectVersion, Resource
 
 PROTOCOL = 1
 """The protocol's number, in Hello. A hub refuses one it does not speak, with a Goodbye that says which it does."""
@@ -31,6 +31,22 @@ MAX_HORIZON = 64
 
 MAX_REPORT_ENTRIES = 2048
 """Entries of a Report: the ReportAck that refuses all of them, each with its reason, must be a frame, too."""
+
+MAX_INTERESTS = 256
+"""Of one node. Selections by label are made at the edge, so these are kinds and namespaces, and names now and then."""
+
+MAX_CALLS = 8
+"""Of one node under way at once."""
+MAX_CALL_BYTES = 3 << 20
+"""The body of a call, and that of its answer: what kube-apiserver takes of a request."""
+CHUNK_BYTES = 32 << 10
+"""Of such a body in one frame: 0.25 s at 1 Mbit/s, then a push or a heartbeat may go before the next."""
+CHUNK_WINDOW_BYTES = 2 * CHUNK_BYTES
+"""Of calls, or of answers, under way and not Taken. It grows as that of pushes does."""
+CALL_S = 30.0
+"""How long a call may take, counted at either end."""
+MAX_TARGET_BYTES = 8 << 10
+MAX_WARNINGS = 16
 
 
 class Cursor(NamedTuple):
@@ -84,6 +100,67 @@ class Held(NamedTuple):
 
     key: ObjectKey
     version: ObjectVersion
+
+
+class Interest(NamedTuple):
+    """A selection of one resource that somebody at the edge reads."""
+
+    resource: Resource
+    namespace: str = ""
+    """"" for all of them, or for a resource that has none."""
+    name: str = ""
+    """"" for all of them."""
+    user: str = ""
+    """On whose behalf: "" for the node itself, else "system:serviceaccount:NAMESPACE:NAME"."""
+
+
+class RefusedInterest(NamedTuple):
+    """An interest that is not granted, and why."""
+
+    interest: Interest
+    code: int
+    """
+    As HTTP has them. 403: who asks may not; 404: there is no such resource; 429: one too many; 400: no such
+    user or selection can be. 503: not known yet, another Granted follows; until then what is held of it stays.
+    """
+    reason: str
+    """A sentence, where there is one in the apiserver's words."""
+
+
+class CallHead(NamedTuple):
+    """A request to the apiserver, but for its body."""
+
+    method: str
+    """GET, POST, PUT, PATCH or DELETE."""
+    target: str
+    """Path and query, percent-encoded, as in a request line; never a watch, nor anything else without an end."""
+    user: str = ""
+    """As Interest.user."""
+    content_type: str = ""
+    accept: str = ""
+    base: str = ""
+    """
+    The revision (ObjectVersion.revision) of the object that the caller wants to change, as the node holds it, where the
+    caller said a resourceVersion; "" for no precondition. The body then says none.
+    """
+    agent: str = ""
+    """The caller's User-Agent: the apiserver takes the name of a field manager from it."""
+
+
+class AnswerHead(NamedTuple):
+    """What the apiserver answered, but for the body."""
+
+    status: int
+    content_type: str = ""
+    retry_after_s: float = 0.0
+    """0 where nothing was said of it."""
+    warnings: tuple[str, ...] = ()
+    """The Warning headers' texts, at most MAX_WARNINGS."""
+    revision: str = ""
+    """
+    The revision that the object in the body has where a node holds it; "" where the body is no object of a kind that
+    is pushed. A node that waits until its store has it has read its caller's write.
+    """
 
 
 class Refusal(NamedTuple):
@@ -148,6 +225,8 @@ class Hello(NamedTuple):
     """Grows from connection to connection of a node: where two connections live, the one with the higher counts."""
     horizon: tuple[Position, ...] = ()
     """The last that was said of each collection, as committed. A hub that knows less waits until it does not."""
+    interests: tuple[Interest, ...] = ()
+    """All of them, as a Wanted of number 0."""
 
 
 class Welcome(NamedTuple):
@@ -213,6 +292,58 @@ class ReportAck(NamedTuple):
     refused: tuple[RefusedReport, ...]
 
 
+class Wanted(NamedTuple):
+    """These are the node's interests from now on, all of them."""
+
+    number: int
+    """Dense within one connection, from 1."""
+    interests: tuple[Interest, ...]
+
+
+class Granted(NamedTuple):
+    """
+    What became of Wanted `number`: all of it is granted but for what is refused.
+
+    What is granted is marked, so that the first synced Push after this frame completes it. Said again when it changes.
+    """
+
+    number: int
+    refused: tuple[RefusedInterest, ...]
+    resources: tuple[Resource, ...] = ()
+    """Those of the granted interests, as keys of pushed objects have them: in the apiserver's preferred version."""
+
+
+class Call(NamedTuple):
+    """A part of a request to the apiserver: its number, its head the first time, a chunk of its body."""
+
+    number: int
+    """Grows from call to call of a connection."""
+    head: CallHead | None
+    body: bytes
+    last: bool
+
+
+class Answer(NamedTuple):
+    """A part of the answer to a Call."""
+
+    number: int
+    head: AnswerHead | None
+    body: bytes
+    last: bool
+
+
+class Taken(NamedTuple):
+    """Of the other side's Calls, or Answers, so many have come in, counted from 1 within one connection."""
+
+    seq: int
+
+
+class Cancel(NamedTuple):
+    """Nobody waits for the answer to this call any more. What it was to do may have been done."""
+
+    number: int
+
+
 class Ping(NamedTuple):
     """Are you there? The number comes back in the Pong."""
 
@@ -235,4 +366,23 @@ class Goodbye(NamedTuple):
     """The highest term that the hub knows of the node's connections; 0 where that is of no interest."""
 
 
-Frame = Hello | Welcome | Inventory | Push | Ack | Nack | Check | Report | ReportAck | Ping | Pong | Goodbye
+Frame = (
+    Hello
+    | Welcome
+    | Inventory
+    | Push
+    | Ack
+    | Nack
+    | Check
+    | Report
+    | ReportAck
+    | Wanted
+    | Granted
+    | Call
+    | Answer
+    | Taken
+    | Cancel
+    | Ping
+    | Pong
+    | Goodbye
+)

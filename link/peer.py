@@ -34,16 +34,21 @@ import enum
 from link.codec import decode, encode
 from link.errors import LinkClosed, LocalProtocolError, RemoteProtocolError
 from link.frames import (
+    CHUNK_WINDOW_BYTES,
     PROTOCOL,
     PUSH_GROWTH,
     WINDOW_BYTES,
     WINDOW_FRAMES,
     Ack,
+    Answer,
+    Call,
+    Cancel,
     Check,
     Delta,
     Frame,
     Goodbye,
     GoodbyeCode,
+    Granted,
     Hello,
     Inventory,
     Nack,
@@ -54,6 +59,8 @@ from link.frames import (
     Report,
     ReportAck,
     ReportEntry,
+    Taken,
+    Wanted,
     Welcome,
 )
 from link.receiver import Receiver
@@ -102,6 +109,12 @@ class Say(enum.Enum):
     CHECK = "Check"
     REPORT = "Report"
     REPORT_ACK = "ReportAck"
+    WANTED = "Wanted"
+    GRANTED = "Granted"
+    CALL = "Call"
+    ANSWER = "Answer"
+    TAKEN = "Taken"
+    CANCEL = "Cancel"
     PING = "Ping"
     PONG = "Pong"
     GOODBYE = "Goodbye"
@@ -124,6 +137,12 @@ _PLAIN: dict[type, Say] = {
     Check: Say.CHECK,
     Report: Say.REPORT,
     ReportAck: Say.REPORT_ACK,
+    Wanted: Say.WANTED,
+    Granted: Say.GRANTED,
+    Call: Say.CALL,
+    Answer: Say.ANSWER,
+    Taken: Say.TAKEN,
+    Cancel: Say.CANCEL,
     Ping: Say.PING,
     Pong: Say.PONG,
     Goodbye: Say.GOODBYE,
@@ -141,6 +160,13 @@ TRANSITIONS: dict[tuple[State, Role, Say], State] = {
     (State.STREAMING, Role.EDGE, Say.CHECK): State.STREAMING,
     (State.STREAMING, Role.EDGE, Say.REPORT): State.STREAMING,
     (State.STREAMING, Role.HUB, Say.REPORT_ACK): State.STREAMING,
+    (State.STREAMING, Role.EDGE, Say.WANTED): State.STREAMING,
+    (State.STREAMING, Role.HUB, Say.GRANTED): State.STREAMING,
+    (State.STREAMING, Role.EDGE, Say.CALL): State.STREAMING,
+    (State.STREAMING, Role.EDGE, Say.CANCEL): State.STREAMING,
+    (State.STREAMING, Role.HUB, Say.ANSWER): State.STREAMING,
+    (State.STREAMING, Role.EDGE, Say.TAKEN): State.STREAMING,
+    (State.STREAMING, Role.HUB, Say.TAKEN): State.STREAMING,
 } | {
     row: after
     for state in (State.GREETED, State.SURVEYING, State.STREAMING)
@@ -178,6 +204,11 @@ class Peer:
         self._pushes_in = Receiver(0, *self._window, PUSH_GROWTH)
         self._reports_out = Sender(0, *self._window)
         self._reports_in = Receiver(0, *self._window)
+        # An edge sends Calls and takes Answers, a hub the other way round: one stream each way, each Taken.
+        self._chunks_out = Sender(0, WINDOW_FRAMES, CHUNK_WINDOW_BYTES, PUSH_GROWTH)
+        self._chunks_in = Receiver(0, WINDOW_FRAMES, CHUNK_WINDOW_BYTES, PUSH_GROWTH)
+        self._wanted = 0
+        """The number of the last Wanted, said or heard."""
         self._handshake_s = handshake_s
         self._handshake_by = now + handshake_s
         self._heard_at = now
@@ -226,6 +257,16 @@ class Peer:
                 self._reports_in.receive(seq, size)
             case ReportAck(seq):
                 self._reports_out.acknowledge(seq, now)
+            case Call() | Answer():
+                self._chunks_in.receive(self._chunks_in.received + 1, size)
+            case Taken(seq):
+                self._chunks_out.acknowledge(seq, now)
+            case Wanted(number) if number != self._wanted + 1:
+                raise RemoteProtocolError(f"expected what is wanted to have number {self._wanted + 1}, got {number}")
+            case Granted(number) if number > self._wanted:
+                raise RemoteProtocolError(
+                    f"what is granted has number {number}, but {self._wanted} was the last wanted"
+                )
             case Hello(protocol) if protocol != PROTOCOL:
                 raise RemoteProtocolError(f"this hub speaks protocol {PROTOCOL}, not {protocol}")
             case _:
@@ -239,6 +280,8 @@ class Peer:
             case Inventory():
                 # A long inventory over a slow line is progress, not silence.
                 self._handshake_by = now + self._handshake_s
+            case Wanted(number):
+                self._wanted = number
             case _:
                 pass
 
@@ -263,10 +306,19 @@ class Peer:
                 self._pushes_out = Sender(seq, *self._window, PUSH_GROWTH)
             case Inventory():
                 self._handshake_by = now + self._handshake_s
+            case Taken(seq):
+                self._chunks_in.acknowledge(seq)
+            case Wanted(number):
+                if number != self._wanted + 1:
+                    raise LocalProtocolError(f"what is wanted must have number {self._wanted + 1}, not {number}")
+                self._wanted = number
             case _:
                 pass
+        data = encode(frame)
+        if isinstance(frame, Call | Answer):
+            self._chunks_out.send(len(data), now)
         self.state = after
-        self._write(encode(frame), now)
+        self._write(data, now)
 
     def push(self, deltas: tuple[Delta, ...], synced: bool, now: float, horizon: tuple[Position, ...] = ()) -> int:
         """Send changes; returns the number they will be acknowledged by. Look at push_room() first."""
@@ -291,6 +343,15 @@ class Peer:
     def report_room(self) -> int:
         """Bytes that may be reported now; 0 when the window is full or the state does not allow it."""
         return self._reports_out.room() if self.state is State.STREAMING else 0
+
+    def chunk_room(self) -> int:
+        """Bytes of Calls, or Answers, that may be sent now; 0 as with push_room()."""
+        return self._chunks_out.room() if self.state is State.STREAMING else 0
+
+    @property
+    def chunks_received(self) -> int:
+        """What a Taken says."""
+        return self._chunks_in.received
 
     def close(self, code: GoodbyeCode, reason: str, now: float, retry_after_s: float = 0.0, term: int = 0) -> None:
         """Say Goodbye, if there is still anybody to say it to. Never raises."""

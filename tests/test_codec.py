@@ -23,19 +23,30 @@ from link.codec import (
 )
 from link.errors import LocalProtocolError, RemoteProtocolError
 from link.frames import (
+    CHUNK_BYTES,
     MAX_HORIZON,
+    MAX_INTERESTS,
     MAX_REPORT_ENTRIES,
+    MAX_TARGET_BYTES,
     MAX_TERM,
     MAX_VERSION,
+    MAX_WARNINGS,
     Ack,
+    Answer,
+    AnswerHead,
+    Call,
+    CallHead,
+    Cancel,
     Check,
     Cursor,
     Delta,
     Frame,
     Goodbye,
     GoodbyeCode,
+    Granted,
     Held,
     Hello,
+    Interest,
     Inventory,
     Nack,
     Ping,
@@ -43,23 +54,28 @@ from link.frames import (
     Position,
     Push,
     Refusal,
+    RefusedInterest,
     RefusedReport,
     Report,
     ReportAck,
     ReportEntry,
+    Taken,
+    Wanted,
     Welcome,
 )
 
 KEY = ObjectKey(CONFIG_MAPS, "default", "a")
 VERSION = ObjectVersion("u", "r1")
+INTEREST = Interest(PODS, "default", "a", "system:serviceaccount:default:x")
+HEAD = CallHead("PUT", "/api/v1/pods?x=%C3%A4", "u", "application/json", "a", "r1", "kubectl/v1.33")
 
 # Golden bytes: a peer of another release must read these, so a change here is a change of protocol.
 GOLDEN: list[tuple[Frame, str]] = [
     (
         Hello(1, "edge-1", Cursor("e", 7), b"\x01\x02", "fairlead/0.1", 5, (Position("pods", 300),)),
-        "980101a6656467652d3192a16507c4020102ac666169726c6561642f302e31059192a4706f6473cd012c",
+        "9a0101a6656467652d3192a16507c4020102ac666169726c6561642f302e31059192a4706f6473cd012c9090",
     ),
-    (Hello(1, "edge-1", None, b"", "", 1), "980101a6656467652d31c0c400a00190"),
+    (Hello(1, "edge-1", None, b"", "", 1), "9a0101a6656467652d31c0c400a001909090"),
     (Welcome("e", 7, True, 20.0), "9502a16507c3cb4034000000000000"),
     (
         Inventory((Held(KEY, VERSION),), True),
@@ -97,6 +113,26 @@ GOLDEN: list[tuple[Frame, str]] = [
         "9408019195a0a27631aa636f6e6669676d617073a9436f6e6669674d6170c3919500a764656661756c74a161a57374617465a26e6f",
     ),
     (Check(9, b"\x01\x02"), "930c09c4020102"),
+    (
+        Wanted(2, (INTEREST, Interest(PODS))),
+        "940d029195a0a27631a4706f6473a3506f64c3929400a764656661756c74a161bf73797374656d3a736572766963656163636f756e743a64656661756c743a789400a0a0a0",
+    ),
+    (
+        Granted(2, (RefusedInterest(INTEREST, 403, "no"),), (PODS,)),
+        "950e029195a0a27631a4706f6473a3506f64c3919600a764656661756c74a161bf73797374656d3a736572766963656163636f756e743a64656661756c743a78cd0193a26e6f9195a0a27631a4706f6473a3506f64c3",
+    ),
+    (
+        Call(7, HEAD, b"{}", False),
+        "950f0797a3505554c4152f6170692f76312f706f64733f783d254333254134a175b06170706c69636174696f6e2f6a736f6ea161a27231ad6b75626563746c2f76312e3333c4027b7dc2",
+    ),
+    (Call(7, None, b"", True), "950f07c0c400c3"),
+    (
+        Answer(7, AnswerHead(409, "application/json", 1.0, ("old",), "r2"), b"{}", False),
+        "95100795cd0199b06170706c69636174696f6e2f6a736f6ecb3ff000000000000091a36f6c64a27232c4027b7dc2",
+    ),
+    (Answer(7, None, b"", True), "951007c0c400c3"),
+    (Taken(3), "921103"),
+    (Cancel(7), "921207"),
     (Ping(3), "920903"),
     (Pong(3), "920a03"),
     (Goodbye(GoodbyeCode.STALE, "bye", 1.0, 7), "950ba57374616c65a3627965cb3ff000000000000007"),
@@ -133,7 +169,24 @@ def tuples(strategy: st.SearchStrategy[object]) -> st.SearchStrategy[tuple[objec
 
 
 HORIZONS = tuples(st.builds(Position, FULL_NAMES, st.integers(0, MAX_VERSION)))
+INTERESTS = st.builds(
+    Interest, st.builds(Resource, NAMES, FULL_NAMES, FULL_NAMES, FULL_NAMES, st.booleans()), NAMES, NAMES, NAMES
+)
+CODES = st.integers(400, 599)
+HEADS = st.builds(CallHead, FULL_NAMES, NAMES, NAMES, NAMES, NAMES, NAMES, NAMES)
+ANSWER_HEADS = st.builds(AnswerHead, st.integers(100, 599), NAMES, SECONDS, tuples(NAMES), NAMES)
 FRAMES = st.one_of(
+    st.builds(Wanted, SEQS, tuples(INTERESTS)),
+    st.builds(
+        Granted,
+        SEQS,
+        tuples(st.builds(RefusedInterest, INTERESTS, CODES, NAMES)),
+        tuples(st.builds(Resource, NAMES, FULL_NAMES, FULL_NAMES, FULL_NAMES, st.booleans())),
+    ),
+    st.builds(Call, SEQS, st.none() | HEADS, st.binary(max_size=99), st.booleans()),
+    st.builds(Answer, SEQS, st.none() | ANSWER_HEADS, st.binary(max_size=99), st.booleans()),
+    st.builds(Taken, SEQS),
+    st.builds(Cancel, SEQS),
     st.builds(
         Hello,
         st.integers(0, 65_535),
@@ -143,6 +196,7 @@ FRAMES = st.one_of(
         NAMES,
         TERMS,
         HORIZONS,
+        tuples(INTERESTS),
     ),
     st.builds(Welcome, FULL_NAMES, SEQS, st.booleans(), SECONDS),
     st.builds(Inventory, tuples(st.builds(Held, KEYS, VERSIONS)), st.booleans()),
@@ -224,6 +278,16 @@ def test_a_damaged_frame_is_a_frame_or_a_remote_protocol_error(frame: Frame, dat
         ),
         ([3, [], [[0, "n", "a", "u", "r"]], True], "there is no resource 0"),
         ([11, "nonsense", "", 0], "nonsense"),
+        ([13, 1, [], [[0, "", "", ""]]], "there is no resource 0"),
+        (
+            [14, 1, [["", "v1", "pods", "Pod", True]], [[0, "", "", "", 200, ""]], []],
+            "code must be an integer from 400",
+        ),
+        ([15, 1, ["GET", "/x", "", "", "", "", ""], b"", False], "target must be at most"),
+        ([15, 1, ["GET", b"\xff", "", "", "", "", ""], b"", False], "target is no UTF-8"),
+        ([15, 1, 7, b"", False], "head must be an array"),
+        ([16, 1, [42, "", 0, [], ""], b"", True], "status must be an integer from 100"),
+        ([16, 1, [200, "", 0, [7], ""], b"", True], "warnings must be at most"),
     ],
 )
 def test_what_is_wrong_is_said(value: object, complaint: str) -> None:
@@ -246,6 +310,29 @@ def test_limits_are_checked_on_both_sides() -> None:
     assert decode(encode(most)) == most
     with pytest.raises(RemoteProtocolError, match="not a frame"):
         decode(encode(Inventory((*most.entries, most.entries[0]), True)))
+
+
+def test_limits_of_interests_and_calls() -> None:
+    most = (Interest(PODS, "n" * 253, "x" * 253, "u" * 600),) * MAX_INTERESTS
+    assert decode(encode(Wanted(1, most)))
+    refused = tuple(RefusedInterest(interest, 403, "\N{COLLISION SYMBOL}" * MAX_TEXT_BYTES) for interest in most)
+    assert decode(encode(Granted(1, refused, (PODS,) * MAX_INTERESTS)))
+    for frame in (
+        Wanted(1, (*most, most[0])),
+        Hello(1, "n", None, b"", "", 1, (), (*most, most[0])),
+        Granted(1, (*refused, refused[0]), ()),
+    ):
+        with pytest.raises(RemoteProtocolError, match="more than 256 interests"):
+            decode(encode(frame))
+    with pytest.raises(RemoteProtocolError, match="body must be at most"):
+        decode(encode(Call(1, None, b"x" * (CHUNK_BYTES + 1), True)))
+    with pytest.raises(RemoteProtocolError, match="target must be at most"):
+        decode(encode(Call(1, HEAD._replace(target="x" * (MAX_TARGET_BYTES + 1)), b"", True)))
+    many = AnswerHead(200, warnings=("w" * 9999,) * (MAX_WARNINGS + 1), retry_after_s=1e9)
+    told = decode(encode(Answer(1, many, b"", True)))
+    assert isinstance(told, Answer), "what is too long for an answer is cut short: nobody can be asked to say it again"
+    assert told.head is not None
+    assert len(told.head.warnings) == MAX_WARNINGS
 
 
 def test_a_report_is_small_enough_that_all_of_it_may_be_refused() -> None:

@@ -81,6 +81,7 @@ CORES = (
     "edgehub.session",
     "link.codec",
     "link.errors",
+    "link.exchange",
     "link.frames",
     "link.packing",
     "link.peer",

@@ -1,11 +1,11 @@
 """The link's errors, named for what the caller can do."""
 
-from link.errors import LinkClosed, LinkError, LocalProtocolError, RemoteProtocolError
+from link.errors import CallLost, LinkClosed, LinkError, LocalProtocolError, RemoteProtocolError
 from link.frames import GoodbyeCode
 
 
 def test_all_are_link_errors() -> None:
-    for error in (LocalProtocolError("a"), RemoteProtocolError("b"), LinkClosed("c")):
+    for error in (LocalProtocolError("a"), RemoteProtocolError("b"), LinkClosed("c"), CallLost("d")):
         assert isinstance(error, LinkError)
 
 

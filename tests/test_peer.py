@@ -11,15 +11,23 @@ from apimachinery.resources import PODS
 from link.codec import encode
 from link.errors import LinkClosed, LocalProtocolError, RemoteProtocolError
 from link.frames import (
+    CHUNK_BYTES,
+    CHUNK_WINDOW_BYTES,
     PROTOCOL,
+    PUSH_GROWTH,
     Ack,
+    Answer,
+    Call,
+    Cancel,
     Check,
     Delta,
     Frame,
     Goodbye,
     GoodbyeCode,
+    Granted,
     Held,
     Hello,
+    Interest,
     Inventory,
     Nack,
     Ping,
@@ -29,6 +37,8 @@ from link.frames import (
     Report,
     ReportAck,
     ReportEntry,
+    Taken,
+    Wanted,
     Welcome,
 )
 from link.peer import DEAD_AFTER, TRANSITIONS, Peer, Role, Say, State, meaning
@@ -117,6 +127,12 @@ SAMPLES: dict[Say, Frame] = {
         Check(0, b""),
         Report(1, ENTRIES),
         ReportAck(0, ()),
+        Wanted(1, (Interest(PODS),)),
+        Granted(0, ()),
+        Call(1, None, b"", True),
+        Answer(1, None, b"", True),
+        Taken(0),
+        Cancel(1),
         Ping(1),
         Pong(1),
         Goodbye(GoodbyeCode.SHUTDOWN, "", 0.0),
@@ -168,7 +184,13 @@ def test_a_hub_that_speaks_another_protocol_says_which() -> None:
 
 @pytest.mark.parametrize(
     ("frame", "complaint"),
-    [(Ack(1), "ack of 1"), (Nack(1, ()), "nack of 1"), (Report(2, ENTRIES), "expected number 1")],
+    [
+        (Ack(1), "ack of 1"),
+        (Nack(1, ()), "nack of 1"),
+        (Report(2, ENTRIES), "expected number 1"),
+        (Wanted(2, ()), "wanted to have number 1"),
+        (Taken(1), "ack of 1"),
+    ],
 )
 def test_numbers_that_make_no_sense_are_refused_by_the_hub(frame: Frame, complaint: str) -> None:
     _, hub = streaming()
@@ -178,7 +200,13 @@ def test_numbers_that_make_no_sense_are_refused_by_the_hub(frame: Frame, complai
 
 
 @pytest.mark.parametrize(
-    ("frame", "complaint"), [(Push(2, (), False), "expected number 1"), (ReportAck(1, ()), "ack of 1")]
+    ("frame", "complaint"),
+    [
+        (Push(2, (), False), "expected number 1"),
+        (ReportAck(1, ()), "ack of 1"),
+        (Granted(1, ()), "0 was the last wanted"),
+        (Taken(1), "ack of 1"),
+    ],
 )
 def test_numbers_that_make_no_sense_are_refused_by_the_edge(frame: Frame, complaint: str) -> None:
     edge, _ = streaming()
@@ -206,9 +234,42 @@ def test_the_window_closes_and_opens_again() -> None:
     assert hub.push_room() > 0
 
 
+def test_what_is_wanted_is_numbered_alike_at_both_ends() -> None:
+    edge, hub = streaming()
+    edge.send(Wanted(1, ()), 0.0)
+    edge.send(Wanted(2, ()), 0.0)
+    assert carry(edge, hub) == [Wanted(1, ()), Wanted(2, ())]
+    hub.send(Granted(2, ()), 0.0)
+    assert carry(hub, edge) == [Granted(2, ())]
+    with pytest.raises(LocalProtocolError, match="must have number 3"):
+        edge.send(Wanted(2, ()), 0.0)
+
+
+def test_chunks_go_as_far_as_their_window_and_no_further() -> None:
+    edge, hub = streaming()
+    sent = 0
+    while hub.chunk_room():
+        hub.send(Answer(1, None, b"x" * CHUNK_BYTES, False), 0.0)
+        sent += 1
+    assert sent * CHUNK_BYTES == CHUNK_WINDOW_BYTES
+    assert hub.push_room() > 0, "a push has a window of its own"
+    carry(hub, edge)
+    edge.send(Taken(edge.chunks_received), 0.0)
+    carry(edge, hub)
+    assert hub.chunk_room() > 0
+
+
+def test_an_edge_that_sends_chunks_that_were_not_taken_is_left() -> None:
+    _, hub = streaming()
+    chunk = encode(Call(1, None, b"x" * CHUNK_BYTES, False))
+    with pytest.raises(RemoteProtocolError, match="overruns the window"):
+        for _ in range(PUSH_GROWTH * CHUNK_WINDOW_BYTES // CHUNK_BYTES + 1):
+            hub.receive(chunk, 0.0)
+
+
 def test_there_is_no_room_before_the_welcome() -> None:
     edge, hub = pair()
-    assert edge.report_room() == hub.push_room() == 0
+    assert edge.report_room() == hub.push_room() == edge.chunk_room() == hub.chunk_room() == 0
 
 
 def test_a_silent_handshake_is_given_up() -> None:

@@ -5,32 +5,43 @@ from collections.abc import Sequence
 import pytest
 
 from apimachinery.keys import Node, ObjectKey, ObjectVersion
-from apimachinery.resources import PODS
-from edgehub.session import COMMIT_BYTES, INVENTORY_CHUNK, EdgeSession
+from apimachinery.resources import CONFIG_MAPS, PODS
+from edgehub.session import COMMIT_BYTES, INVENTORY_CHUNK, Answered, Decided, EdgeSession, Unanswered
 from link.codec import decode, encode
 from link.errors import LinkClosed
 from link.frames import (
+    MAX_CALL_BYTES,
     PROTOCOL,
     Ack,
+    Answer,
+    AnswerHead,
     Batch,
+    Call,
+    CallHead,
+    Cancel,
     Check,
     Cursor,
     Delta,
     Frame,
     Goodbye,
     GoodbyeCode,
+    Granted,
     Held,
     Hello,
+    Interest,
     Inventory,
     Nack,
     Ping,
     Pong,
     Push,
     Refusal,
+    RefusedInterest,
     RefusedReport,
     Report,
     ReportAck,
     ReportEntry,
+    Taken,
+    Wanted,
     Welcome,
 )
 from tests.sim.clock import SimClock
@@ -38,6 +49,8 @@ from tests.sim.clock import SimClock
 KEY = ObjectKey(PODS, "default", "p")
 VERSION = ObjectVersion("u", "r")
 ENTRY = ReportEntry(KEY, "state", b"{}")
+ONE, OTHER = Interest(PODS, "a"), Interest(CONFIG_MAPS)
+HEAD = CallHead("GET", "/version")
 
 
 class Wire:
@@ -67,7 +80,7 @@ class Edge:
         self.wire = Wire()
         self.session = EdgeSession(Node("n"), agent="test", clock=SimClock(), wake=self.wake)
         self.pump = self.session.opened(self.wire)
-        self.session.greet(cursor, b"d", 3)
+        self.session.greet(cursor, b"d", 3, (), (ONE,))
 
     def wake(self) -> None:
         self.woken += 1
@@ -84,7 +97,7 @@ class Edge:
 
 def test_it_opens_with_what_is_committed() -> None:
     edge = Edge(Cursor("e", 7))
-    assert edge.wire.take() == [Hello(PROTOCOL, "n", Cursor("e", 7), b"d", "test", 3)]
+    assert edge.wire.take() == [Hello(PROTOCOL, "n", Cursor("e", 7), b"d", "test", 3, (), (ONE,))]
 
 
 def test_an_inventory_goes_out_in_chunks_and_ends() -> None:
@@ -200,3 +213,102 @@ def test_every_frame_that_matters_wakes_the_shell() -> None:
     edge.hear(Push(1, (), True), Ping(1))
     assert edge.woken == before + 1
     assert edge.wire.take() == [Pong(1)]
+
+
+def test_what_is_granted_is_complete_with_the_commit_of_the_first_synced_push_after_it() -> None:
+    edge = Edge().streaming()
+    session = edge.session
+    edge.hear(Push(1, (), True), Granted(0, (), (PODS,)), Push(2, (), False))
+    assert session.take_decided() == [Decided((ONE,), (), (PODS,))]
+    session.committed(session.take_batches(), {})
+    assert session.take_completed() == [], "what was pushed before it was granted may lack some of it"
+    edge.hear(Push(3, (), True), Push(4, (), True))
+    batches = session.take_batches()
+    assert session.take_completed() == [], "it is not durable yet"
+    session.committed(batches, {})
+    assert session.take_completed() == [(ONE,)]
+    assert session.take_completed() == []
+    assert session.take_decided() == []
+
+
+def test_the_hub_hears_the_last_that_is_wanted_and_once() -> None:
+    edge = Edge()
+    edge.wire.take()
+    edge.session.want((OTHER,))
+    edge.session.want((ONE, OTHER))
+    assert edge.wire.take() == [], "not before the link is up"
+    edge.hear(Welcome("e", 0, False, 20.0))
+    assert edge.wire.take() == [Wanted(1, (ONE, OTHER))]
+    edge.session.want((ONE, OTHER))
+    assert edge.wire.take() == [], "nothing new"
+    edge.session.want(())
+    edge.session.want((OTHER,))
+    assert edge.wire.take() == [Wanted(2, ()), Wanted(3, (OTHER,))]
+
+
+def test_a_decision_on_what_is_not_wanted_any_more_is_passed_over() -> None:
+    edge = Edge().streaming()
+    edge.session.want((OTHER,))
+    edge.hear(Granted(0, (), ()))
+    assert edge.session.take_decided() == []
+    refusal = RefusedInterest(OTHER, 403, "no")
+    edge.hear(Granted(1, (refusal,), ()), Push(1, (), True))
+    [decided] = edge.session.take_decided()
+    assert decided.refused == (refusal,)
+    edge.session.committed(edge.session.take_batches(), {})
+    assert edge.session.take_completed() == [()], "nothing was granted"
+
+
+def test_what_is_wanted_goes_out_after_the_inventory() -> None:
+    edge = Edge()
+    edge.hear(Welcome("e", 0, True, 20.0))
+    edge.wire.take()
+    edge.session.want((OTHER,))
+    edge.session.call(HEAD, b"", lambda _: None)
+    assert edge.wire.take() == []
+    edge.session.send_inventory([])
+    assert edge.wire.take() == [Inventory((), True), Wanted(1, (OTHER,)), Call(1, HEAD, b"", True)]
+
+
+def test_a_call_is_answered_once_and_its_chunks_are_taken() -> None:
+    edge = Edge().streaming()
+    told: list[object] = []
+    assert edge.session.call(HEAD, b"{}", told.append) == 1
+    assert edge.wire.take() == [Call(1, HEAD, b"{}", True)]
+    before = edge.woken
+    edge.hear(Answer(1, AnswerHead(200), b"ab", False), Answer(1, None, b"c", True), Answer(1, None, b"", True))
+    assert told == [Answered(AnswerHead(200), b"abc")]
+    assert edge.wire.take() == [Taken(1), Taken(2), Taken(3)]
+    assert edge.woken == before, "the store has nothing to do with it"
+
+
+def test_a_large_call_goes_as_far_as_the_hub_takes_it() -> None:
+    edge = Edge().streaming()
+    edge.session.call(HEAD, bytes(MAX_CALL_BYTES), lambda _: None)
+    sent = edge.wire.take()
+    assert len(sent) == 2
+    edge.hear(Taken(2))
+    assert len(edge.wire.take()) >= 2
+
+
+def test_who_waits_when_the_link_is_lost_hears_whether_it_may_have_been_done() -> None:
+    edge = Edge().streaming()
+    told: list[object] = []
+    edge.session.call(HEAD, b"", told.append)
+    edge.session.call(HEAD, bytes(MAX_CALL_BYTES), told.append)
+    edge.pump.connection_lost("cut")
+    assert told == [Unanswered(was_sent=True), Unanswered(was_sent=False)]
+
+
+def test_a_call_that_is_cancelled_is_not_answered() -> None:
+    edge = Edge().streaming()
+    told: list[object] = []
+    small, large = (edge.session.call(HEAD, body, told.append) for body in (b"", bytes(MAX_CALL_BYTES)))
+    edge.wire.take()
+    assert edge.session.cancel(small), "the hub has it all"
+    assert not edge.session.cancel(large)
+    assert edge.wire.take() == [Cancel(1), Cancel(2)]
+    edge.hear(Answer(1, AnswerHead(200), b"", True))
+    assert told == []
+    assert edge.session.cancel(small), "it may be said twice"
+    assert edge.wire.take() == [Taken(1)]
