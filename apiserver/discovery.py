@@ -141,13 +141,25 @@ def _resources(group: str, version: str, catalogue: Catalogue) -> JSON:
                     "verbs": _STATUS_VERBS,
                 }
             )
+        for below in definition.subresources:
+            entries.append(
+                {
+                    "name": f"{resource.plural}/{below.name}",
+                    "singularName": "",
+                    "namespaced": resource.namespaced,
+                    "group": below.group,
+                    "version": below.version,
+                    "kind": below.kind,
+                    "verbs": list(below.verbs),
+                }
+            )
     group_version = f"{group}/{version}" if group else version
     return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": entries}
 
 
 def _aggregated(root: str, request: Request, catalogue: Catalogue) -> Response | None:
     """The one document with everything, where the client names it before plain JSON."""
-    version = _aggregated_version(request.headers.get("accept", ""))
+    version = aggregated_version(request.headers.get("accept", ""))
     if version is None or request.method not in ("GET", "HEAD"):
         return None
     items = []
@@ -177,7 +189,8 @@ def _aggregated(root: str, request: Request, catalogue: Catalogue) -> Response |
     return Response(200, [("content-type", media_type), ("vary", "Accept")], body)
 
 
-def _aggregated_version(accept: str) -> str | None:
+def aggregated_version(accept: str) -> str | None:
+    """Which version of the one document a client would rather have than the many; None for the many."""
     for media_range in accept.split(","):
         kind, *rest = (part.strip() for part in media_range.split(";"))
         if kind != "application/json":
@@ -206,6 +219,16 @@ def _aggregated_resource(definition: Definition) -> JSON:
         entry["shortNames"] = list(definition.short_names)
     if definition.categories:
         entry["categories"] = list(definition.categories)
+    below: list[JSON] = [
+        {
+            "subresource": each.name,
+            "responseKind": {"group": each.group, "version": each.version, "kind": each.kind},
+            "verbs": list(each.verbs),
+        }
+        for each in definition.subresources
+    ]
     if definition.has_status:
-        entry["subresources"] = [{"subresource": "status", "responseKind": kind, "verbs": _STATUS_VERBS}]
+        below.append({"subresource": "status", "responseKind": kind, "verbs": _STATUS_VERBS})
+    if below:
+        entry["subresources"] = below
     return entry

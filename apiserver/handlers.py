@@ -51,13 +51,23 @@ class Api:
         self._about = about
 
     async def __call__(self, request: Request) -> Response:
-        catalogue = self._storage.catalogue
-        document = discovery.answer(request, catalogue, self._about)
-        if document is not None:
-            return document
-        asked = parse(request.method, request.target, catalogue().resolve, request.headers.get("accept", ""))
-        definition = catalogue().of(asked.resource)
-        assert definition is not None, "parse resolved the resource in this catalogue"
+        document = self.document(request)
+        return await self.answer(self.asked(request), request) if document is None else document
+
+    def document(self, request: Request) -> Response | None:
+        """The answer to what is no question about objects: discovery, health, version; None for all else."""
+        return discovery.answer(request, self._storage.catalogue, self._about)
+
+    def asked(self, request: Request) -> ApiRequest:
+        """What is asked of objects. Raises ApiError for what cannot be asked."""
+        accept = request.headers.get("accept", "")
+        return parse(request.method, request.target, self._storage.catalogue().resolve, accept)
+
+    async def answer(self, asked: ApiRequest, request: Request) -> Response:
+        """The answer to `asked`, which was read from `request`."""
+        definition = self._storage.catalogue().of(asked.resource)
+        if definition is None:  # it went since the request was read
+            raise NotFound("the server could not find the requested resource")
         _check_verb(asked, definition)
         check_fields(definition, asked.fields)
         match asked.verb:
@@ -138,7 +148,7 @@ class Api:
             )
         answer = await self._writes.write(asked, request)
         # RFC 9111 dropped Warning's meaning; Kubernetes uses code 299 with its own agent field.
-        warnings = [("warning", f'299 - "{_quoted(text)}"') for text in answer.warnings]
+        warnings = [("warning", f'299 - "{quoted(text)}"') for text in answer.warnings]
         body = answer.body if answer.status >= 300 else _formed(answer.body, asked, definition)
         return Response(answer.status, [_JSON, *warnings], body)
 
@@ -193,5 +203,6 @@ def _too_large(wanted: int, current: int) -> Timeout:
     )
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """What may stand between the quotes of a header's value."""
     return "".join(c for c in text if c.isprintable() and c.isascii()).replace("\\", "\\\\").replace('"', '\\"')

@@ -26,6 +26,8 @@ class Request:
     """HOST:PORT of the peer, "unix" for a socket file."""
     peer_certificate_cn: str | None = None
     """The common name in the peer's *verified* client certificate; None without one."""
+    user: str = ""
+    """Who asks, as whoever authenticated the request found; "" where nobody did."""
 
     @property
     def path(self) -> str:

@@ -1,9 +1,9 @@
 """
-Which kinds the node's local API serves: those of which the node knows what it should hold.
+Which kinds the node's local API serves: those of which the node knows what it should hold, and those it may ask for.
 
-A kind that is served and has no objects is answered with an empty list, which says "there are none for
-this node". So a kind is served only where the hub sends it to this node: the ones that every node gets,
-the custom ones whose definition the hub sent, and any that the node holds or once held. Any other is
+A kind that is served and has no objects is answered with an empty list, which says "there are none". So without the
+cluster's own word (metamanager.clusterkinds) a kind is served only where the hub sends it to this node: the ones that
+every node gets, the custom ones whose definition the hub sent, and any that the node holds or once held. Any other is
 "not found", which is not the same as "none".
 
 Pure: no I/O.
@@ -38,15 +38,29 @@ def catalogue_of(
     held: Iterable[Resource],
     once_held: Iterable[Resource],
     withheld: frozenset[Resource] = frozenset(),
+    cluster: Iterable[Definition] = (),
 ) -> Catalogue:
     """
-    What is served, to be read only.
+    What is served.
 
     definitions: CustomResourceDefinitions. held: resources that have objects. once_held: resources that
-    ever had any; of these, custom ones count only while they are defined. withheld: never served.
+    ever had any; of these, custom ones count only while they are defined. withheld: never served. cluster: what the
+    cluster says it has; verbs and subresources are taken from there, and what it does not name is to be read only.
     """
-    found = _definitions(definitions, held, once_held)
-    return Catalogue(replace(entry, verbs=_verbs(entry.resource)) for entry in found if entry.resource not in withheld)
+    known = Catalogue(_definitions(definitions, held, once_held))
+    named = Catalogue(_known_better(entry, known) for entry in cluster)
+    rest = (replace(entry, verbs=_verbs(entry.resource)) for entry in known if named.of(entry.resource) is None)
+    return Catalogue(entry for entry in (*named, *rest) if entry.resource not in withheld)
+
+
+def _known_better(entry: Definition, known: Catalogue) -> Definition:
+    """What the cluster says of a kind, with what only its definition tells: columns, and fields to select by."""
+    better = known.of(entry.resource) or _BUILT_IN.get(entry.resource)
+    if better is None:
+        return entry
+    return replace(
+        entry, columns=better.columns, selectable=better.selectable, schema=better.schema, is_custom=better.is_custom
+    )
 
 
 def _verbs(resource: Resource) -> tuple[str, ...]:

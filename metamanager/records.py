@@ -309,8 +309,8 @@ class Records:
         """What the local API was asked for beyond what the node is sent by itself."""
         with self._database.transaction():
             return [
-                RememberedInterest(self._resource(row[0]), *map(str, row[1:4]), int(row[4]), bool(row[5]))
-                for row in self._database.rows(schema.SELECT_INTERESTS)
+                RememberedInterest(self._resource(number), namespace, name, user, used_at_ms, bool(complete))
+                for number, namespace, name, user, used_at_ms, complete in self._database.rows(schema.SELECT_INTERESTS)
             ]
 
     def remember(self, interests: Sequence[RememberedInterest], gone: Sequence[RememberedInterest] = ()) -> None:
