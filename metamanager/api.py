@@ -158,7 +158,7 @@ class HeldObjects:
             revision = self._store.feed.revision
             definitions, _ = await self._store.list(CUSTOM_RESOURCE_DEFINITIONS)
             held, once_held = await self._store.resources(), await self._store.known_resources()
-        cluster = () if self._kinds is None else self._kinds.definitions
+        cluster = None if self._kinds is None else self._kinds.definitions
         self._catalogue = catalogue_of((item.object for item in definitions), held, once_held, self._withheld, cluster)
         self._followed, self._generation = revision, generation
 
@@ -308,6 +308,8 @@ class LocalApi:
             known = self._held.catalogue().resolve(group, version, name)
             if known is None or not link.kinds.definitions:
                 await link.kinds.refresh(UNKNOWN_AGE_S)
+            if known is None and not link.kinds.definitions:
+                raise Unavailable(f'this node does not know yet whether the cluster has "{name}": it could not ask')
         await self._held.follow()
 
     async def _watched(

@@ -71,7 +71,6 @@ class OfflineWrites:
                 raise Unavailable(f'{asked.resource.collection} "{asked.name}" is not on this node, and {why}')
             before = _with_version(look)
             after = _changed(before, asked, http)
-            _check(after, before, asked)
             if asked.resource == LEASES and not _is_renewal(before, after):
                 raise Unavailable(f"a Lease is taken and given where all can see it, and {why}")
             write = _write_of(asked, look, after, http.user)
@@ -134,10 +133,11 @@ def _write_of(asked: ApiRequest, look: Look, after: Mapping[str, JSON], user: st
     held = look.held.object.parse()
     if asked.subresource:
         kind, now, was = held.get("kind"), body.get(asked.subresource) or {}, held.get(asked.subresource) or {}
-        below = strategic.diff({"kind": kind, "status": was}, {"kind": kind, "status": now})
-        value: JSON = below
+        value = strategic.diff({"kind": kind, "status": was}, {"kind": kind, "status": now})
     else:
         value = strategic.diff(held, body)
+    if asked.resource == LEASES:  # whose renewal it is, for when it goes up
+        value["spec"] = (value.get("spec") or {}) | {"holderIdentity": lookup(body, "spec.holderIdentity")}
     uid = look.held.object.version.uid
     return LocalWrite(0, asked.key, asked.subresource, uid, False, user, 0, now_ms, canonical(value))
 
@@ -150,13 +150,14 @@ def _changed(before: dict[str, JSON], asked: ApiRequest, http: Request) -> dict[
         from apiserver import patches  # brings jsonpatch; most nodes never need it
 
         after = patches.apply(before, http.body, http.headers.get("content-type", ""), is_custom=False)
+    _check(after, before, asked)
     if asked.subresource:
-        return before | {"metadata": metadata_of(after), asked.subresource: after.get(asked.subresource) or {}}
+        return before | {asked.subresource: after.get(asked.subresource) or {}}
     return after
 
 
 def _check(after: dict[str, JSON], before: Mapping[str, JSON], asked: ApiRequest) -> None:
-    """That the body is the object that the URL names, in the state that its client knows."""
+    """That the body is the object that the URL names, in the state that its client knows; who it is stays as it is."""
     resource = asked.resource
     for name, expected in (("apiVersion", resource.api_version), ("kind", resource.kind)):
         if after.setdefault(name, expected) != expected:
@@ -169,11 +170,8 @@ def _check(after: dict[str, JSON], before: Mapping[str, JSON], asked: ApiRequest
     if given.get("uid") not in (None, "", held.get("uid")):
         raise conflict(asked.key)
     kept = ("name", "namespace", "uid", "creationTimestamp", "resourceVersion", "generation")
-    if asked.subresource:
-        after["metadata"] = dict(held)
-    else:
-        given.update({name: held[name] for name in kept if name in held})
-        given.pop("managedFields", None)
+    given.update({name: held[name] for name in kept if name in held})
+    given.pop("managedFields", None)
 
 
 def _is_renewal(before: Mapping[str, JSON], after: Mapping[str, JSON]) -> bool:

@@ -69,7 +69,7 @@ def survives(write: LocalWrite, wanted: Object | None) -> bool:
     if wanted is None or wanted.version.uid != write.uid:
         return False
     # A Lease that somebody else holds now was lost while nobody could say so.
-    return wanted.key.resource != LEASES or _holder(json.loads(write.value)) in (None, _holder(wanted.parse()))
+    return wanted.key.resource != LEASES or _holder(json.loads(write.value)) == _holder(wanted.parse())
 
 
 def _holder(lease: Mapping[str, JSON]) -> JSON:

@@ -107,9 +107,15 @@ class Passing:
             return answer.body
         name = lookup(value, "metadata.name") or asked.name
         is_object = "resourceVersion" in (value.get("metadata") or {})
-        if asked.dry_run or not isinstance(name, str) or not name:
+        if not isinstance(name, str) or not name:
             return json.dumps(mark_versions(value)).encode()
         key = asked.key._replace(name=name)
+        if asked.dry_run:
+            seen = (await self._store.look(key)).seen
+            if seen is None or not is_object:
+                return json.dumps(mark_versions(value)).encode()
+            value["metadata"]["resourceVersion"] = str(seen.revision)  # nothing changed, so neither did that
+            return json.dumps(value).encode()
         if asked.verb is Verb.DELETE and not is_object:
             await self._until_gone(key)
         elif answer.head.revision and is_object:

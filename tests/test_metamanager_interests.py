@@ -63,9 +63,7 @@ async def _is_complete(edge: EdgeApi, interest: Interest) -> bool:
     return [each.complete for each in await edge.store.interests() if each[:4] == interest] == [True]
 
 
-async def test_what_does_not_come_soon_is_to_be_asked_for_again(
-    edge: EdgeApi, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_does_not_come_soon_is_to_be_asked_for_again(edge: EdgeApi, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FETCH_S", 0.05)
     edge.cloud.holds_back = True
     answer = await edge.get(SERVICE)

@@ -148,7 +148,7 @@ def test_a_write_to_an_object_that_went_goes_with_it(records: Records, uid: str 
 def test_a_lease_that_somebody_else_holds_now_is_theirs() -> None:
     lease = from_json(LEASES, body(LEASES, "l", spec={"holderIdentity": "them"}))
     ours = patch_of(lease.key, {"spec": {"holderIdentity": "us", "renewTime": "now"}}, "")
-    renewal = patch_of(lease.key, {"spec": {"renewTime": "now"}}, "")
+    renewal = patch_of(lease.key, {"spec": {"holderIdentity": "them", "renewTime": "now"}}, "")
     assert not survives(ours, lease)
     assert survives(renewal, lease)
     assert not survives(renewal, None)

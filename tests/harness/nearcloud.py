@@ -98,7 +98,7 @@ class NearCloud:
             response = error_response(exc)
         assert isinstance(response.body, bytes)
         told = dict(response.headers)
-        warnings = tuple(text.split('"')[1] for name, text in response.headers if name == "warning")
+        warnings = tuple(text[7:-1].replace('\\"', '"') for name, text in response.headers if name == "warning")
         retry_after_s = float(told.get("retry-after", 0))
         revision = self._revision(response.body) if response.status < 300 else ""
         return Answered(
@@ -115,7 +115,9 @@ class NearCloud:
         if isinstance(value, list):
             value.insert(0, {"op": "test", "path": "/metadata/resourceVersion", "value": version})
         else:
-            value.setdefault("preconditions" if head.method == "DELETE" else "metadata", {})["resourceVersion"] = version
+            value.setdefault("preconditions" if head.method == "DELETE" else "metadata", {})["resourceVersion"] = (
+                version
+            )
         return json.dumps(value).encode()
 
     def _revision(self, body: bytes) -> str:
