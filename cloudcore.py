@@ -38,9 +38,12 @@ from apimachinery.watchcache import WatchCache
 from apiserver.http import ListenError, serve
 from apiserver.messages import Handler, Request, Response, json_response
 from cloudhub import crds
+from cloudhub.access import RECHECK_S, Access
 from cloudhub.announcer import Announcer
 from cloudhub.apiclient import ApiClient, ApiUnreachable, KubeconfigError, ObjectsByName
 from cloudhub.authority import Authority, ServerIdentity, server_names
+from cloudhub.calls import AT_ONCE, Calls
+from cloudhub.demand import IDLE_S, MOST_RESOURCES, Advanced, Demand, Watched
 from cloudhub.fences import Fences
 from cloudhub.horizon import Advance
 from cloudhub.join import MAX_BODY_BYTES, JoinEndpoint, Link, check_name
@@ -48,7 +51,7 @@ from cloudhub.nodes import NodeLifecycle
 from cloudhub.placement import STANDARD_RULES, By, Placement, Rule, with_definitions
 from cloudhub.presence import NODE_GRACE_S, Presence
 from cloudhub.projection import project
-from cloudhub.reflector import EVERYTHING, Reflector, Selection
+from cloudhub.reflector import EVERYTHING, Reflector, ReflectorStatus, Selection
 from cloudhub.reports import MIN_INTERVAL_S
 from cloudhub.server import HubServer
 from cloudhub.sessions import GRACE_S, Session
@@ -119,6 +122,19 @@ class ReportsConfig:
 
 
 @dataclass(frozen=True)
+class InterestConfig:
+    """What nodes may have besides what is placed on them: objects that are read there, requests to the apiserver."""
+
+    enabled: bool = setting(True, "Needs the rights that docs/operations.md lists; without them all of it is refused.")
+    max_resources: int = setting(
+        MOST_RESOURCES, "Kinds watched for nodes beside those of the rules.", at_least=0, at_most=48
+    )
+    idle_s: float = setting(IDLE_S, "How long such a kind is watched after the last node lost interest.", at_least=0)
+    recheck_s: float = setting(RECHECK_S, "How long a right that was taken back may still count.", at_least=1)
+    max_calls: int = setting(AT_ONCE, "Requests of nodes under way to the apiserver at once.", at_least=1, at_most=48)
+
+
+@dataclass(frozen=True)
 class RuleConfig:
     """One further kind of object for the nodes."""
 
@@ -149,6 +165,7 @@ class CloudConfig:
     join: JoinConfig = JoinConfig()
     nodes: NodesConfig = NodesConfig()
     reports: ReportsConfig = ReportsConfig()
+    interest: InterestConfig = InterestConfig()
     metrics: Endpoint | None = setting(None, "HOST:PORT for Prometheus; they are on the status socket in any case.")
     placement: tuple[RuleConfig, ...] = setting(
         (), "Rules beside the standard ones: pods with what they refer to, devices with their models, Node, Lease."
@@ -374,6 +391,10 @@ class Cloudcore:
         )
         self._server: HubServer | None = None
         self._reflectors: dict[Resource, Reflector] = {}
+        self._following: dict[Resource, asyncio.Task[None]] = {}
+        self._demand: Demand | None = None
+        self._access: Access | None = None
+        self._calls: Calls | None = None
         self._endpoints = ("", "")
         self._problem = ""
         """What keeps it from beginning."""
@@ -389,26 +410,34 @@ class Cloudcore:
         vault = Vault(ObjectsByName(self._client))
         authority = await self._patiently("the certificate authority", lambda: Authority.load(vault))
         placement = await self._patiently("the resources to be placed", self._placement)
+        if self._settings.interest.enabled:
+            self._serve_interest(placement)
         self._server = HubServer(
             self._cache,
             placement,
             self._writer,
             self._nodes,
+            access=self._access,
+            calls=self._calls,
             heartbeat_s=self._settings.link.heartbeat_s,
             grace_s=self._settings.link.grace_s,
         )
         for resource in placement.resources():
-            self._reflectors[resource] = self._reflector(resource)
+            self._reflectors[resource] = self._reflector(resource, _selection(resource), self._advanced)
         link, join = self._settings.link.listen, self._settings.join.listen
         identity = authority.server(server_names([link.host, join.host], self._settings.join.advertise))
         async with asyncio.TaskGroup() as tasks:
-            for reflector in self._reflectors.values():
-                tasks.create_task(reflector.run(), name=f"reflector[{reflector.resource.collection}]")
+            for resource, reflector in self._reflectors.items():
+                name = f"reflector[{resource.collection}]"
+                self._following[resource] = tasks.create_task(reflector.run(), name=name)
             # Nobody is let in before everything is known: to a node, "none" would mean "delete yours".
             for reflector in self._reflectors.values():
                 await reflector.wait_synced()
             # What was imported stays; left in, every full collection would walk it, and stop everything for 37 ms.
             gc.freeze()
+            if self._access is not None and self._calls is not None:
+                tasks.create_task(self._access.run(), name="access")
+                tasks.create_task(self._calls.run(), name="calls")
             listener = await self._listen(link, identity.link_context)
             if self._settings.metrics is not None:
                 await _serve_metrics(stack, self._settings.metrics, self._scraped)
@@ -466,16 +495,47 @@ class Cloudcore:
                 f'placement: the apiserver has no resource "{collection}"; apply its definition, or correct the name'
             ) from exc
 
-    def _reflector(self, resource: Resource) -> Reflector:
+    def _serve_interest(self, placement: Placement) -> None:
+        """Let nodes have what they are interested in, and ask."""
+        settings = self._settings.interest
+        self._demand = demand = Demand(
+            self._client,
+            self._cache,
+            self,
+            [Watched(resource, _selection(resource).namespace) for resource in placement.resources()],
+            advanced=self._advanced,
+            changed=self._demand_changed,
+            widen=self._widen,
+            idle_s=settings.idle_s,
+            most=settings.max_resources,
+        )
+        self._access = Access(self._client, placement, demand, decided=self._decided, recheck_s=settings.recheck_s)
+        self._calls = Calls(self._client, placement, demand.resource, at_once=settings.max_calls)
+
+    def _demand_changed(self, collection: str) -> None:
+        assert self._access is not None, "it is made with the demand"
+        self._access.changed(collection)
+
+    def _decided(self, node: Node) -> None:
+        assert self._server is not None, "nodes come after the hub was made"
+        self._server.hub.decided(node)
+
+    def _widen(self, resource: Resource, advanced: Advanced) -> Reflector:
+        """Follow all of a resource that is followed in part."""
+        self._following.pop(resource).cancel()
+        made = self._reflectors[resource] = self._reflector(resource, EVERYTHING, advanced)
+        return made
+
+    def _reflector(self, resource: Resource, select: Selection, advanced: Advanced) -> Reflector:
         return Reflector(
             self._client,
             resource,
             self._cache,
             self,
             project=project,
-            advanced=self._advanced,
+            advanced=advanced,
             observe={DEVICES: self._writer.observe, LEASES: self._nodes.observe_lease}.get(resource, lambda _: None),
-            select=Selection(namespace=NODE_LEASE_NAMESPACE) if resource == LEASES else EVERYTHING,
+            select=select,
         )
 
     def changed(self, changes: list[Change]) -> None:
@@ -489,6 +549,8 @@ class Cloudcore:
                 for resource, reflector in self._reflectors.items():
                     if resource.collection == change.object.key.name:
                         reflector.wake()
+                if self._demand is not None:
+                    self._demand.wake(change.object.key.name)
 
     def _advanced(self, resource: Resource, advance: Advance) -> None:
         assert self._server is not None, "reflectors run after the hub was made"
@@ -569,12 +631,26 @@ class Cloudcore:
             if name != "reports_refused":
                 text = f"{name.replace('_', ' ')} of the status writer since the start."
                 yield Metric(f"hub_{name if name.startswith('reports') else f'status_{name}'}_total", text, count)
-        for made in self._reflectors.values():
-            status, labels = made.status(), {"resource": made.resource.collection}
+        if self._server is not None and self._access is not None and self._calls is not None:
+            statuses = self._server.hub.statuses()
+            yield Metric("hub_interests", "Selections that nodes have.", sum(each.interests for each in statuses))
+            refused = sum(each.interests_refused for each in statuses)
+            yield Metric("hub_interests_refused", "... that are not granted, or not known yet.", refused)
+            yield Metric("hub_access_reviews_total", "SubjectAccessReviews made for nodes.", self._access.reviews)
+            for code, count in sorted(self._calls.answers.items()):
+                yield Metric("hub_call_answers_total", "Answers to nodes' calls.", count, {"code": str(code)})
+        for status in self._watches():
+            labels = {"resource": status.resource.collection}
             yield Metric("hub_reflector_lists_total", "Lists asked of the apiserver.", status.lists, labels)
-        for made in self._reflectors.values():
-            status, labels = made.status(), {"resource": made.resource.collection}
+        for status in self._watches():
+            labels = {"resource": status.resource.collection}
             yield Metric("hub_reflector_watches_total", "Watches opened.", status.watches, labels)
+
+    def _watches(self) -> Iterator[ReflectorStatus]:
+        """Every reflector's status, those that nodes asked for included; each resource once."""
+        own = {made.resource: made.status() for made in self._reflectors.values()}
+        asked = [] if self._demand is None else self._demand.statuses()
+        yield from {**own, **{status.resource: status for status in asked}}.values()
 
     def _facts(self) -> dict[str, object]:
         return {
@@ -586,19 +662,26 @@ class Cloudcore:
             "objects": len(self._cache),
             "resources": [
                 {
-                    "resource": resource.collection,
+                    "resource": status.resource.collection,
                     "phase": status.phase.value,
                     "synced": status.synced,
                     "problem": status.problem,
                     "lists": status.lists,
                     "watches": status.watches,
+                    "asked": status.resource not in self._reflectors,
                 }
-                for resource, status in ((each, made.status()) for each, made in self._reflectors.items())
+                for status in self._watches()
             ],
+            "calls": {str(code): count for code, count in sorted(self._calls.answers.items())} if self._calls else {},
             "reports": self._writer.counters(),
             "lastRefused": [{**each._asdict(), "key": str(each.key)} for each in self._writer.refusals()],
             "nodes": [status._asdict() for status in self._server.hub.statuses()] if self._server is not None else [],
         }
+
+
+def _selection(resource: Resource) -> Selection:
+    """Which objects of a resource are watched in any case."""
+    return Selection(namespace=NODE_LEASE_NAMESPACE) if resource == LEASES else EVERYTHING
 
 
 async def _serve_status(stack: contextlib.AsyncExitStack, path: Path, handler: Handler) -> None:
@@ -660,6 +743,16 @@ def _told(facts: Mapping[str, Any]) -> list[str]:
         f"reports    {facts['reports']['reports_taken']} taken, {facts['reports']['reports_refused']} refused",
         f"nodes      {len(connected)} connected, {sum(bool(node['synced']) for node in connected)} in sync",
     ]
+    interests = sum(node["interests"] for node in nodes)
+    if interests or facts["calls"]:
+        asked = [each["resource"] for each in facts["resources"] if each["asked"]]
+        refused = sum(node["interests_refused"] for node in nodes)
+        lines.append(
+            f"interest   {interests} selections, {refused} not granted"
+            + (f"; watched for nodes: {', '.join(asked)}" if asked else "")
+        )
+        codes = ", ".join(f"{count} x {code}" for code, count in facts["calls"].items())
+        lines.append(f"calls      {codes or 'none'}")
     if facts["problem"]:
         lines.append(f"problem    {facts['problem']}")
     lines += [f"problem    {each['resource']}: {each['phase']} {each['problem']}".rstrip() for each in waiting]

@@ -59,6 +59,8 @@ class Definition:
     verbs: tuple[str, ...] = ALL_VERBS
     has_status: bool = False
     """The status subresource: a plain write leaves `status` alone, a write to /status leaves the rest alone."""
+    has_tokens: bool = False
+    """The token subresource: a TokenRequest is created there and answered, nothing is stored."""
     columns: tuple[Column, ...] = ()
     selectable: tuple[str, ...] = ()
     """Dotted paths for field selectors, besides metadata.name and metadata.namespace."""

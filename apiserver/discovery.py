@@ -14,11 +14,12 @@ from typing import NamedTuple
 from apimachinery.errors import MethodNotAllowed, NotFound
 from apimachinery.objects import JSON
 from apiserver import openapi
-from apiserver.definitions import Catalogue, Definition
+from apiserver.definitions import Catalogue, Definition, Subresource
 from apiserver.messages import Request, Response, json_response
 from apiserver.requests import segments
 
 _STATUS_VERBS = ["get", "patch", "update"]
+_TOKENS = Subresource("token", "authentication.k8s.io", "v1", "TokenRequest", ("create",))
 _AGGREGATED = ("v2", "v2beta1")
 HEALTH = ("healthz", "livez", "readyz")
 PUBLIC = frozenset((*HEALTH, "version"))
@@ -141,7 +142,7 @@ def _resources(group: str, version: str, catalogue: Catalogue) -> JSON:
                     "verbs": _STATUS_VERBS,
                 }
             )
-        for below in definition.subresources:
+        for below in _below(definition):
             entries.append(
                 {
                     "name": f"{resource.plural}/{below.name}",
@@ -219,16 +220,17 @@ def _aggregated_resource(definition: Definition) -> JSON:
         entry["shortNames"] = list(definition.short_names)
     if definition.categories:
         entry["categories"] = list(definition.categories)
-    below: list[JSON] = [
-        {
-            "subresource": each.name,
-            "responseKind": {"group": each.group, "version": each.version, "kind": each.kind},
-            "verbs": list(each.verbs),
-        }
-        for each in definition.subresources
-    ]
+    below: list[JSON] = []
     if definition.has_status:
         below.append({"subresource": "status", "responseKind": kind, "verbs": _STATUS_VERBS})
+    for each in _below(definition):
+        asked = {"group": each.group, "version": each.version, "kind": each.kind}
+        below.append({"subresource": each.name, "responseKind": asked, "verbs": list(each.verbs)})
     if below:
         entry["subresources"] = below
     return entry
+
+
+def _below(definition: Definition) -> tuple[Subresource, ...]:
+    """What there is below an object beside its status."""
+    return (*definition.subresources, *((_TOKENS,) if definition.has_tokens else ()))

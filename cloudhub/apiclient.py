@@ -21,7 +21,7 @@ import os
 import socket
 import urllib.parse
 import urllib.request
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
@@ -31,7 +31,7 @@ from lightkube.config.kubeconfig import DEFAULT_KUBECONFIG, SERVICE_ACCOUNT, Kub
 from lightkube.config.models import User, UserExec
 from lightkube.core.exceptions import ConfigError
 
-from apimachinery.errors import ApiError, Forbidden, NotFound, Unavailable
+from apimachinery.errors import ApiError, Forbidden, NotFound, TooLarge, Unavailable
 from apimachinery.events import WatchEvent
 from apimachinery.keys import ObjectKey, Resource
 from apimachinery.objects import JSON, Object
@@ -72,6 +72,17 @@ class Page(NamedTuple):
 
     objects: list[Object]
     resource_version: str
+
+
+class RawAnswer(NamedTuple):
+    """What a request that was passed on was answered with, whatever its status."""
+
+    status: int
+    headers: Mapping[str, str]
+    """In lower case."""
+    warnings: Sequence[str]
+    """The Warning headers, of which there may be several."""
+    body: bytes
 
 
 class ApiClient:
@@ -273,6 +284,57 @@ class ApiClient:
 
     async def delete(self, key: ObjectKey) -> None:
         await self._request("DELETE", path_of(key.resource, key.namespace, key.name))
+
+    # On behalf of others
+
+    async def may(
+        self, user: str, groups: Sequence[str], verb: str, resource: Resource, namespace: str = "", name: str = ""
+    ) -> bool:
+        """Whether somebody else may do this, by the apiserver's own decision (a SubjectAccessReview)."""
+        asked = {"verb": verb, "group": resource.group, "version": resource.version, "resource": resource.plural}
+        asked |= {field: text for field, text in (("namespace", namespace), ("name", name)) if text}
+        review = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SubjectAccessReview",
+            "spec": {"user": user, "groups": list(groups), "resourceAttributes": asked},
+        }
+        answer = await self._request("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", body=review)
+        status = answer.get("status")
+        return isinstance(status, Mapping) and status.get("allowed") is True
+
+    async def pass_on(
+        self,
+        method: str,
+        target: str,
+        *,
+        user: str,
+        groups: Sequence[str],
+        headers: Mapping[str, str],
+        body: bytes,
+        room: Callable[[int], bool],
+    ) -> RawAnswer:
+        """
+        A request of somebody else, made as that user (impersonation).
+
+        target: path and query as in a request line. room: whether so many more bytes may be kept; asked as they come.
+        Raises TooLarge where they may not, ApiUnreachable where there is no answer.
+        """
+        sent = [(name, text) for name, text in headers.items() if text]
+        sent.append(("Impersonate-User", user))
+        sent += [("Impersonate-Group", group) for group in groups]
+        try:
+            async with self._http.stream(method, target, content=body or None, headers=sent) as response:
+                found = bytearray()
+                async for chunk in response.aiter_bytes():
+                    if not room(len(found) + len(chunk)):
+                        raise TooLarge(
+                            "the answer is too large for the link; ask for less, as with limit or a selector"
+                        )
+                    found += chunk
+                warnings = response.headers.get_list("warning")
+                return RawAnswer(response.status_code, dict(response.headers), warnings, bytes(found))
+        except _TROUBLE as exc:
+            raise self._unreachable(exc) from exc
 
     async def _request(
         self,

@@ -128,6 +128,10 @@ class Outbox:
             return self._sent[key]
         return None if self._known is None else self._known.get(key)
 
+    def known_keys(self) -> Iterable[ObjectKey]:
+        """Of everything the node holds, or will when what is under way has arrived."""
+        return {**(self._known or {}), **self._sent}
+
     # What goes out
 
     def pull(

@@ -147,6 +147,14 @@ class Placement:
         holders = self._holders.get(key)
         return holders is not None and (node in holders or EVERYWHERE in holders)
 
+    def refers(self, node: Node, target: ObjectKey, referrer: Resource) -> bool:
+        """Whether an object of `referrer` that a rule puts on this node refers to `target`. O(objects on the node)."""
+        return any(
+            target in self._references.get(key, ()) and node in self._direct[key]
+            for key in self._on_node.get(node, ())
+            if key.resource == referrer
+        )
+
     def keys(self, node: Node) -> Iterator[ObjectKey]:
         """Everything placed on a node, each once, whether or not it exists."""
         own = self._on_node.get(node, {})

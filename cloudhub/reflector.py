@@ -133,6 +133,7 @@ class Reflector:
         project: Callable[[Object], Object] = lambda item: item,
         observe: Callable[[Object], None] = lambda item: None,
         advanced: Callable[[Resource, Advance], None] = lambda resource, advance: None,
+        failed: Callable[[Resource, str], None] = lambda resource, problem: None,
         select: Selection = EVERYTHING,
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -141,6 +142,7 @@ class Reflector:
         observe: sees each object as the apiserver has it, when listed, added or modified, before the
         cache and the consumer do. It must not raise.
         advanced: told how far it has come, after the cache and the consumer were.
+        failed: told why it cannot follow for now, each time.
         jitter: gives numbers uniform in [0, 1).
         """
         self.resource = resource
@@ -150,6 +152,7 @@ class Reflector:
         self._project = project
         self._observe = observe
         self._advanced = advanced
+        self._failed = failed
         self._select = select
         self._jitter = jitter
         self._synced = asyncio.Event()
@@ -311,6 +314,7 @@ class Reflector:
         if not isinstance(error, Expired):
             self._phase = Phase.FAILING
             self._problem = told
+            self._failed(self.resource, told)
 
     async def _pause(self, delay_s: float) -> None:
         try:

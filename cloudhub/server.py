@@ -11,8 +11,9 @@ import secrets
 import ssl
 
 from apimachinery.watchcache import WatchCache
+from cloudhub.closed import Closed
 from cloudhub.placement import Placement
-from cloudhub.sessions import GRACE_S, Hub, NodeWatcher, ReportSink
+from cloudhub.sessions import GRACE_S, Access, CallSink, Hub, NodeWatcher, ReportSink
 from link.peer import HEARTBEAT_S
 from link.websocket import Listener, listen
 
@@ -34,15 +35,21 @@ class HubServer:
         reports: ReportSink,
         nodes: NodeWatcher,
         *,
+        access: Access | None = None,
+        calls: CallSink | None = None,
         heartbeat_s: float = HEARTBEAT_S,
         grace_s: float = GRACE_S,
     ) -> None:
+        """access, calls: None where nodes may neither be interested in anything nor ask for anything."""
+        closed = Closed()
         self._work = asyncio.Event()
         self.hub = Hub(
             cache,
             placement,
             reports,
             nodes,
+            access=closed if access is None else access,
+            calls=closed if calls is None else calls,
             clock=asyncio.get_running_loop(),
             new_epoch=lambda: secrets.token_hex(EPOCH_BYTES),
             wake=self._work.set,

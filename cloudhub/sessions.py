@@ -10,44 +10,59 @@ Invariants
     newer one's Hello is acted upon
     a node's outbox outlives its session by the grace period, and goes on being marked meanwhile
     a Report is acknowledged only when the report sink says that it is taken
-    a Hello is acted upon when this hub has seen as much of the apiserver as the node was told by another one, or has
-    waited for it long enough
+    a Hello is acted upon when this hub has seen as much of the apiserver as the node was told by another one, and knows
+    what becomes of the node's interests, or has waited for it long enough
+    what a node holds by an interest that is not known yet stays as it is
+    after a Granted there is a synced Push
 
 The shell is cloudhub/server.py.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from apimachinery.events import Change, EventType
 from apimachinery.inventory import digest
 from apimachinery.keys import Node, ObjectKey, ObjectVersion, Resource
+from apimachinery.resources import SERVICE_ACCOUNTS
 from apimachinery.watchcache import WatchCache
 from cloudhub.horizon import Advance, Horizon, Told
+from cloudhub.interests import Decision, Interests, Scope, Standing, judged, scopes_of
 from cloudhub.outbox import DOUBTFUL, Outbox, Verdict
 from cloudhub.patches import Patches
 from cloudhub.placement import EVERYWHERE, Placement
 from cloudhub.wholes import Wholes
 from link.codec import MAX_BODY_BYTES
 from link.errors import LinkError, RemoteProtocolError
+from link.exchange import Incoming, Outgoing, Whole
 from link.frames import (
+    MAX_CALLS,
     Ack,
+    Answer,
+    AnswerHead,
+    Call,
+    CallHead,
+    Cancel,
     Check,
     Delta,
     Frame,
     GoodbyeCode,
+    Granted,
     Hello,
+    Interest,
     Inventory,
     Nack,
     RefusedReport,
     Report,
     ReportAck,
     ReportEntry,
+    Taken,
+    Wanted,
     Welcome,
 )
-from link.peer import HEARTBEAT_S, Peer, Role
+from link.peer import HEARTBEAT_S, Peer, Role, State
 from link.pump import Clock, Pump, Timer, Transport
 
 logger = logging.getLogger(__name__)
@@ -81,6 +96,39 @@ class NodeWatcher(Protocol):
     def session_down(self, node: Node) -> None: ...
 
 
+class Access(Protocol):
+    """Who decides upon interests."""
+
+    def want(self, node: Node, interests: Sequence[Interest]) -> None:
+        """
+        These are the node's interests, all of them; none once nothing is kept of the node any more.
+
+        Hub.decided is called, later and never from here, whenever a decision on one of them changes.
+        """
+
+    def decision(self, node: Node, interest: Interest) -> Decision:
+        """How things stand, at once. Only of what was said by want()."""
+
+
+class CallSink(Protocol):
+    """Who makes the requests that nodes call for."""
+
+    def has_room(self) -> bool:
+        """Whether another call, or a part of one, may be kept in memory."""
+
+    def begin(self, session: "Session", call: Whole[CallHead]) -> None:
+        """Make it; Session.answer is called once it is done, unless it is cancelled."""
+
+    def refuse(self, session: "Session", number: int) -> None:
+        """One too many: Session.answer is called at once, to say so."""
+
+    def cancel(self, session: "Session", number: int) -> None:
+        """Nobody waits for this one any more."""
+
+    def session_closed(self, session: "Session") -> None:
+        """Nor for any of these."""
+
+
 class SessionStatus(NamedTuple):
     """One line of `cloudcore status`."""
 
@@ -92,6 +140,10 @@ class SessionStatus(NamedTuple):
     dirty: int
     synced: bool
     refused: int
+    interests: int = 0
+    """How many the node has."""
+    interests_refused: int = 0
+    """... that are not granted, be it that they are not known yet."""
 
 
 @dataclass
@@ -132,6 +184,12 @@ class Counters:
     """Objects sent whole because a node did not hold what we thought it held. No fault should need it."""
     divergences: int = 0
     """Nodes at rest that did not hold what they should. No fault should need it."""
+    undecided: int = 0
+    """Sessions begun though an interest of the node was not known yet."""
+    calls: int = 0
+    """Requests that nodes made through their link."""
+    calls_refused: int = 0
+    """... that were turned away, as one too many."""
 
 
 class Session:
@@ -146,6 +204,10 @@ class Session:
         self.told = Told((), frozenset())
         self._hub = hub
         self._inventory: dict[ObjectKey, ObjectVersion] = {}
+        self._calls_in: Incoming[CallHead] = Incoming()
+        self._answers_out: Outgoing[AnswerHead] = Outgoing()
+        self._under_way: set[int] = set()
+        """Calls that are not answered, or not to the end."""
         self.pump = Pump(peer, transport, self, clock)
 
     def __repr__(self) -> str:
@@ -181,15 +243,63 @@ class Session:
             case Report(seq, entries):
                 self._hub.counters.reports += 1
                 self._hub.reports.accept(self.node, self, seq, entries)
+            case Wanted(number, interests):
+                self._hub.wanted(self, number, interests)
+            case Call():
+                self._called(frame)
+            case Cancel(number):
+                self._calls_in.drop(number)
+                self._answers_out.drop(number)
+                if number in self._under_way:
+                    self._under_way.discard(number)
+                    self._hub.calls.cancel(self, number)
+            case Taken():
+                self._speak()
             case _:
                 raise AssertionError(f"the peer let {frame!r} through to a hub")
 
     def link_lost(self, error: LinkError) -> None:
         self._hub.ended(self, error)
 
+    @property
+    def call_bytes(self) -> int:
+        """What calls and their answers take in memory here."""
+        return self._calls_in.size + self._answers_out.size
+
+    def _called(self, call: Call) -> None:
+        self.pump.send(Taken(self.pump.peer.chunks_received))
+        if call.head is not None:
+            if call.number in self._under_way:
+                raise RemoteProtocolError(f"call {call.number} begins twice")
+            if len(self._under_way) >= MAX_CALLS:
+                raise RemoteProtocolError(f"more than {MAX_CALLS} calls are under way")
+            self._under_way.add(call.number)
+        elif call.number not in self._under_way:
+            return  # it was refused, and this was on its way
+        if not self._hub.calls.has_room():
+            self._calls_in.drop(call.number)
+            self._hub.counters.calls_refused += 1
+            self._hub.calls.refuse(self, call.number)
+        elif (whole := self._calls_in.take(*call)) is not None:
+            self._hub.counters.calls += 1
+            self._hub.calls.begin(self, whole)
+
+    def answer(self, number: int, head: AnswerHead, body: bytes) -> None:
+        """The answer to a call. Harmless where nobody waits for it any more."""
+        if number in self._under_way and self.pump.peer.state is State.STREAMING:
+            self._answers_out.put(number, head, body)
+            self._speak()
+
+    def _speak(self) -> None:
+        """Send of the answers what the other side has room for."""
+        while self.pump.peer.chunk_room() and (chunk := self._answers_out.next()) is not None:
+            if chunk.last:
+                self._under_way.discard(chunk.number)
+            self.pump.send(Answer(*chunk))
+
 
 class _Parked(NamedTuple):
-    """A Hello that waits until this hub has caught up."""
+    """A Hello that waits until this hub has caught up, and knows what becomes of the node's interests."""
 
     session: Session
     hello: Hello
@@ -213,6 +323,8 @@ class Hub:
         reports: ReportSink,
         nodes: NodeWatcher,
         *,
+        access: Access,
+        calls: CallSink,
         clock: Clock,
         new_epoch: Callable[[], str],
         wake: Callable[[], None],
@@ -225,7 +337,12 @@ class Hub:
         new_epoch: gives a name that was never given before, by any hub.
         """
         self.reports = reports
+        self.calls = calls
         self.counters = Counters()
+        self._access = access
+        self._interests = Interests()
+        self._standings: dict[Node, Standing] = {}
+        """Of nodes that are parked, or have an outbox."""
         self._patches = Patches() if patches is None else patches
         self._wholes = Wholes()
         self._cache = cache
@@ -251,6 +368,7 @@ class Hub:
 
     def changed(self, changes: Iterable[Change]) -> None:
         """The cache has taken these in; nodes may see something different now."""
+        users_changed: dict[Node, None] = {}
         for change in changes:
             if change.previous is not None and change.type is EventType.MODIFIED:
                 self._patches.remember(change.previous)
@@ -260,12 +378,18 @@ class Hub:
                         self._mark(each, key)
                 else:
                     self._mark(node, key)
+                    if key.resource == SERVICE_ACCOUNTS and node in self._standings:
+                        users_changed[node] = None
+            for node in self._interests.nodes(change.object.key):
+                self._mark(node, change.object.key)
+        for node in users_changed:
+            self.decided(node)
 
     def advanced(self, resource: Resource, advance: Advance) -> None:
         """How far the cache has come with this resource; what it means was told by changed() before."""
         self._horizon.advance(resource, advance)
         for parked in list(self._parked.values()):
-            if not self._horizon.behind(parked.hello.horizon):
+            if not self._must_wait(parked.hello, parked.session.node):
                 self._unpark(parked)
 
     def _mark(self, node: Node, key: ObjectKey) -> None:
@@ -307,12 +431,21 @@ class Hub:
             self.counters.superseded += 1
             older.pump.close(GoodbyeCode.SUPERSEDED, f"another connection of {node} took over")
         session.agent, session.term = hello.agent, hello.term
-        if self._horizon.behind(hello.horizon):
+        standing = self._standings.setdefault(node, Standing())
+        standing.number, standing.interests, standing.told = 0, hello.interests, None
+        self._access.want(node, hello.interests)
+        if self._must_wait(hello, node):
             timer = self._clock.call_at(self._clock.time() + self._lag_s, lambda: self._waited(node))
             self._parked[node] = _Parked(session, hello, timer)
             logger.info("waiting for what the node knows", extra={"node": node})
             return
         self._welcome(session, hello, frozenset())
+
+    def _must_wait(self, hello: Hello, node: Node) -> bool:
+        """Whether what is to be known before a Hello is acted on may soon be."""
+        return bool(self._horizon.behind(hello.horizon)) or any(
+            self._access.decision(node, interest).is_pending for interest in hello.interests
+        )
 
     def _known_sessions(self, node: Node) -> list[Session]:
         parked = self._parked.get(node)
@@ -322,11 +455,12 @@ class Hub:
     def _waited(self, node: Node) -> None:
         parked = self._parked[node]
         behind = self._horizon.behind(parked.hello.horizon)
-        self.counters.lagging += 1
-        logger.warning(
-            "this hub has seen less of the apiserver than the node was told of; as after a restore it goes on",
-            extra={"node": node, "behind": sorted(behind)},
-        )
+        if behind:
+            self.counters.lagging += 1
+            logger.warning(
+                "this hub has seen less of the apiserver than the node was told of; as after a restore it goes on",
+                extra={"node": node, "behind": sorted(behind)},
+            )
         self._unpark(parked, behind)
 
     def _unpark(self, parked: _Parked, behind: frozenset[str] = frozenset()) -> None:
@@ -342,6 +476,8 @@ class Hub:
         outbox = self._outboxes.get(node)
         if outbox is None:
             outbox = self._outboxes[node] = Outbox(self._new_epoch())
+        self._judge(node)
+        self.counters.undecided += self._interests.is_unknown(node)
         desired = self.desired_by(node)
         verdict = outbox.hear(hello.cursor, hello.digest, desired)
         if node in self._to_survey:
@@ -370,6 +506,7 @@ class Hub:
         survey = verdict is Verdict.SURVEY
         session.pump.send(Welcome(outbox.epoch, outbox.sent_seq, survey, self._heartbeat_s))
         self._nodes.session_up(node, hello.term)
+        self._judge(node)
         self.ready(session)
 
     def _stale(self, session: Session, newest: int) -> None:
@@ -385,6 +522,7 @@ class Hub:
             "inventory taken",
             extra={"node": session.node, "held": len(held), "dirty": session.outbox.dirty_count},
         )
+        self._judge(session.node)
         self.ready(session)
 
     def checked(self, session: Session, seq: int, held_digest: bytes) -> None:
@@ -392,10 +530,71 @@ class Hub:
         outbox = session.outbox
         if outbox is None or not outbox.is_settled or outbox.acked != seq or outbox.refused:
             return  # it speaks of a moment that has passed, or of objects that it told us it could not take
+        if self._interests.is_unknown(session.node):
+            return  # it keeps what it holds of something, whatever that is
         if held_digest != digest(self.desired_by(session.node).items()):
             self.counters.divergences += 1
             logger.error("node diverged", extra={"node": session.node, "outbox": outbox})
             self.resync(session.node)
+
+    # Interests
+
+    def wanted(self, session: Session, number: int, interests: tuple[Interest, ...]) -> None:
+        """A node has other interests than before."""
+        standing = self._standings[session.node]
+        standing.number, standing.interests = number, interests
+        self._access.want(session.node, interests)
+        self._judge(session.node)
+
+    def decided(self, node: Node) -> None:
+        """A decision on an interest of this node may be another than before."""
+        parked = self._parked.get(node)
+        if parked is not None:
+            if not self._must_wait(parked.hello, node):
+                self._unpark(parked)
+        elif node in self._outboxes:
+            self._judge(node)
+
+    def _judge(self, node: Node) -> None:
+        """Have the node hold what it may of what it wants, and tell it what it may not, where that is news."""
+        standing = self._standings[node]
+        decisions = {interest: self._access.decision(node, interest) for interest in standing.interests}
+        refused, resources, granted, kept = judged(standing.interests, decisions)
+        changed = self._interests.set_scopes(node, granted, kept)
+        for key in self._within(changed, self._outboxes[node]):
+            self._mark(node, key)
+        session, news = self._sessions.get(node), (standing.number, refused, resources)
+        if session is None or session.pump.peer.state is not State.STREAMING or news == standing.told:
+            return
+        if not standing.number and not standing.interests:
+            return  # a Hello without interests asks nothing
+        standing.told = news
+        assert session.outbox is not None, "who streams was welcomed"
+        session.outbox.synced_told = False
+        session.pump.send(Granted(*news))
+        self.ready(session)
+
+    def _within(self, scopes: Iterable[Scope], outbox: Outbox) -> Iterator[ObjectKey]:
+        """What there is of these selections, and what the node holds of them."""
+        wanted = frozenset(scopes)
+        if not wanted:
+            return
+        for scope in sorted(wanted):
+            yield from self._keys_of(scope)
+        for key in outbox.known_keys():
+            if not wanted.isdisjoint(scopes_of(key)):
+                yield key
+
+    def _keys_of(self, scope: Scope) -> Iterator[ObjectKey]:
+        """What the cache has of a selection."""
+        for resource in list(self._cache.resources()):
+            if (resource.group, resource.plural) != (scope.group, scope.plural):
+                continue
+            if scope.name and (scope.namespace or not resource.namespaced):
+                yield ObjectKey(resource, scope.namespace, scope.name)
+            else:
+                found, _ = self._cache.list(resource, scope.namespace)
+                yield from (item.key for item in found if scope.name in ("", item.key.name))
 
     def resync(self, node: Node) -> bool:
         """Forget what a node is thought to hold and ask it; returns whether it is connected now."""
@@ -412,10 +611,12 @@ class Hub:
             del self._parked[session.node]
             parked.timer.cancel()
         self.reports.session_closed(session)
+        self.calls.session_closed(session)
         if self._sessions.get(session.node) is not session:
             if session.outbox is None:
                 remote = session.pump.transport.remote
                 logger.warning("dropped before Hello", extra={"node": session.node, "remote": remote, "reason": error})
+                self._forget_interests(session.node)
             return
         del self._sessions[session.node]
         assert session.outbox is not None, "a session among the sessions has said Hello"
@@ -504,12 +705,14 @@ class Hub:
         self.counters.push_bytes += sum(len(delta.body) for delta in deltas)
         synced = not outbox.dirty_count
         outbox.synced_told = outbox.synced_told or synced
-        deciding = {
-            name for resource in {key.resource for key in changes} for name in self._placement.deciding(resource)
-        }
+        deciding = {name for resource in {key.resource for key in changes} for name in self._deciding(resource)}
         horizon = session.told.next(self._horizon, deciding)
         seq = session.pump.push(tuple(deltas), synced, horizon)
         outbox.launch(seq, changes)
+
+    def _deciding(self, resource: Resource) -> frozenset[str]:
+        """The collections that decide what a node holds of this one; by an interest that is itself."""
+        return self._placement.deciding(resource) or frozenset({resource.collection})
 
     def _delta(self, outbox: Outbox, key: ObjectKey) -> Delta:
         """An object as it is now, in the fewest bytes that its node can make it of."""
@@ -533,8 +736,8 @@ class Hub:
         return told
 
     def _desired(self, node: Node, key: ObjectKey) -> ObjectVersion | None:
-        if not self._placement.is_placed(node, key):
-            return None
+        if not self._placement.is_placed(node, key) and not self._interests.covers(node, key):
+            return self._outboxes[node].sent(key) if self._interests.keeps(node, key) else None
         item = self._cache.get(key)
         if item is None or len(item.body) > MAX_BODY_BYTES:
             return None
@@ -542,7 +745,10 @@ class Hub:
 
     def desired_by(self, node: Node) -> dict[ObjectKey, ObjectVersion]:
         """Everything a node should hold now, in which version."""
-        versions = ((key, self._desired(node, key)) for key in self._placement.keys(node))
+        keys = dict.fromkeys(self._placement.keys(node))
+        for scope in self._interests.granted(node):
+            keys |= dict.fromkeys(self._keys_of(scope))
+        versions = ((key, self._desired(node, key)) for key in keys)
         return {key: version for key, version in versions if version is not None}
 
     # Upkeep
@@ -554,6 +760,14 @@ class Hub:
             if absent.since <= by:
                 del self._absent[node]
                 del self._outboxes[node]
+                self._forget_interests(node)
+
+    def _forget_interests(self, node: Node) -> None:
+        """Unless something else is kept of the node, for which they count."""
+        if node not in self._outboxes and node not in self._parked and node in self._standings:
+            del self._standings[node]
+            self._interests.set_scopes(node, frozenset(), frozenset())
+            self._access.want(node, ())
 
     def retry_refused(self) -> None:
         """Send what nodes refused again, in case the reason is gone."""
@@ -575,7 +789,7 @@ class Hub:
         """How each known node stands, in the order of their names."""
         found = []
         for node, outbox in sorted(self._outboxes.items()):
-            session = self._sessions.get(node)
+            session, standing = self._sessions.get(node), self._standings[node]
             found.append(
                 SessionStatus(
                     node=node,
@@ -586,6 +800,8 @@ class Hub:
                     dirty=outbox.dirty_count,
                     synced=outbox.is_settled and outbox.synced_told,
                     refused=len(outbox.refused),
+                    interests=len(standing.interests),
+                    interests_refused=len(standing.told[1]) if standing.told else 0,
                 )
             )
         return found

@@ -49,7 +49,7 @@ from metamanager.errors import StoreError
 from metamanager.feed import FeedClosed
 from metamanager.interests import IDLE_S, Interests
 from metamanager.localwrites import LocalWrites
-from metamanager.passing import Passing
+from metamanager.passing import Passing, caller
 from metamanager.reads import Reads
 from metamanager.schemas import OpenApiDocuments
 from metamanager.store import Store
@@ -286,7 +286,7 @@ class LocalApi:
                 raise MethodNotAllowed("the server does not allow this method on the requested resource")
             return await self._passing.read(request)
         check_fields(definition, asked.fields)
-        warnings = await self._reads.prepare(asked, request.user)
+        warnings = await self._reads.prepare(asked, caller(request))
         if int(asked.resource_version or 0) >= MARK and asked.verb is Verb.LIST:
             # The version of an object that the cluster answered with: whatever is held now is what there is.
             asked = replace(asked, resource_version="", match="")

@@ -27,7 +27,7 @@ from apiserver.metadata import Facts, metadata_of
 from apiserver.protocols import Answer
 from apiserver.requests import ApiRequest, Verb
 from metamanager.overlay import LocalWrite
-from metamanager.passing import conflict
+from metamanager.passing import caller, conflict
 from metamanager.store import Look, Store, TooManyWrites
 
 TRIES = 5  # of a patch against an object that changes meanwhile, as kube-apiserver does
@@ -73,7 +73,7 @@ class OfflineWrites:
             after = _changed(before, asked, http)
             if asked.resource == LEASES and not _is_renewal(before, after):
                 raise Unavailable(f"a Lease is taken and given where all can see it, and {why}")
-            write = _write_of(asked, look, after, http.user)
+            write = _write_of(asked, look, after, caller(http))
             if asked.dry_run:
                 return Answer(200, json.dumps(after).encode())
             revision = await self._keep(write, look.seen.revision)
@@ -101,7 +101,7 @@ class OfflineWrites:
         if asked.dry_run:
             return Answer(201, json.dumps(value).encode())
         await self._make_room()
-        write = LocalWrite(0, key, "", metadata_of(value)["uid"], True, http.user, 0, _now_ms(), canonical(value))
+        write = LocalWrite(0, key, "", metadata_of(value)["uid"], True, caller(http), 0, _now_ms(), canonical(value))
         revision = await self._keep(write, None)
         if revision is None:
             raise _exists(key)

@@ -147,6 +147,11 @@ class Passing:
                 return
 
 
+def caller(request: Request) -> str:
+    """On whose behalf a request is made, as the link says it: "" for the node itself."""
+    return "" if request.user is None else request.user.name
+
+
 def conflict(key: ObjectKey) -> ApiError:
     """The apiserver's words for a write that is based on an older state."""
     return Conflict(
@@ -187,7 +192,7 @@ def _head(request: Request, content_type: str, accept: str) -> CallHead:
     return CallHead(
         request.method,
         request.target,
-        request.user,
+        caller(request),
         content_type,
         accept,
         agent=request.headers.get("user-agent", ""),

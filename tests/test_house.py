@@ -33,6 +33,7 @@ STARTED_BY_NAME = frozenset({*COMPOSITION_ROOTS, "apiserver.dev", "mappers.runti
 
 CORES = (
     "apimachinery.*",
+    "apiserver.attributes",
     "apiserver.builtins",
     "apiserver.columns",
     "apiserver.definitions",
@@ -40,9 +41,12 @@ CORES = (
     "apiserver.jsonpath",
     "apiserver.messages",
     "apiserver.openapi",
+    "apiserver.rbac",
     "apiserver.requests",
     "apiserver.selection",
     "apiserver.tables",
+    "apiserver.tokens",
+    "apiserver.users",
     "cloudhub.agenda",
     "cloudhub.apiwire",
     "cloudhub.backoff",

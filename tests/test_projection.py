@@ -6,9 +6,9 @@ import pytest
 
 from apimachinery.keys import Resource
 from apimachinery.objects import from_json
-from apimachinery.resources import CUSTOM_RESOURCE_DEFINITIONS, DEVICES, LEASES, NODES, PODS
+from apimachinery.resources import CUSTOM_RESOURCE_DEFINITIONS, DEVICES, LEASES, NODE_LEASE_NAMESPACE, NODES, PODS
 from cloudhub.fences import REPLICA_ANNOTATION, TERM_ANNOTATION
-from cloudhub.projection import LAST_APPLIED, is_projected_specially, project
+from cloudhub.projection import LAST_APPLIED, is_projected_specially, project, restored
 
 
 def version(
@@ -20,6 +20,8 @@ def version(
         "resourceVersion": resource_version,
         "managedFields": [resource_version],
     }
+    if resource == LEASES:
+        metadata["namespace"] = NODE_LEASE_NAMESPACE
     if annotations is not None:
         metadata["annotations"] = annotations
     return project(from_json(resource, {"metadata": metadata, **rest})).version
@@ -73,3 +75,59 @@ def test_what_a_node_can_see_is_a_new_version() -> None:
 def test_odd_bodies_pass_through() -> None:
     for resource in (DEVICES, LEASES, NODES, CUSTOM_RESOURCE_DEFINITIONS):
         project(from_json(resource, {"metadata": {"name": "a"}, "spec": None, "status": {"conditions": ["x", None]}}))
+
+
+def test_what_no_standard_rule_places_keeps_what_kubectl_applied() -> None:
+    widgets = Resource("example.com", "v1", "widgets", "Widget", True)
+    value = {"metadata": {"name": "a", "annotations": {LAST_APPLIED: "{}", TERM_ANNOTATION: "1"}, "managedFields": []}}
+    assert project(from_json(widgets, value)).parse()["metadata"] == {"name": "a", "annotations": {LAST_APPLIED: "{}"}}
+
+
+def test_who_waits_for_a_leader_sees_it_renew() -> None:
+    def seen(renewed: str) -> object:
+        metadata = {"name": "leader", "namespace": "default", "uid": "u"}
+        return project(from_json(LEASES, {"metadata": metadata, "spec": {"renewTime": renewed}})).version
+
+    assert seen("1") != seen("2")
+
+
+@pytest.mark.parametrize(
+    ("resource", "live"),
+    [
+        (PODS, {"metadata": {"name": "a", "annotations": {LAST_APPLIED: "{}", "x": "y"}}}),
+        (PODS, {"metadata": {"name": "a", "annotations": {LAST_APPLIED: "{}"}}}),
+        (PODS, {"metadata": {"name": "a"}, "spec": {}}),
+        (
+            LEASES,
+            {
+                "metadata": {"name": "a", "namespace": NODE_LEASE_NAMESPACE, "annotations": {TERM_ANNOTATION: "7"}},
+                "spec": {"renewTime": "1", "holderIdentity": "a"},
+            },
+        ),
+        (
+            NODES,
+            {
+                "metadata": {"name": "a"},
+                "status": {"conditions": [{"type": "Ready", "status": "True", "lastHeartbeatTime": "1"}]},
+            },
+        ),
+        (
+            CUSTOM_RESOURCE_DEFINITIONS,
+            {
+                "metadata": {"name": "a"},
+                "spec": {"conversion": {"strategy": "None"}, "versions": [{"name": "v1", "schema": {"x": 1}}]},
+            },
+        ),
+    ],
+)
+def test_a_body_that_comes_back_gets_what_was_taken_away(resource: Resource, live: dict[str, Any]) -> None:
+    seen = project(from_json(resource, live)).parse()
+    assert seen != live or resource == PODS
+    assert restored(resource, seen, live) == live
+
+
+def test_what_a_caller_says_himself_stands() -> None:
+    live = {"metadata": {"name": "a", "annotations": {LAST_APPLIED: "old"}}}
+    said = {"metadata": {"name": "a", "annotations": {LAST_APPLIED: "new"}}}
+    assert restored(PODS, {"metadata": {**said["metadata"]}}, live) == said
+    assert restored(PODS, {"metadata": 7}, live) == {"metadata": 7}, "the apiserver will say what is wrong with it"

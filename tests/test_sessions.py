@@ -11,33 +11,47 @@ from apimachinery.events import EventType, WatchEvent
 from apimachinery.inventory import digest
 from apimachinery.keys import Node, ObjectKey, ObjectVersion, Resource
 from apimachinery.objects import Object, from_json
-from apimachinery.resources import CONFIG_MAPS, PODS
+from apimachinery.resources import CONFIG_MAPS, CUSTOM_RESOURCE_DEFINITIONS, PODS
 from apimachinery.watchcache import WatchCache
 from cloudhub import sessions
 from cloudhub.horizon import Advance
+from cloudhub.interests import GRANTED, UNKNOWN, Decision
 from cloudhub.placement import STANDARD_RULES, By, Placement, Rule
 from cloudhub.projection import project
 from cloudhub.sessions import FRAME_BYTES, LAG_S, UNPACKING, Hub, Session
 from link.codec import MAX_BODY_BYTES, decode, encode
+from link.exchange import Whole
 from link.frames import (
+    CHUNK_BYTES,
+    MAX_CALLS,
     PROTOCOL,
     Ack,
+    Answer,
+    AnswerHead,
+    Call,
+    CallHead,
+    Cancel,
     Check,
     Cursor,
     Delta,
     Frame,
     Goodbye,
     GoodbyeCode,
+    Granted,
     Held,
     Hello,
+    Interest,
     Inventory,
     Nack,
     Position,
     Push,
     Refusal,
+    RefusedInterest,
     Report,
     ReportAck,
     ReportEntry,
+    Taken,
+    Wanted,
     Welcome,
 )
 from link.packing import unpack
@@ -99,6 +113,46 @@ class Nodes:
         self.told.append(f"{node} down")
 
 
+class Rights:
+    """Decides as it is told; what it was told nothing of is pending."""
+
+    def __init__(self) -> None:
+        self.wanted: dict[Node, tuple[Interest, ...]] = {}
+        self.decisions: dict[Interest, Decision] = {}
+
+    def want(self, node: Node, interests: Sequence[Interest]) -> None:
+        self.wanted[node] = tuple(interests)
+
+    def decision(self, node: Node, interest: Interest) -> Decision:
+        assert interest in self.wanted[node]
+        return self.decisions.get(interest, Decision(UNKNOWN, "soon", is_pending=True))
+
+
+class Desk:
+    """Keeps calls until the test answers them."""
+
+    def __init__(self) -> None:
+        self.calls: list[Whole[CallHead]] = []
+        self.cancelled: list[int] = []
+        self.closed: list[Session] = []
+        self.is_full = False
+
+    def has_room(self) -> bool:
+        return not self.is_full
+
+    def begin(self, session: Session, call: Whole[CallHead]) -> None:
+        self.calls.append(call)
+
+    def refuse(self, session: Session, number: int) -> None:
+        session.answer(number, AnswerHead(429), b"")
+
+    def cancel(self, session: Session, number: int) -> None:
+        self.cancelled.append(number)
+
+    def session_closed(self, session: Session) -> None:
+        self.closed.append(session)
+
+
 class Site:
     """A hub on a hand-fed cache."""
 
@@ -106,11 +160,14 @@ class Site:
         self.clock, self.cache, self.reports, self.nodes = SimClock(), WatchCache(), Reports(), Nodes()
         self.epochs = iter(f"epoch{number}" for number in range(100))
         self.woken = 0
+        self.rights, self.desk = Rights(), Desk()
         self.hub = Hub(
             self.cache,
             Placement(rules),
             self.reports,
             self.nodes,
+            access=self.rights,
+            calls=self.desk,
             clock=self.clock,
             new_epoch=lambda: next(self.epochs),
             wake=self.wake,
@@ -656,3 +713,258 @@ def test_a_hub_that_stops_says_goodbye() -> None:
     wire.take()
     site.hub.close("stopping", 2.0)
     assert wire.take() == [Goodbye(GoodbyeCode.SHUTDOWN, "stopping", 2.0)]
+
+
+# ---- interests
+
+ALL, NAMED = Interest(POLICIES), Interest(POLICIES, "default", "b", "system:serviceaccount:default:op")
+MAY = Decision(GRANTED, resource=POLICIES)
+MAY_NOT = Decision(403, "no")
+
+
+def interested(site: Site, *interests: Interest, held: Sequence[Object] = (), cursor: Cursor | None = None) -> Wire:
+    """A node that has said Hello."""
+    wire = site.connect("n1")
+    wire.say(hello("n1", held, cursor)._replace(interests=interests))
+    site.work()
+    return wire
+
+
+def kinds(wire: Wire) -> list[str]:
+    """What was said, a Push by what is in it."""
+    told = []
+    for frame in wire.take():
+        name = type(frame).__name__
+        told.append(" ".join(names(frame)) + ("!" if frame.synced else "") if isinstance(frame, Push) else name)
+    return told
+
+
+def test_what_is_granted_is_pushed_and_kept_in_step() -> None:
+    site = Site()
+    site.put(POLICIES, "a")
+    site.rights.decisions[ALL] = MAY
+    wire = interested(site, ALL)
+    welcome, granted, push = wire.take()
+    assert isinstance(welcome, Welcome)
+    assert granted == Granted(0, (), (POLICIES,))
+    assert names(push) == ["+a"]
+    assert isinstance(push, Push)
+    assert push.synced
+    item = site.put(POLICIES, "b")
+    site.work()
+    site.delete(item)
+    site.work()
+    assert kinds(wire) == ["+b!", "-b!"]
+
+
+def test_a_granted_selection_that_is_empty_is_complete_with_an_empty_push() -> None:
+    site = Site()
+    wire = site.streaming("n1")
+    wire.take()
+    site.rights.decisions[ALL] = MAY
+    wire.say(Wanted(1, (ALL,)))
+    site.work()
+    assert wire.take() == [Granted(1, (), (POLICIES,)), Push(2, (), True)]
+
+
+def test_what_is_refused_is_said_and_what_is_taken_back_leaves() -> None:
+    site = Site()
+    site.put(POLICIES, "a")
+    site.rights.decisions |= {ALL: MAY_NOT, NAMED: MAY}
+    wire = interested(site, ALL, NAMED)
+    site.put(POLICIES, "b")
+    site.work()
+    _, granted, *pushes = wire.take()
+    assert granted == Granted(0, (RefusedInterest(ALL, 403, "no"),), (POLICIES,))
+    assert [names(push) for push in pushes] == [[], ["+b"]]
+    site.rights.decisions |= {ALL: MAY, NAMED: MAY_NOT}
+    site.hub.decided(Node("n1"))
+    site.work()
+    assert kinds(wire) == ["Granted", "+a!"], "b is held by the other interest now"
+    site.rights.decisions[ALL] = MAY_NOT
+    site.hub.decided(Node("n1"))
+    site.work()
+    assert sorted(" ".join(kinds(wire)).replace("!", "").split()) == ["-a", "-b", "Granted"]
+    site.hub.decided(Node("n1"))
+    site.work()
+    assert wire.take() == [], "nothing is new"
+
+
+def test_what_is_not_wanted_any_more_leaves_but_for_what_is_placed() -> None:
+    site = Site((Rule(POLICIES, By.LABEL, "node"),))
+    site.rights.decisions[ALL] = MAY
+    placed = Object(ObjectKey(POLICIES, "default", "mine"), ObjectVersion("u", "r"), {"node": "n1"}, b"{}")
+    site.hub.changed(site.cache.apply(WatchEvent(EventType.ADDED, placed, "1")))
+    site.put(POLICIES, "a")
+    wire = interested(site, ALL)
+    assert kinds(wire)[:2] == ["Welcome", "Granted"]
+    wire.say(Wanted(1, ()))
+    site.work()
+    assert kinds(wire) == ["Granted", "-a!"]
+    assert site.rights.wanted[Node("n1")] == ()
+
+
+def test_a_hello_waits_until_its_interests_are_decided() -> None:
+    site = Site()
+    item = site.put(POLICIES, "a")
+    wire = interested(site, ALL, held=[item])
+    assert wire.take() == []
+    site.rights.decisions[ALL] = MAY
+    site.hub.decided(Node("n1"))
+    site.work()
+    assert kinds(wire) == ["Welcome", "Granted", "!"], "it holds what it should: nothing is asked or sent again"
+    assert site.hub.counters.identical == 1
+
+
+def test_a_hello_does_not_wait_for_ever_and_what_is_unknown_stays() -> None:
+    site = Site()
+    item = site.put(POLICIES, "a")
+    site.delete(item)
+    wire = interested(site, ALL, held=[item])
+    site.clock.run_until(site.clock.time() + LAG_S)
+    site.work()
+    [welcome] = wire.take()
+    assert welcome == Welcome("epoch1", 0, True, 20.0)
+    wire.say(Inventory((Held(item.key, item.version),), True))
+    site.work()
+    granted, push = wire.take()
+    assert granted == Granted(0, (RefusedInterest(ALL, UNKNOWN, "soon"),), ())
+    assert push == Push(1, (), True)
+    wire.say(Ack(1))
+    wire.say(Check(1, digest([(item.key, item.version)])))
+    assert site.hub.counters.divergences == 0
+    assert site.hub.counters.undecided == 1
+    site.rights.decisions[ALL] = MAY
+    site.hub.decided(Node("n1"))
+    site.work()
+    assert kinds(wire) == ["Granted", "-a!"], "it is known now, and is gone"
+
+
+def test_what_is_known_to_be_in_trouble_is_not_waited_for() -> None:
+    site = Site()
+    site.rights.decisions[ALL] = Decision(UNKNOWN, "the hub cannot list it")
+    wire = interested(site, ALL)
+    assert kinds(wire) == ["Welcome", "Granted", "!"]
+
+
+def test_a_node_that_resumes_with_other_interests_gets_the_difference() -> None:
+    site = Site()
+    a, _ = site.put(POLICIES, "a"), site.put(POLICIES, "b")
+    site.rights.decisions |= {ALL: MAY, NAMED: MAY}
+    wire = interested(site, ALL)
+    assert kinds(wire) == ["Welcome", "Granted", "+a +b!"]
+    wire.say(Ack(1))
+    wire.pump.connection_lost("cut")
+    again = interested(site, NAMED, held=[a], cursor=Cursor("epoch1", 1))
+    assert site.hub.counters.resumed == 1
+    assert kinds(again) == ["Welcome", "Granted", "-a!"]
+
+
+def test_an_interest_counts_while_a_node_is_away_and_not_after() -> None:
+    site = Site()
+    site.rights.decisions[ALL] = MAY
+    wire = interested(site, ALL)
+    wire.pump.connection_lost("cut")
+    site.put(POLICIES, "a")
+    assert site.hub.statuses()[0].dirty == 1
+    site.clock.run_until(61.0)
+    site.hub.expire()
+    assert site.rights.wanted[Node("n1")] == ()
+    site.put(POLICIES, "b")
+    assert site.hub.statuses() == []
+
+
+def test_a_node_that_leaves_while_it_waits_wants_nothing_any_more() -> None:
+    site = Site()
+    wire = interested(site, ALL)
+    wire.pump.connection_lost("cut")
+    assert site.rights.wanted[Node("n1")] == ()
+
+
+def test_a_pod_that_comes_or_goes_has_its_nodes_interests_decided_anew() -> None:
+    site = Site()
+    site.rights.decisions[NAMED] = MAY_NOT
+    wire = interested(site, NAMED)
+    wire.take()
+    site.rights.decisions[NAMED] = MAY
+    site.put(PODS, "operator", spec={"nodeName": "n1", "serviceAccountName": "op"})
+    site.work()
+    assert kinds(wire) == ["Granted", "+operator!"]
+
+
+def test_a_definition_comes_with_what_it_defines() -> None:
+    site = Site()
+    definition = project(from_json(CUSTOM_RESOURCE_DEFINITIONS, {"metadata": {"name": "policies.example.com"}}))
+    site.hub.changed(site.cache.apply(WatchEvent(EventType.ADDED, definition, "1")))
+    site.rights.decisions[ALL] = MAY
+    wire = interested(site, ALL)
+    assert kinds(wire) == ["Welcome", "Granted", "+policies.example.com!"]
+
+
+# ---- calls
+
+GET = CallHead("GET", "/version")
+
+
+def test_a_call_is_handed_over_whole_and_its_answer_goes_back_as_it_is_taken() -> None:
+    site = Site()
+    wire = site.streaming("n1")
+    wire.take()
+    wire.say(Call(1, GET, b"a", False))
+    wire.say(Call(1, None, b"b", True))
+    assert site.desk.calls == [Whole(1, GET, b"ab")]
+    assert wire.take() == [Taken(1), Taken(2)]
+    [session] = site.hub._sessions.values()
+    session.answer(1, AnswerHead(200), b"x" * (3 * CHUNK_BYTES))
+    sent = wire.take()
+    assert sent == [
+        Answer(1, AnswerHead(200), b"x" * CHUNK_BYTES, False),
+        Answer(1, None, b"x" * CHUNK_BYTES, False),
+    ]
+    assert session.call_bytes == 3 * CHUNK_BYTES
+    site.put(PODS, "urgent", spec={"nodeName": "n1"})
+    site.work()
+    assert kinds(wire) == ["+urgent!"], "a push does not wait for the rest"
+    wire.say(Taken(1))
+    assert wire.take() == [Answer(1, None, b"x" * CHUNK_BYTES, True)]
+    assert session.call_bytes == 0
+    session.answer(1, AnswerHead(200), b"")
+    assert wire.take() == [], "nobody asked twice"
+
+
+def test_a_call_that_is_cancelled_is_given_up() -> None:
+    site = Site()
+    wire = site.streaming("n1")
+    wire.say(Call(1, GET, b"", True))
+    wire.say(Call(2, GET, b"", False))
+    wire.take()
+    wire.say(Cancel(1))
+    wire.say(Cancel(2))
+    wire.say(Call(2, None, b"", True))
+    [session] = site.hub._sessions.values()
+    session.answer(1, AnswerHead(200), b"")
+    assert wire.take() == [Taken(3)]
+    assert site.desk.cancelled == [1, 2]
+    assert [call.number for call in site.desk.calls] == [1]
+
+
+def test_a_call_there_is_no_room_for_is_refused_and_the_link_goes_on() -> None:
+    site = Site()
+    wire = site.streaming("n1")
+    site.desk.is_full = True
+    wire.take()
+    wire.say(Call(1, GET, b"", False))
+    wire.say(Call(1, None, b"", True))
+    assert wire.take() == [Taken(1), Answer(1, AnswerHead(429), b"", True), Taken(2)]
+    assert site.hub.counters.calls_refused == 1
+    assert not wire.closed
+
+
+@pytest.mark.parametrize("numbers", [[1, 1], range(MAX_CALLS + 1)])
+def test_a_node_that_calls_out_of_turn_is_left(numbers: Sequence[int]) -> None:
+    site = Site()
+    wire = site.streaming("n1")
+    for number in numbers:
+        wire.say(Call(number, GET, b"", True))
+    assert wire.closed
+    assert len(site.desk.closed) == 1

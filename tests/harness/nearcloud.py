@@ -18,7 +18,9 @@ from apimachinery.objects import JSON
 from apiserver.discovery import About
 from apiserver.handlers import Api
 from apiserver.messages import Request, error_response
+from apiserver.reviews import Reviews
 from apiserver.storage import Storage
+from apiserver.users import ADMIN
 from apiserver.writes import PlannedWrites
 from cloudhub.placement import Placement, with_definitions
 from cloudhub.projection import project
@@ -26,6 +28,7 @@ from link.errors import CallLost, LinkClosed
 from link.frames import CALL_S, AnswerHead, Batch, CallHead, Cursor, Delta, Interest, RefusedInterest
 from metamanager.api import ApiLink
 from metamanager.store import Store
+from tests.harness.cluster import Cluster
 
 NODE = Node("edge-1")
 
@@ -40,7 +43,9 @@ class NearCloud:
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
-        self.api = Api(storage, PlannedWrites(storage), about=About("near", "0"))
+        self.cluster = Cluster(storage, {})
+        reviews = Reviews(self.cluster.authorizer, self.cluster.authentication, self.cluster.accounts.issue)
+        self.api = Api(storage, PlannedWrites(storage, asked=reviews), about=About("near", "0"))
         self.connected = True
         self.loses_answers = False
         """Whether calls are carried out and their answers lost."""
@@ -93,7 +98,7 @@ class NearCloud:
         if head.base:
             body = self._with_version(head, body)
         try:
-            response = await self.api(Request(head.method, head.target, headers, body))
+            response = await self.api(Request(head.method, head.target, headers, body, user=ADMIN))
         except ApiError as exc:
             response = error_response(exc)
         assert isinstance(response.body, bytes)

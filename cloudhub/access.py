@@ -1,0 +1,225 @@
+"""
+Decides upon what nodes are interested in: whether the one who asks may read it, which the apiserver knows; and then
+whether there is such a resource and it can be pushed, which cloudhub/demand.py knows. In this order: nobody makes a hub
+watch what he may not read.
+
+A review (SubjectAccessReview) is made for each identity and selection, not for each node that shares them; its answer
+counts for RECHECK_S, also for a node that connects meanwhile, and is asked for again as long as somebody needs it.
+Where the apiserver does not answer, what was decided before stays.
+
+Invariants
+    an interest is granted only where its last review allowed it, and only while the hub has the resource
+    a decision that changes is told of
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, Protocol
+
+from apimachinery.errors import ApiError, BadRequest, Forbidden
+from apimachinery.keys import Node, Resource
+from cloudhub.backoff import read_delay_s
+from cloudhub.demand import Demand
+from cloudhub.identities import Identity, identity_of
+from cloudhub.interests import GRANTED, UNKNOWN, Decision
+from cloudhub.placement import Placement
+from link.frames import Interest
+
+logger = logging.getLogger(__name__)
+
+RECHECK_S = 300.0  # how long a right that was taken back may go on; a webhook authorizer's cache has as much
+REFUSED_S = 30.0  # after a right was given, somebody sits there and waits
+REVIEWERS = 8  # at a time; a thousand nodes that come back to a hub that was restarted ask a few thousand times
+
+
+class Reviewing(Protocol):
+    """The request that this needs; cloudhub.apiclient.ApiClient has it."""
+
+    async def may(
+        self, user: str, groups: Sequence[str], verb: str, resource: Resource, namespace: str = "", name: str = ""
+    ) -> bool: ...
+
+
+class _Question(NamedTuple):
+    """What is reviewed."""
+
+    identity: Identity
+    resource: Resource
+    """As it is called by whoever asks: rights do not depend on versions."""
+    namespace: str
+    name: str
+
+    @property
+    def verbs(self) -> tuple[str, str]:
+        return ("get" if self.name else "list", "watch")
+
+
+class _Review:
+    """Its answer, and who needs it."""
+
+    def __init__(self) -> None:
+        self.decision = Decision(UNKNOWN, "the apiserver was asked whether it may be read", is_pending=True)
+        self.due_at = 0.0
+        self.failures = 0
+        self.is_under_way = False
+        self.nodes: set[Node] = set()
+
+
+class Access:
+    """Is a cloudhub.sessions.Access. run() must be going for anything to be decided."""
+
+    def __init__(
+        self,
+        client: Reviewing,
+        placement: Placement,
+        demand: Demand,
+        *,
+        decided: Callable[[Node], None],
+        recheck_s: float = RECHECK_S,
+    ) -> None:
+        """decided: told of a node when a decision on one of its interests is another than before."""
+        self._client = client
+        self._placement = placement
+        self._demand = demand
+        self._decided = decided
+        demand.wanted = self._allowed
+        self._recheck_s = recheck_s
+        self._wanted: dict[Node, tuple[Interest, ...]] = {}
+        self._reviews: dict[_Question, _Review] = {}
+        self._work = asyncio.Event()
+        self.reviews = 0
+        """Requests made; it only rises."""
+
+    # For the hub
+
+    def want(self, node: Node, interests: Sequence[Interest]) -> None:
+        for review in self._reviews.values():
+            review.nodes.discard(node)
+        if interests:
+            self._wanted[node] = tuple(interests)
+        else:
+            self._wanted.pop(node, None)
+
+    def decision(self, node: Node, interest: Interest) -> Decision:
+        try:
+            identity = identity_of(node, interest.user, self._placement)
+        except Forbidden as error:
+            return Decision(error.code, str(error))
+        resource, namespace, name, _ = interest
+        may = self._review(_Question(identity, resource, namespace, name), node).decision
+        if may.code != GRANTED:
+            return may
+        found = self._demand.state(resource.collection, namespace)
+        if namespace and found.resource is not None and not found.resource.namespaced:
+            return Decision(BadRequest.code, f"{resource.collection} has no namespaces")
+        return found
+
+    def changed(self, collection: str) -> None:
+        """Demand.state says something else of this collection."""
+        for node, interests in list(self._wanted.items()):
+            if any(interest.resource.collection == collection for interest in interests):
+                self._decided(node)
+
+    def _review(self, question: _Question, node: Node) -> _Review:
+        review = self._reviews.get(question)
+        if review is None or (not review.nodes and not review.is_under_way and review.due_at <= self._now()):
+            review = self._reviews[question] = _Review()
+        if node not in review.nodes:
+            review.nodes.add(node)
+            self._work.set()
+        return review
+
+    def _allowed(self) -> Iterable[tuple[str, str]]:
+        """What is to be watched: collections and namespaces."""
+        return (
+            (question.resource.collection, question.namespace)
+            for question, review in self._reviews.items()
+            if review.nodes and review.decision.code == GRANTED
+        )
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    # The work
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        free = asyncio.Semaphore(REVIEWERS)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._demand.run(), name="demand")
+            while True:
+                self._work.clear()
+                for question in self._due(self._now()):
+                    await free.acquire()
+                    self._reviews[question].is_under_way = True
+                    task = tasks.create_task(self._ask(question), name="review")
+                    task.add_done_callback(lambda _: free.release())
+                try:
+                    async with asyncio.timeout_at(self._next_due(self._now())):
+                        await self._work.wait()
+                except TimeoutError:
+                    self._forget()
+
+    def _due(self, now: float) -> Iterable[_Question]:
+        return [
+            question
+            for question, review in self._reviews.items()
+            if review.due_at <= now and review.nodes and not review.is_under_way
+        ]
+
+    def _next_due(self, now: float) -> float:
+        waiting = (each.due_at for each in self._reviews.values() if each.nodes and not each.is_under_way)
+        return max(now, min(waiting, default=now + self._recheck_s))
+
+    def _forget(self) -> None:
+        """What nobody needs any more, once it would have to be asked again."""
+        now = self._now()
+        for question, review in list(self._reviews.items()):
+            if not review.nodes and not review.is_under_way and review.due_at <= now:
+                del self._reviews[question]
+
+    async def _ask(self, question: _Question) -> None:
+        review = self._reviews[question]
+        identity, resource, namespace, name = question
+        before = review.decision
+        try:
+            decision = Decision(GRANTED)
+            for verb in question.verbs:
+                self.reviews += 1
+                if not await self._client.may(*identity, verb, resource, namespace, name):
+                    decision = Decision(Forbidden.code, _refusal(question, verb))
+                    break
+        except ApiError as error:
+            review.failures += 1
+            delay_s = read_delay_s(error, review.failures, 0.5)
+            decision = before
+            if before.code == UNKNOWN:
+                decision = Decision(UNKNOWN, f"the apiserver does not say whether it may be read: {error}")
+        else:
+            review.failures = 0
+            delay_s = self._recheck_s if decision.code == GRANTED else min(REFUSED_S, self._recheck_s)
+        review.is_under_way = False
+        review.decision = decision
+        review.due_at = self._now() + delay_s
+        self._work.set()
+        if decision == before:
+            return
+        if decision.code == Forbidden.code:
+            logger.info(
+                "an interest is refused",
+                extra={"user": identity.user, "resource": resource.collection, "namespace": namespace},
+            )
+        for node in sorted(review.nodes):
+            self._decided(node)
+
+
+def _refusal(question: _Question, verb: str) -> str:
+    """In the apiserver's words."""
+    identity, resource, namespace, name = question
+    what = f'{resource.collection} "{name}"' if name else resource.collection
+    where = f'in the namespace "{namespace}"' if namespace else "at the cluster scope"
+    return (
+        f'{what} is forbidden: User "{identity.user}" cannot {verb} resource "{resource.plural}" '
+        f'in API group "{resource.group}" {where}'
+    )
