@@ -34,7 +34,7 @@ from componentbase.endpoints import Endpoint
 from componentbase.files import lock_dir, open_private_dir
 from componentbase.release import VERSION
 from devicetwin.broker import usercommand
-from link.frames import Batch, Refusal, ReportEntry
+from link.frames import CALL_S, Batch, CallHead, Interest, Refusal, ReportEntry
 
 if TYPE_CHECKING:
     from apimachinery.kubeevents import KubeEvent
@@ -42,7 +42,8 @@ if TYPE_CHECKING:
     from componentbase.brokers import BrokerAddress
     from devicetwin.broker.server import BrokerServer
     from devicetwin.service import TwinService
-    from edgehub.connector import LinkStatus
+    from edgehub.connector import Connector, LinkStatus
+    from edgehub.session import Answered
     from metamanager.api import LinkState
     from metamanager.history import Samples
     from metamanager.store import Store
@@ -114,6 +115,11 @@ class ApiConfig:
     listen: Endpoint = setting(
         Endpoint("127.0.0.1", 10550),
         "Where; whoever can connect can read everything this node holds, Secrets included.",
+    )
+    interest_idle_s: int = setting(
+        7 * 86_400,
+        "What a client asked for beyond this node's own is kept up to date until nobody has read it for so long.",
+        at_least=60,
     )
 
 
@@ -339,7 +345,7 @@ async def _compose(
     from devicetwin.service import TwinService
     from devicetwin.wire import subscriptions
     from edgehub.connector import Connector, Hubs, LinkStatus
-    from metamanager.api import serve_local_api
+    from metamanager.api import ApiLink, serve_local_api
     from metamanager.errors import StoreError
     from metamanager.store import Store
 
@@ -356,6 +362,8 @@ async def _compose(
     async def commit(batches: Sequence[Batch]) -> Mapping[int, Sequence[Refusal]]:
         return (await store.apply(batches)).refusals
 
+    hub = CloudLink(link)
+    local = ApiLink.over(store, hub, node, settings.api.interest_idle_s) if settings.api.enabled else None
     connector = Connector(
         node,
         Hubs(settings.cloud.link.host, settings.cloud.link.port, context),
@@ -364,8 +372,15 @@ async def _compose(
         agent=f"fairlead/{VERSION}",
         draw=random.random,
         status=link,
+        selections=None if local is None else local.interests,
         store_errors=(StoreError,),
     )
+    hub.connector = connector
+    if local is not None:
+        try:
+            await local.load()
+        except StoreError as exc:
+            raise cli.CommandError(str(exc)) from exc
     outbox = Outbox(store, connector.reports_waiting)
     twins = TwinService(
         node,
@@ -381,7 +396,7 @@ async def _compose(
     except ListenError as exc:
         raise cli.CommandError(f"the status socket: {exc}") from exc
     try:
-        if settings.api.enabled:
+        if local is not None:
             api = serve_local_api(
                 store,
                 host=settings.api.listen.host,
@@ -389,6 +404,7 @@ async def _compose(
                 link_state=status.link_state,
                 version=VERSION,
                 twins=twins,
+                link=local,
             )
             status.api = (await stack.enter_async_context(api)).endpoint
     except ListenError as exc:
@@ -403,6 +419,8 @@ async def _compose(
         tasks.create_task(twins.run(), name="twins")
         tasks.create_task(connector.run(), name="link")
         tasks.create_task(status.keep(), name="status")
+        if local is not None:
+            tasks.create_task(local.run(), name="local-api")
         tasks.create_task(_damage(store), name="store-damage")
 
 
@@ -522,6 +540,23 @@ async def _report_rebuild(store: "Store", node: Node, saved: Callable[[], None])
             saved()
     except StoreError as exc:
         logger.warning("the rebuild of the store is not reported yet", extra={"reason": str(exc)})
+
+
+class CloudLink:
+    """The link as the local API sees it."""
+
+    def __init__(self, status: "LinkStatus") -> None:
+        self.connector: "Connector"
+        self._status = status
+
+    def is_connected(self) -> bool:
+        return self._status.connected
+
+    def want(self, interests: Sequence[Interest]) -> None:
+        self.connector.want(interests)
+
+    async def call(self, head: CallHead, body: bytes = b"", timeout_s: float = CALL_S) -> "Answered":
+        return await self.connector.call(head, body, timeout_s)
 
 
 class Outbox:

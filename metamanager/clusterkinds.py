@@ -88,7 +88,8 @@ def definitions_of(documents: Iterable[bytes]) -> Iterator[Definition]:
     """
     What APIGroupDiscoveryLists name.
 
-    A kind's first version is the one that the apiserver prefers, and so the one in which it is held here. A document with a hole in it names less.
+    A kind's first version is the one that the apiserver prefers, and so the one in which it is held here. A document
+    with a hole in it names less.
     """
     for document in documents:
         try:

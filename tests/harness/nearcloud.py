@@ -1,5 +1,5 @@
 """
-A cloud without a line to it: the embedded apiserver in this process, and what a hub does with it, for tests of the edge.
+A cloud without a line to it: the embedded apiserver in this process, and what a hub does with it, to test the edge.
 
 It pushes what interests select and what is placed on the node, answers calls, and can be away. The real hub over a real
 line does the same in the tests of whole sites.
