@@ -546,7 +546,7 @@ class CloudLink:
     """The link as the local API sees it."""
 
     def __init__(self, status: "LinkStatus") -> None:
-        self.connector: "Connector"
+        self.connector: Connector
         self._status = status
 
     def is_connected(self) -> bool:

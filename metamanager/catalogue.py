@@ -3,8 +3,8 @@ Which kinds the node's local API serves: those that it may ask the cluster for, 
 
 Where the cloud can be asked, any kind is served that the cluster has (metamanager.clusterkinds), and what is not held
 is fetched. Where it cannot, an empty list says "there are none for this node". So a kind is served then only where the
-hub sends it to this node: the ones that every node gets, the custom ones whose definition the hub sent, and any that the
-node holds or once held. Any other is "not found", which is not the same as "none".
+hub sends it to this node: the ones that every node gets, the custom ones whose definition the hub sent, and any that
+the node holds or once held. Any other is "not found", which is not the same as "none".
 
 Pure: no I/O.
 """

@@ -1,4 +1,4 @@
-"""The edge's local API over the whole line, for stock kubectl: with the cloud, without it, after a restart, and back."""
+"""The edge's local API over the whole line, with stock kubectl: online, offline, after a restart, and back."""
 
 import json
 import subprocess
