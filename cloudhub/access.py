@@ -187,7 +187,7 @@ class Access:
             decision = Decision(GRANTED)
             for verb in question.verbs:
                 self.reviews += 1
-                if not await self._client.may(*identity, verb, resource, namespace, name):
+                if not await self._client.may(identity.user, identity.groups, verb, resource, namespace, name):
                     decision = Decision(Forbidden.code, _refusal(question, verb))
                     break
         except ApiError as error:

@@ -316,7 +316,8 @@ class ApiClient:
         """
         A request of somebody else, made as that user (impersonation).
 
-        target: path and query as in a request line. room: whether so many more bytes may be kept; asked as they come.
+        target: path and query as in a request line. groups: beside those that the apiserver adds for such a user.
+        room: whether an answer of so many bytes may be kept; asked as they come.
         Raises TooLarge where they may not, ApiUnreachable where there is no answer.
         """
         sent = [(name, text) for name, text in headers.items() if text]

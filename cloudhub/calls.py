@@ -162,7 +162,7 @@ class Calls:
                 head.method,
                 head.target,
                 user=identity.user,
-                groups=identity.groups,
+                groups=identity.impersonated_groups,
                 headers=headers,
                 body=body,
                 room=room,

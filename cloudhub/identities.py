@@ -27,6 +27,11 @@ class Identity(NamedTuple):
     user: str
     groups: tuple[str, ...]
     """As the apiserver's own authentication would have them."""
+    impersonated_groups: tuple[str, ...]
+    """
+    Those to be named when a request is made as this user: the apiserver adds the rest by itself. The hub needs the
+    right to impersonate each one that it names, and should need few.
+    """
 
 
 def identity_of(node: Node, user: str, placement: Placement) -> Identity:
@@ -36,7 +41,7 @@ def identity_of(node: Node, user: str, placement: Placement) -> Identity:
     user: "" for the node itself, else a ServiceAccount's. Raises Forbidden.
     """
     if not user:
-        return Identity(NODE_PREFIX + node, ("system:nodes", "system:authenticated"))
+        return Identity(NODE_PREFIX + node, ("system:nodes", "system:authenticated"), ("system:nodes",))
     account = _ACCOUNT.fullmatch(user)
     if account is None:
         raise Forbidden(
@@ -46,4 +51,4 @@ def identity_of(node: Node, user: str, placement: Placement) -> Identity:
     if not placement.refers(node, ObjectKey(SERVICE_ACCOUNTS, namespace, name), PODS):
         raise Forbidden(f'no pod on node "{node}" uses the ServiceAccount "{namespace}/{name}"')
     groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}", "system:authenticated")
-    return Identity(user, groups)
+    return Identity(user, groups, ())

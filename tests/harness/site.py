@@ -136,7 +136,7 @@ class Site:
             return False
         return True
 
-    def start_cloud(self, name: str = "cloud", **ports: int) -> Process:
+    def start_cloud(self, name: str = "cloud", *, flags: Sequence[str] = (), **ports: int) -> Process:
         link, join = ports.get("link", self.ports["link"]), ports.get("join", self.ports["join"])
         process = self.start(
             name,
@@ -144,6 +144,7 @@ class Site:
             "run",
             *("--kubeconfig", str(self.kubeconfig), "--data-dir", str(self.directory / name)),
             *("--listen", f"127.0.0.1:{link}", "--join-listen", f"127.0.0.1:{join}"),
+            *flags,
         )
         self.until(lambda: bool((self.status("cloudcore", name) or {}).get("link")), "cloudcore serves", process)
         return process
