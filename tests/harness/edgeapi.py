@@ -15,7 +15,10 @@ from metamanager.store import Store
 from tests.harness.nearcloud import NODE, NearCloud, near_cloud
 
 CONFIG = "/api/v1/namespaces/default/configmaps"
-NODE_BODY: dict[str, Any] = {"metadata": {"name": NODE}, "status": {"conditions": [{"type": "Ready", "status": "True"}]}}
+NODE_BODY: dict[str, Any] = {
+    "metadata": {"name": NODE},
+    "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+}
 POD_BODY: dict[str, Any] = {
     "metadata": {"name": "web", "namespace": "default"},
     "spec": {"nodeName": NODE, "containers": [{"name": "web", "image": "web:1"}]},
