@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from devicetwin.service import TwinService
     from edgehub.connector import Connector, LinkStatus
     from edgehub.session import Answered
-    from metamanager.api import LinkState
+    from metamanager.api import ApiLink, LinkState
     from metamanager.history import Samples
     from metamanager.store import Store
 
@@ -345,7 +345,6 @@ async def _compose(
     from devicetwin.service import TwinService
     from devicetwin.wire import subscriptions
     from edgehub.connector import Connector, Hubs, LinkStatus
-    from metamanager.api import ApiLink, serve_local_api
     from metamanager.errors import StoreError
     from metamanager.store import Store
 
@@ -363,7 +362,11 @@ async def _compose(
         return (await store.apply(batches)).refusals
 
     hub = CloudLink(link)
-    local = ApiLink.over(store, hub, node, settings.api.interest_idle_s) if settings.api.enabled else None
+    local: ApiLink | None = None
+    if settings.api.enabled:
+        from metamanager.api import ApiLink
+
+        local = ApiLink.over(store, hub, node, settings.api.interest_idle_s)
     connector = Connector(
         node,
         Hubs(settings.cloud.link.host, settings.cloud.link.port, context),
@@ -397,6 +400,8 @@ async def _compose(
         raise cli.CommandError(f"the status socket: {exc}") from exc
     try:
         if local is not None:
+            from metamanager.api import serve_local_api
+
             api = serve_local_api(
                 store,
                 host=settings.api.listen.host,
