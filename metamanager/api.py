@@ -12,8 +12,9 @@ would be a lie.
 Invariants
     resource versions are the store's own revisions, on lists, objects and watch events alike, also over restarts
     no read is answered before a sync was ever complete
-    nothing is written from other machines
-    Secrets are served on loopback only, and only to who addresses the API by an IP address or as localhost
+    without TLS nothing is written from other machines
+    without TLS Secrets are served on loopback only, and only to who addresses the API by an IP address or as localhost
+    with TLS nothing but health and version is answered to who is not the node or a ServiceAccount (metamanager.access)
 """
 
 import asyncio
@@ -21,6 +22,7 @@ import contextlib
 import ipaddress
 import json
 import logging
+import ssl
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -40,6 +42,7 @@ from apiserver.messages import Request, Response, error_response
 from apiserver.protocols import Page, Stored, Writes
 from apiserver.requests import ApiRequest, Verb
 from apiserver.selection import check_fields
+from metamanager.access import Access
 from metamanager.catalogue import catalogue_of
 from metamanager.cloud import MARK, Cloud
 from metamanager.clusterkinds import ClusterKinds
@@ -232,14 +235,17 @@ class LocalApi:
         version: str = "",
         twins: DeviceTwins | None = None,
         link: ApiLink | None = None,
+        access: Access | None = None,
     ) -> None:
         """
         host: where it listens, which decides about Secrets and writes. version: of this program, for /version.
         twins: without them Devices have no status and take no wishes. link: without one nothing is asked of the cloud.
+        access: who may do what; without it whoever comes is the node itself, if he comes from this machine.
         """
         self._store = store
         self._link_state = link_state
-        self._on_loopback = is_loopback(host)
+        self._access = access
+        self._on_loopback = is_loopback(host) or access is not None
         withheld = frozenset() if self._on_loopback else frozenset((SECRETS,))
         if withheld:
             logger.warning(
@@ -252,13 +258,15 @@ class LocalApi:
         if link is not None:
             self._reads = Reads(store, link.interests, self._held.catalogue)
             self._passing = Passing(store, link.cloud, self._reads, link.node)
-            writes = LocalWrites(store, self._passing, link.deferred, writes, self._held.catalogue, link.node)
+            writes = LocalWrites(store, self._passing, link.deferred, writes, self._held.catalogue, link.node, access)
         self._api = Api(self._held, writes, about=About("fairlead-edge", version))
         self._writable = {"PATCH"} if link is None and twins is not None else set() if link is None else _WRITES
 
     async def __call__(self, request: Request) -> Response:
         try:
             self._check(request)
+            if self._access is not None:
+                request = await self._access.identified(request)
             await self._held.follow()
             response = await (self._api(request) if self._link is None else self._linked(request, self._link))
         except ApiError as exc:
@@ -286,6 +294,8 @@ class LocalApi:
                 raise MethodNotAllowed("the server does not allow this method on the requested resource")
             return await self._passing.read(request)
         check_fields(definition, asked.fields)
+        if self._access is not None:
+            await self._access.check(asked, request.user)
         warnings = await self._reads.prepare(asked, caller(request))
         if int(asked.resource_version or 0) >= MARK and asked.verb is Verb.LIST:
             # The version of an object that the cluster answered with: whatever is held now is what there is.
@@ -332,7 +342,7 @@ class LocalApi:
         if request.method not in ("GET", "HEAD") and not self._on_loopback:
             raise Forbidden("this API is open to the network without authentication, so it takes no changes")
         host = request.headers.get("host", "")
-        if self._on_loopback and host and not _is_plain_address(host):
+        if self._access is None and self._on_loopback and host and not _is_plain_address(host):
             # A page in a browser on this machine could otherwise have a name of its own point here and read along.
             raise Forbidden(f'address this API by IP address or as localhost, not as "{host:.80}"')
 
@@ -360,14 +370,17 @@ async def serve_local_api(
     version: str = "",
     twins: DeviceTwins | None = None,
     link: ApiLink | None = None,
+    access: Access | None = None,
+    context: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Server]:
     """
     Serve the store on http://HOST:PORT until the block is left; port 0 picks a free one.
 
-    link_state: asked for every answer. twins, link: see LocalApi. Raises apiserver.http.AddressInUse or ListenError.
+    link_state: asked for every answer. twins, link, access: see LocalApi. context: for https. Raises
+    apiserver.http.AddressInUse or ListenError.
     """
-    api = LocalApi(store, link_state, host=host, version=version, twins=twins, link=link)
-    async with serve(api, host=host, port=port) as server:
+    api = LocalApi(store, link_state, host=host, version=version, twins=twins, link=link, access=access)
+    async with serve(api, host=host, port=port, ssl_context=context) as server:
         logger.info("local API", extra={"endpoint": server.endpoint})
         yield server
 
