@@ -83,14 +83,14 @@ class Calls:
 
     # For the hub
 
-    def has_room(self) -> bool:
-        for session in [each for each in self._busy if not each.call_bytes]:
-            del self._busy[session]
-        return self._bytes + sum(session.call_bytes for session in self._busy) < self._max_bytes
+    def has_room(self, session: Session) -> bool:
+        for idle in [each for each in self._busy if not each.call_bytes]:
+            del self._busy[idle]
+        self._busy[session] = None
+        return self._bytes + sum(each.call_bytes for each in self._busy) < self._max_bytes
 
     def begin(self, session: Session, call: Whole[CallHead]) -> None:
         assert self._tasks is not None, "run() is going"
-        self._busy[session] = None
         task = self._tasks.create_task(self._serve(session, call), name=f"call[{session.node}]")
         tasks = self._under_way.setdefault(session, {})
         tasks[call.number] = task

@@ -113,8 +113,8 @@ class Access(Protocol):
 class CallSink(Protocol):
     """Who makes the requests that nodes call for."""
 
-    def has_room(self) -> bool:
-        """Whether another call, or a part of one, may be kept in memory."""
+    def has_room(self, session: "Session") -> bool:
+        """Whether another call of this session, or a part of one, may be kept in memory."""
 
     def begin(self, session: "Session", call: Whole[CallHead]) -> None:
         """Make it; Session.answer is called once it is done, unless it is cancelled."""
@@ -276,7 +276,7 @@ class Session:
             self._under_way.add(call.number)
         elif call.number not in self._under_way:
             return  # it was refused, and this was on its way
-        if not self._hub.calls.has_room():
+        if not self._hub.calls.has_room(self):
             self._calls_in.drop(call.number)
             self._hub.counters.calls_refused += 1
             self._hub.calls.refuse(self, call.number)

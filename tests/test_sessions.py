@@ -137,7 +137,7 @@ class Desk:
         self.closed: list[Session] = []
         self.is_full = False
 
-    def has_room(self) -> bool:
+    def has_room(self, session: Session) -> bool:
         return not self.is_full
 
     def begin(self, session: Session, call: Whole[CallHead]) -> None:
