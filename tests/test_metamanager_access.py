@@ -45,7 +45,7 @@ async def token_of(edge: EdgeApi, bound_to: str = "", seconds: int = 3600) -> st
 
 async def allow(edge: EdgeApi, verbs: list[str], resource: str, *names: str) -> None:
     rule = {"apiGroups": [""], "resources": [resource], "verbs": verbs} | ({"resourceNames": names} if names else {})
-    role = {"metadata": {"name": f"operator-{resource.replace('/', '-')}"}, "rules": [rule]}
+    role: dict[str, Any] = {"metadata": {"name": f"operator-{resource.replace('/', '-')}"}, "rules": [rule]}
     await edge.cloud.ask("POST", f"{RBAC}/namespaces/default/roles", role)
     reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": role["metadata"]["name"]}
     subject = {"kind": "ServiceAccount", "name": "operator", "namespace": "default"}
