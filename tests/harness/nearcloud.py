@@ -97,11 +97,10 @@ class NearCloud:
         headers = {"content-type": head.content_type, "accept": head.accept, "user-agent": head.agent}
         if head.base:
             body = self._with_version(head, body)
-        document = self.cluster.accounts.documents(head.target)
-        if document is not None:
-            return Answered(AnswerHead(200, "application/json"), json.dumps(document).encode())
         try:
-            response = await self.api(Request(head.method, head.target, headers, body, user=ADMIN))
+            response = self.cluster.accounts.document(head.target) or await self.api(
+                Request(head.method, head.target, headers, body, user=ADMIN)
+            )
         except ApiError as exc:
             response = error_response(exc)
         assert isinstance(response.body, bytes)
