@@ -35,7 +35,7 @@ from componentbase.files import lock_dir, open_private_dir
 from componentbase.release import VERSION
 from devicetwin.broker import usercommand
 from edgehub import swarmcommand
-from link.frames import Batch, Refusal, ReportEntry
+from link.frames import CALL_S, Batch, CallHead, Interest, Refusal, ReportEntry
 
 if TYPE_CHECKING:
     from apimachinery.kubeevents import KubeEvent
@@ -43,8 +43,9 @@ if TYPE_CHECKING:
     from componentbase.brokers import BrokerAddress
     from devicetwin.broker.server import BrokerServer
     from devicetwin.service import TwinService
-    from edgehub.connector import LinkStatus
-    from metamanager.api import LinkState
+    from edgehub.connector import Connector, LinkStatus
+    from edgehub.session import Answered
+    from metamanager.api import ApiLink, LinkState
     from metamanager.history import Samples
     from metamanager.store import Store
 
@@ -114,7 +115,18 @@ class ApiConfig:
     enabled: bool = setting(True, "Whether to serve it.")
     listen: Endpoint = setting(
         Endpoint("127.0.0.1", 10550),
-        "Where; whoever can connect can read everything this node holds, Secrets included.",
+        "Where; without TLS whoever can connect from this machine is the node, Secrets included.",
+    )
+    tls: bool = setting(
+        False,
+        "Serve it with TLS, to this node's certificate and ServiceAccount tokens; then it may listen on any address.",
+    )
+    certificate: Path = setting(Path("pki/api.crt"), "What it shows with TLS; joining made it.")
+    key: Path = setting(Path("pki/api.key"), "The certificate's key.")
+    interest_idle_s: int = setting(
+        7 * 86_400,
+        "What a client asked for beyond this node's own is kept up to date until nobody has read it for so long.",
+        at_least=60,
     )
 
 
@@ -168,6 +180,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--mqtt", metavar="embedded|URL", help="the MQTT broker: embedded, or mqtt[s]://[USER@]HOST:PORT")
     run.add_argument("--mqtt-listen", type=cli.endpoint, metavar="HOST:PORT", help="where the embedded broker listens")
     run.add_argument("--api", type=cli.endpoint, metavar="HOST:PORT", help="where the local API listens")
+    run.add_argument("--api-tls", action="store_const", const=True, help="serve it with TLS, to tokens of the cluster")
 
     join = cli.add_command(
         commands,
@@ -298,7 +311,13 @@ def _run(args: argparse.Namespace) -> int:
             )
         settings = _load(args.config or args.data_dir / CONFIG_NAME)
         return config.override(
-            settings, {"mqtt.broker": args.mqtt, "mqtt.listen": args.mqtt_listen, "api.listen": args.api}
+            settings,
+            {
+                "mqtt.broker": args.mqtt,
+                "mqtt.listen": args.mqtt_listen,
+                "api.listen": args.api,
+                "api.tls": args.api_tls,
+            },
         )
 
     async def run() -> None:
@@ -348,7 +367,6 @@ async def _compose(
     from devicetwin.service import TwinService
     from devicetwin.wire import subscriptions
     from edgehub.connector import Connector, Hubs, LinkStatus
-    from metamanager.api import serve_local_api
     from metamanager.errors import StoreError
     from metamanager.store import Store
 
@@ -365,6 +383,12 @@ async def _compose(
     async def commit(batches: Sequence[Batch]) -> Mapping[int, Sequence[Refusal]]:
         return (await store.apply(batches)).refusals
 
+    hub = CloudLink(link)
+    local: "ApiLink | None" = None  # noqa: UP037 - imported for the type checker only
+    if settings.api.enabled:
+        from metamanager import api as local_api
+
+        local = local_api.ApiLink.over(store, hub, node, settings.api.interest_idle_s)
     connector = Connector(
         node,
         Hubs(settings.cloud.link.host, settings.cloud.link.port, context),
@@ -373,8 +397,16 @@ async def _compose(
         agent=f"fairlead/{VERSION}",
         draw=random.random,
         status=link,
+        selections=None if local is None else local.interests,
         store_errors=(StoreError,),
     )
+    hub.connector = connector
+    if local is not None:
+        # Before the first connection: what is not wanted then is taken away.
+        try:
+            await local.load()
+        except StoreError as exc:
+            raise cli.CommandError(str(exc)) from exc
     outbox = Outbox(store, connector.reports_waiting)
     twins = TwinService(
         node,
@@ -390,14 +422,21 @@ async def _compose(
     except ListenError as exc:
         raise cli.CommandError(f"the status socket: {exc}") from exc
     try:
-        if settings.api.enabled:
-            api = serve_local_api(
+        status.local = local
+        if local is not None:
+            from metamanager import api as local_api
+            from metamanager.access import Access
+
+            api = local_api.serve_local_api(
                 store,
                 host=settings.api.listen.host,
                 port=settings.api.listen.port,
                 link_state=status.link_state,
                 version=VERSION,
                 twins=twins,
+                link=local,
+                access=Access(store, hub, node) if settings.api.tls else None,
+                context=_api_context(settings) if settings.api.tls else None,
             )
             status.api = (await stack.enter_async_context(api)).endpoint
     except ListenError as exc:
@@ -412,6 +451,8 @@ async def _compose(
         tasks.create_task(twins.run(), name="twins")
         tasks.create_task(connector.run(), name="link")
         tasks.create_task(status.keep(), name="status")
+        if local is not None:
+            tasks.create_task(local.run(), name="local-api")
         tasks.create_task(_damage(store), name="store-damage")
 
 
@@ -481,6 +522,22 @@ def _listener_context(mqtt: MqttConfig) -> ssl.SSLContext | None:
     return context
 
 
+def _api_context(settings: EdgeConfig) -> ssl.SSLContext:
+    """What the local API shows, and whose client certificates it looks at: those of the join CA."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(settings.api.certificate, settings.api.key)
+        context.load_verify_locations(cafile=settings.cloud.certificate_authority)
+    except OSError as exc:  # ssl.SSLError is one
+        names = f"{settings.api.certificate}, {settings.api.key}"
+        raise cli.CommandError(
+            f"the local API's certificate and key cannot be used ({names}): {exc}; join again with --force to get them"
+        ) from exc
+    context.verify_mode = ssl.CERT_OPTIONAL
+    return context
+
+
 def _is_loopback(host: str) -> bool:
     import ipaddress
 
@@ -533,6 +590,23 @@ async def _report_rebuild(store: "Store", node: Node, saved: Callable[[], None])
         logger.warning("the rebuild of the store is not reported yet", extra={"reason": str(exc)})
 
 
+class CloudLink:
+    """The link as the local API sees it."""
+
+    def __init__(self, status: "LinkStatus") -> None:
+        self.connector: Connector
+        self._status = status
+
+    def is_connected(self) -> bool:
+        return self._status.connected
+
+    def want(self, interests: Sequence[Interest]) -> None:
+        self.connector.want(interests)
+
+    async def call(self, head: CallHead, body: bytes = b"", timeout_s: float = CALL_S) -> "Answered":
+        return await self.connector.call(head, body, timeout_s)
+
+
 class Outbox:
     """The store as the twins see it: what they save may have to go up, so the link is told."""
 
@@ -572,6 +646,8 @@ class NodeStatus:
         broker: "BrokerServer | None" = None,
     ) -> None:
         self.api = ""
+        self.local: ApiLink | None = None
+        """What the local API has of the cloud."""
         self._broker = broker
         self._resync = resync
         self._settings = settings
@@ -662,6 +738,8 @@ class NodeStatus:
             "eventsWaiting": await self._store.event_count(),
             "eventsDropped": await self._store.events_dropped() + twins.events_dropped,
             "api": self.api,
+            "interests": 0 if self.local is None else len(self.local.interests.selections),
+            "writesWaiting": len(await self._store.local_writes()),
             "mqtt": str(twins.bus.address),
             "mqttConnected": twins.bus.connected,
             "mqttProblem": twins.bus.problem,
@@ -686,6 +764,8 @@ def _metrics(facts: Mapping[str, Any]) -> Iterator[metrics.Metric]:
         ("edge_reports_refused_total", "Reports that the apiserver will never take.", "reportsRefused"),
         ("edge_events_waiting", "Kubernetes Events that the apiserver does not have yet.", "eventsWaiting"),
         ("edge_events_dropped_total", "Kubernetes Events given up for later ones.", "eventsDropped"),
+        ("edge_interests", "Selections that clients of the local API asked for.", "interests"),
+        ("edge_writes_waiting", "Writes at the local API that the apiserver does not have yet.", "writesWaiting"),
         ("edge_mqtt_connected", "Whether the MQTT broker is there.", "mqttConnected"),
         ("edge_mqtt_denied_total", "Publications at the embedded broker without the right to them.", "mqttDenied"),
         ("edge_mqtt_logins_refused_total", "Clients that the embedded broker refused.", "mqttLoginsRefused"),
@@ -794,6 +874,11 @@ def _told(facts: Mapping[str, Any]) -> list[str]:
         f"devices  {facts['devices']}, {facts['openWishes']} with a desired value that is not met",
         f"api      {facts['api'] or 'off'}",
     ]
+    if facts["interests"] or facts["writesWaiting"]:
+        lines.append(
+            f"clients  read {facts['interests']} selections of the cluster, "
+            f"{facts['writesWaiting']} writes wait to go up"
+        )
     if facts["eventsWaiting"] or facts["eventsDropped"]:
         lines.append(f"events   {facts['eventsWaiting']} waiting, {facts['eventsDropped']} dropped for later ones")
     lines += [f"contest  {each} (several mappers claim it, the last word counts)" for each in facts["contested"]]

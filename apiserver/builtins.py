@@ -14,6 +14,7 @@ _WORKLOAD = ("all",)
 
 # What kube-apiserver lets these be selected by, beside name and namespace.
 _POD_FIELDS = (
+    "spec.hostNetwork",
     "spec.nodeName",
     "spec.restartPolicy",
     "spec.schedulerName",

@@ -36,6 +36,19 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
+class Subresource:
+    """What can be asked below an object of a kind, beside its status."""
+
+    name: str
+    """For example "scale"."""
+    group: str
+    version: str
+    kind: str
+    """Of what is asked and answered there."""
+    verbs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Definition:
     """One kind in one version."""
 
@@ -55,6 +68,8 @@ class Definition:
     """openAPIV3Schema; None where there is none to hold objects to."""
     is_custom: bool = False
     """From a CustomResourceDefinition: no strategic merge patch, and generation counts always."""
+    subresources: tuple[Subresource, ...] = ()
+    """Others than the status, where the server knows any."""
     is_stored: bool = True
     """The version objects are stored in; the others of the kind are views of it."""
 

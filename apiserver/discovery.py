@@ -14,12 +14,12 @@ from typing import NamedTuple
 from apimachinery.errors import MethodNotAllowed, NotFound
 from apimachinery.objects import JSON
 from apiserver import openapi
-from apiserver.definitions import Catalogue, Definition
+from apiserver.definitions import Catalogue, Definition, Subresource
 from apiserver.messages import Request, Response, json_response
 from apiserver.requests import segments
 
 _STATUS_VERBS = ["get", "patch", "update"]
-_TOKEN_REQUEST = {"group": "authentication.k8s.io", "version": "v1", "kind": "TokenRequest"}
+_TOKENS = Subresource("token", "authentication.k8s.io", "v1", "TokenRequest", ("create",))
 _AGGREGATED = ("v2", "v2beta1")
 HEALTH = ("healthz", "livez", "readyz")
 PUBLIC = frozenset((*HEALTH, "version"))
@@ -142,16 +142,16 @@ def _resources(group: str, version: str, catalogue: Catalogue) -> JSON:
                     "verbs": _STATUS_VERBS,
                 }
             )
-        if definition.has_tokens:
+        for below in _below(definition):
             entries.append(
                 {
-                    "name": f"{resource.plural}/token",
+                    "name": f"{resource.plural}/{below.name}",
                     "singularName": "",
                     "namespaced": resource.namespaced,
-                    "group": _TOKEN_REQUEST["group"],
-                    "version": _TOKEN_REQUEST["version"],
-                    "kind": _TOKEN_REQUEST["kind"],
-                    "verbs": ["create"],
+                    "group": below.group,
+                    "version": below.version,
+                    "kind": below.kind,
+                    "verbs": list(below.verbs),
                 }
             )
     group_version = f"{group}/{version}" if group else version
@@ -160,7 +160,7 @@ def _resources(group: str, version: str, catalogue: Catalogue) -> JSON:
 
 def _aggregated(root: str, request: Request, catalogue: Catalogue) -> Response | None:
     """The one document with everything, where the client names it before plain JSON."""
-    version = _aggregated_version(request.headers.get("accept", ""))
+    version = aggregated_version(request.headers.get("accept", ""))
     if version is None or request.method not in ("GET", "HEAD"):
         return None
     items = []
@@ -190,7 +190,8 @@ def _aggregated(root: str, request: Request, catalogue: Catalogue) -> Response |
     return Response(200, [("content-type", media_type), ("vary", "Accept")], body)
 
 
-def _aggregated_version(accept: str) -> str | None:
+def aggregated_version(accept: str) -> str | None:
+    """Which version of the one document a client would rather have than the many; None for the many."""
     for media_range in accept.split(","):
         kind, *rest = (part.strip() for part in media_range.split(";"))
         if kind != "application/json":
@@ -219,11 +220,17 @@ def _aggregated_resource(definition: Definition) -> JSON:
         entry["shortNames"] = list(definition.short_names)
     if definition.categories:
         entry["categories"] = list(definition.categories)
-    subresources: list[JSON] = []
+    below: list[JSON] = []
     if definition.has_status:
-        subresources.append({"subresource": "status", "responseKind": kind, "verbs": _STATUS_VERBS})
-    if definition.has_tokens:
-        subresources.append({"subresource": "token", "responseKind": _TOKEN_REQUEST, "verbs": ["create"]})
-    if subresources:
-        entry["subresources"] = subresources
+        below.append({"subresource": "status", "responseKind": kind, "verbs": _STATUS_VERBS})
+    for each in _below(definition):
+        asked = {"group": each.group, "version": each.version, "kind": each.kind}
+        below.append({"subresource": each.name, "responseKind": asked, "verbs": list(each.verbs)})
+    if below:
+        entry["subresources"] = below
     return entry
+
+
+def _below(definition: Definition) -> tuple[Subresource, ...]:
+    """What there is below an object beside its status."""
+    return (*definition.subresources, *((_TOKENS,) if definition.has_tokens else ()))

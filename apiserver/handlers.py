@@ -14,6 +14,7 @@ import binascii
 import json
 import logging
 import time
+from collections.abc import AsyncIterator, Iterator
 
 from apimachinery.errors import (
     BadRequest,
@@ -38,6 +39,9 @@ __all__ = ["Answer", "Api", "Page", "Storage", "Stored", "Writes"]
 
 logger = logging.getLogger(__name__)
 
+STREAMED_FROM = 500  # objects; kubectl and informers ask for so many at a time
+STREAM_BYTES = 64 << 10
+
 _JSON = ("content-type", "application/json")
 
 
@@ -51,13 +55,23 @@ class Api:
         self._about = about
 
     async def __call__(self, request: Request) -> Response:
-        catalogue = self._storage.catalogue
-        document = discovery.answer(request, catalogue, self._about)
-        if document is not None:
-            return document
-        asked = parse(request.method, request.target, catalogue().resolve, request.headers.get("accept", ""))
-        definition = catalogue().of(asked.resource)
-        assert definition is not None, "parse resolved the resource in this catalogue"
+        document = self.document(request)
+        return await self.answer(self.asked(request), request) if document is None else document
+
+    def document(self, request: Request) -> Response | None:
+        """The answer to what is no question about objects: discovery, health, version; None for all else."""
+        return discovery.answer(request, self._storage.catalogue, self._about)
+
+    def asked(self, request: Request) -> ApiRequest:
+        """What is asked of objects. Raises ApiError for what cannot be asked."""
+        accept = request.headers.get("accept", "")
+        return parse(request.method, request.target, self._storage.catalogue().resolve, accept)
+
+    async def answer(self, asked: ApiRequest, request: Request) -> Response:
+        """The answer to `asked`, which was read from `request`."""
+        definition = self._storage.catalogue().of(asked.resource)
+        if definition is None:  # it went since the request was read
+            raise NotFound("the server could not find the requested resource")
         _check_verb(asked, definition)
         check_fields(definition, asked.fields)
         match asked.verb:
@@ -78,21 +92,24 @@ class Api:
 
     async def _list(self, asked: ApiRequest, definition: Definition) -> Response:
         page = await self._page(asked)
-        bodies = [self._storage.render(item.object, item.revision) for item in page.items]
         metadata: dict[str, JSON] = {"resourceVersion": str(page.revision)}
         if page.more:
             metadata["continue"] = _token(page.revision, order(page.items[-1].object.key))
+        bodies = (self._storage.render(item.object, item.revision) for item in page.items)
         if asked.accepted.form is Form.TABLE:
             return Response(
                 200, [_JSON], tables.table_of(map(json.loads, bodies), definition, asked, metadata, now=time.time())
             )
         if asked.accepted.form is Form.METADATA:
             kind, version = "PartialObjectMetadataList", f"meta.k8s.io/{asked.accepted.version}"
-            bodies = [tables.metadata_of(json.loads(body), asked.accepted.version) for body in bodies]
+            bodies = (tables.metadata_of(json.loads(body), asked.accepted.version) for body in bodies)
         else:
             kind, version = definition.list_kind, definition.resource.api_version
         head = json.dumps({"kind": kind, "apiVersion": version, "metadata": metadata}, separators=(",", ":"))
-        return Response(200, [_JSON], b"".join((head[:-1].encode(), b',"items":[', b",".join(bodies), b"]}")))
+        opening = head[:-1].encode() + b',"items":['
+        if len(page.items) > STREAMED_FROM:
+            return Response(200, [_JSON], _streamed(opening, bodies))
+        return Response(200, [_JSON], b"".join((opening, b",".join(bodies), b"]}")))
 
     async def _page(self, asked: ApiRequest) -> Page:
         """The part of the list that is asked for, at the revision that is asked for."""
@@ -138,9 +155,23 @@ class Api:
             )
         answer = await self._writes.write(asked, request)
         # RFC 9111 dropped Warning's meaning; Kubernetes uses code 299 with its own agent field.
-        warnings = [("warning", f'299 - "{_quoted(text)}"') for text in answer.warnings]
+        warnings = [("warning", f'299 - "{quoted(text)}"') for text in answer.warnings]
         body = answer.body if answer.status >= 300 else _formed(answer.body, asked, definition)
         return Response(answer.status, [_JSON, *warnings], body)
+
+
+async def _streamed(opening: bytes, bodies: Iterator[bytes]) -> AsyncIterator[bytes]:
+    """A list in chunks, made as they are sent, so that a large one is not held a second time."""
+    chunk = bytearray(opening)
+    separator = b""
+    for body in bodies:
+        chunk += separator + body
+        separator = b","
+        if len(chunk) >= STREAM_BYTES:
+            yield bytes(chunk)
+            chunk.clear()
+    chunk += b"]}"
+    yield bytes(chunk)
 
 
 def not_found(resource: Resource, name: str) -> NotFound:
@@ -196,5 +227,6 @@ def _too_large(wanted: int, current: int) -> Timeout:
     )
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """What may stand between the quotes of a header's value."""
     return "".join(c for c in text if c.isprintable() and c.isascii()).replace("\\", "\\\\").replace('"', '\\"')

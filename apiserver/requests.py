@@ -274,7 +274,8 @@ def _integer(options: Mapping[str, str], name: str) -> int | None:
 
 def _version(options: Mapping[str, str]) -> str:
     text = options.get("resourceVersion", "")
-    if text and not re.fullmatch(r"[0-9]{1,18}", text):
+    # 19 digits: an etcd revision is an int64, and the edge marks the cluster's versions with its second highest bit.
+    if text and not (re.fullmatch(r"[0-9]{1,19}", text) and int(text) < 2**63):
         raise _invalid("resourceVersion", f'Invalid value: "{text[:40]}": must be a decimal number')
     return text
 
@@ -289,6 +290,9 @@ def _one_of(options: Mapping[str, str], name: str, allowed: tuple[str, ...]) -> 
 
 def _check(request: ApiRequest) -> None:
     """The combinations that metav1.ValidateListOptions forbids."""
+    if request.verb is Verb.WATCH:
+        _check_watch(request)
+        return
     if request.match and not request.resource_version:
         raise _invalid(
             "resourceVersionMatch", "Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided"
@@ -301,8 +305,23 @@ def _check(request: ApiRequest) -> None:
         raise BadRequest("specifying resource version is not allowed when using continue")
     if request.continue_token and request.match:
         raise _invalid("resourceVersionMatch", "Forbidden: resourceVersionMatch is forbidden when continue is provided")
-    if request.initial_events is not None and request.verb is not Verb.WATCH:
+    if request.initial_events is not None:
         raise _invalid("sendInitialEvents", "Forbidden: sendInitialEvents is forbidden for list")
+
+
+def _check_watch(request: ApiRequest) -> None:
+    """A watch may say NotOlderThan without a version: a new informer that streams its list begins so."""
+    if request.initial_events is not None and request.match != "NotOlderThan":
+        raise _invalid(
+            "resourceVersionMatch", "Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"
+        )
+    if request.match and request.initial_events is None:
+        raise _invalid(
+            "resourceVersionMatch",
+            "Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+        )
+    if request.match and request.continue_token:
+        raise _invalid("resourceVersionMatch", "Forbidden: resourceVersionMatch is forbidden when continue is provided")
 
 
 def _invalid(field: str, message: str) -> ApiError:

@@ -10,10 +10,13 @@ from apimachinery.errors import BadRequest
 from apimachinery.events import Change
 from apimachinery.keys import ObjectKey, Resource
 from apimachinery.objects import JSON, Object, lookup
+from apimachinery.resources import EVENTS
 from apimachinery.selectors import ALL_FIELDS, EVERYTHING, FieldSelector, LabelSelector
 from apiserver.definitions import Definition
 
 _METADATA_FIELDS = ("metadata.name", "metadata.namespace")
+_ABSENT = {"spec.unschedulable": "false", "spec.hostNetwork": "false"}
+"""What a field that is not there says: booleans are false, everything else is the empty string."""
 
 
 def check_fields(definition: Definition, fields: FieldSelector) -> None:
@@ -40,8 +43,11 @@ def _values(item: Object) -> Callable[[str], str]:
         if body is None:
             body = item.parse()
         value = lookup(body, path)
+        if path == "source" and item.key.resource == EVENTS:
+            # An Event's selectable source is a name; the field is an object (registry/core/event: ToSelectableFields).
+            value = lookup(value, "component") or body.get("reportingComponent")
         if value is None:
-            return ""
+            return _ABSENT.get(path, "")
         return str(value).lower() if isinstance(value, bool) else str(value)
 
     return value_at

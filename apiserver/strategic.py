@@ -9,6 +9,7 @@ Pure. The given values are not changed. After k8s.io/apimachinery/pkg/util/strat
 """
 
 import copy
+import json
 from collections.abc import Mapping, Sequence
 
 from apimachinery.errors import BadRequest
@@ -56,6 +57,60 @@ _MERGED_SETS = frozenset({"finalizers", "podCIDRs"})
 def merge(current: Mapping[str, JSON], patch: Mapping[str, JSON]) -> dict[str, JSON]:
     """The object after the patch. Raises BadRequest for a patch that cannot be understood."""
     return _object(current, patch, str(current.get("kind") or patch.get("kind") or ""), 0)
+
+
+def diff(current: Mapping[str, JSON], wanted: Mapping[str, JSON]) -> dict[str, JSON]:
+    """
+    The patch after which `current` is `wanted`: merge(current, diff(current, wanted)) == wanted.
+
+    Nulls in `wanted` count as absent, for that is what a merge makes of them.
+    """
+    return _object_diff(current, wanted, str(current.get("kind") or wanted.get("kind") or ""))
+
+
+def _object_diff(current: Mapping[str, JSON], wanted: Mapping[str, JSON], kind: str) -> dict[str, JSON]:
+    patch: dict[str, JSON] = {name: None for name in current if wanted.get(name) is None}
+    for name, value in wanted.items():
+        held = current.get(name)
+        if value is None or value == held:
+            continue
+        if isinstance(value, Mapping) and isinstance(held, Mapping):
+            if changed := _object_diff(held, value, kind):
+                patch[name] = changed
+        elif isinstance(value, list) and name in _MERGED_SETS:
+            patch[name] = copy.deepcopy(value)
+            if gone := [item for item in _list(held) if item not in value]:
+                patch[_DELETE + name] = gone
+        elif isinstance(value, list):
+            patch[name] = _list_diff(_list(held), value, name, kind)
+        else:
+            patch[name] = copy.deepcopy(value)
+    return patch
+
+
+def _list_diff(current: list[JSON], wanted: list[JSON], field: str, kind: str) -> list[JSON]:
+    """Only the entries that differ, where that leads to the list that is wanted, and otherwise all of it."""
+    key = _merge_key(kind, field)
+    if key is None or not all(isinstance(item, Mapping) and item.get(key) is not None for item in (*current, *wanted)):
+        return copy.deepcopy(wanted)
+    held = {json.dumps(item[key]): item for item in current}
+    kept = {json.dumps(item[key]) for item in wanted}
+    patch: list[JSON] = []
+    for item in wanted:
+        before = held.get(json.dumps(item[key]))
+        changed = copy.deepcopy(dict(item)) if before is None else _object_diff(before, item, kind)
+        if changed:
+            patch.append({key: item[key]} | changed)
+    patch += [{key: item[key], _PATCH: "delete"} for name, item in held.items() if name not in kept]
+    if _merged_list(current, patch, field, kind, 0) == _without_nulls(wanted):
+        return patch
+    return [*copy.deepcopy(wanted), {_PATCH: "replace"}]
+
+
+def _without_nulls(value: JSON) -> JSON:
+    if isinstance(value, Mapping):
+        return {name: _without_nulls(item) for name, item in value.items() if item is not None}
+    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
 def _object(current: Mapping[str, JSON], patch: Mapping[str, JSON], kind: str, depth: int) -> dict[str, JSON]:

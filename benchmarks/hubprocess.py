@@ -37,7 +37,8 @@ from cloudhub.outbox import Outbox
 from cloudhub.placement import By, Placement, Rule
 from cloudhub.projection import project
 from cloudhub.server import HubServer
-from cloudhub.sessions import IDENTITY_PREFIX, Session
+from cloudhub.identities import NODE_PREFIX
+from cloudhub.sessions import Session
 from link.frames import Hello, ReportEntry
 from link.pump import Pump, Transport
 from tests.harness.pods import deployed_pod
@@ -87,7 +88,7 @@ class HubProcess:
             heard, opened = hub.hello, hub.opened
 
             def admitting(transport: Transport) -> Pump:
-                transport.identity = f"{IDENTITY_PREFIX}whoever"
+                transport.identity = f"{NODE_PREFIX}whoever"
                 return opened(transport)
 
             def trusting(session: Session, hello: Hello) -> None:

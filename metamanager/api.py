@@ -1,44 +1,52 @@
 """
-The node's local Kubernetes API: what the store holds, for kubectl, curl and programs on the node.
+The node's local Kubernetes API: what the node may know of the cluster, for kubectl, operators and programs on the node.
 
-It answers from the store alone, with the cloud or without.
+It answers from the store, with the cloud or without. What the store does not hold is asked for once and held from then
+on (metamanager.interests, metamanager.reads); writes go through the link to the cluster's apiserver, or into the
+store while the cloud is away (metamanager.localwrites).
 
 To the API library it adds what only a node has to say: how old its knowledge may be (a header on every
 answer), and that before the first complete sync it knows nothing: then it answers 503, for an empty list
-would be a lie. It is read-only, but for the desired values of Devices (metamanager.devices).
+would be a lie.
 
 Invariants
     resource versions are the store's own revisions, on lists, objects and watch events alike, also over restarts
     no read is answered before a sync was ever complete
-    nothing is written from other machines
-    Secrets are served on loopback only, and only to who addresses the API by an IP address or as localhost
+    without TLS nothing is written from other machines
+    without TLS Secrets are served on loopback only, and only to who addresses the API by an IP address or as localhost
+    with TLS nothing but health and version is answered to who is not the node or a ServiceAccount (metamanager.access)
 """
 
+import asyncio
 import contextlib
 import ipaddress
-import json
 import logging
+import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import replace
-from typing import NamedTuple
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from dataclasses import dataclass, replace
+from typing import NamedTuple, cast
 
-from apimachinery.errors import ApiError, Expired, Forbidden, MethodNotAllowed, Unavailable
-from apimachinery.events import Change
-from apimachinery.keys import ObjectKey, Resource
-from apimachinery.objects import Object, canonical
-from apimachinery.resources import CUSTOM_RESOURCE_DEFINITIONS, DEVICES, SECRETS
-from apimachinery.selectors import FieldSelector, LabelSelector
-from apiserver.definitions import Catalogue
-from apiserver.discovery import About
-from apiserver.handlers import Api
+from apimachinery.errors import ApiError, Forbidden, MethodNotAllowed, Unavailable
+from apimachinery.resources import SECRETS
+from apiserver.discovery import PUBLIC, About
+from apiserver.handlers import Api, quoted
 from apiserver.http import Server, serve
 from apiserver.messages import Request, Response, error_response
-from apiserver.protocols import Page, Stored
-from metamanager.catalogue import catalogue_of
-from metamanager.devices import DeviceTwins, DeviceWrites, with_twin
-from metamanager.errors import StoreError
-from metamanager.feed import FeedClosed
+from apiserver.protocols import Writes
+from apiserver.requests import ApiRequest, Verb
+from apiserver.selection import check_fields
+from metamanager.access import Access
+from metamanager.cloud import MARK, Cloud
+from metamanager.clusterkinds import ClusterKinds
+from metamanager.deferred import Deferred
+from metamanager.devices import DeviceTwins, DeviceWrites
+from metamanager.heldobjects import HeldObjects
+from metamanager.interests import IDLE_S, Interests
+from metamanager.localwrites import LocalWrites
+from metamanager.passing import Passing, caller
+from metamanager.reads import Reads
+from metamanager.schemas import OpenApiDocuments
 from metamanager.store import Store
 
 logger = logging.getLogger(__name__)
@@ -46,7 +54,9 @@ logger = logging.getLogger(__name__)
 STALE_HEADER = "x-fairlead-stale-seconds"
 """0: in sync with the cloud. A number: whole seconds since that was last known. "unknown": it never was."""
 
-RETRY_S = 1  # until the first sync; the answer costs nothing and a client is waiting to start
+DISCOVERY_AGE_S = 10.0  # kubectl keeps for hours what it is told; who asks again within seconds wants to know
+UNKNOWN_AGE_S = 1.0  # a kind that nobody knows may have just been defined; a client that insists costs a call a second
+_WRITES = {"POST", "PUT", "PATCH", "DELETE"}
 
 
 class LinkState(NamedTuple):
@@ -58,99 +68,40 @@ class LinkState(NamedTuple):
     """When that ceased to be so, by the wall clock; None when it never was since this process started."""
 
 
-class HeldObjects:
-    """The store as apiserver.protocols.Storage."""
+@dataclass(frozen=True)
+class ApiLink:
+    """What the local API has of the cloud. Its parts are run by whoever made it."""
 
-    def __init__(
-        self, store: Store, withheld: frozenset[Resource] = frozenset(), twins: DeviceTwins | None = None
-    ) -> None:
-        """withheld: resources that are not served. twins: what is shown of Devices beside what the cloud wants."""
-        self._store = store
-        self._twins = twins
-        self._withheld = withheld
-        self._catalogue: Catalogue | None = None
-        self._followed = store.feed.revision
-        """The revision whose definitions and kinds the catalogue has."""
+    node: str
+    cloud: Cloud
+    kinds: ClusterKinds
+    interests: Interests
+    deferred: Deferred
+    openapi: OpenApiDocuments
 
-    @property
-    def revision(self) -> int:
-        return self._store.feed.revision
+    @classmethod
+    def over(cls, store: Store, cloud: Cloud, node: str, idle_s: float = IDLE_S) -> "ApiLink":
+        """node: this node's name. idle_s: see Interests."""
+        interests = Interests(store, cloud, idle_s=idle_s)
+        return cls(
+            node,
+            cloud,
+            ClusterKinds(store, cloud),
+            interests,
+            Deferred(store, cloud),
+            OpenApiDocuments(store, cloud),
+        )
 
-    def catalogue(self) -> Catalogue:
-        if self._catalogue is None:
-            raise Unavailable(
-                "this node has not been told yet what it should hold: it has never been in sync with the cloud",
-                retry_after_s=RETRY_S,
-            )
-        return self._catalogue
+    async def load(self) -> None:
+        """Take up what is remembered, before the link comes up. Raises a StoreError."""
+        await self.kinds.load()
+        await self.interests.load()
 
-    async def follow(self) -> None:
-        """Bring the catalogue up to what is committed. To be called before a request is looked at."""
-        if self._catalogue is not None and not self._is_outdated(self._catalogue):
-            return
-        if not await self._store.is_synced():
-            return
-        with _unavailable():
-            revision = self._store.feed.revision
-            definitions, _ = await self._store.list(CUSTOM_RESOURCE_DEFINITIONS)
-            held, once_held = await self._store.resources(), await self._store.known_resources()
-        self._catalogue = catalogue_of((item.object for item in definitions), held, once_held, self._withheld)
-        self._followed = revision
-
-    def _is_outdated(self, catalogue: Catalogue) -> bool:
-        """Whether there are changes since it was made that may change what is served."""
-        try:
-            changes = self._store.feed.since(self._followed)
-        except Expired:
-            return True
-        for change in changes:
-            resource = change.object.key.resource
-            if resource == CUSTOM_RESOURCE_DEFINITIONS:
-                return True
-            if catalogue.of(resource) is None and resource not in self._withheld:
-                return True
-            self._followed = change.revision
-        return False
-
-    async def get(self, key: ObjectKey) -> Stored | None:
-        with _unavailable():
-            found = await self._store.get(key)
-        return None if found is None else Stored(*found)
-
-    def since(self, revision: int) -> Sequence[Change]:
-        return self._store.feed.since(revision)
-
-    async def wait(self, revision: int) -> None:
-        try:
-            await self._store.feed.wait(revision)
-        except FeedClosed:
-            raise Unavailable("this node's agent is stopping", retry_after_s=RETRY_S) from None
-        await self.follow()
-
-    def render(self, item: Object, revision: int) -> bytes:
-        body = with_revision(item, revision)
-        if self._twins is None or item.key.resource != DEVICES:
-            return body
-        view = self._twins.view(item.key)
-        return body if view is None else canonical(with_twin(json.loads(body), view))
-
-    # Last in the class: after it the name `list` means this method.
-    async def list(
-        self,
-        resource: Resource,
-        namespace: str,
-        labels: LabelSelector,
-        fields: FieldSelector,
-        limit: int,
-        after: tuple[str, str] | None,
-    ) -> Page:
-        start = None if after is None else ObjectKey(resource, *after)
-        # One more than asked for tells whether there are more.
-        most = limit + 1 if limit else 0
-        with _unavailable():
-            found, revision = await self._store.list(resource, namespace, labels, fields, most, start)
-        more = bool(limit) and len(found) > limit
-        return Page([Stored(*item) for item in (found[:limit] if more else found)], revision, more)
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.interests.run(), name="interests")
+            tasks.create_task(self.deferred.run(), name="deferred-writes")
 
 
 class LocalApi:
@@ -164,44 +115,115 @@ class LocalApi:
         host: str,
         version: str = "",
         twins: DeviceTwins | None = None,
+        link: ApiLink | None = None,
+        access: Access | None = None,
     ) -> None:
         """
         host: where it listens, which decides about Secrets and writes. version: of this program, for /version.
-        twins: without them Devices have no status and take no wishes.
+        twins: without them Devices have no status and take no wishes. link: without one nothing is asked of the cloud.
+        access: who may do what; without it whoever comes is the node itself, if he comes from this machine.
         """
         self._store = store
         self._link_state = link_state
-        self._on_loopback = is_loopback(host)
+        self._access = access
+        self._on_loopback = is_loopback(host) or access is not None
         withheld = frozenset() if self._on_loopback else frozenset((SECRETS,))
         if withheld:
             logger.warning(
                 "the local API is open to the network without authentication; it does not serve Secrets there",
                 extra={"host": host},
             )
-        self._held = HeldObjects(store, withheld, twins)
-        writes = DeviceWrites(self._held, twins) if twins is not None else None
+        self._link = link
+        self._held = HeldObjects(store, withheld, twins, None if link is None else link.kinds)
+        writes: Writes | None = DeviceWrites(self._held, twins) if twins is not None else None
+        if link is not None:
+            self._reads = Reads(store, link.interests, self._held.catalogue)
+            self._passing = Passing(store, link.cloud, self._reads, link.node)
+            writes = LocalWrites(store, self._passing, link.deferred, writes, self._held.catalogue, link.node, access)
         self._api = Api(self._held, writes, about=About("fairlead-edge", version))
-        self._writable = twins is not None
+        self._writable = {"PATCH"} if link is None and twins is not None else set() if link is None else _WRITES
 
     async def __call__(self, request: Request) -> Response:
         try:
             self._check(request)
+            if self._access is not None:
+                request = await self._access.identified(request)
             await self._held.follow()
-            response = await self._api(request)
+            response = await (self._api(request) if self._link is None else self._linked(request, self._link))
         except ApiError as exc:
             response = error_response(exc)
         return replace(response, headers=[*response.headers, (STALE_HEADER, await self.staleness())])
 
+    async def _linked(self, request: Request, link: ApiLink) -> Response:
+        """The answer of a node that may ask the cloud."""
+        if not _is_probe(request):
+            await self._know_kinds(request, link)
+        if request.path.startswith("/openapi/") and request.method == "GET":
+            found = await link.openapi.answer(request)
+            if found is not None:
+                return found
+        document = self._api.document(request)
+        if document is not None:
+            return document
+        asked = self._api.asked(request)
+        definition = self._held.catalogue().of(asked.resource)
+        if definition is None or not asked.verb.is_read:
+            return await self._api.answer(asked, request)
+        if asked.subresource not in ("", "status") or "watch" not in definition.verbs or not definition.is_stored:
+            # No store can hold it: what is below an object, what is made up for each question, another version.
+            if asked.verb is Verb.WATCH:
+                raise MethodNotAllowed("the server does not allow this method on the requested resource")
+            return await self._passing.read(request)
+        check_fields(definition, asked.fields)
+        if self._access is not None:
+            await self._access.check(asked, request.user)
+        warnings = await self._reads.prepare(asked, caller(request))
+        if int(asked.resource_version or 0) >= MARK and asked.verb is Verb.LIST:
+            # The version of an object that the cluster answered with: whatever is held now is what there is.
+            asked = replace(asked, resource_version="", match="")
+        response = await self._api.answer(asked, request)
+        if asked.verb is Verb.WATCH and not isinstance(response.body, bytes):
+            response = replace(response, body=self._watched(response.body, asked, link))
+        told = [("warning", f'299 - "{quoted(text)}"') for text in warnings]
+        return replace(response, headers=[*response.headers, *told])
+
+    async def _know_kinds(self, request: Request, link: ApiLink) -> None:
+        """Ask the cluster what it has, where that may be news: for discovery, and for a kind that is not known."""
+        parts = [part for part in request.path.split("/") if part]
+        resource = parts[2 if parts[:1] == ["api"] else 3 :]
+        if parts[:1] not in (["api"], ["apis"]) or not resource:
+            await link.kinds.refresh(DISCOVERY_AGE_S)
+        else:
+            name = resource[2] if resource[0] == "namespaces" and len(resource) > 2 else resource[0]
+            group, version = ("", parts[1]) if parts[0] == "api" else (parts[1], parts[2])
+            known = self._held.catalogue().resolve(group, version, name)
+            if known is None:
+                await link.kinds.refresh(UNKNOWN_AGE_S)
+            if known is None and not link.kinds.definitions:
+                raise Unavailable(f'this node does not know yet whether the cluster has "{name}": it could not ask')
+        await self._held.follow()
+
+    async def _watched(
+        self, stream: AsyncIterator[bytes], asked: ApiRequest, link: ApiLink
+    ) -> AsyncGenerator[bytes, None]:
+        """A watch counts as a reader of its selection for as long as it is open, and ends when that does."""
+        with link.interests.reading(asked.resource, asked.namespace, asked.name) as ended:
+            async with contextlib.aclosing(cast("AsyncGenerator[bytes, None]", stream)) as lines:
+                async for chunk in lines:
+                    yield chunk
+                    if ended.is_set():
+                        return
+
     def _check(self, request: Request) -> None:
-        if request.method not in ("GET", "HEAD") and not (self._writable and request.method == "PATCH"):
+        if request.method not in ("GET", "HEAD") and request.method not in self._writable:
             raise MethodNotAllowed(
                 "this is a node's local API, which is read-only but for the desired values of Devices (PATCH): "
                 "make the change at the cluster's apiserver"
             )
-        if request.method == "PATCH" and not self._on_loopback:
+        if request.method not in ("GET", "HEAD") and not self._on_loopback:
             raise Forbidden("this API is open to the network without authentication, so it takes no changes")
         host = request.headers.get("host", "")
-        if self._on_loopback and host and not _is_plain_address(host):
+        if self._access is None and self._on_loopback and host and not _is_plain_address(host):
             # A page in a browser on this machine could otherwise have a name of its own point here and read along.
             raise Forbidden(f'address this API by IP address or as localhost, not as "{host:.80}"')
 
@@ -228,37 +250,20 @@ async def serve_local_api(
     link_state: Callable[[], LinkState],
     version: str = "",
     twins: DeviceTwins | None = None,
+    link: ApiLink | None = None,
+    access: Access | None = None,
+    context: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Server]:
     """
     Serve the store on http://HOST:PORT until the block is left; port 0 picks a free one.
 
-    link_state: asked for every answer. twins: see LocalApi. Raises apiserver.http.AddressInUse or ListenError.
+    link_state: asked for every answer. twins, link, access: see LocalApi. context: for https. Raises
+    apiserver.http.AddressInUse or ListenError.
     """
-    api = LocalApi(store, link_state, host=host, version=version, twins=twins)
-    async with serve(api, host=host, port=port) as server:
+    api = LocalApi(store, link_state, host=host, version=version, twins=twins, link=link, access=access)
+    async with serve(api, host=host, port=port, ssl_context=context) as server:
         logger.info("local API", extra={"endpoint": server.endpoint})
         yield server
-
-
-_METADATA = b'"metadata":{'
-
-
-def with_revision(item: Object, revision: int) -> bytes:
-    """
-    The body with the revision as metadata.resourceVersion, and with apiVersion and kind where it lacks them.
-
-    Most bodies take it without being parsed: a canonical body that has the bytes `"metadata":{` once has
-    them at the top, for it does have a metadata there and in a string the quotes would be escaped.
-    """
-    body = item.body
-    if body.startswith(b'{"apiVersion":') and body.count(_METADATA) == 1 and b'"resourceVersion":' not in body:
-        head, _, tail = body.partition(_METADATA)
-        return b'%s%s"resourceVersion":"%d"%s%s' % (head, _METADATA, revision, b"" if tail[:1] == b"}" else b",", tail)
-    value = item.parse()
-    value.setdefault("apiVersion", item.key.resource.api_version)
-    value.setdefault("kind", item.key.resource.kind)
-    value["metadata"]["resourceVersion"] = str(revision)
-    return canonical(value)
 
 
 def is_loopback(host: str) -> bool:
@@ -267,6 +272,11 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _is_probe(request: Request) -> bool:
+    """A question about this process, which no cluster can answer."""
+    return request.path.strip("/").partition("/")[0] in PUBLIC
 
 
 def _is_plain_address(host: str) -> bool:
@@ -280,12 +290,3 @@ def _is_plain_address(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-@contextlib.contextmanager
-def _unavailable() -> Iterator[None]:
-    """A store that cannot be read is said so, as what may pass."""
-    try:
-        yield
-    except StoreError as exc:
-        raise Unavailable(f"this node's store cannot be read: {exc.reason}", retry_after_s=RETRY_S) from exc

@@ -1,10 +1,10 @@
 """
-Which kinds the node's local API serves: those of which the node knows what it should hold.
+Which kinds the node's local API serves: those that it may ask the cluster for, or else those that it holds.
 
-A kind that is served and has no objects is answered with an empty list, which says "there are none for
-this node". So a kind is served only where the hub sends it to this node: the ones that every node gets,
-the custom ones whose definition the hub sent, and any that the node holds or once held. Any other is
-"not found", which is not the same as "none".
+Where the cloud can be asked, any kind is served that the cluster has (metamanager.clusterkinds), and what is not held
+is fetched. Where it cannot, an empty list says "there are none for this node". So a kind is served then only where the
+hub sends it to this node: the ones that every node gets, the custom ones whose definition the hub sent, and any that
+the node holds or once held. Any other is "not found", which is not the same as "none".
 
 Pure: no I/O.
 """
@@ -24,7 +24,7 @@ from apimachinery.resources import (
     SECRETS,
     SERVICE_ACCOUNTS,
 )
-from apiserver.builtins import BUILT_IN
+from apiserver.builtins import BUILT_IN, REVIEWS
 from apiserver.definitions import READ_VERBS, Catalogue, Definition, from_crd
 
 EVERY_NODE_HOLDS = (NODES, LEASES, PODS, CONFIG_MAPS, SECRETS, SERVICE_ACCOUNTS, CUSTOM_RESOURCE_DEFINITIONS)
@@ -38,15 +38,33 @@ def catalogue_of(
     held: Iterable[Resource],
     once_held: Iterable[Resource],
     withheld: frozenset[Resource] = frozenset(),
+    cluster: Iterable[Definition] | None = None,
 ) -> Catalogue:
     """
-    What is served, to be read only.
+    What is served.
 
     definitions: CustomResourceDefinitions. held: resources that have objects. once_held: resources that
-    ever had any; of these, custom ones count only while they are defined. withheld: never served.
+    ever had any; of these, custom ones count only while they are defined. withheld: never served. cluster: what the
+    cluster said that it has, if it ever said; verbs and subresources are taken from there. None where it cannot be
+    asked: then what is held is to be read only, and nothing else is served.
     """
     found = _definitions(definitions, held, once_held)
-    return Catalogue(replace(entry, verbs=_verbs(entry.resource)) for entry in found if entry.resource not in withheld)
+    if cluster is None:
+        entries = [replace(entry, verbs=_verbs(entry.resource)) for entry in found]
+    else:
+        known = Catalogue((*BUILT_IN, *REVIEWS, *found))
+        entries = [*known, *(_known_better(entry, known) for entry in cluster)]
+    return Catalogue(entry for entry in entries if entry.resource not in withheld)
+
+
+def _known_better(entry: Definition, known: Catalogue) -> Definition:
+    """What the cluster says of a kind, with what only its definition tells: columns, and fields to select by."""
+    better = known.of(entry.resource)
+    if better is None:
+        return entry
+    return replace(
+        entry, columns=better.columns, selectable=better.selectable, schema=better.schema, is_custom=better.is_custom
+    )
 
 
 def _verbs(resource: Resource) -> tuple[str, ...]:

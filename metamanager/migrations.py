@@ -121,7 +121,40 @@ _HISTORY = (
     """,
 )
 
-MIGRATIONS: Sequence[Sequence[str]] = (_FIRST, _EVENTS, _REPLICAS, _HISTORY)
+_LOCAL_API = (
+    # What was written at the local API and the cloud does not have yet: a patch of an object, or a whole one.
+    """
+    CREATE TABLE local_writes (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL,
+        resource INTEGER NOT NULL REFERENCES resources (id),
+        namespace TEXT NOT NULL,
+        name TEXT NOT NULL,
+        subresource TEXT NOT NULL,
+        uid TEXT NOT NULL,
+        creates BOOLEAN NOT NULL,
+        "user" TEXT NOT NULL,
+        revision INTEGER NOT NULL,
+        at_ms INTEGER NOT NULL,
+        checksum INTEGER NOT NULL,
+        value BLOB NOT NULL,
+        UNIQUE (resource, namespace, name, subresource)
+    )
+    """,
+    # What clients of the local API asked to see beyond what the node is sent by itself; complete: it came.
+    """
+    CREATE TABLE interests (
+        resource INTEGER NOT NULL REFERENCES resources (id),
+        namespace TEXT NOT NULL,
+        name TEXT NOT NULL,
+        "user" TEXT NOT NULL,
+        used_at_ms INTEGER NOT NULL,
+        complete BOOLEAN NOT NULL,
+        PRIMARY KEY (resource, namespace, name, "user")
+    ) WITHOUT ROWID
+    """,
+)
+
+MIGRATIONS: Sequence[Sequence[str]] = (_FIRST, _EVENTS, _REPLICAS, _HISTORY, _LOCAL_API)
 """Statements by number: MIGRATIONS[n] turns a database of schema n into one of schema n + 1."""
 
 SCHEMA = len(MIGRATIONS)

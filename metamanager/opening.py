@@ -149,10 +149,12 @@ def _begin_anew(path: Path, reason: str) -> Path:
     os.close(os.open(rebuilt, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE))
     database, records = _opened(rebuilt, None)
     aside = _next_aside(path)
-    carried = len(kept.reports) + len(kept.events)
+    carried = len(kept.reports) + len(kept.events) + len(kept.writes)
     note = Rebuilt(reason, aside.name, time.time_ns() // 1_000_000, carried, kept.whole)
     try:
         records.save({**kept.documents, REBUILT_DOCUMENT: note.to_bytes()}, kept.reports, kept.events)
+        records.restore(kept.writes)
+        records.remember(kept.interests)
     finally:
         database.close()
     if any(log.exists() for log in _logs(rebuilt)):
@@ -162,7 +164,12 @@ def _begin_anew(path: Path, reason: str) -> Path:
     _mark(path).unlink(missing_ok=True)
     logger.info(
         "carried over",
-        extra={"reports": len(kept.reports), "events": len(kept.events), "documents": len(kept.documents)},
+        extra={
+            "reports": len(kept.reports),
+            "events": len(kept.events),
+            "documents": len(kept.documents),
+            "writes": len(kept.writes),
+        },
     )
     return aside
 

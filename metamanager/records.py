@@ -23,7 +23,7 @@ from apimachinery.kubeevents import EVENT_FIELD, KubeEvent
 from apimachinery.objects import Object, canonical
 from apimachinery.resources import EVENTS
 from apimachinery.selectors import FieldSelector, LabelSelector
-from apiserver.selection import selects
+from apiserver.selection import order, selects
 from link.frames import (
     MAX_HORIZON,
     MAX_REPORT_ENTRIES,
@@ -41,20 +41,47 @@ from metamanager.connection import Database, Row
 from metamanager.errors import StoreCorrupt, StoreFull
 from metamanager.history import MAX_ROWS, History, Recorded, Samples
 from metamanager.intake import intake
+from metamanager.overlay import LocalWrite, StoredObject, shown, survives
 from metamanager.parked import PARKED_DOCUMENT, Parked
 
 TIDY_AFTER = 512  # removed objects; at about a page each, what incremental vacuum is worth a write for
 TIDY_PAGES = 1024
 REPORT_OVERHEAD_BYTES = 16  # around one report in a frame, generously
 MAX_EVENTS = 256  # ten times what one source may tell at once at an apiserver (client-go's event spam filter: 25)
+MAX_LOCAL_WRITES = 1024  # a node, its 110 pods (Kubernetes' own bound) and the Leases of what runs there, with room
+MAX_LOCAL_BYTES = 2 << 20  # kept in memory, too: a status of 4 KB for each pod, four times
 MAX_EVENT_BYTES = 256 << 10  # the link's window: a value that is reported after them waits behind at most one
 
 
-class StoredObject(NamedTuple):
-    """An object and the local revision at which it came into this state."""
+class RememberedInterest(NamedTuple):
+    """A selection of objects that somebody asked the local API for."""
 
-    object: Object
-    revision: int
+    resource: Resource
+    namespace: str
+    """"" for all."""
+    name: str
+    """"" for all of them."""
+    user: str
+    """On whose behalf; "" for the node itself."""
+    used_at_ms: int
+    """When it was last asked for, in milliseconds since 1970, not more exact than an hour."""
+    complete: bool
+    """Whether it was ever held whole: then it is served, however old."""
+
+
+class Look(NamedTuple):
+    """One object, seen from both sides."""
+
+    held: StoredObject | None
+    """As the cloud pushed it."""
+    seen: StoredObject | None
+    """As clients see it."""
+    writes: Mapping[str, LocalWrite]
+    """By subresource."""
+
+
+class TooManyWrites(Exception):
+    """As many local writes wait for the cloud as are kept."""
 
 
 class Applied(NamedTuple):
@@ -95,6 +122,9 @@ class Records:
             self.horizon = _horizon(str(state[6]))
             """What was last said of how far the hub had seen each collection, the newest last."""
             self._load_resources()
+            self._local: dict[ObjectKey, dict[str, LocalWrite]] = {}
+            self._local_size = (0, 0)
+            self._load_local()
             self.report_count = database.number(schema.CHECK_REPORTS)
             self.event_count = database.number(schema.CHECK_EVENTS)
             database.number(schema.CHECK_DOCUMENTS)
@@ -109,6 +139,8 @@ class Records:
         revision = self.revision
         synced_at_ms = now_ms if any(batch.synced for batch in batches) else self.synced_at_ms
         cursor, horizon = batches[-1].cursor, _followed(self.horizon, batches)
+        local = dict(self._local)
+        given_up: list[LocalWrite] = []
         with self._writing():
             for batch in batches:
                 for delta in batch.deltas:
@@ -119,17 +151,31 @@ class Records:
                     if isinstance(wanted, Refusal):
                         applied.refusals.setdefault(batch.cursor.seq, []).append(wanted)
                         continue
-                    for kind, item in _steps(before, wanted):
+                    writes = local.get(key, _NO_WRITES)
+                    lost = [write for write in writes.values() if not survives(write, wanted)]
+                    if lost:
+                        given_up += lost
+                        local[key] = {write.subresource: write for write in writes.values() if write not in lost}
+                    seen = shown(held, writes)
+                    # Where clients see no difference the object keeps the revision at which they saw it last.
+                    at = revision if seen is None else seen.revision
+                    will_be_held = None if wanted is None else StoredObject(wanted, at)
+                    will_be_seen = shown(will_be_held, local.get(key, _NO_WRITES))
+                    if lost or (before and before.version) != (wanted and wanted.version):
+                        latest[key] = will_be_held
+                    for kind, item, previous in _steps(seen and seen.object, will_be_seen and will_be_seen.object):
                         revision += 1
-                        previous = None if kind is EventType.ADDED else before
                         applied.changes.append(Change(revision, kind, item, previous))
                         latest[key] = None if wanted is None else StoredObject(wanted, revision)
             removed = self._write(latest)
+            self._database.run_many(schema.DELETE_LOCAL, [(write.seq,) for write in given_up])
             state = (revision, cursor.epoch, cursor.seq, synced_at_ms, json.dumps(dict(horizon)))
             self._database.run(schema.UPDATE_STATE, state)
         self.revision, self.cursor, self.synced_at_ms, self.horizon = revision, cursor, synced_at_ms, horizon
-        if applied.changes:
+        if latest:
             self._digest = None
+        if given_up:
+            self._take_local({key: writes for key, writes in local.items() if writes})
         self._tidy(removed)
         return applied
 
@@ -172,8 +218,14 @@ class Records:
             return self._database.number(schema.COUNT_OBJECTS)
 
     def get(self, key: ObjectKey) -> StoredObject | None:
+        """The object as clients see it."""
         with self._database.transaction():
-            return self._stored(key)
+            return self._shown(key)
+
+    def look(self, key: ObjectKey) -> Look:
+        """The object as the cloud pushed it, as clients see it, and what makes the difference."""
+        with self._database.transaction():
+            return Look(self._stored(key), self._shown(key), self._local.get(key, _NO_WRITES))
 
     def resources(self) -> list[Resource]:
         """Those that have objects."""
@@ -183,6 +235,87 @@ class Records:
     def known_resources(self) -> list[Resource]:
         """Those that have or once had objects or reports."""
         return sorted(self._ids)
+
+    # Local writes and interests
+
+    def write_locally(self, write: LocalWrite, expected: int | None) -> list[Change] | None:
+        """
+        Keep a write that the cloud does not have; its seq and revision are given here.
+
+        expected: the revision of the object, as clients see it, that the write was made from, None for a new object;
+        where it is another by now nothing is done, and None returned. Raises TooManyWrites.
+        """
+        key = write.key
+        count, size = self._local_size
+        with self._writing():
+            before = self._shown(key)
+            if (None if before is None else before.revision) != expected:
+                return None
+            if write.subresource not in self._local.get(key, _NO_WRITES) and count >= MAX_LOCAL_WRITES:
+                raise TooManyWrites
+            if size + len(write.value) > MAX_LOCAL_BYTES:
+                raise TooManyWrites
+            revision = self.revision + 1
+            kept = self._put_local(write._replace(revision=revision))
+            self._database.run(schema.UPDATE_REVISION, (revision,))
+            writes = {**self._local.get(key, _NO_WRITES), write.subresource: kept}
+            after = shown(self._stored(key), writes)
+        self.revision = revision
+        self._take_local({**self._local, key: writes})
+        assert after is not None, "a write makes an object or changes one"
+        kind = EventType.ADDED if before is None else EventType.MODIFIED
+        return [Change(revision, kind, after.object, before and before.object)]
+
+    def restore(self, writes: Sequence[LocalWrite]) -> None:
+        """Take over the local writes of a database that is not used again, in which their objects are gone."""
+        local: dict[ObjectKey, dict[str, LocalWrite]] = {}
+        with self._writing():
+            for write in writes:
+                local.setdefault(write.key, {})[write.subresource] = self._put_local(
+                    write._replace(revision=self.revision)
+                )
+        self._take_local(local)
+
+    def settle_locally(self, seq: int) -> list[Change]:
+        """Forget a write, because the cloud has it or never will. One made since has another number and stays."""
+        found = next((each for writes in self._local.values() for each in writes.values() if each.seq == seq), None)
+        if found is None:
+            return []
+        key = found.key
+        rest = {name: each for name, each in self._local[key].items() if each.seq != seq}
+        changes: list[Change] = []
+        with self._writing():
+            held, before = self._stored(key), self._shown(key)
+            after = shown(held, rest)
+            revision, at = self.revision, before.revision if before else self.revision
+            for kind, item, previous in _steps(before and before.object, after and after.object):
+                revision = at = revision + 1
+                changes.append(Change(revision, kind, item, previous))
+            if held is not None:
+                self._write({key: StoredObject(held.object, at)})
+            self._database.run(schema.DELETE_LOCAL, (seq,))
+            self._database.run(schema.UPDATE_REVISION, (revision,))
+        self.revision = revision
+        self._take_local({**self._local, key: rest} if rest else {k: v for k, v in self._local.items() if k != key})
+        return changes
+
+    def local_writes(self) -> list[LocalWrite]:
+        """Those that the cloud does not have, oldest first."""
+        return sorted(write for writes in self._local.values() for write in writes.values())
+
+    def interests(self) -> list[RememberedInterest]:
+        """What the local API was asked for beyond what the node is sent by itself."""
+        with self._database.transaction():
+            return [
+                RememberedInterest(self._resource(number), namespace, name, user, used_at_ms, bool(complete))
+                for number, namespace, name, user, used_at_ms, complete in self._database.rows(schema.SELECT_INTERESTS)
+            ]
+
+    def remember(self, interests: Sequence[RememberedInterest], gone: Sequence[RememberedInterest] = ()) -> None:
+        """Keep these, in the place of those with the same selection and user, and forget those that are `gone`."""
+        with self._writing():
+            self._database.run_many(schema.PUT_INTEREST, [(self._id(each.resource), *each[1:]) for each in interests])
+            self._database.run_many(schema.DELETE_INTEREST, [(self._id(each.resource), *each[1:4]) for each in gone])
 
     # Documents and reports
 
@@ -336,6 +469,10 @@ class Records:
         row = self._database.row(schema.SELECT_OBJECT, (number, key.namespace, key.name))
         return None if row is None else self._object(key.resource, row)
 
+    def _shown(self, key: ObjectKey) -> StoredObject | None:
+        held = self._stored(key)
+        return shown(held, self._local[key]) if key in self._local else held
+
     def _object(self, resource: Resource, row: Row) -> StoredObject:
         namespace, name, uid, version, revision, labels, checksum, body = row
         key, known = ObjectKey(resource, namespace, name), ObjectVersion(uid, version)
@@ -372,6 +509,31 @@ class Records:
             self._resources[number] = Resource(group, version, plural, kind, bool(namespaced))
         self._ids = {resource: number for number, resource in self._resources.items()}
 
+    def _put_local(self, write: LocalWrite) -> LocalWrite:
+        """The write with the number that it got."""
+        key = write.key
+        row = (
+            *(self._id(key.resource), key.namespace, key.name, write.subresource, write.uid, write.creates, write.user),
+            *(write.revision, write.at_ms, zlib.crc32(write.value), write.value),
+        )
+        return write._replace(seq=self._database.inserted(schema.PUT_LOCAL, row))
+
+    def _load_local(self) -> None:
+        local: dict[ObjectKey, dict[str, LocalWrite]] = {}
+        for row in self._database.rows(schema.SELECT_LOCAL):
+            seq, resource, namespace, name, subresource, uid, creates, user, revision, at_ms, checksum, value = row
+            self._check(checksum == zlib.crc32(value), "a local write")
+            key = ObjectKey(self._resource(resource), namespace, name)
+            write = LocalWrite(seq, key, subresource, uid, bool(creates), user, revision, at_ms, value)
+            local.setdefault(key, {})[subresource] = write
+        self._take_local(local)
+
+    def _take_local(self, local: dict[ObjectKey, dict[str, LocalWrite]]) -> None:
+        """What the last commit left of the local writes."""
+        self._local = local
+        sizes = [len(write.value) for writes in local.values() for write in writes.values()]
+        self._local_size = (len(sizes), sum(sizes))
+
     def _check(self, is_whole: bool, what: str) -> None:
         if not is_whole:
             raise StoreCorrupt(self._database.path, f"the database is damaged ({what} is not what was written)")
@@ -399,13 +561,14 @@ class Records:
         number = self._ids.get(resource)
         if number is None:
             return found, self.revision
+        written = {key: writes for key, writes in self._local.items() if key.resource == resource}
         name = next((value for path, value, wanted in fields.terms if wanted and path == "metadata.name"), None)
         start = ("", "") if after is None else (after.namespace, after.name)
         parameters = (number, *start, not namespace, namespace, name is None, name or "")
         with self._database.transaction():
             rows = self._database.rows(schema.SELECT_LIST, parameters)
-            for row in rows:
-                stored = self._object(resource, row)
+            held = (self._object(resource, row) for row in rows)
+            for stored in _with_writes(held, written, namespace, start) if written else held:
                 if selects(stored.object, labels, fields):
                     found.append(stored)
                     if len(found) == limit:
@@ -430,23 +593,47 @@ def _followed(horizon: tuple[Position, ...], batches: Sequence[Batch]) -> tuple[
     return tuple(map(Position._make, latest.items()))[-MAX_HORIZON:]
 
 
-def _steps(held: Object | None, wanted: Object | None) -> Iterator[tuple[EventType, Object]]:
+_NO_WRITES: Mapping[str, LocalWrite] = MappingProxyType({})
+
+
+def _with_writes(
+    held: Iterator[StoredObject],
+    written: Mapping[ObjectKey, Mapping[str, LocalWrite]],
+    namespace: str,
+    after: tuple[str, str],
+) -> Iterator[StoredObject]:
+    """What is held of one resource as clients see it, and what was made on the node, in the order of their keys."""
+    made = [
+        item
+        for key, writes in written.items()
+        if order(key) > after and namespace in ("", key.namespace) and (item := shown(None, writes)) is not None
+    ]
+    made.sort(key=lambda item: order(item.object.key))
+    patched = (shown(item, written[item.object.key]) or item if item.object.key in written else item for item in held)
+    last: ObjectKey | None = None
+    for item in heapq.merge(patched, made, key=lambda item: order(item.object.key)):
+        if item.object.key != last:  # one that is held and was made here is given once, as it is held
+            yield item
+        last = item.object.key
+
+
+def _steps(held: Object | None, wanted: Object | None) -> Iterator[tuple[EventType, Object, Object | None]]:
     """
-    How an object comes from one state to the other, in events.
+    How an object comes from one state to the other, in events: what it is then, and what it was.
 
     Another uid is another object under the same name: local clients see the one go and the other come, as
     they would at the cluster's apiserver.
     """
     if held is None:
         if wanted is not None:
-            yield EventType.ADDED, wanted
+            yield EventType.ADDED, wanted, None
     elif wanted is None:
-        yield EventType.DELETED, held
+        yield EventType.DELETED, held, held
     elif held.version.uid != wanted.version.uid:
-        yield EventType.DELETED, held
-        yield EventType.ADDED, wanted
+        yield EventType.DELETED, held, held
+        yield EventType.ADDED, wanted, None
     elif held.version != wanted.version:
-        yield EventType.MODIFIED, wanted
+        yield EventType.MODIFIED, wanted, held
 
 
 def _checksum(key: ObjectKey, version: ObjectVersion, labels: str, body: bytes) -> int:

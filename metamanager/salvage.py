@@ -1,5 +1,6 @@
 """
-What can be carried out of a damaged database: the reports and Events that nobody else has, and the documents.
+What can be carried out of a damaged database: the reports, Events and local writes that nobody else has, the documents,
+and what the local API was asked for.
 
 Documents say what was queued as a report, so that nothing is told twice. One whose report was lost would keep quiet
 about it for ever; so documents come along only where every report does. Without them a node's twins begin anew, and
@@ -21,6 +22,8 @@ from link.frames import ReportEntry
 from metamanager import schema
 from metamanager.connection import Database
 from metamanager.errors import StoreError
+from metamanager.overlay import LocalWrite
+from metamanager.records import RememberedInterest
 
 
 class Salvaged(NamedTuple):
@@ -29,21 +32,25 @@ class Salvaged(NamedTuple):
     documents: dict[str, bytes]
     reports: list[ReportEntry]
     events: list[KubeEvent]
+    writes: list[LocalWrite]
+    interests: list[RememberedInterest]
     whole: bool
     """Whether every report could be read. (A lost Event changes nothing.)"""
 
 
 def salvage(path: Path) -> Salvaged:
     """Everything that can be read of a database that is not to be used again. Raises nothing that damage may cause."""
-    nothing = Salvaged({}, [], [], False)
+    nothing = Salvaged({}, [], [], [], [], False)
     try:
         database = Database(path)
     except StoreError:
         return nothing
     try:
-        reports, whole = _reports(database)
+        resources = _resources(database)
+        reports, whole = _reports(database, resources)
         documents = _documents(database) if whole else {}
-        return Salvaged(documents, reports, _events(database), whole)
+        writes, interests = _writes(database, resources), _interests(database, resources)
+        return Salvaged(documents, reports, _events(database), writes, interests, whole)
     finally:
         database.close()
 
@@ -55,12 +62,16 @@ def _until_damage() -> Iterator[None]:
         yield
 
 
-def _reports(database: Database) -> tuple[list[ReportEntry], bool]:
-    """Readable reports by their numbers, and whether that is all of them."""
+def _resources(database: Database) -> dict[int, Resource]:
     resources: dict[int, Resource] = {}
     with _until_damage(), database.transaction():
         for number, group, version, plural, kind, namespaced in database.rows(schema.SELECT_RESOURCES):
             resources[number] = Resource(group, version, plural, kind, bool(namespaced))
+    return resources
+
+
+def _reports(database: Database, resources: dict[int, Resource]) -> tuple[list[ReportEntry], bool]:
+    """Readable reports by their numbers, and whether that is all of them."""
     found: dict[int, ReportEntry] = {}
     whole = True
     for statement, parameters in ((schema.SELECT_REPORTS, (0,)), (schema.SELECT_REPORTS_BACKWARDS, ())):
@@ -93,4 +104,25 @@ def _events(database: Database) -> list[KubeEvent]:
         for *_, checksum, value in database.rows(schema.SELECT_EVENTS, (0,)):
             if zlib.crc32(value) == checksum:
                 found.append(KubeEvent.from_json(json.loads(value)))
+    return found
+
+
+def _writes(database: Database, resources: dict[int, Resource]) -> list[LocalWrite]:
+    found: list[LocalWrite] = []
+    with _until_damage(), database.transaction():
+        for row in database.rows(schema.SELECT_LOCAL):
+            seq, resource, namespace, name, subresource, uid, creates, user, revision, at_ms, checksum, value = row
+            if resource in resources and zlib.crc32(value) == checksum:
+                key = ObjectKey(resources[resource], namespace, name)
+                found.append(LocalWrite(seq, key, subresource, uid, bool(creates), user, revision, at_ms, value))
+    return found
+
+
+def _interests(database: Database, resources: dict[int, Resource]) -> list[RememberedInterest]:
+    """Not as complete: what they select went with the database."""
+    found: list[RememberedInterest] = []
+    with _until_damage(), database.transaction():
+        for resource, namespace, name, user, used_at_ms, _ in database.rows(schema.SELECT_INTERESTS):
+            if resource in resources:
+                found.append(RememberedInterest(resources[resource], namespace, name, user, used_at_ms, False))
     return found

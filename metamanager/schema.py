@@ -119,6 +119,35 @@ _history = Table(
     Column("value", Text),
     sqlite_with_rowid=False,
 )
+_local_writes = Table(
+    "local_writes",
+    TABLES,
+    Column("seq", Integer, primary_key=True),
+    Column("resource", ForeignKey("resources.id"), nullable=False),
+    Column("namespace", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("subresource", Text, nullable=False),
+    Column("uid", Text, nullable=False),
+    Column("creates", Boolean, nullable=False),
+    Column("user", Text, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("at_ms", Integer, nullable=False),
+    Column("checksum", Integer, nullable=False),
+    Column("value", BLOB, nullable=False),
+    UniqueConstraint("resource", "namespace", "name", "subresource"),
+    sqlite_autoincrement=True,
+)
+_interests = Table(
+    "interests",
+    TABLES,
+    Column("resource", ForeignKey("resources.id"), primary_key=True),
+    Column("namespace", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("user", Text, primary_key=True),
+    Column("used_at_ms", Integer, nullable=False),
+    Column("complete", Boolean, nullable=False),
+    sqlite_with_rowid=False,
+)
 
 _DIALECT = sqlite.dialect()
 
@@ -161,6 +190,7 @@ UPDATE_STATE = _text(
     ),
     *("revision", "epoch", "seq", "synced_at_ms", "horizon"),
 )
+UPDATE_REVISION = _text(update(_state).values(revision=bindparam("revision")), "revision")
 UPDATE_EVENTS_DROPPED = _text(update(_state).values(events_dropped=bindparam("events_dropped")), "events_dropped")
 UPDATE_TERM = _text(update(_state).values(term=bindparam("term")), "term")
 UPDATE_SYNCED = _text(update(_state).values(synced_at_ms=bindparam("synced_at_ms")), "synced_at_ms")
@@ -306,3 +336,18 @@ FORGET_SAMPLES = _text(
     delete(_history).where(_history.c.series.in_(select(_series.c.id).where(*_device))), "namespace", "name"
 )
 FORGET_SERIES = _text(delete(_series).where(*_device), "namespace", "name")
+
+_LOCAL = (*_KEY, "subresource", "uid", "creates", "user", "revision", "at_ms", "checksum", "value")
+# REPLACE takes the object's last write away and gives the new one the next number, as with reports.
+PUT_LOCAL = _text(insert(_local_writes).prefix_with("OR REPLACE").values(_bound(_local_writes, *_LOCAL)), *_LOCAL)
+SELECT_LOCAL = _text(
+    select(_local_writes.c.seq, *(_local_writes.c[name] for name in _LOCAL)).order_by(_local_writes.c.seq)
+)
+DELETE_LOCAL = _text(delete(_local_writes).where(_local_writes.c.seq == bindparam("seq")), "seq")
+
+_INTEREST = (*_KEY, "user", "used_at_ms", "complete")
+PUT_INTEREST = _text(insert(_interests).prefix_with("OR REPLACE").values(_bound(_interests, *_INTEREST)), *_INTEREST)
+SELECT_INTERESTS = _text(select(*(_interests.c[name] for name in _INTEREST)))
+DELETE_INTEREST = _text(
+    delete(_interests).where(*(_interests.c[name] == bindparam(name) for name in (*_KEY, "user"))), *_KEY, "user"
+)

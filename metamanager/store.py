@@ -29,10 +29,11 @@ from metamanager.errors import StoreClosed, StoreCorrupt
 from metamanager.feed import ChangeFeed
 from metamanager.history import MAX_ROWS, Recorded, Samples
 from metamanager.opening import mark_corrupt, open_records
+from metamanager.overlay import LocalWrite, StoredObject
 from metamanager.parked import Parked
-from metamanager.records import Applied, Records, StoredObject
+from metamanager.records import Applied, Look, Records, RememberedInterest, TooManyWrites
 
-__all__ = ["Applied", "Store", "StoredObject"]
+__all__ = ["Applied", "Look", "RememberedInterest", "Store", "StoredObject", "TooManyWrites"]
 
 QUEUE = 64
 
@@ -174,6 +175,50 @@ class Store:
 
     async def object_count(self) -> int:
         return await self._run(self._records.count)
+
+    # Local writes and interests
+
+    async def look(self, key: ObjectKey) -> Look:
+        """The object as the cloud pushed it, as clients see it, and what makes the difference."""
+        return await self._run(lambda: self._records.look(key))
+
+    async def write_locally(self, write: LocalWrite, expected: int | None) -> int | None:
+        """
+        Keep a write that the cloud does not have, durably; clients see it at once. The revision at which they do.
+
+        write: its seq and revision are given here. expected: the revision of the object, as clients see it, that the
+        write was made from, None for a new object; where it is another by now nothing is done, and None returned.
+        Raises TooManyWrites.
+        """
+
+        def commit() -> int | None:
+            changes = self._records.write_locally(write, expected)
+            if changes is None:
+                return None
+            self._loop.call_soon_threadsafe(self.feed.publish, changes)
+            return changes[-1].revision
+
+        return await self._run(commit)
+
+    async def settle_locally(self, seq: int) -> None:
+        """Forget a local write, because the cloud has it or never will. One made since has another number and stays."""
+
+        def commit() -> None:
+            self._loop.call_soon_threadsafe(self.feed.publish, self._records.settle_locally(seq))
+
+        await self._run(commit)
+
+    async def local_writes(self) -> list[LocalWrite]:
+        """Those that the cloud does not have, oldest first."""
+        return await self._run(self._records.local_writes)
+
+    async def interests(self) -> list[RememberedInterest]:
+        """What the local API was asked for beyond what the node is sent by itself."""
+        return await self._run(self._records.interests)
+
+    async def remember(self, interests: Sequence[RememberedInterest], gone: Sequence[RememberedInterest] = ()) -> None:
+        """Keep these, in the place of those with the same selection and user, and forget those that are `gone`."""
+        await self._run(lambda: self._records.remember(interests, gone))
 
     # Up
 

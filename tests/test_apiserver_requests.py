@@ -169,6 +169,9 @@ def test_paths(target: str, key: tuple[Resource, str, str, str]) -> None:
         ("GET", "/api/v1/pods?resourceVersion=1&resourceVersionMatch=Older", Invalid, "Unsupported value"),
         ("GET", "/api/v1/pods?continue=x&resourceVersion=3", BadRequest, "when using continue"),
         ("GET", "/api/v1/pods?sendInitialEvents=true", Invalid, "forbidden for list"),
+        ("GET", "/api/v1/pods?watch=1&sendInitialEvents=true", Invalid, "requires setting resourceVersionMatch"),
+        ("GET", "/api/v1/pods?watch=1&resourceVersionMatch=NotOlderThan", Invalid, "unless sendInitialEvents"),
+        ("GET", f"/api/v1/pods?resourceVersion={2**63}", Invalid, "resourceVersion"),
         ("DELETE", "/api/v1/nodes/x?dryRun=Some", Invalid, "dryRun"),
         ("PUT", "/api/v1/nodes/x?fieldValidation=Sure", Invalid, "fieldValidation"),
         ("GET", "/api/v1/pods?" + "&".join(f"a{n}=1" for n in range(100)), BadRequest, "query"),
@@ -202,9 +205,10 @@ def test_a_negative_limit_is_none() -> None:
 
 
 def test_initial_events_can_be_refused_asked_for_or_left_open() -> None:
+    match = "resourceVersionMatch=NotOlderThan"  # without a version: as a new informer of client-go asks
     told = [
         parse("GET", f"/api/v1/pods?watch=1{rest}", resolve).initial_events
-        for rest in ("", "&sendInitialEvents=true", "&sendInitialEvents=false")
+        for rest in ("", f"&{match}&sendInitialEvents=true", f"&{match}&sendInitialEvents=false")
     ]
     assert told == [None, True, False]
 

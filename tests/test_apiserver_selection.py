@@ -8,7 +8,7 @@ from apimachinery.errors import BadRequest
 from apimachinery.events import Change, EventType
 from apimachinery.keys import ObjectKey
 from apimachinery.objects import JSON, Object, from_json
-from apimachinery.resources import CONFIG_MAPS, PODS
+from apimachinery.resources import CONFIG_MAPS, EVENTS, NODES, PODS
 from apimachinery.selectors import parse_fields, parse_labels
 from apiserver.builtins import BUILT_IN
 from apiserver.definitions import Catalogue
@@ -39,6 +39,15 @@ def pod(name: str = "p", namespace: str = "d", **rest: JSON) -> Object:
 def test_field_selectors(fields: str, expected: bool) -> None:
     item = pod(spec={"nodeName": "n1", "hostNetwork": True, "count": 3})
     assert selects(item, fields=parse_fields(fields)) is expected
+
+
+def test_a_flag_that_is_not_set_is_false_and_an_events_source_is_a_name() -> None:
+    node = from_json(NODES, {"metadata": {"name": "n"}, "spec": {}})
+    assert selects(node, fields=parse_fields("spec.unschedulable=false"))
+    event = from_json(EVENTS, {"metadata": {"name": "e", "namespace": "d"}, "source": {"component": "kubelet"}})
+    assert selects(event, fields=parse_fields("source=kubelet"))
+    newer = from_json(EVENTS, {"metadata": {"name": "e", "namespace": "d"}, "reportingComponent": "kubelet"})
+    assert selects(newer, fields=parse_fields("source=kubelet"))
 
 
 def test_labels_and_fields_must_both_hold() -> None:

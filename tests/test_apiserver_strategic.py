@@ -4,9 +4,11 @@ import copy
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from apimachinery.errors import BadRequest
-from apiserver.strategic import merge
+from apiserver.strategic import diff, merge
 
 POD = {
     "kind": "Pod",
@@ -116,3 +118,33 @@ def test_endless_nesting_is_refused() -> None:
         patch = {"a": patch}
     with pytest.raises(BadRequest, match="nested"):
         patched(patch)
+
+
+NAMES = st.sampled_from(["a", "b", "conditions", "addresses", "podIPs"])
+ENTRIES = st.fixed_dictionaries(
+    {"type": st.sampled_from("xyz"), "ip": st.sampled_from("12")}, optional={"status": st.sampled_from(["True", "no"])}
+)
+LISTS = st.lists(ENTRIES, max_size=3, unique_by=(lambda item: item["type"], lambda item: item["ip"])) | st.lists(
+    st.integers(0, 2), max_size=3
+)
+VALUES = st.recursive(st.integers(0, 3) | LISTS, lambda below: st.dictionaries(NAMES, below, max_size=4), max_leaves=8)
+OBJECTS = st.dictionaries(NAMES, VALUES, max_size=4).map(lambda value: {"kind": "Node"} | value)
+
+
+@given(OBJECTS, OBJECTS)
+def test_a_difference_leads_from_the_one_to_the_other(current: Any, wanted: Any) -> None:
+    assert merge(current, diff(current, wanted)) == wanted
+    assert diff(current, current) == {}
+
+
+def test_a_difference_names_the_conditions_that_changed_and_no_others() -> None:
+    held = {"kind": "Node", "conditions": [{"type": "Ready", "status": "True"}, {"type": "Disk", "status": "False"}]}
+    wanted = {"kind": "Node", "conditions": [{"type": "Ready", "status": "False"}, {"type": "Disk", "status": "False"}]}
+    assert diff(held, wanted) == {"conditions": [{"type": "Ready", "status": "False"}]}
+    assert diff(held, {"kind": "Node", "conditions": []})["conditions"][0] == {"type": "Ready", "$patch": "delete"}
+
+
+def test_a_set_tells_what_left_it() -> None:
+    held = {"metadata": {"finalizers": ["a", "b"]}}
+    wanted = {"metadata": {"finalizers": ["b", "c"]}}
+    assert merge(held, diff(held, wanted)) == wanted

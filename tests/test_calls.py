@@ -141,7 +141,9 @@ async def test_a_base_becomes_the_version_that_the_object_has(tmp_path: Path) ->
         head, body = await it.ask("PUT", f"{PATH}/gone", widget, base=base)
         assert head.status == 404
         head, body = await it.ask("PUT", "/api/v1/namespaces/a/pods/p", widget, base=base)
-        assert head.status == 404, "nodes hold no such thing, so there is no base"
+        assert (head.status, head.retry_after_s) == (503, 1.0), "the node holds it, so the hub will soon know it, too"
+        head, body = await it.ask("POST", PATH, widget, base=base)
+        assert head.status == 400
 
 
 async def test_what_changed_between_the_reading_and_the_write_is_the_apiservers_conflict(tmp_path: Path) -> None:

@@ -25,11 +25,14 @@ from apimachinery.resources import (
     SERVICE_ACCOUNTS,
 )
 from cloudhub.apiclient import ApiClient
+from cloudhub.closed import REASON
 from link.errors import LinkClosed
 from link.frames import Interest
 from tests.harness.linked_edge import LinkedEdge, linked_edge
+from tests.harness.mosquitto import free_port
 from tests.harness.proxy import Proxy
-from tests.harness.site import ROOT, Site
+from tests.harness.rights import documented_rights
+from tests.harness.site import Site
 
 NODE = "edge-1"
 RECHECK_S = 1.0
@@ -88,12 +91,6 @@ def binding(called: str, role: str, **subject: str) -> dict[str, JSON]:
     }
 
 
-def hub_rights() -> list[dict[str, JSON]]:
-    """What docs/operations.md tells an admin to apply."""
-    [text] = re.findall(r"```yaml\n(# cloudcore's rights.*?)```", (ROOT / "docs/operations.md").read_text(), re.DOTALL)
-    return [each for each in yaml.safe_load_all(text) if each]
-
-
 async def prepare(admin: ApiClient) -> str:
     """The cluster before anybody joins; returns a token of the hub's ServiceAccount."""
     for resource in (WIDGETS, GADGETS):
@@ -105,7 +102,7 @@ async def prepare(admin: ApiClient) -> str:
     kinds = {"ClusterRole": ROLES, "ClusterRoleBinding": BINDINGS, "ServiceAccount": SERVICE_ACCOUNTS}
     kinds |= {"Role": Resource(*rbac, "roles", "Role", True)}
     kinds |= {"RoleBinding": Resource(*rbac, "rolebindings", "RoleBinding", True)}
-    for each in hub_rights():
+    for each in documented_rights(interest=True):
         resource = kinds[each["kind"]]
         await admin.create(resource, each["metadata"].get("namespace", ""), each)
     await admin.create(ROLES, "", role("reads-widgets", ["get", "list", "watch"], "widgets"))
@@ -439,6 +436,22 @@ async def test_without_a_link_nothing_is_asked(tmp_path: Path, site: Site) -> No
     async with linked_edge(nowhere, NODE, 1) as edge:
         with pytest.raises(LinkClosed):
             await edge.call("GET", "/version")
+
+
+async def test_a_hub_that_is_configured_so_serves_what_is_placed_and_nothing_else(tmp_path: Path, site: Site) -> None:
+    config = tmp_path / "closed.yaml"
+    config.write_text("interest: {enabled: false}\n")
+    ports = {"link": free_port(), "join": free_port()}
+    closed = await asyncio.to_thread(lambda: site.start_cloud("closed", flags=("--config", str(config)), **ports))
+    (tmp_path / "pki").symlink_to(site.directory / NODE / "pki")
+    async with linked_edge(tmp_path, NODE, ports["link"], interests=[ALL_WIDGETS]) as edge:
+        await edge.until(lambda: edge.connector.status.synced)
+        assert await edge.names(PODS), "its pod is there"
+        code, reason = edge.refusal(ALL_WIDGETS)
+        assert (code, reason) == (403, REASON)
+        answer, body = await edge.call("GET", "/version")
+        assert (answer.head.status, body["message"]) == (403, REASON)
+    assert closed.stop() == 0
 
 
 async def test_status_and_metrics_tell_of_it(site: Site, edge: LinkedEdge) -> None:

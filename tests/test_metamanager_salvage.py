@@ -6,11 +6,17 @@ from pathlib import Path
 
 import pytest
 
+from apimachinery.keys import ObjectKey
+from apimachinery.resources import CONFIG_MAPS, EVENTS
 from metamanager.opening import open_records
+from metamanager.overlay import LocalWrite
+from metamanager.records import RememberedInterest
 from metamanager.salvage import salvage
 from tests.harness.store_history import event_of, report_of
 
 REPORTS = 400
+WRITE = LocalWrite(1, ObjectKey(EVENTS, "default", "e"), "", "u", True, "", 0, 5, b'{"metadata":{"name":"e"}}')
+INTEREST = RememberedInterest(CONFIG_MAPS, "default", "", "", 5, True)
 PAGE = 4096
 
 
@@ -21,6 +27,8 @@ def path(tmp_path: Path) -> Path:
     database, records = open_records(path)
     reports = [report_of(number)._replace(field=f"property/{number}", value=b"v" * 200) for number in range(REPORTS)]
     records.save({"twin/a": b"{}"}, reports, [event_of(1), event_of(2)])
+    records.write_locally(WRITE, None)
+    records.remember([INTEREST])
     database.close()
     return path
 
@@ -41,6 +49,8 @@ def test_everything_comes_out_of_what_is_whole(path: Path) -> None:
     assert found.whole
     assert found.documents == {"twin/a": b"{}"}
     assert found.events == [event_of(1), event_of(2)]
+    assert [write._replace(revision=0) for write in found.writes] == [WRITE]
+    assert found.interests == [INTEREST._replace(complete=False)], "what it selects is to be fetched again"
 
 
 def test_a_page_that_is_lost_costs_what_is_on_it_and_the_documents(path: Path) -> None:
@@ -75,4 +85,4 @@ def test_a_database_of_the_release_before_events_gives_what_it_has(path: Path) -
 
 def test_what_is_no_database_gives_nothing(tmp_path: Path) -> None:
     (tmp_path / "edge.db").write_bytes(b"something else" * 1000)
-    assert salvage(tmp_path / "edge.db") == ({}, [], [], False)
+    assert salvage(tmp_path / "edge.db") == ({}, [], [], [], [], False)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from apimachinery.errors import ApiError, BadRequest, Conflict, MethodNotAllowed, TooManyRequests, UnsupportedMediaType
 from apimachinery.keys import Resource
 from apimachinery.objects import from_json
-from apimachinery.resources import PODS
+from apimachinery.resources import CUSTOM_RESOURCE_DEFINITIONS, LEASES, NODES, PODS
 from cloudhub.passing import (
     APPLY_PATCH,
     JSON_PATCH,
@@ -96,6 +96,51 @@ def test_what_a_target_means(target: str, meaning: Target | None) -> None:
 def test_what_is_not_passed_on(method: str, target: str, error: type[ApiError]) -> None:
     with pytest.raises(error):
         checked(CallHead(method, target))
+
+
+@pytest.mark.parametrize("text", ["a\r\nImpersonate-User: x", "\N{SNOWMAN}", "\0"])
+def test_a_header_cannot_be_made_of_anything(text: str) -> None:
+    for field in ("content_type", "accept", "agent"):
+        with pytest.raises(BadRequest, match="ASCII"):
+            checked(CallHead("GET", "/version")._replace(**{field: text}))
+
+
+NONSENSE = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5) | st.just("\ud800"),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["metadata", "annotations", "spec", "status", "versions", "conditions", "preconditions"]),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(
+    NONSENSE,
+    st.sampled_from([("PUT", ""), ("DELETE", ""), ("PATCH", JSON_PATCH), ("PATCH", APPLY_PATCH)]),
+    st.sampled_from([WIDGETS, NODES, LEASES, CUSTOM_RESOURCE_DEFINITIONS]),
+)
+def test_any_body_goes_on_or_is_refused(body: object, how: tuple[str, str], resource: Resource) -> None:
+    metadata = {
+        "name": "w",
+        "namespace": "kube-node-lease",
+        "annotations": {LAST_APPLIED: "{}"},
+        "resourceVersion": "1",
+    }
+    spec = {"versions": [{"name": "v1", "schema": {}}], "renewTime": "1", "conversion": {}}
+    conditions = [{"type": "Ready", "lastHeartbeatTime": "1"}]
+    live = {"metadata": metadata, "spec": spec, "status": {"conditions": conditions}}
+    head = CallHead(how[0], PATH, content_type=how[1], base=project(from_json(resource, live)).version.revision)
+    target = Target(resource.group, resource.version, "", resource.plural, "w", "")
+    try:
+        told = amended(head, json.dumps(body).encode(), target, live, resource)
+    except ApiError:
+        return
+    assert json.loads(told)
 
 
 @given(st.text())
