@@ -14,17 +14,19 @@ from apimachinery.errors import BadRequest, Cause
 from apimachinery.keys import Resource
 from apimachinery.objects import JSON, canonical
 from apimachinery.resources import CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES, NODES, PODS, SECRETS, SERVICES
-from apiserver import crds, metadata
+from apiserver import crds, kinds, metadata
 from apiserver.definitions import Catalogue, Definition
 from apiserver.metadata import Facts, metadata_of
 from apiserver.schemas import Schema
+from apiserver.typed import Type
 
 
 class Admission:
-    """The rules, with the schemas compiled so far."""
+    """The rules, with the schemas and types compiled so far."""
 
     def __init__(self) -> None:
         self._schemas: dict[Resource, tuple[Mapping[str, JSON], Schema]] = {}
+        self._types: dict[Resource, tuple[Mapping[str, JSON] | None, Type]] = {}
 
     def admit(
         self,
@@ -61,6 +63,15 @@ class Admission:
         except ValueError as exc:
             raise BadRequest(f"the object cannot be written as JSON: {exc}") from None
         return warnings
+
+    def type_of(self, definition: Definition) -> Type:
+        """The type of a kind's whole objects, metadata and all."""
+        held = self._types.get(definition.resource)
+        if held is None or held[0] is not definition.schema:
+            own = kinds.OPEN if definition.is_custom and definition.schema is None else definition.schema
+            made = Type(kinds.root_schema(definition.resource.kind, own), kinds.definitions())
+            held = self._types[definition.resource] = (definition.schema, made)
+        return held[1]
 
     def _schema(self, definition: Definition) -> Schema | None:
         if definition.schema is None:

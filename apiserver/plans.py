@@ -18,13 +18,15 @@ from typing import NamedTuple, Protocol
 
 from apimachinery.errors import AlreadyExists, ApiError, BadRequest, Cause, Conflict, Forbidden, NotFound
 from apimachinery.keys import ObjectKey, Resource
-from apimachinery.objects import JSON, Object, canonical
+from apimachinery.objects import JSON, Object
 from apimachinery.resources import NAMESPACES
-from apiserver import metadata
+from apiserver import managed, metadata
 from apiserver.admission import Admission
 from apiserver.definitions import Catalogue, Definition
+from apiserver.managed import Managers, Writer
 from apiserver.metadata import Facts, metadata_of
 from apiserver.requests import ApiRequest
+from apiserver.typed import Comparison
 
 PROTECTED_NAMESPACES = ("default", "kube-node-lease", "kube-system")
 CRD_FINALIZER = "customresourcecleanup.apiextensions.k8s.io"
@@ -91,6 +93,9 @@ def create(view: View, asked: ApiRequest, body: dict[str, JSON], facts: Facts, a
     _check_not_leaving(view, definition)
     metadata.stamp_new(body, definition, asked.namespace, facts)
     warnings = admission.admit(body, None, definition, view.catalogue, facts, asked.field_validation)
+    but = managed.ignored("", has_status=definition.has_status)
+    writer = _writer(asked, managed.UPDATE)
+    _note(body, managed.after_create(body, admission.type_of(definition), writer, facts.now, but))
     key = ObjectKey(asked.resource, asked.namespace, metadata_of(body)["name"])
     if view.get(key) is not None:
         raise AlreadyExists(
@@ -105,22 +110,101 @@ def create(view: View, asked: ApiRequest, body: dict[str, JSON], facts: Facts, a
 def update(view: View, asked: ApiRequest, change: Change, facts: Facts, admission: Admission) -> Plan:
     """Replace or patch an object, or its status."""
     definition = _definition(view, asked.resource)
-    current = _held(view, asked.key)
-    wanted = change(copy.deepcopy(current))
+    found = _found(view, asked.key)
+    current = found.parse()
+    wanted = change(found.parse())
     _check_envelope(wanted, asked)
     _check_version(wanted, current, asked, unconditional=not definition.is_custom)
-    if asked.subresource == "status":
-        wanted = _with_status_of(current, wanted)
-    else:
-        if definition.has_status:
-            _keep_status(wanted, current)
-        metadata.keep_identity(wanted, current)
-    metadata_of(wanted)["resourceVersion"] = metadata_of(current).get("resourceVersion")
+    managers = managed.given(wanted, current, asked.subresource)
+    wanted = _confined(wanted, found, asked, definition)
     warnings = admission.admit(wanted, current, definition, view.catalogue, facts, asked.field_validation)
-    if metadata.counts_generations(definition) and _wish(wanted, definition) != _wish(current, definition):
-        metadata_of(wanted)["generation"] = int(metadata_of(current).get("generation") or 0) + 1
-    if wanted == current:
+    made = managed.difference(current, wanted, admission.type_of(definition))
+    if managers:
+        but = managed.ignored(asked.subresource, current, wanted, has_status=definition.has_status)
+        writer = _writer(asked, managed.UPDATE)
+        managers = managed.after_update(made, managers, writer, facts.now, but)
+    return _replaced(asked, definition, current, wanted, made, managers, warnings)
+
+
+def apply(view: View, asked: ApiRequest, config: dict[str, JSON], facts: Facts, admission: Admission) -> Plan:
+    """Apply a client's fields to an object or its status, which is made where it is missing and whole."""
+    definition = _definition(view, asked.resource)
+    _check_envelope(config, asked)
+    of, but = admission.type_of(definition), managed.ignored(asked.subresource, has_status=definition.has_status)
+    managed.check_config(config, of, asked.resource.api_version, strict=definition.is_custom)
+    writer = _writer(asked, managed.APPLY)
+    if view.get(asked.key) is None and not asked.subresource:
+        return _applied_anew(view, asked, definition, config, writer, facts, admission)
+    found = _found(view, asked.key)
+    current = found.parse()
+    _check_version(config, current, asked, unconditional=True)
+    but = managed.ignored(asked.subresource, current, config, has_status=definition.has_status)
+    managers = managed.held_by(current)
+    wanted, managers = managed.applied(current, config, of, managers, writer, facts.now, but, force=bool(asked.force))
+    wanted = _confined(copy.deepcopy(wanted), found, asked, definition)
+    warnings = admission.admit(wanted, current, definition, view.catalogue, facts, asked.field_validation)
+    made = managed.difference(current, wanted, of)
+    return _replaced(asked, definition, current, wanted, made, managers, warnings)
+
+
+def _applied_anew(
+    view: View,
+    asked: ApiRequest,
+    definition: Definition,
+    config: dict[str, JSON],
+    writer: Writer,
+    facts: Facts,
+    admission: Admission,
+) -> Plan:
+    _check_namespace(view, asked)
+    _check_not_leaving(view, definition)
+    if uid := metadata_of(config).get("uid"):
+        why = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+        raise _conflict(asked.key, why)
+    of, but = admission.type_of(definition), managed.ignored("", has_status=definition.has_status)
+    body, managers = managed.applied(None, config, of, {}, writer, facts.now, but, force=bool(asked.force))
+    body = copy.deepcopy(body)
+    metadata.stamp_new(body, definition, asked.namespace, facts)
+    warnings = admission.admit(body, None, definition, view.catalogue, facts, asked.field_validation)
+    _note(body, managers)
+    return Plan(201, (Put(asked.key, body),), warnings=warnings)
+
+
+def _confined(wanted: dict[str, JSON], found: Object, asked: ApiRequest, definition: Definition) -> dict[str, JSON]:
+    """What is wanted, with all as it is that a write at this place does not reach."""
+    kept = found.parse()  # a copy of its own, and faster to have than by copy.deepcopy
+    if asked.subresource == "status":
+        _take_status(kept, wanted)
+        return kept
+    if definition.has_status:
+        _take_status(wanted, kept)
+    metadata.keep_identity(wanted, kept)
+    metadata_of(wanted)["resourceVersion"] = metadata_of(kept).get("resourceVersion")
+    return wanted
+
+
+def _take_status(into: dict[str, JSON], of: Mapping[str, JSON]) -> None:
+    if "status" in of:
+        into["status"] = of["status"]
+    else:
+        into.pop("status", None)
+
+
+def _replaced(
+    asked: ApiRequest,
+    definition: Definition,
+    current: dict[str, JSON],
+    wanted: dict[str, JSON],
+    made: Comparison,
+    managers: Managers,
+    warnings: tuple[str, ...],
+) -> Plan:
+    """The plan that puts what is wanted in the place of what is there. made: the difference, but for managedFields."""
+    _note(wanted, managers)
+    if not any(made) and metadata_of(wanted).get("managedFields") == metadata_of(current).get("managedFields"):
         return Plan(200, (), answer=current, warnings=warnings)
+    if metadata.counts_generations(definition) and _is_new_wish(made, definition):
+        metadata_of(wanted)["generation"] = int(metadata_of(current).get("generation") or 0) + 1
     if metadata_of(wanted).get("deletionTimestamp") and not _is_held_back(wanted):
         return Plan(200, (Remove(asked.key, wanted),), warnings=warnings)
     return Plan(200, (Put(asked.key, wanted),), warnings=warnings)
@@ -166,13 +250,17 @@ def _definition(view: View, resource: Resource) -> Definition:
 
 
 def _held(view: View, key: ObjectKey) -> dict[str, JSON]:
+    return _found(view, key).parse()
+
+
+def _found(view: View, key: ObjectKey) -> Object:
     found = view.get(key)
     if found is None:
         resource = key.resource
         raise NotFound(
             f'{resource.collection} "{key.name}" not found', kind=resource.plural, group=resource.group, name=key.name
         )
-    return found.parse()
+    return found
 
 
 def _check_envelope(body: dict[str, JSON], asked: ApiRequest) -> None:
@@ -252,26 +340,22 @@ def _conflict(key: ObjectKey, why: str) -> ApiError:
     )
 
 
-def _with_status_of(current: Mapping[str, JSON], wanted: Mapping[str, JSON]) -> dict[str, JSON]:
-    result = copy.deepcopy(dict(current))
-    if "status" in wanted:
-        result["status"] = wanted["status"]
+def _is_new_wish(made: Comparison, definition: Definition) -> bool:
+    """Whether `generation` counts this: all but the metadata, and the status where it has its own way in."""
+    left_out = {"f:metadata", "f:status"} if definition.has_status else {"f:metadata"}
+    return any(fields.keys() - left_out for fields in made)
+
+
+def _writer(asked: ApiRequest, operation: str) -> Writer:
+    return Writer(asked.field_manager or "unknown", operation, asked.resource.api_version, asked.subresource)
+
+
+def _note(body: dict[str, JSON], managers: Managers) -> None:
+    """Write the managers into the object."""
+    if managers:
+        metadata_of(body)["managedFields"] = managed.written(managers)
     else:
-        result.pop("status", None)
-    return result
-
-
-def _keep_status(wanted: dict[str, JSON], current: Mapping[str, JSON]) -> None:
-    if "status" in current:
-        wanted["status"] = copy.deepcopy(current["status"])
-    else:
-        wanted.pop("status", None)
-
-
-def _wish(body: Mapping[str, JSON], definition: Definition) -> bytes:
-    """What `generation` counts the versions of: all but the metadata, and the status where it has its own way in."""
-    left_out = ("metadata", "status") if definition.has_status else ("metadata",)
-    return canonical({name: value for name, value in body.items() if name not in left_out})
+        metadata_of(body).pop("managedFields", None)
 
 
 def _is_held_back(body: Mapping[str, JSON]) -> bool:

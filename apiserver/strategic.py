@@ -49,7 +49,7 @@ _MERGE_KEYS_BY_KIND: Mapping[tuple[str, str], str | None] = {
     ("EndpointSlice", "conditions"): None,
     ("NetworkPolicy", "ports"): None,
 }
-_MERGED_SETS = frozenset({"finalizers", "podCIDRs"})
+MERGED_SETS = frozenset({"finalizers", "podCIDRs"})
 """Lists of plain values that are merged as sets."""
 
 
@@ -91,7 +91,7 @@ def _object(current: Mapping[str, JSON], patch: Mapping[str, JSON], kind: str, d
         if name.startswith(_ORDER) and isinstance(order, list):
             field = name.removeprefix(_ORDER)
             if isinstance(result.get(field), list):
-                result[field] = _ordered(result[field], order, _list(current.get(field)), _merge_key(kind, field))
+                result[field] = _ordered(result[field], order, _list(current.get(field)), merge_key(kind, field))
     return result
 
 
@@ -99,14 +99,15 @@ def _list(value: JSON) -> list[JSON]:
     return value if isinstance(value, list) else []
 
 
-def _merge_key(kind: str, field: str) -> str | None:
+def merge_key(kind: str, field: str) -> str | None:
+    """What tells the entries of a list apart in a patch; None where the list is replaced as a whole."""
     return _MERGE_KEYS_BY_KIND[kind, field] if (kind, field) in _MERGE_KEYS_BY_KIND else _MERGE_KEYS.get(field)
 
 
 def _merged_list(current: list[JSON], patch: list[JSON], field: str, kind: str, depth: int) -> list[JSON]:
-    if field in _MERGED_SETS:
+    if field in MERGED_SETS:
         return [*current, *(item for item in patch if item not in current)]
-    key = _merge_key(kind, field)
+    key = merge_key(kind, field)
     entries = [item for item in patch if isinstance(item, Mapping)]
     if key is None or len(entries) != len(patch) or any(not isinstance(item, Mapping) for item in current):
         return copy.deepcopy([item for item in patch if not (isinstance(item, Mapping) and item.get(_PATCH))])
