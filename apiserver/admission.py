@@ -40,7 +40,8 @@ class Admission:
         """
         Make `body` what is to be stored, in place; returns warnings for the client.
 
-        current: what it replaces, None for a new object. field_validation: as in ApiRequest.
+        current: what it replaces, None for a new object. Parts that it shares with the body may be pruned and
+        defaulted with it, as they would be if they were read now. field_validation: as in ApiRequest.
         Raises Invalid with all causes, BadRequest for unknown fields when asked to be strict.
         """
         causes = metadata.check(body, definition)
@@ -142,7 +143,7 @@ def _secret(body: dict[str, JSON]) -> list[Cause]:
             raise BadRequest(
                 f'Secret in version "v1" cannot be handled as a Secret: {name} must be an object of strings'
             )
-    held |= {name: base64.b64encode(text.encode()).decode() for name, text in texts.items()}
+    held = held | {name: base64.b64encode(text.encode()).decode() for name, text in texts.items()}
     for name, value in held.items():
         try:
             base64.b64decode(value, validate=True)

@@ -93,6 +93,7 @@ class Apiserver:
                     self.data,
                     "--listen",
                     f"127.0.0.1:{self.port}",
+                    *self._flags,
                 ],
                 stderr=log,
                 cwd=ROOT,
