@@ -151,7 +151,8 @@ def ignored(subresource: str, *bodies: Mapping[str, JSON], has_status: bool) -> 
 def after_create(new: Mapping[str, JSON], of: Type, writer: Writer, now: str, but: FieldSet) -> Managers:
     """The managers of an object that is made by one that does not apply. but: what is `ignored`."""
     everything = typed.compare({}, _owned(new), of)
-    return after_update(everything, {}, writer, now, but)
+    fields = _ownable(everything.added, but)
+    return {writer.identity: Held(writer, now, fields)} if fields else {}
 
 
 def after_update(difference: Comparison, managers: Managers, writer: Writer, now: str, but: FieldSet) -> Managers:
@@ -160,6 +161,8 @@ def after_update(difference: Comparison, managers: Managers, writer: Writer, now
 
     but: what is `ignored`. An object that had no managers gets none by this; its maker is `after_create`'s.
     """
+    if not managers:
+        return {}
     taken = fieldsets.union(difference.added, difference.changed)
     left = _taken_away(managers, difference, taken, writer.identity)
     taken = _ownable(taken, but)

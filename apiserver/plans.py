@@ -121,10 +121,8 @@ def update(view: View, asked: ApiRequest, change: Change, facts: Facts, admissio
     wanted = _confined(wanted, current, asked, definition)
     warnings = admission.admit(wanted, current, definition, view.catalogue, facts, asked.field_validation)
     made = managed.difference(current, wanted, admission.type_of(definition))
-    if managers:
-        but = managed.ignored(asked.subresource, current, wanted, has_status=definition.has_status)
-        writer = _writer(asked, managed.UPDATE)
-        managers = managed.after_update(made, managers, writer, facts.now, but)
+    but = managed.ignored(asked.subresource, current, wanted, has_status=definition.has_status)
+    managers = managed.after_update(made, managers, _writer(asked, managed.UPDATE), facts.now, but)
     return _replaced(asked, definition, current, wanted, made, managers, warnings)
 
 

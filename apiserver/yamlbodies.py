@@ -55,6 +55,7 @@ def load(data: bytes) -> tuple[JSON, list[str]]:
     """
     loader = None
     try:
+        _check_depth(data)
         loader = _Loader(data)
         value = loader.get_single_data()
         return _Reader().json(value, 0), loader.repeated
@@ -63,6 +64,15 @@ def load(data: bytes) -> tuple[JSON, list[str]]:
     finally:
         if loader is not None:
             loader.dispose()
+
+
+def _check_depth(data: bytes) -> None:
+    """The C loader recurses without looking where its stack ends; its parser does not."""
+    depth = 0
+    for event in yaml.parse(data, Loader=_Loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            raise ValueError(f"it is nested more than {MAX_DEPTH} deep")
 
 
 class _Reader:
