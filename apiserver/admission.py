@@ -45,6 +45,8 @@ class Admission:
         Raises Invalid with all causes, BadRequest for unknown fields when asked to be strict.
         """
         causes = metadata.check(body, definition)
+        if current is not None:
+            causes += metadata.change_causes(body, current)
         schema = self._schema(definition)
         unknown = schema.unknown_fields(body) if schema is not None else []
         if definition.resource == CUSTOM_RESOURCE_DEFINITIONS:

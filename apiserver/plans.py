@@ -19,7 +19,7 @@ from typing import NamedTuple, Protocol
 from apimachinery.errors import AlreadyExists, ApiError, BadRequest, Cause, Conflict, Forbidden, NotFound
 from apimachinery.keys import ObjectKey, Resource
 from apimachinery.objects import JSON, Object
-from apimachinery.resources import NAMESPACES
+from apimachinery.resources import CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES
 from apiserver import managed, metadata
 from apiserver.admission import Admission
 from apiserver.definitions import Catalogue, Definition
@@ -30,6 +30,8 @@ from apiserver.typed import Comparison
 
 PROTECTED_NAMESPACES = ("default", "kube-node-lease", "kube-system")
 CRD_FINALIZER = "customresourcecleanup.apiextensions.k8s.io"
+FOREGROUND_FINALIZER = "foregroundDeletion"
+ORPHAN_FINALIZER = "orphan"
 
 
 class View(Protocol):
@@ -85,7 +87,8 @@ class DeleteOptions(NamedTuple):
 
     uid: str = ""
     resource_version: str = ""
-    orphan: bool = False
+    propagation: str = ""
+    """What becomes of dependents: "Background", "Foreground", "Orphan", or "" for what the finalizers say."""
 
 
 def create(view: View, asked: ApiRequest, body: dict[str, JSON], facts: Facts, admission: Admission) -> Plan:
@@ -237,20 +240,41 @@ def delete(view: View, key: ObjectKey, options: DeleteOptions, facts: Facts) -> 
         )
     if key.resource == NAMESPACES and key.name in PROTECTED_NAMESPACES:
         raise Forbidden(f'namespaces "{key.name}" is forbidden: this namespace may not be deleted')
-    orphaned = _orphaned(view, str(held.get("uid"))) if options.orphan else []
-    definition = view.catalogue.by_kind("apiextensions.k8s.io", "v1", "CustomResourceDefinition")
-    is_crd = definition is not None and key.resource == definition.resource
-    if is_crd and not held.get("deletionTimestamp"):
-        held["finalizers"] = [*(held.get("finalizers") or []), CRD_FINALIZER]
+    before = list(held.get("finalizers") or [])
+    policy = options.propagation or _policy_of(before)
+    orphaned = _orphaned(view, str(held.get("uid"))) if policy == "Orphan" else []
+    finalizers = [name for name in before if name not in (FOREGROUND_FINALIZER, ORPHAN_FINALIZER)]
+    if policy == "Foreground":
+        finalizers.append(FOREGROUND_FINALIZER)
+    is_marked = bool(held.get("deletionTimestamp"))
+    if key.resource == CUSTOM_RESOURCE_DEFINITIONS and not is_marked:
+        finalizers.append(CRD_FINALIZER)
+    set_finalizers(held, finalizers)
     if key.resource == NAMESPACES:
         current["status"] = (current.get("status") or {}) | {"phase": "Terminating"}
-    if key.resource == NAMESPACES or _is_held_back(current):
-        if held.get("deletionTimestamp"):
-            return Plan(200, (), answer=current)
+    if key.resource != NAMESPACES and not finalizers:
+        return Plan(200, (Remove(key, current), *orphaned), answer=_deleted(key, str(held.get("uid") or "")))
+    if is_marked and finalizers == before:
+        return Plan(200, tuple(orphaned), answer=current)
+    if not is_marked:
         held["deletionTimestamp"] = facts.now
         held["deletionGracePeriodSeconds"] = 0
-        return Plan(200, (Put(key, current), *orphaned))
-    return Plan(200, (Remove(key, current), *orphaned), answer=_deleted(key, str(held.get("uid") or "")))
+    status = 202 if policy == "Foreground" and options.propagation else 200
+    return Plan(status, (Put(key, current), *orphaned))
+
+
+def _policy_of(finalizers: Sequence[str]) -> str:
+    if ORPHAN_FINALIZER in finalizers:
+        return "Orphan"
+    return "Foreground" if FOREGROUND_FINALIZER in finalizers else "Background"
+
+
+def set_finalizers(held: dict[str, JSON], finalizers: Sequence[str]) -> None:
+    """Set an object's finalizers in its metadata; none leave no list."""
+    if finalizers:
+        held["finalizers"] = list(finalizers)
+    else:
+        held.pop("finalizers", None)
 
 
 def _definition(view: View, resource: Resource) -> Definition:

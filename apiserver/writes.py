@@ -28,6 +28,7 @@ from apiserver.selection import selects
 _REVIEWS = frozenset(definition.resource for definition in REVIEWS)
 _SUFFIX = "bcdfghjklmnpqrstvwxz2456789"  # no vowels and no look-alikes, so that no word comes of it
 YAML = "application/yaml"
+_POLICIES = ("Foreground", "Background", "Orphan")
 USER = {"username": "kubernetes-admin", "groups": ["system:masters", "system:authenticated"]}
 
 
@@ -208,10 +209,13 @@ def _check_options(request: ApiRequest, http: Request) -> None:
             message = "Forbidden: may not be specified for non-apply patch"
             causes.append(Cause("force", "FieldValueForbidden", message))
     if causes:
-        kind = f"{request.verb.title()}Options"
-        told = ", ".join(f"{cause.field}: {cause.message}" for cause in causes)
-        told = told if len(causes) == 1 else f"[{told}]"
-        raise Invalid(f'{kind}.meta.k8s.io "" is invalid: {told}', causes=causes, kind=kind, group="meta.k8s.io")
+        raise _wrong_options(f"{request.verb.title()}Options", causes)
+
+
+def _wrong_options(kind: str, causes: list[Cause]) -> Invalid:
+    told = ", ".join(f"{cause.field}: {cause.message}" for cause in causes)
+    told = told if len(causes) == 1 else f"[{told}]"
+    return Invalid(f'{kind}.meta.k8s.io "" is invalid: {told}', causes=causes, kind=kind, group="meta.k8s.io")
 
 
 class _DeleteOptions(NamedTuple):
@@ -224,11 +228,27 @@ def _delete_options(request: ApiRequest, http: Request) -> _DeleteOptions:
     body: Mapping[str, JSON] = decode(http)[0] if http.body.strip() else {}
     preconditions = body.get("preconditions")
     held = preconditions if isinstance(preconditions, Mapping) else {}
-    policy = request.propagation or body.get("propagationPolicy")
+    policy = request.propagation or body.get("propagationPolicy") or ""
+    orphan = body.get("orphanDependents")
+    causes = []
+    if policy and isinstance(orphan, bool):
+        message = f'Invalid value: "{policy}": orphanDependents and deletionPropagation cannot be both set'
+        causes.append(Cause("propagationPolicy", "FieldValueInvalid", message))
+    elif policy and policy not in _POLICIES:
+        supported = ", ".join(f'"{name}"' for name in _POLICIES)
+        message = f"Unsupported value: {json.dumps(policy)}: supported values: {supported}"
+        causes.append(Cause("propagationPolicy", "FieldValueNotSupported", message))
+    if body.get("dryRun") not in (None, [], ["All"]):
+        message = f'Unsupported value: {json.dumps(body["dryRun"])}: supported values: "All"'
+        causes.append(Cause("dryRun", "FieldValueNotSupported", message))
+    if causes:
+        raise _wrong_options("DeleteOptions", causes)
+    if isinstance(orphan, bool):
+        policy = "Orphan" if orphan else "Background"
     options = DeleteOptions(
         uid=str(held.get("uid") or ""),
         resource_version=str(held.get("resourceVersion") or ""),
-        orphan=policy == "Orphan" or body.get("orphanDependents") is True,
+        propagation=policy,
     )
     return _DeleteOptions(options, dry_run=bool(body.get("dryRun")))
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from apimachinery.errors import ApiError, BadRequest, MethodNotAllowed, NotFound, UnsupportedMediaType
+from apimachinery.errors import ApiError, BadRequest, Invalid, MethodNotAllowed, NotFound, UnsupportedMediaType
 from apiserver.messages import Request
 from apiserver.protocols import Answer
 from apiserver.requests import parse
@@ -78,6 +78,21 @@ async def test_a_dry_run_answers_and_changes_nothing(write: Writer, method: str,
     )
     assert answer["kind"] in ("ConfigMap", "Status")
     assert write.storage.revision == revision
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"propagationPolicy": "Sideways"}, 'propagationPolicy: Unsupported value: "Sideways": supported values: "Foreground"'),
+        ({"propagationPolicy": "Orphan", "orphanDependents": True}, "cannot be both set"),
+        ({"dryRun": ["Some"]}, r'dryRun: Unsupported value: \["Some"\]: supported values: "All"'),
+    ],
+)  # fmt: skip
+async def test_deletion_options_that_contradict_are_refused(write: Writer, body: Any, words: str) -> None:
+    await write("POST", PATH, {"metadata": {"name": "a"}})
+    with pytest.raises(Invalid, match=f'DeleteOptions.meta.k8s.io "" is invalid: .*{words}'):
+        await write("DELETE", f"{PATH}/a", body)
+    assert await write("DELETE", f"{PATH}/a", {"orphanDependents": True})
 
 
 async def test_a_collection_is_deleted_by_selector(write: Writer) -> None:
