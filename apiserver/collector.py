@@ -102,8 +102,8 @@ async def _sweep(storage: Source) -> None:
     """Look at everything once: what changed while nobody looked, and what only time changes."""
     view = storage.view()
     old = time.time() - EVENT_TTL_S
-    for definition in view.catalogue:
-        for item in view.all_of(definition.resource):
+    for place in view.catalogue.places():
+        for item in view.all_of(place):
             if item.key.resource == EVENTS and _seen_at(item) < old:
                 await _commit(storage, _delete(item.key))
             else:
@@ -188,7 +188,7 @@ def _owner_of(view: View, key: ObjectKey, owner: dict[str, JSON]) -> Object | No
     if definition is None:
         return None
     namespace = key.namespace if definition.resource.namespaced else ""
-    found = view.get(ObjectKey(definition.resource, namespace, str(owner["name"])))
+    found = view.get(ObjectKey(view.catalogue.place_of(definition.resource), namespace, str(owner["name"])))
     return found if found is not None and found.version.uid == owner["uid"] else None
 
 
@@ -243,9 +243,9 @@ def _finish(key: ObjectKey) -> Callable[[View, Facts], Plan]:
 
 def _content(view: View, holder: ObjectKey) -> Iterator[Object]:
     if holder.resource == NAMESPACES:
-        for definition in view.catalogue:
-            if definition.resource.namespaced:
-                yield from view.all_of(definition.resource, holder.name)
+        for place in view.catalogue.places():
+            if place.namespaced:
+                yield from view.all_of(place, holder.name)
     elif (defined := _defined_by(view, holder.name)) is not None:
         yield from view.all_of(defined)
 
@@ -253,16 +253,15 @@ def _content(view: View, holder: ObjectKey) -> Iterator[Object]:
 def _defined_by(view: View, name: str) -> Resource | None:
     for definition in view.catalogue:
         if definition.is_custom and definition.resource.collection == name:
-            return definition.resource
+            return view.catalogue.place_of(definition.resource)
     return None
 
 
 def _holders(view: View, key: ObjectKey) -> Iterator[ObjectKey]:
     """The namespace and the definition that may have waited for this object to go."""
-    definition: Definition | None = view.catalogue.of(key.resource)
-    candidates = [ObjectKey(NAMESPACES, "", key.namespace)] if key.namespace else []
-    if definition is not None and definition.is_custom:
-        candidates.append(ObjectKey(CUSTOM_RESOURCE_DEFINITIONS, "", key.resource.collection))
+    candidates = [ObjectKey(CUSTOM_RESOURCE_DEFINITIONS, "", key.resource.collection)]
+    if key.namespace:
+        candidates.append(ObjectKey(NAMESPACES, "", key.namespace))
     for candidate in candidates:
         found = view.get(candidate)
         if found is not None and b'"deletionTimestamp"' in found.body:

@@ -117,14 +117,15 @@ def change_causes(crd: Mapping[str, JSON], current: Mapping[str, JSON]) -> list[
         if lookup(crd, path) != lookup(current, path):
             message = f'Invalid value: "{lookup(crd, path)}": field is immutable'
             causes.append(Cause(path, "FieldValueInvalid", message))
-    stored, held = _stored_version(crd), _stored_version(current)
+    stored, held = stored_version(crd), stored_version(current)
     if stored != held:
         message = f'Forbidden: this server cannot move the storage version from "{held}" to "{stored}"'
         causes.append(Cause("spec.versions", "FieldValueForbidden", message))
     return causes
 
 
-def _stored_version(crd: Mapping[str, JSON]) -> str | None:
+def stored_version(crd: Mapping[str, JSON]) -> str | None:
+    """The version that a definition wants its objects stored in."""
     versions = lookup(crd, "spec.versions")
     for version in versions if isinstance(versions, list) else ():
         if isinstance(version, Mapping) and version.get("storage") is True:

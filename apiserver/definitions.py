@@ -10,6 +10,7 @@ Invariants
     from_crd never raises: a definition with a hole in it defines less
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -53,8 +54,8 @@ class Definition:
     """openAPIV3Schema; None where there is none to hold objects to."""
     is_custom: bool = False
     """From a CustomResourceDefinition: no strategic merge patch, and generation counts always."""
-    is_stored: bool = True
-    """The version objects are stored in; the others of the kind are views of it."""
+    stored_version: str = ""
+    """The version objects are kept in, where that is another; this one is then a view of it."""
 
     @property
     def singular(self) -> str:
@@ -96,9 +97,19 @@ class Catalogue:
                 return found
         return None
 
+    def place_of(self, resource: Resource) -> Resource:
+        """The resource under which the objects of one that is served are kept: itself, or its stored version."""
+        found = self.of(resource)
+        version = found.stored_version if found is not None else ""
+        return resource._replace(version=version) if version else resource
+
+    def places(self) -> list[Resource]:
+        """All resources that objects are kept under."""
+        return list(dict.fromkeys(self.place_of(found.resource) for found in self))
+
     def groups(self) -> dict[str, list[str]]:
-        """Versions by group, the core group ("") first, stored versions before others."""
-        ordered = sorted(self, key=lambda found: (found.resource.group, not found.is_stored))
+        """Versions by group, the core group ("") first, versions in the order of `version_order`."""
+        ordered = sorted(self, key=lambda found: (found.resource.group, version_order(found.resource.version)))
         groups: dict[str, list[str]] = {}
         for found in ordered:
             versions = groups.setdefault(found.resource.group, [])
@@ -108,6 +119,18 @@ class Catalogue:
 
     def in_version(self, group: str, version: str) -> list[Definition]:
         return [found for found in self if (found.resource.group, found.resource.version) == (group, version)]
+
+
+_VERSION = re.compile(r"v([1-9][0-9]*)(?:(alpha|beta)([1-9][0-9]*))?")
+
+
+def version_order(version: str) -> tuple[int, int, int, str]:
+    """Sorts versions as clients prefer them: v2, v1, v2beta1, v1alpha1, then others by name."""
+    match = _VERSION.fullmatch(version)
+    if match is None:
+        return 3, 0, 0, version
+    major, stage, minor = match.groups()
+    return {None: 0, "beta": 1, "alpha": 2}[stage], -int(major), -int(minor or 0), version
 
 
 def from_crd(crd: Mapping[str, JSON]) -> list[Definition]:
@@ -141,7 +164,6 @@ def from_crd(crd: Mapping[str, JSON]) -> list[Definition]:
                 ),
                 schema=schema if isinstance(schema, Mapping) else None,
                 is_custom=True,
-                is_stored=bool(version.get("storage", False)),
             )
         )
     return found

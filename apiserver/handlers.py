@@ -32,6 +32,7 @@ from apiserver.messages import Request, Response
 from apiserver.protocols import Answer, Page, Storage, Stored, Writes
 from apiserver.requests import ApiRequest, Form, Verb, parse
 from apiserver.selection import check_fields, order, rewind, selects
+from apiserver.versions import presented
 from apiserver.watching import watch
 
 __all__ = ["Answer", "Api", "Page", "Storage", "Stored", "Writes"]
@@ -70,15 +71,18 @@ class Api:
         return await self._write(asked, definition, request)
 
     async def _get(self, asked: ApiRequest, definition: Definition) -> Response:
-        found = await self._storage.get(asked.key)
+        found = await self._storage.get(asked.key._replace(resource=self._place_of(asked)))
         if found is None:
             raise not_found(asked.resource, asked.name)
-        body = self._storage.render(found.object, found.revision)
+        body = presented(self._storage.render(found.object, found.revision), definition)
         return Response(200, [_JSON], _formed(body, asked, definition))
+
+    def _place_of(self, asked: ApiRequest) -> Resource:
+        return self._storage.catalogue().place_of(asked.resource)
 
     async def _list(self, asked: ApiRequest, definition: Definition) -> Response:
         page = await self._page(asked)
-        bodies = [self._storage.render(item.object, item.revision) for item in page.items]
+        bodies = [presented(self._storage.render(item.object, item.revision), definition) for item in page.items]
         metadata: dict[str, JSON] = {"resourceVersion": str(page.revision)}
         if page.more:
             metadata["continue"] = _token(page.revision, order(page.items[-1].object.key))
@@ -107,13 +111,15 @@ class Api:
             # With a limit and no match given, Kubernetes takes the version for an exact one.
             if asked.match == "Exact" or (not asked.match and asked.limit):
                 exactly = wanted
-        page = await self._storage.list(asked.resource, asked.namespace, asked.labels, asked.fields, asked.limit, after)
+        place = self._place_of(asked)
+        page = await self._storage.list(place, asked.namespace, asked.labels, asked.fields, asked.limit, after)
         if exactly is None or exactly == page.revision:
             return page
         return await self._page_at(asked, exactly, after)
 
     async def _page_at(self, asked: ApiRequest, revision: int, after: tuple[str, str] | None) -> Page:
-        everything = await self._storage.list(asked.resource, asked.namespace, EVERYTHING, ALL_FIELDS, 0, None)
+        place = self._place_of(asked)
+        everything = await self._storage.list(place, asked.namespace, EVERYTHING, ALL_FIELDS, 0, None)
         try:
             changes = [change for change in self._storage.since(revision) if change.revision <= everything.revision]
         except Expired:
@@ -125,7 +131,7 @@ class Api:
             ) from None
         found = [
             Stored(item, own)
-            for item, own in rewind(everything.items, changes, asked.resource, asked.namespace, revision)
+            for item, own in rewind(everything.items, changes, place, asked.namespace, revision)
             if (after is None or order(item.key) > after) and selects(item, asked.labels, asked.fields)
         ]
         more = bool(asked.limit) and len(found) > asked.limit
@@ -139,7 +145,7 @@ class Api:
         answer = await self._writes.write(asked, request)
         # RFC 9111 dropped Warning's meaning; Kubernetes uses code 299 with its own agent field.
         warnings = [("warning", f'299 - "{_quoted(text)}"') for text in answer.warnings]
-        body = answer.body if answer.status >= 300 else _formed(answer.body, asked, definition)
+        body = answer.body if answer.status >= 300 else _formed(presented(answer.body, definition), asked, definition)
         return Response(answer.status, [_JSON, *warnings], body)
 
 

@@ -102,7 +102,7 @@ def create(view: View, asked: ApiRequest, body: dict[str, JSON], facts: Facts, a
     but = managed.ignored("", has_status=definition.has_status)
     writer = _writer(asked, managed.UPDATE)
     _note(body, managed.after_create(body, admission.type_of(definition), writer, facts.now, but))
-    key = ObjectKey(asked.resource, asked.namespace, metadata_of(body)["name"])
+    key = ObjectKey(view.catalogue.place_of(asked.resource), asked.namespace, metadata_of(body)["name"])
     if view.get(key) is not None:
         raise AlreadyExists(
             f'{key.resource.collection} "{key.name}" already exists',
@@ -116,7 +116,8 @@ def create(view: View, asked: ApiRequest, body: dict[str, JSON], facts: Facts, a
 def update(view: View, asked: ApiRequest, change: Change, facts: Facts, admission: Admission) -> Plan:
     """Replace or patch an object, or its status."""
     definition = _definition(view, asked.resource)
-    current = _held(view, asked.key)
+    key = place_of(view, asked)
+    current = _held(view, key) | {"apiVersion": asked.resource.api_version}
     wanted = _apart(change(current))
     _check_envelope(wanted, asked)
     _check_version(wanted, current, asked, unconditional=not definition.is_custom)
@@ -126,7 +127,7 @@ def update(view: View, asked: ApiRequest, change: Change, facts: Facts, admissio
     made = managed.difference(current, wanted, admission.type_of(definition))
     but = managed.ignored(asked.subresource, current, wanted, has_status=definition.has_status)
     managers = managed.after_update(made, managers, _writer(asked, managed.UPDATE), facts.now, but)
-    return _replaced(asked, definition, current, wanted, made, managers, warnings)
+    return _replaced(key, definition, current, wanted, made, managers, warnings)
 
 
 def apply(view: View, asked: ApiRequest, config: dict[str, JSON], facts: Facts, admission: Admission) -> Plan:
@@ -136,9 +137,10 @@ def apply(view: View, asked: ApiRequest, config: dict[str, JSON], facts: Facts, 
     of, but = admission.type_of(definition), managed.ignored(asked.subresource, has_status=definition.has_status)
     managed.check_config(config, of, asked.resource.api_version, strict=definition.is_custom)
     writer = _writer(asked, managed.APPLY)
-    if view.get(asked.key) is None and not asked.subresource:
+    if view.get(place_of(view, asked)) is None and not asked.subresource:
         return _applied_anew(view, asked, definition, config, writer, facts, admission)
-    current = _held(view, asked.key)
+    key = place_of(view, asked)
+    current = _held(view, key) | {"apiVersion": asked.resource.api_version}
     _check_version(config, current, asked, unconditional=True)
     but = managed.ignored(asked.subresource, current, config, has_status=definition.has_status)
     managers = managed.held_by(current)
@@ -146,7 +148,7 @@ def apply(view: View, asked: ApiRequest, config: dict[str, JSON], facts: Facts, 
     wanted = _confined(_apart(wanted), current, asked, definition)
     warnings = admission.admit(wanted, current, definition, view.catalogue, facts, asked.field_validation)
     made = managed.difference(current, wanted, of)
-    return _replaced(asked, definition, current, wanted, made, managers, warnings)
+    return _replaced(key, definition, current, wanted, made, managers, warnings)
 
 
 def _applied_anew(
@@ -169,7 +171,7 @@ def _applied_anew(
     metadata.stamp_new(body, definition, asked.namespace, facts)
     warnings = admission.admit(body, None, definition, view.catalogue, facts, asked.field_validation)
     _note(body, managers)
-    return Plan(201, (Put(asked.key, body),), warnings=warnings)
+    return Plan(201, (Put(place_of(view, asked), body),), warnings=warnings)
 
 
 def _apart(body: dict[str, JSON]) -> dict[str, JSON]:
@@ -205,7 +207,7 @@ def _take_status(into: dict[str, JSON], of: Mapping[str, JSON]) -> None:
 
 
 def _replaced(
-    asked: ApiRequest,
+    key: ObjectKey,
     definition: Definition,
     current: dict[str, JSON],
     wanted: dict[str, JSON],
@@ -220,8 +222,8 @@ def _replaced(
     if metadata.counts_generations(definition) and _is_new_wish(made, definition):
         metadata_of(wanted)["generation"] = int(metadata_of(current).get("generation") or 0) + 1
     if metadata_of(wanted).get("deletionTimestamp") and not _is_held_back(wanted):
-        return Plan(200, (Remove(asked.key, wanted),), warnings=warnings)
-    return Plan(200, (Put(asked.key, wanted),), warnings=warnings)
+        return Plan(200, (Remove(key, wanted),), warnings=warnings)
+    return Plan(200, (Put(key, wanted),), warnings=warnings)
 
 
 def delete(view: View, key: ObjectKey, options: DeleteOptions, facts: Facts) -> Plan:
@@ -275,6 +277,11 @@ def set_finalizers(held: dict[str, JSON], finalizers: Sequence[str]) -> None:
         held["finalizers"] = list(finalizers)
     else:
         held.pop("finalizers", None)
+
+
+def place_of(view: View, asked: ApiRequest) -> ObjectKey:
+    """Where the object that is asked for is kept; another version of it may be asked for."""
+    return ObjectKey(view.catalogue.place_of(asked.resource), asked.namespace, asked.name)
 
 
 def _definition(view: View, resource: Resource) -> Definition:

@@ -3,7 +3,7 @@ Structural schemas: what a custom resource must look like, what it gets by defau
 
 The rules are checked by `jsonschema`; this module translates the OpenAPI dialect of Kubernetes to it and
 its errors back into the sentences that kubectl users know. Pruning and defaulting, which JSON Schema
-does not know, are walks of their own.
+does not know, are walks of their own (`apiserver.pruning`).
 
 Invariants
     prune and default are idempotent; what validates before a default is filled in validates after it,
@@ -14,7 +14,6 @@ Pure. Rules in CEL (x-kubernetes-validations) are not evaluated.
 """
 
 import base64
-import copy
 import ipaddress
 import json
 import re
@@ -27,13 +26,13 @@ from jsonschema.protocols import Validator
 
 from apimachinery.errors import Cause
 from apimachinery.objects import JSON
+from apiserver import pruning
+from apiserver.pruning import PRESERVE, ROOT_FIELDS
 
 MAX_CAUSES = 20  # more than anybody reads; a list of 10,000 wrong items shall not make 10,000 sentences
 MAX_VALUE_SHOWN = 200
 MAX_DEPTH = 64  # of a schema; the deepest in use (pod templates) has about 20
 
-_ROOT_FIELDS = ("apiVersion", "kind", "metadata")
-_PRESERVE = "x-kubernetes-preserve-unknown-fields"
 _INT_OR_STRING = "x-kubernetes-int-or-string"
 _COPIED = (
     "maximum", "exclusiveMaximum", "minimum", "exclusiveMinimum", "maxLength", "minLength", "pattern", "format",
@@ -62,16 +61,15 @@ class Schema:
 
     def unknown_fields(self, body: Mapping[str, JSON]) -> list[str]:
         """The paths of the fields that `prune` would cut off."""
-        return list(_unknown(dict(body), self._schema, "", root=True, cut=False))
+        return pruning.unknown_fields(body, self._schema)
 
     def prune(self, body: dict[str, JSON]) -> None:
         """Cut off what the schema does not know."""
-        for _ in _unknown(body, self._schema, "", root=True, cut=True):
-            pass
+        pruning.prune(body, self._schema)
 
     def default(self, body: dict[str, JSON]) -> None:
         """Fill in defaults where a field is missing, or null without being allowed to."""
-        _default(body, self._schema)
+        pruning.default(body, self._schema)
 
     def causes(self, body: Mapping[str, JSON]) -> list[Cause]:
         """What is wrong, at most MAX_CAUSES; [] when nothing is. Each `message` is complete without the field."""
@@ -105,7 +103,7 @@ def _check_definition(schema: JSON, path: str, causes: list[Cause], *, depth: in
         return
     kind = schema.get("type")
     if kind is None or kind == "":
-        if is_structure and not (schema.get(_INT_OR_STRING) or schema.get(_PRESERVE)):
+        if is_structure and not (schema.get(_INT_OR_STRING) or schema.get(PRESERVE)):
             causes.append(
                 Cause(f"{path}.type", "FieldValueRequired", "Required value: must not be empty for specified fields")
             )
@@ -193,7 +191,7 @@ def _translated(schema: Mapping[str, JSON], *, root: bool = False, depth: int = 
     if isinstance(properties := schema.get("properties"), Mapping):
         # The object's own metadata is judged by other rules than the schema's.
         out["properties"] = {
-            name: below(value) for name, value in properties.items() if not (root and name in _ROOT_FIELDS)
+            name: below(value) for name, value in properties.items() if not (root and name in ROOT_FIELDS)
         }
     if "items" in schema:
         out["items"] = below(schema["items"])
@@ -338,7 +336,7 @@ def _list_causes(value: JSON, schema: JSON, path: str) -> Iterator[Cause]:
             yield from _list_causes(item, schema.get("items"), f"{path}[{place}]")
     elif isinstance(value, Mapping):
         for name, item in value.items():
-            below = _schema_of(schema, name)
+            below = pruning.schema_of(schema, name)
             if isinstance(below, Mapping):
                 yield from _list_causes(item, below, f"{path}.{name}" if path else name)
 
@@ -370,55 +368,3 @@ def _type_of(value: JSON) -> str:
 def _shown(value: JSON) -> str:
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
     return text if len(text) <= MAX_VALUE_SHOWN else text[: MAX_VALUE_SHOWN - 3] + "..."
-
-
-# ---- the walks
-
-
-def _schema_of(schema: Mapping[str, JSON], name: str) -> JSON:
-    """The schema for a field; True where anything goes, None where the field is unknown."""
-    properties = schema.get("properties")
-    if isinstance(properties, Mapping) and name in properties:
-        return properties[name]
-    extra = schema.get("additionalProperties")
-    if isinstance(extra, Mapping) or extra is True:
-        return extra
-    return True if schema.get(_PRESERVE) else None
-
-
-def _unknown(value: JSON, schema: JSON, path: str, *, root: bool, cut: bool) -> Iterator[str]:
-    if not isinstance(schema, Mapping):
-        return
-    if isinstance(value, list):
-        for place, item in enumerate(value):
-            yield from _unknown(item, schema.get("items"), f"{path}[{place}]", root=False, cut=cut)
-    elif isinstance(value, dict):
-        root = root or bool(schema.get("x-kubernetes-embedded-resource"))
-        for name in list(value):
-            if root and name in _ROOT_FIELDS:
-                continue
-            place_of = f"{path}.{name}" if path else name
-            below = _schema_of(schema, name)
-            if below is None:
-                yield place_of
-                if cut:
-                    del value[name]
-            else:
-                yield from _unknown(value[name], below, place_of, root=False, cut=cut)
-
-
-def _default(value: JSON, schema: JSON) -> None:
-    if not isinstance(schema, Mapping):
-        return
-    if isinstance(value, list):
-        for item in value:
-            _default(item, schema.get("items"))
-    elif isinstance(value, dict):
-        properties = schema.get("properties")
-        for name, below in properties.items() if isinstance(properties, Mapping) else ():
-            if not isinstance(below, Mapping) or "default" not in below:
-                continue
-            if name not in value or (value[name] is None and not below.get("nullable")):
-                value[name] = copy.deepcopy(below["default"])
-        for name, item in value.items():
-            _default(item, _schema_of(schema, name))

@@ -254,13 +254,13 @@ def _delete_options(request: ApiRequest, http: Request) -> _DeleteOptions:
 
 
 def _delete(request: ApiRequest, options: DeleteOptions) -> Callable[[View], Plan]:
-    return lambda view: plans.delete(view, request.key, options, facts())
+    return lambda view: plans.delete(view, plans.place_of(view, request), options, facts())
 
 
 def _delete_all(request: ApiRequest, options: DeleteOptions) -> Callable[[View], Plan]:
     def make(view: View) -> Plan:
         writes: list[plans.Put | plans.Remove] = []
-        for item in view.all_of(request.resource, request.namespace):
+        for item in view.all_of(view.catalogue.place_of(request.resource), request.namespace):
             if view.get(item.key) is not None and selects(item, request.labels, request.fields):
                 writes += plans.delete(view, item.key, options, facts()).writes
         return Plan(200, tuple(writes), answer=plans.done())

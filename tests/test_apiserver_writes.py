@@ -83,11 +83,11 @@ async def test_a_dry_run_answers_and_changes_nothing(write: Writer, method: str,
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ({"propagationPolicy": "Sideways"}, 'propagationPolicy: Unsupported value: "Sideways": supported values: "Foreground"'),
+        ({"propagationPolicy": "Sideways"}, 'Unsupported value: "Sideways": supported values: "Foreground"'),
         ({"propagationPolicy": "Orphan", "orphanDependents": True}, "cannot be both set"),
         ({"dryRun": ["Some"]}, r'dryRun: Unsupported value: \["Some"\]: supported values: "All"'),
     ],
-)  # fmt: skip
+)
 async def test_deletion_options_that_contradict_are_refused(write: Writer, body: Any, words: str) -> None:
     await write("POST", PATH, {"metadata": {"name": "a"}})
     with pytest.raises(Invalid, match=f'DeleteOptions.meta.k8s.io "" is invalid: .*{words}'):
