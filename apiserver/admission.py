@@ -14,7 +14,7 @@ from apimachinery.errors import BadRequest, Cause
 from apimachinery.keys import Resource
 from apimachinery.objects import JSON, canonical
 from apimachinery.resources import CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES, NODES, PODS, SECRETS, SERVICES
-from apiserver import crds, kinds, metadata
+from apiserver import crds, kinds, metadata, pruning
 from apiserver.definitions import Catalogue, Definition
 from apiserver.metadata import Facts, metadata_of
 from apiserver.schemas import Schema
@@ -56,6 +56,9 @@ class Admission:
             schema.prune(body)
             schema.default(body)
             causes += schema.causes(body)
+        if definition.stored_schema is not None:
+            # What is read from the store in its own version is as it lies there, so it has to be whole.
+            pruning.default(body, definition.stored_schema)
         if current is None and definition.has_status:
             _first_status(body, definition)
         _fill_in(body, current, definition, catalogue, facts, causes)

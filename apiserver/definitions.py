@@ -37,6 +37,15 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
+class ScalePaths:
+    """Where a kind keeps what its scale subresource shows; dotted paths such as "spec.replicas"."""
+
+    spec: str
+    status: str
+    selector: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Definition:
     """One kind in one version."""
 
@@ -47,6 +56,8 @@ class Definition:
     verbs: tuple[str, ...] = ALL_VERBS
     has_status: bool = False
     """The status subresource: a plain write leaves `status` alone, a write to /status leaves the rest alone."""
+    scale: ScalePaths | None = None
+    """For the scale subresource; None where there is none."""
     columns: tuple[Column, ...] = ()
     selectable: tuple[str, ...] = ()
     """Dotted paths for field selectors, besides metadata.name and metadata.namespace."""
@@ -55,7 +66,9 @@ class Definition:
     is_custom: bool = False
     """From a CustomResourceDefinition: no strategic merge patch, and generation counts always."""
     stored_version: str = ""
-    """The version objects are kept in, where that is another; this one is then a view of it."""
+    """The version objects are kept in; "" for this one. Where it is another, this one is a view of it."""
+    stored_schema: Mapping[str, JSON] | None = None
+    """That version's openAPIV3Schema, where it is another version."""
 
     @property
     def singular(self) -> str:
@@ -158,6 +171,7 @@ def from_crd(crd: Mapping[str, JSON]) -> list[Definition]:
                 categories=_texts(names.get("categories")),
                 singular_name=str(names.get("singular") or ""),
                 has_status="status" in subresources,
+                scale=_scale(subresources.get("scale")),
                 columns=tuple(map(_column, _mappings(version.get("additionalPrinterColumns")))),
                 selectable=tuple(
                     str(entry.get("jsonPath") or "").lstrip(".") for entry in _mappings(version.get("selectableFields"))
@@ -167,6 +181,12 @@ def from_crd(crd: Mapping[str, JSON]) -> list[Definition]:
             )
         )
     return found
+
+
+def _scale(value: JSON) -> ScalePaths | None:
+    names = ("specReplicasPath", "statusReplicasPath", "labelSelectorPath")
+    spec, status, selector = (str(_mapping(value).get(name) or "").removeprefix(".") for name in names)
+    return ScalePaths(spec, status, selector) if spec and status else None
 
 
 def _column(entry: Mapping[str, JSON]) -> Column:

@@ -18,7 +18,8 @@ from apiserver.definitions import Catalogue, Definition
 from apiserver.messages import Request, Response, json_response
 from apiserver.requests import segments
 
-_STATUS_VERBS = ["get", "patch", "update"]
+_SUBRESOURCE_VERBS = ["get", "patch", "update"]
+_SCALE = {"group": "autoscaling", "version": "v1", "kind": "Scale"}
 _AGGREGATED = ("v2", "v2beta1")
 HEALTH = ("healthz", "livez", "readyz")
 PUBLIC = frozenset((*HEALTH, "version"))
@@ -138,9 +139,12 @@ def _resources(group: str, version: str, catalogue: Catalogue) -> JSON:
                     "singularName": "",
                     "namespaced": resource.namespaced,
                     "kind": resource.kind,
-                    "verbs": _STATUS_VERBS,
+                    "verbs": _SUBRESOURCE_VERBS,
                 }
             )
+        if definition.scale is not None:
+            scale: dict[str, JSON] = {"name": f"{resource.plural}/scale", "singularName": "", **_SCALE}
+            entries.append(scale | {"namespaced": resource.namespaced, "verbs": _SUBRESOURCE_VERBS})
     group_version = f"{group}/{version}" if group else version
     return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": entries}
 
@@ -206,6 +210,11 @@ def _aggregated_resource(definition: Definition) -> JSON:
         entry["shortNames"] = list(definition.short_names)
     if definition.categories:
         entry["categories"] = list(definition.categories)
+    subresources: list[JSON] = []
     if definition.has_status:
-        entry["subresources"] = [{"subresource": "status", "responseKind": kind, "verbs": _STATUS_VERBS}]
+        subresources.append({"subresource": "status", "responseKind": kind, "verbs": _SUBRESOURCE_VERBS})
+    if definition.scale is not None:
+        subresources.append({"subresource": "scale", "responseKind": _SCALE, "verbs": _SUBRESOURCE_VERBS})
+    if subresources:
+        entry["subresources"] = subresources
     return entry

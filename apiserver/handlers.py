@@ -28,9 +28,10 @@ from apimachinery.objects import JSON
 from apimachinery.selectors import ALL_FIELDS, EVERYTHING
 from apiserver import discovery, tables
 from apiserver.definitions import Definition
-from apiserver.messages import Request, Response
+from apiserver.messages import Request, Response, json_response
 from apiserver.protocols import Answer, Page, Storage, Stored, Writes
 from apiserver.requests import ApiRequest, Form, Verb, parse
+from apiserver.scale import scale_of
 from apiserver.selection import check_fields, order, rewind, selects
 from apiserver.versions import presented
 from apiserver.watching import watch
@@ -75,6 +76,8 @@ class Api:
         if found is None:
             raise not_found(asked.resource, asked.name)
         body = presented(self._storage.render(found.object, found.revision), definition)
+        if asked.subresource == "scale":
+            return json_response(200, scale_of(json.loads(body), definition))
         return Response(200, [_JSON], _formed(body, asked, definition))
 
     def _place_of(self, asked: ApiRequest) -> Resource:
@@ -145,6 +148,8 @@ class Api:
         answer = await self._writes.write(asked, request)
         # RFC 9111 dropped Warning's meaning; Kubernetes uses code 299 with its own agent field.
         warnings = [("warning", f'299 - "{_quoted(text)}"') for text in answer.warnings]
+        if asked.subresource == "scale":
+            return Response(answer.status, [_JSON, *warnings], answer.body)
         body = answer.body if answer.status >= 300 else _formed(presented(answer.body, definition), asked, definition)
         return Response(answer.status, [_JSON, *warnings], body)
 
@@ -155,7 +160,10 @@ def not_found(resource: Resource, name: str) -> NotFound:
 
 
 def _check_verb(asked: ApiRequest, definition: Definition) -> None:
-    if asked.subresource == "status" and not definition.has_status:
+    is_missing = (asked.subresource == "status" and not definition.has_status) or (
+        asked.subresource == "scale" and definition.scale is None
+    )
+    if is_missing or (asked.verb is Verb.GET and asked.subresource not in ("", "status", "scale")):
         raise NotFound("the server could not find the requested resource")
     if asked.verb not in definition.verbs:
         raise MethodNotAllowed("the server does not allow this method on the requested resource")

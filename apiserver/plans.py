@@ -26,6 +26,7 @@ from apiserver.definitions import Catalogue, Definition
 from apiserver.managed import Managers, Writer
 from apiserver.metadata import Facts, metadata_of
 from apiserver.requests import ApiRequest
+from apiserver.scale import scaling
 from apiserver.typed import Comparison
 
 PROTECTED_NAMESPACES = ("default", "kube-node-lease", "kube-system")
@@ -114,10 +115,12 @@ def create(view: View, asked: ApiRequest, body: dict[str, JSON], facts: Facts, a
 
 
 def update(view: View, asked: ApiRequest, change: Change, facts: Facts, admission: Admission) -> Plan:
-    """Replace or patch an object, or its status."""
+    """Replace or patch an object, its status or its Scale."""
     definition = _definition(view, asked.resource)
     key = place_of(view, asked)
     current = _held(view, key) | {"apiVersion": asked.resource.api_version}
+    if asked.subresource == "scale":
+        change = scaling(change, definition)
     wanted = _apart(change(current))
     _check_envelope(wanted, asked)
     _check_version(wanted, current, asked, unconditional=not definition.is_custom)

@@ -22,7 +22,7 @@ import logging
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import sqlalchemy as sa
@@ -35,8 +35,8 @@ from apimachinery.resources import CUSTOM_RESOURCE_DEFINITIONS
 from apimachinery.selectors import FieldSelector, LabelSelector
 from apimachinery.watchcache import WatchCache
 from apiserver.builtins import BUILT_IN, REVIEWS
-from apiserver.crds import is_established, stored_version
-from apiserver.definitions import Catalogue, Definition, from_crd
+from apiserver.crds import defined_by, is_established
+from apiserver.definitions import Catalogue, Definition
 from apiserver.metadata import owner_uids
 from apiserver.plans import Plan, Remove, View
 from apiserver.protocols import Page, Stored
@@ -476,8 +476,7 @@ def _catalogue_of(crds: Iterable[Mapping[str, JSON]]) -> Catalogue:
     for crd in crds:
         if is_established(crd):
             # One object has one key, and a key has a version: the one it is stored in.
-            stored = stored_version(crd) or ""
-            found += [replace(one, stored_version=stored) for one in from_crd(crd)]
+            found += defined_by(crd)
     return Catalogue(found)
 
 

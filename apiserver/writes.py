@@ -18,11 +18,13 @@ from apimachinery.objects import JSON, Object
 from apiserver import managed, patches, plans, protobuf
 from apiserver.admission import Admission, judge_unknown
 from apiserver.builtins import REVIEWS
+from apiserver.definitions import Catalogue
 from apiserver.messages import Request
 from apiserver.metadata import Facts, metadata_of
 from apiserver.plans import DeleteOptions, Plan, View
 from apiserver.protocols import Answer
 from apiserver.requests import ApiRequest, Verb
+from apiserver.scale import scale_of
 from apiserver.selection import selects
 
 _REVIEWS = frozenset(definition.resource for definition in REVIEWS)
@@ -42,6 +44,8 @@ class Committed(NamedTuple):
 class Committer(Protocol):
     """The storage's writing half."""
 
+    def catalogue(self) -> Catalogue: ...
+
     async def commit(self, make: Callable[[View], Plan]) -> Committed:
         """Make the plan against the state at its turn and carry it out durably. What `make` raises comes out."""
 
@@ -59,7 +63,7 @@ class PlannedWrites:
     async def write(self, request: ApiRequest, http: Request) -> Answer:
         if request.resource in _REVIEWS:
             return _review(request, http)
-        if request.subresource not in ("", "status"):
+        if request.subresource not in ("", "status", "scale"):
             raise NotFound("the server could not find the requested resource")
         if request.subresource and request.verb not in (Verb.UPDATE, Verb.PATCH):
             raise MethodNotAllowed("the server does not allow this method on the requested resource")
@@ -73,6 +77,10 @@ class PlannedWrites:
                 body, repeated = decode(http)
                 warnings = judge_unknown(repeated, request.resource, request.field_validation)
                 make = self._create(request, body) if request.verb is Verb.CREATE else self._replace(request, body)
+            case Verb.PATCH if media_type_of(http) == patches.APPLY_PATCH and request.subresource == "scale":
+                raise UnsupportedMediaType(
+                    "a Scale is not applied by this server: patch it with " + patches.MERGE_PATCH
+                )
             case Verb.PATCH if media_type_of(http) == patches.APPLY_PATCH:
                 body, repeated = _yaml(http.body)
                 warnings = _judge_repeated(repeated, request.field_validation)
@@ -90,6 +98,8 @@ class PlannedWrites:
             shown = json.dumps(plan.answer, separators=(",", ":"), ensure_ascii=False).encode()
         else:
             shown = objects[0]
+        if request.subresource == "scale":
+            shown = self._scale(request, shown)
         return Answer(plan.status, shown, (*warnings, *plan.warnings))
 
     async def _carry_out(self, make: Callable[[View], Plan], *, dry_run: bool) -> tuple[Plan, list[bytes]]:
@@ -98,6 +108,12 @@ class PlannedWrites:
             return committed.plan, [item.body for item in committed.objects]
         plan = await self._storage.rehearse(make)
         return plan, [json.dumps(write.body, separators=(",", ":")).encode() for write in plan.writes]
+
+    def _scale(self, request: ApiRequest, body: bytes) -> bytes:
+        definition = self._storage.catalogue().of(request.resource)
+        if definition is None:
+            raise NotFound("the server could not find the requested resource")
+        return json.dumps(scale_of(json.loads(body), definition), separators=(",", ":")).encode()
 
     def _create(self, request: ApiRequest, body: dict[str, JSON]) -> Callable[[View], Plan]:
         return lambda view: plans.create(view, request, body, facts(), self._admission)

@@ -43,6 +43,7 @@ CORES = (
     "apiserver.managed",
     "apiserver.messages",
     "apiserver.openapi",
+    "apiserver.openapi_schemas",
     "apiserver.protobuf",
     "apiserver.protobuf_fields",
     "apiserver.pruning",
