@@ -18,7 +18,7 @@ from apiserver import crds, kinds, metadata, pruning
 from apiserver.definitions import Catalogue, Definition
 from apiserver.metadata import Facts, metadata_of
 from apiserver.schemas import Schema
-from apiserver.typed import Type
+from apiserver.typed import Type, unknown_fields
 
 
 class Admission:
@@ -48,7 +48,12 @@ class Admission:
         if current is not None:
             causes += metadata.change_causes(body, current)
         schema = self._schema(definition)
-        unknown = schema.unknown_fields(body) if schema is not None else []
+        if schema is not None:
+            unknown = schema.unknown_fields(body)
+        elif field_validation == "Ignore":
+            unknown = []
+        else:
+            unknown = list(unknown_fields(body, current, self.type_of(definition)))
         if definition.resource == CUSTOM_RESOURCE_DEFINITIONS:
             unknown += crds.unknown_fields(body)
         warnings = judge_unknown([f'unknown field "{path}"' for path in unknown], definition.resource, field_validation)

@@ -8,7 +8,7 @@ them. There are no descriptions.
 Pure. The keys are the listType, listMapKey and mapType markers of k8s.io/api.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 
 from apimachinery.objects import JSON
@@ -34,9 +34,70 @@ ServiceAccount: secrets name
 ServiceSpec: ports port+protocol
 ServiceStatus: conditions type
 StatefulSetStatus: conditions type
-VolumeResourceRequirements: claims name
 """
 """Lists that are maps by keys ("a+b"), or sets ("="); all others are one thing."""
+
+_NEWER = """
+CSIDriverSpec: nodeAllocatableUpdatePeriodSeconds int, preventPodSchedulingIfMissing bool, seLinuxMount bool,
+  serviceAccountTokenInSecrets bool
+CSINode: status any
+CSIPersistentVolumeSource: nodeExpandSecretRef SecretReference
+ConfigMapVolumeSource: defaultUser int
+Container: restartPolicyRules []any
+ContainerStatus: allocatedResources {}Quantity, allocatedResourcesStatus []any, resources ResourceRequirements,
+  stopSignal string, user any, volumeMounts []any
+CronJobSpec: timeZone string
+CronJobStatus: lastSuccessfulTime Time
+DeploymentStatus: terminatingReplicas int
+DownwardAPIVolumeFile: user int
+DownwardAPIVolumeSource: defaultUser int
+EmptyDirVolumeSource: mode int
+EnvVarSource: fileKeyRef any
+EphemeralContainerCommon: restartPolicyRules []any
+GRPCAction: mode string
+HTTPGetAction: protocol string
+Handler: sleep any
+JobSpec: backoffLimitPerIndex int, managedBy string, maxFailedIndexes int, podFailurePolicy any,
+  podReplacementPolicy string, scheduling any, successPolicy any
+JobStatus: completedIndexes string, failedIndexes string, ready int, terminating int, uncountedTerminatedPods any
+KeyToPath: user int
+Lifecycle: stopSignal string
+LoadBalancerIngress: ipMode string
+ManagedFieldsEntry: subresource string
+NetworkPolicyPort: endPort int
+NodeSpec: podPreemptionPolicy any
+NodeStatus: declaredFeatures []string, features any, runtimeHandlers []any
+NodeSystemInfo: runningInUserNamespace bool, swap any
+PersistentVolumeClaimSpec: dataSourceRef any, volumeAttributesClassName string
+PersistentVolumeClaimStatus: allocatedResourceStatuses {}string, allocatedResources {}Quantity,
+  currentVolumeAttributesClassName string, healthStatus any, modifyVolumeStatus any
+PersistentVolumeSpec: volumeAttributesClassName string
+PersistentVolumeStatus: lastPhaseTransitionTime Time
+PodAffinityTerm: matchLabelKeys []string, mismatchLabelKeys []string, namespaceSelector LabelSelector
+PodCondition: observedGeneration int
+PodSecurityContext: appArmorProfile any, seLinuxChangePolicy string, supplementalGroupsPolicy string
+PodSpec: evictionResponders []any, hostnameOverride string, resourceClaims []any, resources ResourceRequirements,
+  schedulingGroup any
+PodStatus: allocatedResources {}Quantity, extendedResourceClaimStatus any, hostIPs []any,
+  nodeAllocatableResourceClaimStatuses []any, observedGeneration int, resize string, resourceClaimStatuses []any,
+  resources ResourceRequirements, volumeHealth []any
+ProjectedVolumeSource: defaultUser int
+ReplicaSetStatus: terminatingReplicas int
+ResourceRequirements: claims []any
+RollingUpdateDaemonSet: maxSurge IntOrString
+RollingUpdateStatefulSetStrategy: maxUnavailable IntOrString
+SecretVolumeSource: defaultUser int
+SecurityContext: appArmorProfile any
+ServiceAccountTokenProjection: user int
+StatefulSetSpec: minReadySeconds int, ordinals any, persistentVolumeClaimRetentionPolicy any
+StatefulSetStatus: availableReplicas int
+Volume: image any
+VolumeError: errorCode int
+VolumeMount: bindMountOptions []string, recursiveReadOnly string
+VolumeProjection: clusterTrustBundle any, podCertificate any
+WindowsSecurityContextOptions: hostProcess bool
+"""
+"""Fields of later releases than the protobuf table's, up to 1.37; of those with parts of their own only the name."""
 
 _ATOMIC = frozenset(
     {
@@ -51,6 +112,7 @@ _DEFAULTS: Mapping[tuple[str, str], JSON] = {("ContainerPort", "protocol"): "TCP
 """Defaults of fields that are among a list's keys."""
 
 _PLAIN: Mapping[str, Mapping[str, JSON]] = {
+    "any": {"x-kubernetes-preserve-unknown-fields": True},
     "ExtraValue": {"type": "array", "items": {"type": "string"}},
     "FieldsV1": {"type": "object"},
     "IntOrString": {"x-kubernetes-int-or-string": True},
@@ -72,8 +134,9 @@ OPEN: Mapping[str, JSON] = {"type": "object", "x-kubernetes-preserve-unknown-fie
 @cache
 def definitions() -> Mapping[str, Mapping[str, JSON]]:
     """All schemas by name; one refers to another by "$ref", whose last part is the name."""
-    lists = _lists()
-    return {name: _schema(name, fields, lists) for name, fields in protobuf.messages().items()}
+    lists, newer = _lists(), _newer()
+    known = {name: [*fields.values(), *newer.get(name, ())] for name, fields in protobuf.messages().items()}
+    return {name: _schema(name, known, lists) for name in known}
 
 
 def root_schema(kind: str, own: Mapping[str, JSON] | None = None, *, prefix: str = "") -> dict[str, JSON]:
@@ -95,21 +158,36 @@ def root_schema(kind: str, own: Mapping[str, JSON] | None = None, *, prefix: str
 
 def _lists() -> Mapping[tuple[str, str], tuple[str, ...]]:
     found: dict[tuple[str, str], tuple[str, ...]] = {}
-    for entry in _LISTS.replace("\n  ", " ").strip().splitlines():
-        name, _, listed = entry.partition(": ")
-        for text in listed.split(", "):
+    for name, listed in _entries(_LISTS):
+        for text in listed:
             field, keys = text.split()
             found[name, field] = () if keys == "=" else tuple(keys.split("+"))
     return found
 
 
+def _newer() -> Mapping[str, list[protobuf.Field]]:
+    found: dict[str, list[protobuf.Field]] = {}
+    for name, listed in _entries(_NEWER):
+        for text in listed:
+            field, kind = text.split()
+            shape = kind[:2] if kind[:2] in ("[]", "{}") else ""
+            found.setdefault(name, []).append(protobuf.Field(field, kind.removeprefix(shape), shape))
+    return found
+
+
+def _entries(table: str) -> Iterator[tuple[str, list[str]]]:
+    for entry in table.replace("\n  ", " ").strip().splitlines():
+        name, _, listed = entry.partition(": ")
+        yield name, listed.split(", ")
+
+
 def _schema(
-    name: str, fields: Mapping[int, protobuf.Field], lists: Mapping[tuple[str, str], tuple[str, ...]]
+    name: str, known: Mapping[str, Sequence[protobuf.Field]], lists: Mapping[tuple[str, str], tuple[str, ...]]
 ) -> dict[str, JSON]:
     properties: dict[str, JSON] = {}
-    for field in fields.values():
-        if field.name in protobuf.INLINE and field.type in protobuf.messages():
-            inner = _schema(field.type, protobuf.messages()[field.type], lists)
+    for field in known[name]:
+        if field.name in protobuf.INLINE and field.type in known:
+            inner = _schema(field.type, known, lists)
             properties |= inner["properties"]
             continue
         one: dict[str, JSON] = dict(_PLAIN.get(field.type) or {"$ref": field.type})

@@ -325,16 +325,12 @@ def _capped(managers: dict[Writer, Held]) -> Managers:
     return managers
 
 
-def check_config(config: Mapping[str, JSON], of: Type, api_version: str, *, strict: bool) -> None:
-    """
-    Raises NotTyped or BadRequest for what cannot be applied.
-
-    strict: fields that the type does not know are refused.
-    """
+def check_config(config: Mapping[str, JSON], of: Type, api_version: str) -> None:
+    """Raises NotTyped or BadRequest for what cannot be applied, such as a field that the type does not know."""
     metadata = _metadata(config)
     if metadata.get("managedFields"):
         raise BadRequest("metadata.managedFields must be nil")
-    wrong = list(typed.errors(config, of, strict=strict))
+    wrong = list(typed.errors(config, of))
     if wrong:
         group, _, version = api_version.rpartition("/")
         place = f"{metadata.get('namespace') or ''}/{metadata.get('name') or ''}"

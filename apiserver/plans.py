@@ -138,7 +138,7 @@ def apply(view: View, asked: ApiRequest, config: dict[str, JSON], facts: Facts, 
     definition = _definition(view, asked.resource)
     _check_envelope(config, asked)
     of, but = admission.type_of(definition), managed.ignored(asked.subresource, has_status=definition.has_status)
-    managed.check_config(config, of, asked.resource.api_version, strict=definition.is_custom)
+    managed.check_config(config, of, asked.resource.api_version)
     writer = _writer(asked, managed.APPLY)
     if view.get(place_of(view, asked)) is None and not asked.subresource:
         return _applied_anew(view, asked, definition, config, writer, facts, admission)

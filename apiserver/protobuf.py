@@ -28,7 +28,14 @@ MAGIC = b"k8s\x00"
 MAX_DEPTH = 64
 
 INLINE = frozenset(
-    {"ephemeralContainerCommon", "handler", "localObjectReference", "persistentVolumeSource", "volumeSource"}
+    {
+        "ephemeralContainerCommon",
+        "handler",
+        "ingressRuleValue",
+        "localObjectReference",
+        "persistentVolumeSource",
+        "volumeSource",
+    }
 )
 """Fields of message type whose content stands directly in the JSON object around them."""
 _ZERO_COUNTS = frozenset(

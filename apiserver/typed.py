@@ -269,12 +269,25 @@ def without(value: JSON, fields: FieldSet, of: Type) -> JSON:
     return {step[2:]: below for step, below in kept.items()} if isinstance(value, dict) else list(kept.values())
 
 
-def errors(value: JSON, of: Type, path: str = "", *, strict: bool = True) -> Iterator[str]:
-    """
-    What keeps a value from having this type; nothing is said of scalars, which the schema judges.
+def unknown_fields(value: JSON, before: JSON, of: Type, path: str = "") -> Iterator[str]:
+    """The paths of fields that the type does not know. Parts that `value` shares with `before` are not looked into."""
+    if value is before:
+        return
+    if isinstance(value, dict) and of.shape == "map":
+        held = before if isinstance(before, dict) else {}
+        for name, below in value.items():
+            here = f"{path}.{name}" if path else name
+            if of.has_field(name) or of.is_open:
+                yield from unknown_fields(below, held.get(name), of.field(name), here)
+            else:
+                yield here
+    elif isinstance(value, list) and of.shape == "list":
+        for place, below in enumerate(value):
+            yield from unknown_fields(below, None, of.entry(), f"{path}[{place}]")
 
-    strict: a field that the schema does not know is an error.
-    """
+
+def errors(value: JSON, of: Type, path: str = "") -> Iterator[str]:
+    """What keeps a value from having this type; nothing is said of scalars, which the schema judges."""
     if value is None or of.shape == "any":
         return
     if of.shape == "map" and not isinstance(value, dict):
@@ -286,14 +299,14 @@ def errors(value: JSON, of: Type, path: str = "", *, strict: bool = True) -> Ite
     elif of.shape == "map":
         for name, below in value.items():
             if of.has_field(name) or of.is_open:
-                yield from errors(below, of.field(name), f"{path}.{name}", strict=strict)
-            elif strict:
+                yield from errors(below, of.field(name), f"{path}.{name}")
+            else:
                 yield _told(f"{path}.{name}", "field not declared in schema")
     elif of.shape == "list":
-        yield from _list_errors(value, of, path, strict=strict)
+        yield from _list_errors(value, of, path)
 
 
-def _list_errors(value: list[JSON], of: Type, path: str, *, strict: bool) -> Iterator[str]:
+def _list_errors(value: list[JSON], of: Type, path: str) -> Iterator[str]:
     seen: set[str] = set()
     for place, below in enumerate(value):
         step = None if of.atomic else of.step(below)
@@ -313,7 +326,7 @@ def _list_errors(value: list[JSON], of: Type, path: str, *, strict: bool) -> Ite
         else:
             seen.add(step or "")
             here = f"{path}[{place}]" if step is None else path + fieldsets.shown([step])
-            yield from errors(below, of.entry(), here, strict=strict)
+            yield from errors(below, of.entry(), here)
 
 
 def _told(path: str, text: str) -> str:

@@ -351,6 +351,14 @@ def test_unknown_fields_are_refused_warned_of_or_dropped_as_asked(kube: Kubectl)
     assert kube.ask("POST", f"{path}?fieldValidation=Ignore", body)[1]["spec"] == {"hue": "red"}
     status, answer = kube.ask("POST", f"{path}?fieldValidation=Perhaps", body)
     assert (status, answer["reason"]) == (422, "Invalid")
+    pods = f"/api/v1/namespaces/{kube.namespace}/pods"
+    pod = {"metadata": {"name": "p"}, "spec": {"containers": [{"name": "c", "image": "x", "imag": "y"}]}}
+    status, answer = kube.ask("POST", f"{pods}?fieldValidation=Strict", pod)
+    assert (status, answer["message"]) == (
+        400,
+        'Pod in version "v1" cannot be handled as a Pod: strict decoding error: '
+        'unknown field "spec.containers[0].imag"',
+    )
     if kube.is_current:
         given = lamp(kube, "{wats: 1}", name="m")
         assert 'unknown field "spec.wats"' in kube.refused("create", "--validate=strict", "-f", "-", given=given)

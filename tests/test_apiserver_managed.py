@@ -302,16 +302,16 @@ def test_a_client_may_rewrite_and_clear_the_managers_but_not_lose_them() -> None
 
 def test_what_cannot_be_applied_is_said_in_a_servers_words() -> None:
     with pytest.raises(BadRequest, match=r"metadata.managedFields must be nil"):
-        managed.check_config(body(managedFields=[{}]), TYPE, "example.com/v1", strict=True)
+        managed.check_config(body(managedFields=[{}]), TYPE, "example.com/v1")
     with pytest.raises(NotTyped) as caught:
-        managed.check_config(body({"two": 1}, namespace="d"), TYPE, "example.com/v1", strict=True)
+        managed.check_config(body({"two": 1}, namespace="d"), TYPE, "example.com/v1")
     told = (
         "failed to create typed patch object (d/t; example.com/v1, Kind=Thing): .spec.two: field not declared in schema"
     )
     assert caught.value.message == told
     assert (caught.value.status()["code"], caught.value.status()["reason"]) == (500, "")
     with pytest.raises(NotTyped, match=r"errors:\n  \.spec\.two: .*\n  \.spec\.three: "):
-        managed.check_config(body({"two": 1, "three": 1}), TYPE, "example.com/v1", strict=True)
+        managed.check_config(body({"two": 1, "three": 1}), TYPE, "example.com/v1")
 
 
 def test_who_gives_no_name_is_called_by_its_program() -> None:

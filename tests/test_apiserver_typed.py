@@ -7,7 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apiserver import fieldsets, kinds
-from apiserver.typed import ANY, Type, compare, errors, fieldset_of, merge, same, with_named_fields, without
+from apiserver.typed import (
+    ANY,
+    Type,
+    compare,
+    errors,
+    fieldset_of,
+    merge,
+    same,
+    unknown_fields,
+    with_named_fields,
+    without,
+)
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -191,8 +202,11 @@ def test_errors_name_the_place(value: Any, words: list[str]) -> None:
     assert list(errors(value, TYPE)) == words
 
 
-def test_unknown_fields_are_no_error_where_they_are_let_be() -> None:
-    assert list(errors({"two": 1, "map": [{"name": "x", "what": 1}]}, TYPE, strict=False)) == []
+def test_unknown_fields_are_found_where_something_is_new() -> None:
+    old = {"two": 1, "map": [{"name": "x", "what": 1}], "labels": {"any": "1"}, "free": {"x": 1}}
+    assert list(unknown_fields(old, None, TYPE)) == ["two", "map[0].what"]
+    assert list(unknown_fields(old, old, TYPE)) == []
+    assert list(unknown_fields(old | {"three": 1}, old, TYPE)) == ["two", "three"]
 
 
 def test_a_schema_may_refer_to_itself() -> None:
