@@ -34,6 +34,10 @@ MAX_VALUE_SHOWN = 200
 MAX_DEPTH = 64  # of a schema; the deepest in use (pod templates) has about 20
 
 _INT_OR_STRING = "x-kubernetes-int-or-string"
+_LIST_TYPE = "x-kubernetes-list-type"
+_LIST_KEYS = "x-kubernetes-list-map-keys"
+_MAP_TYPE = "x-kubernetes-map-type"
+_EMBEDDED = "x-kubernetes-embedded-resource"
 _COPIED = (
     "maximum", "exclusiveMaximum", "minimum", "exclusiveMinimum", "maxLength", "minLength", "pattern", "format",
     "maxItems", "minItems", "uniqueItems", "multipleOf", "maxProperties", "minProperties", "required", "enum",
@@ -126,8 +130,42 @@ def _check_definition(schema: JSON, path: str, causes: list[Cause], *, depth: in
         except re.error as exc:
             message = f"Invalid value: {_shown(pattern)}: must be a valid regular expression, but isn't: {exc}"
             causes.append(Cause(f"{path}.pattern", "FieldValueInvalid", message))
+    causes += _extension_causes(schema, path)
     for place, below, is_field in _children(schema, path):
         _check_definition(below, place, causes, depth=depth + 1, is_structure=is_structure and is_field)
+
+
+def _extension_causes(schema: Mapping[str, JSON], path: str) -> Iterator[Cause]:
+    """What is wrong with the x-kubernetes-* fields that say how lists and objects are merged and kept."""
+    for name, allowed in ((_LIST_TYPE, ("atomic", "map", "set")), (_MAP_TYPE, ("atomic", "granular"))):
+        given = schema.get(name)
+        if given is not None and given not in allowed:
+            supported = ", ".join(f'"{value}"' for value in allowed)
+            message = f"Unsupported value: {_shown(given)}: supported values: {supported}"
+            yield Cause(f"{path}.{name}", "FieldValueNotSupported", message)
+    if schema.get(_LIST_TYPE) is not None and schema.get("type") != "array":
+        message = f"Invalid value: {_shown(schema.get('type'))}: must be array if {_LIST_TYPE} is specified"
+        yield Cause(f"{path}.type", "FieldValueInvalid", message)
+    keys = schema.get(_LIST_KEYS)
+    if schema.get(_LIST_TYPE) == "map" and not keys:
+        message = f"Required value: must not be empty if {_LIST_TYPE} is map"
+        yield Cause(f"{path}.{_LIST_KEYS}", "FieldValueRequired", message)
+    elif keys and schema.get(_LIST_TYPE) != "map":
+        message = f"Invalid value: {_shown(schema.get(_LIST_TYPE))}: must be map if {_LIST_KEYS} is non-empty"
+        yield Cause(f"{path}.{_LIST_TYPE}", "FieldValueInvalid", message)
+    items = schema.get("items")
+    properties = items.get("properties") if isinstance(items, Mapping) else None
+    for place, key in enumerate(keys if isinstance(keys, list) else ()):
+        if not isinstance(properties, Mapping) or key not in properties:
+            message = f"Invalid value: {_shown(key)}: entries in {_LIST_KEYS} must all be names of item properties"
+            yield Cause(f"{path}.{_LIST_KEYS}[{place}]", "FieldValueInvalid", message)
+    if schema.get(_EMBEDDED):
+        if schema.get("type") != "object":
+            message = f"Invalid value: {_shown(schema.get('type'))}: must be object if {_EMBEDDED} is true"
+            yield Cause(f"{path}.type", "FieldValueInvalid", message)
+        if not schema.get("properties") and not schema.get(PRESERVE):
+            message = f"Required value: must not be empty if {_EMBEDDED} is true without {PRESERVE}"
+            yield Cause(f"{path}.properties", "FieldValueRequired", message)
 
 
 def _children(schema: Mapping[str, JSON], path: str) -> Iterator[tuple[str, JSON, bool]]:
@@ -314,14 +352,14 @@ def _causes(error: "jsonschema.ValidationError") -> list[Cause]:
 
 
 def _list_causes(value: JSON, schema: JSON, path: str) -> Iterator[Cause]:
-    """Lists that are sets or maps by their keys must not have an entry twice."""
+    """Lists that are sets or maps by keys have no entry twice, and an object in an object says what it is."""
     if not isinstance(schema, Mapping):
         return
     if isinstance(value, list):
-        keys = schema.get("x-kubernetes-list-map-keys")
+        keys = schema.get(_LIST_KEYS)
         seen: set[str] = set()
         for place, item in enumerate(value):
-            match schema.get("x-kubernetes-list-type"):
+            match schema.get(_LIST_TYPE):
                 case "map" if isinstance(item, Mapping) and isinstance(keys, list):
                     identity: JSON = {key: item.get(key) for key in keys}
                 case "set":
@@ -335,6 +373,9 @@ def _list_causes(value: JSON, schema: JSON, path: str) -> Iterator[Cause]:
                 seen.add(text)
             yield from _list_causes(item, schema.get("items"), f"{path}[{place}]")
     elif isinstance(value, Mapping):
+        for name in ("apiVersion", "kind") if schema.get(_EMBEDDED) else ():
+            if not value.get(name):
+                yield Cause(f"{path}.{name}", "FieldValueRequired", "Required value: must not be empty")
         for name, item in value.items():
             below = pruning.schema_of(schema, name)
             if isinstance(below, Mapping):
