@@ -32,6 +32,7 @@ from link.frames import Delta as LinkDelta
 from metamanager.errors import StoreError
 from metamanager.store import Store
 from tests.harness.mosquitto import Mosquitto
+from tests.harness.pahoclient import hang_up
 
 DEADLINE_S = 15.0
 THERMO = DeviceId("default", "thermo-1")
@@ -90,10 +91,7 @@ class MapperClient:
         return [payload for at, payload in self.received if at == topic and event_id in (None, payload.get("event_id"))]
 
     def stop(self) -> None:
-        self.client.disconnect()
-        self.client.loop_stop()
-        # paho closes the pair of sockets that wakes its thread when it is collected, and that may come too late.
-        self.client._reset_sockets()
+        hang_up(self.client)
 
     def die(self) -> None:
         """As if killed: the socket goes without a DISCONNECT."""
@@ -213,7 +211,7 @@ async def test_a_report_is_answered_documented_and_queued_for_the_cloud_the_firs
     assert document["twin"]["temperature"]["last"] is None
     report = (await edge.reports())["thermo-1", "property/temperature"]
     assert (report["value"], report["type"]) == ("21", "int")
-    assert json.loads((await edge.store.documents("twin/"))["twin/default/thermo-1"])["properties"]
+    assert json.loads((await edge.store.documents("twin/"))["twin/default/thermo-1/temperature"])["reported"]
 
 
 async def test_a_desired_value_of_the_cloud_reaches_the_device_as_a_delta(edge: Edge, mapper: MapperClient) -> None:
@@ -360,7 +358,7 @@ async def test_reports_that_came_while_edgecore_was_away_are_taken_when_it_is_ba
         assert (await edge.reports())["thermo-1", "property/temperature"]["value"] == "49"
         # What left while edgecore was away has no configuration on the broker any more.
         await until(lambda: (gone, b"", False) in mapper.raw)
-        assert set(await edge.store.documents("twin/")) == {"twin/default/thermo-1"}
+        assert not [each for each in await edge.store.documents("twin/") if "thermo-1" not in each]
 
 
 class FullStore:
