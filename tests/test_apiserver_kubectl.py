@@ -465,8 +465,9 @@ def test_kinds_with_replicas_are_scaled(kube: Kubectl) -> None:
     kube("apply", "-f", "-", given=lamp(kube, "{watts: 5}"))
     kube("scale", kube.lamps, "desk", "--replicas=7")
     assert kube.read(f"{kube.lamps}/desk")["spec"]["watts"] == 7
-    told = kube.refused("scale", "daemonset", "none", "--replicas=1")
-    assert "could not find the requested resource" in told
+    daemons = DEPLOYMENT.replace("kind: Deployment", "kind: DaemonSet").replace("  replicas: 2\n", "")
+    kube("create", "-f", "-", given=daemons)
+    assert "could not find the requested resource" in kube.refused("scale", "daemonset", "web", "--replicas=1")
 
 
 def test_names_are_generated(kube: Kubectl) -> None:
