@@ -14,7 +14,7 @@ from apimachinery.errors import BadRequest, Cause
 from apimachinery.keys import Resource
 from apimachinery.objects import JSON, canonical
 from apimachinery.resources import CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES, NODES, PODS, SECRETS, SERVICES
-from apiserver import crds, kinds, metadata, pruning
+from apiserver import crds, kinds, metadata, pruning, rbac
 from apiserver.definitions import Catalogue, Definition
 from apiserver.metadata import Facts, metadata_of
 from apiserver.schemas import Schema
@@ -176,6 +176,10 @@ def _service(body: dict[str, JSON]) -> list[Cause]:
 
 _RULES: Mapping[Resource, Callable[[dict[str, JSON]], list[Cause]]] = {
     NAMESPACES: _namespace,
+    rbac.ROLES: rbac.admit_role,
+    rbac.CLUSTER_ROLES: rbac.admit_role,
+    rbac.ROLE_BINDINGS: rbac.admit_binding,
+    rbac.CLUSTER_ROLE_BINDINGS: rbac.admit_binding,
     SECRETS: _secret,
     SERVICES: _service,
 }

@@ -37,9 +37,11 @@ REVIEWS: tuple[Definition, ...] = tuple(
     Definition(Resource(group, "v1", f"{kind.lower()}s", kind, kind.startswith("Local")), verbs=("create",))
     for group, kind in (
         ("authorization.k8s.io", "SelfSubjectAccessReview"),
+        ("authorization.k8s.io", "SelfSubjectRulesReview"),
         ("authorization.k8s.io", "SubjectAccessReview"),
         ("authorization.k8s.io", "LocalSubjectAccessReview"),
         ("authentication.k8s.io", "SelfSubjectReview"),
+        ("authentication.k8s.io", "TokenReview"),
     )
 )
 """Questions that are asked by creating them. Nothing is stored."""
@@ -63,7 +65,7 @@ BUILT_IN: tuple[Definition, ...] = (
     Definition(resources.PODS, ("po",), _WORKLOAD, has_status=True, selectable=_POD_FIELDS),
     Definition(resources.CONFIG_MAPS, ("cm",)),
     Definition(resources.SECRETS, selectable=("type",)),
-    Definition(resources.SERVICE_ACCOUNTS, ("sa",)),
+    Definition(resources.SERVICE_ACCOUNTS, ("sa",), has_tokens=True),
     Definition(resources.SERVICES, ("svc",), _WORKLOAD, has_status=True, selectable=("spec.type", "spec.clusterIP")),
     Definition(resources.ENDPOINTS, ("ep",)),
     Definition(resources.EVENTS, ("ev",), selectable=_EVENT_FIELDS),

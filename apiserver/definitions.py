@@ -58,6 +58,8 @@ class Definition:
     """The status subresource: a plain write leaves `status` alone, a write to /status leaves the rest alone."""
     scale: ScalePaths | None = None
     """For the scale subresource; None where there is none."""
+    has_tokens: bool = False
+    """The token subresource: a TokenRequest is created there and answered, nothing is stored."""
     columns: tuple[Column, ...] = ()
     selectable: tuple[str, ...] = ()
     """Dotted paths for field selectors, besides metadata.name and metadata.namespace."""

@@ -1,18 +1,19 @@
 """
 The embedded apiserver as a process: `apiserver run`.
 
-It is for trying out, for demos and for tests: one process, one token that may do everything, no
-controllers. In production the hub talks to a real cluster, through the same API.
+It is for trying out, for demos and for tests: one process, no controllers. The kubeconfig it writes may do
+everything; others come in with a token file, client certificates or ServiceAccount tokens, and may do what
+roles allow them. In production the hub talks to a real cluster, through the same API.
 
-Everything it needs is made on the first start and kept in its data directory: a CA, a token, the
-database. The serving certificate is made anew at each start, so it is never old and always fits the
-address.
+Everything it needs is made on the first start and kept in its data directory: a CA, a token, the key that
+signs tokens and, unless another is named, the database. The serving certificate is made anew at each
+start, so it is never old and always fits the address.
 """
 
 import argparse
+import asyncio
 import base64
 import contextlib
-import hmac
 import json
 import logging
 import secrets
@@ -20,22 +21,29 @@ import socket
 import ssl
 import sys
 from asyncio import get_running_loop
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from apimachinery.errors import ApiError, Unauthorized
+from apimachinery.errors import ApiError
 from apimachinery.keys import ObjectKey
 from apimachinery.resources import NAMESPACES, NODE_LEASE_NAMESPACE
-from apiserver import plans
+from apiserver import bootstrap, escalation, namespaces, plans, users
+from apiserver.access import guarding
 from apiserver.admission import Admission
+from apiserver.authentication import Authentication
+from apiserver.authorizer import Authorizer
 from apiserver.collector import collect
-from apiserver.discovery import PUBLIC, About
+from apiserver.discovery import About
 from apiserver.handlers import Api
-from apiserver.http import Handler, ListenError, Request, Response, serve
+from apiserver.http import ListenError, Request, Response, serve
 from apiserver.plans import Plan, View
 from apiserver.requests import ApiRequest, Verb
+from apiserver.reviews import Reviews
+from apiserver.serviceaccounts import ISSUER, ServiceAccounts
 from apiserver.storage import Durability, Storage, StorageError
+from apiserver.tokens import InvalidToken, Signer
+from apiserver.users import ADMIN, TokenFileError, User
 from apiserver.writes import PlannedWrites, facts
 from componentbase import cli, pki
 from componentbase.cli import CommandError
@@ -74,8 +82,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--durability",
         choices=[level.value for level in Durability],
         default=Durability.POWER_CUT.value,
-        help="what an answered write survives; crash writes faster, and suits tests and demos",
+        help="what an answered write survives; crash writes faster, and suits tests and demos (not for PostgreSQL)",
     )
+    run.add_argument(
+        "--database-url", metavar="URL",
+        help="keep the objects in PostgreSQL, for example postgresql+psycopg://USER@HOST/DATABASE with PGPASSWORD set; "
+        "a file in the data directory by default",
+    )  # fmt: skip
+    run.add_argument(
+        "--token-file", type=Path, metavar="FILE",
+        help='further users: lines of token,user,uid,"group,group", as for kube-apiserver\'s --token-auth-file',
+    )  # fmt: skip
+    run.add_argument(
+        "--client-ca-file", type=Path, metavar="FILE",
+        help="accept client certificates signed by these CAs: CN is the user, each O a group",
+    )  # fmt: skip
     cli.add_log_flags(run)
     args = parser.parse_args(argv)
     cli.configure_logs(args)
@@ -87,21 +108,38 @@ async def _run(args: argparse.Namespace) -> None:
     directory = await loop.run_in_executor(None, open_private_dir, args.data_dir)
     with lock_dir(directory):
         try:
-            url = f"sqlite:///{directory / 'apiserver.db'}"
+            url = args.database_url or f"sqlite:///{directory / 'apiserver.db'}"
             async with Storage.open(url, durability=Durability(args.durability)) as storage:
-                await _serve(storage, directory, args.listen, args.name)
+                await _serve(storage, directory, args)
         except (StorageError, ApiError) as exc:
             raise CommandError(str(exc)) from exc
         except ListenError as exc:
             raise CommandError(f"{exc}; choose another with --listen") from exc
 
 
-async def _serve(storage: Storage, directory: Path, listen: Endpoint, names: Sequence[str]) -> None:
-    await _make_namespaces(storage)
-    identity = Identity.in_directory(directory, _names(listen, names))
-    api = Api(storage, PlannedWrites(storage), about=About("fairlead", own_version()))
+async def _serve(storage: Storage, directory: Path, args: argparse.Namespace) -> None:
+    listen: Endpoint = args.listen
+    await _make_first_objects(storage)
+    identity = Identity.in_directory(directory, _names(listen, args.name))
+    if args.client_ca_file is not None:
+        accept_clients(identity.context, args.client_ca_file)
+    tokens = read_token_file(args.token_file) if args.token_file is not None else {}
+    accounts = ServiceAccounts(storage.view, identity.signer)
+    authentication = Authentication({**tokens, identity.token: ADMIN}, accounts, ISSUER)
+    authorizer = Authorizer(storage)
+    writes = PlannedWrites(
+        storage,
+        asked=Reviews(authorizer, authentication, accounts.issue),
+        guard=lambda make, user: escalation.guarded(make, user, authorizer),
+    )
+    api = Api(storage, writes, about=About("fairlead", own_version()))
+
+    async def handler(request: Request) -> Response:
+        return accounts.document(request.path) or await api(request)
+
+    await namespaces.furnish(storage, identity.ca_pem)
     async with serve(
-        authenticated(api, identity.token), host=listen.host, port=listen.port, ssl_context=identity.context
+        guarding(handler, authentication, authorizer), host=listen.host, port=listen.port, ssl_context=identity.context
     ) as server:
         host = "127.0.0.1" if listen.host in ("", "0.0.0.0") else "::1" if listen.host == "::" else listen.host  # noqa: S104
         endpoint = f"https://{Endpoint(host, server.port)}"
@@ -111,20 +149,44 @@ async def _serve(storage: Storage, directory: Path, listen: Endpoint, names: Seq
         logger.info(
             "serving", extra={"endpoint": endpoint, "kubeconfig": str(kubeconfig), "revision": storage.revision}
         )
-        await collect(storage)  # which goes on until the process is told to stop
+        async with asyncio.TaskGroup() as group:  # which goes on until the process is told to stop
+            group.create_task(collect(storage), name="apiserver[collector]")
+            group.create_task(namespaces.follow(storage, identity.ca_pem), name="apiserver[namespaces]")
+
+
+def read_token_file(path: Path) -> Mapping[str, User]:
+    """Users by token. Raises CommandError."""
+    try:
+        return users.parse_token_file(path.read_text())
+    except (OSError, UnicodeDecodeError) as exc:
+        raise CommandError(f"--token-file {path}: {getattr(exc, 'strerror', None) or 'it is not UTF-8'}") from exc
+    except TokenFileError as exc:
+        raise CommandError(f"--token-file {path}: {exc}") from exc
+
+
+def accept_clients(context: ssl.SSLContext, path: Path) -> None:
+    """Have clients that show a certificate of these CAs verified; the others come without. Raises CommandError."""
+    try:
+        context.load_verify_locations(path)
+    except FileNotFoundError as exc:
+        raise CommandError(f"--client-ca-file {path}: there is no such file") from exc
+    except (ssl.SSLError, OSError) as exc:
+        raise CommandError(f"--client-ca-file {path}: no CA certificate can be read from it in PEM form") from exc
+    context.verify_mode = ssl.CERT_OPTIONAL
 
 
 class Identity:
-    """Who the server is and who may use it: its CA, its certificate, the token."""
+    """Who the server is and who may use it: its CA, its certificate, the token, the key that signs tokens."""
 
-    def __init__(self, ca: pki.KeyPair, token: str, context: ssl.SSLContext) -> None:
+    def __init__(self, ca: pki.KeyPair, token: str, context: ssl.SSLContext, signer: Signer) -> None:
         self.token = token
         self.context = context
-        self._ca = ca
+        self.signer = signer
+        self.ca_pem = ca.cert_pem
 
     @classmethod
     def in_directory(cls, directory: Path, names: Sequence[str]) -> "Identity":
-        """What the data directory holds; the CA and the token are made where they are missing."""
+        """What the data directory holds; the CA, the token and the signing key are made where they are missing."""
         keys = open_private_dir(directory / "pki")
         ca_cert, ca_key, token_file = keys / "ca.crt", keys / "ca.key", keys / "token"
         if not ca_key.exists() or not ca_cert.exists():
@@ -133,6 +195,9 @@ class Identity:
             write_atomic(ca_key, made.key_pem)
         if not token_file.exists():
             write_atomic(token_file, secrets.token_urlsafe(TOKEN_BYTES).encode())
+        signing_key = keys / "service-account.key"
+        if not signing_key.exists():
+            write_atomic(signing_key, pki.create_signing_key())
         ca = pki.KeyPair(ca_cert.read_bytes(), ca_key.read_bytes())
         server = pki.issue_server_cert(ca, names, CERTIFICATE_DAYS)
         write_atomic(keys / "server.crt", server.cert_pem)
@@ -140,11 +205,15 @@ class Identity:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.load_cert_chain(keys / "server.crt", keys / "server.key")
-        return cls(ca, token_file.read_text().strip(), context)
+        try:
+            signer = Signer(signing_key.read_bytes(), ISSUER)
+        except InvalidToken as exc:
+            raise CommandError(f"{signing_key}: {exc}; remove it to have another one made") from exc
+        return cls(ca, token_file.read_text().strip(), context, signer)
 
     def kubeconfig(self, endpoint: str) -> bytes:
         """A kubeconfig for this server. JSON is YAML, and needs no library to be written right."""
-        authority = base64.b64encode(self._ca.cert_pem).decode()
+        authority = base64.b64encode(self.ca_pem).decode()
         config = {
             "apiVersion": "v1",
             "kind": "Config",
@@ -158,22 +227,8 @@ class Identity:
         return (json.dumps(config, indent=2) + "\n").encode()
 
 
-def authenticated(handler: Handler, token: str) -> Handler:
-    """A handler that asks for the token first, but for what anybody may see."""
-    expected = token.encode()
-
-    async def check(request: Request) -> Response:
-        scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        known = scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), expected)
-        if not known and request.path.strip("/").partition("/")[0] not in PUBLIC:
-            raise Unauthorized("Unauthorized")
-        return await handler(request)
-
-    return check
-
-
-async def _make_namespaces(storage: Storage) -> None:
-    """The namespaces that are there from the start. One that is there already is left alone."""
+async def _make_first_objects(storage: Storage) -> None:
+    """The namespaces and roles that are there from the start. One that is there already is left alone."""
     admission = Admission()
     for name in FIRST_NAMESPACES:
 
@@ -184,6 +239,7 @@ async def _make_namespaces(storage: Storage) -> None:
             return plans.create(view, asked, {"metadata": {"name": name}}, facts(), admission)
 
         await storage.commit(make)
+    await storage.commit(lambda view: bootstrap.plan(view, facts, admission))
 
 
 def _names(listen: Endpoint, more: Sequence[str]) -> list[str]:

@@ -20,6 +20,7 @@ from apiserver.requests import segments
 
 _SUBRESOURCE_VERBS = ["get", "patch", "update"]
 _SCALE = {"group": "autoscaling", "version": "v1", "kind": "Scale"}
+_TOKEN_REQUEST = {"group": "authentication.k8s.io", "version": "v1", "kind": "TokenRequest"}
 _AGGREGATED = ("v2", "v2beta1")
 HEALTH = ("healthz", "livez", "readyz")
 PUBLIC = frozenset((*HEALTH, "version"))
@@ -145,6 +146,18 @@ def _resources(group: str, version: str, catalogue: Catalogue) -> JSON:
         if definition.scale is not None:
             scale: dict[str, JSON] = {"name": f"{resource.plural}/scale", "singularName": "", **_SCALE}
             entries.append(scale | {"namespaced": resource.namespaced, "verbs": _SUBRESOURCE_VERBS})
+        if definition.has_tokens:
+            entries.append(
+                {
+                    "name": f"{resource.plural}/token",
+                    "singularName": "",
+                    "namespaced": resource.namespaced,
+                    "group": _TOKEN_REQUEST["group"],
+                    "version": _TOKEN_REQUEST["version"],
+                    "kind": _TOKEN_REQUEST["kind"],
+                    "verbs": ["create"],
+                }
+            )
     group_version = f"{group}/{version}" if group else version
     return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": entries}
 
@@ -215,6 +228,8 @@ def _aggregated_resource(definition: Definition) -> JSON:
         subresources.append({"subresource": "status", "responseKind": kind, "verbs": _SUBRESOURCE_VERBS})
     if definition.scale is not None:
         subresources.append({"subresource": "scale", "responseKind": _SCALE, "verbs": _SUBRESOURCE_VERBS})
+    if definition.has_tokens:
+        subresources.append({"subresource": "token", "responseKind": _TOKEN_REQUEST, "verbs": ["create"]})
     if subresources:
         entry["subresources"] = subresources
     return entry

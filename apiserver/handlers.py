@@ -165,6 +165,11 @@ def _check_verb(asked: ApiRequest, definition: Definition) -> None:
     )
     if is_missing or (asked.verb is Verb.GET and asked.subresource not in ("", "status", "scale")):
         raise NotFound("the server could not find the requested resource")
+    if asked.subresource == "token" and definition.has_tokens and asked.verb is not Verb.CREATE:
+        raise MethodNotAllowed("the server does not allow this method on the requested resource")
+    if asked.verb.is_read and asked.subresource not in ("", "status"):
+        # Answering with the object would show it to somebody who may read the subresource only.
+        raise NotFound("the server could not find the requested resource")
     if asked.verb not in definition.verbs:
         raise MethodNotAllowed("the server does not allow this method on the requested resource")
 

@@ -139,7 +139,7 @@ async def serve(
     """
     Listen on HOST:PORT (port 0 picks a free one) or on a socket file, until the block is left.
 
-    ssl_context: with verify_mode CERT_OPTIONAL, a client's verified common name is in each Request.
+    ssl_context: with verify_mode CERT_OPTIONAL, a client's verified common name and organizations are in each Request.
     Raises AddressInUse or ListenError before the block is entered; what the block raises comes out as it is.
     """
     if (unix_path is None) == (port is None):
@@ -194,6 +194,7 @@ class _Connection(asyncio.BufferedProtocol):
         self._busy = False  # a handler runs, or its whole answer is being written
         self._streaming = False
         self._certificate_cn: str | None = None
+        self._organizations: tuple[str, ...] = ()
         self.peer = ""
 
     # Callbacks of the transport.
@@ -204,7 +205,9 @@ class _Connection(asyncio.BufferedProtocol):
         transport.set_write_buffer_limits(high=WRITE_BYTES)
         name = transport.get_extra_info("peername")
         self.peer = f"{name[0]}:{name[1]}" if isinstance(name, tuple) else "unix"
-        self._certificate_cn = _common_name(transport.get_extra_info("peercert"))
+        certificate = transport.get_extra_info("peercert")
+        self._certificate_cn = next(iter(_subject(certificate, "commonName")), None)
+        self._organizations = tuple(_subject(certificate, "organizationName"))
         self._task = self._server._opened(self)
         if self._task is None:
             logger.warning("connection refused", extra={"peer": self.peer, "open": self._server.connections})
@@ -335,6 +338,7 @@ class _Connection(asyncio.BufferedProtocol):
             body=b"".join(chunks),
             peer=self.peer,
             peer_certificate_cn=self._certificate_cn,
+            peer_certificate_organizations=self._organizations,
         )
 
     async def _event(self) -> object:
@@ -465,15 +469,12 @@ class _Connection(asyncio.BufferedProtocol):
             self._task.cancel()
 
 
-def _common_name(certificate: object) -> str | None:
-    """The subject's common name in what SSLObject.getpeercert() returns; that is empty unless it was verified."""
+def _subject(certificate: object, wanted: str) -> list[str]:
+    """Parts of the subject in what SSLObject.getpeercert() returns; that is empty unless it was verified."""
     if not isinstance(certificate, Mapping):
-        return None
-    for relative_name in certificate.get("subject", ()):
-        for kind, value in relative_name:
-            if kind == "commonName":
-                return str(value)
-    return None
+        return []
+    names = certificate.get("subject", ())
+    return [str(value) for relative_name in names for kind, value in relative_name if kind == wanted]
 
 
 def _reason(status: int) -> str:

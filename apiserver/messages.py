@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from urllib.parse import parse_qsl
 
 from apimachinery.errors import ApiError
+from apiserver.users import User
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,10 @@ class Request:
     """HOST:PORT of the peer, "unix" for a socket file."""
     peer_certificate_cn: str | None = None
     """The common name in the peer's *verified* client certificate; None without one."""
+    peer_certificate_organizations: tuple[str, ...] = ()
+    """The organizations (O) in that certificate."""
+    user: User | None = None
+    """Who asks, where the handler in front has found out."""
 
     @property
     def path(self) -> str:

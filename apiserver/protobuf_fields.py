@@ -19,15 +19,17 @@ AzureFileVolumeSource: 1 secretName string, 2 shareName string, 3 readOnly bool
 Binding: 1 metadata ObjectMeta, 2 target ObjectReference
 CSIDriver: 1 metadata ObjectMeta, 2 spec CSIDriverSpec
 CSIDriverSpec: 1 attachRequired bool, 2 podInfoOnMount bool, 3 volumeLifecycleModes []string, 4 storageCapacity bool,
-  5 fsGroupPolicy string, 6 tokenRequests []TokenRequest, 7 requiresRepublish bool
+  5 fsGroupPolicy string, 6 tokenRequests []CSITokenRequest, 7 requiresRepublish bool
 CSINode: 1 metadata ObjectMeta, 2 spec CSINodeSpec
 CSINodeDriver: 1 name string, 2 nodeID string, 3 topologyKeys []string, 4 allocatable VolumeNodeResources
 CSINodeSpec: 1 drivers []CSINodeDriver
 CSIPersistentVolumeSource: 1 driver string, 2 volumeHandle string, 3 readOnly bool, 4 fsType string, 5
   volumeAttributes {}string, 6 controllerPublishSecretRef SecretReference, 7 nodeStageSecretRef SecretReference, 8
   nodePublishSecretRef SecretReference, 9 controllerExpandSecretRef SecretReference
+CSITokenRequest: 1 audience string, 2 expirationSeconds int
 CSIVolumeSource: 1 driver string, 2 readOnly bool, 3 fsType string, 4 volumeAttributes {}string, 5
   nodePublishSecretRef LocalObjectReference
+BoundObjectReference: 1 kind string, 2 apiVersion string, 3 name string, 4 uid string
 Capabilities: 1 add []string, 2 drop []string
 CephFSPersistentVolumeSource: 1 monitors []string, 2 path string, 3 user string, 4 secretFile string, 5 secretRef
   SecretReference, 6 readOnly bool
@@ -333,7 +335,10 @@ SecurityContext: 1 capabilities Capabilities, 2 privileged bool, 3 seLinuxOption
   string, 10 windowsOptions WindowsSecurityContextOptions, 11 seccompProfile SeccompProfile
 SelfSubjectAccessReview: 1 metadata ObjectMeta, 2 spec SelfSubjectAccessReviewSpec, 3 status SubjectAccessReviewStatus
 SelfSubjectAccessReviewSpec: 1 resourceAttributes ResourceAttributes, 2 nonResourceAttributes NonResourceAttributes
-SelfSubjectReview: 1 metadata ObjectMeta
+SelfSubjectReview: 1 metadata ObjectMeta, 2 status SelfSubjectReviewStatus
+SelfSubjectReviewStatus: 1 userInfo UserInfo
+SelfSubjectRulesReview: 1 metadata ObjectMeta, 2 spec SelfSubjectRulesReviewSpec, 3 status SubjectRulesReviewStatus
+SelfSubjectRulesReviewSpec: 1 namespace string
 Service: 1 metadata ObjectMeta, 2 spec ServiceSpec, 3 status ServiceStatus
 ServiceAccount: 1 metadata ObjectMeta, 2 secrets []ObjectReference, 3 imagePullSecrets []LocalObjectReference, 4
   automountServiceAccountToken bool
@@ -370,10 +375,16 @@ SubjectAccessReview: 1 metadata ObjectMeta, 2 spec SubjectAccessReviewSpec, 3 st
 SubjectAccessReviewSpec: 1 resourceAttributes ResourceAttributes, 2 nonResourceAttributes NonResourceAttributes, 3
   user string, 4 groups []string, 5 extra {}ExtraValue, 6 uid string
 SubjectAccessReviewStatus: 1 allowed bool, 2 reason string, 3 evaluationError string, 4 denied bool
+SubjectRulesReviewStatus: 3 incomplete bool, 4 evaluationError string
 Sysctl: 1 name string, 2 value string
 TCPSocketAction: 1 port IntOrString, 2 host string
 Taint: 1 key string, 2 value string, 3 effect string, 4 timeAdded Time
-TokenRequest: 1 audience string, 2 expirationSeconds int
+TokenRequest: 1 metadata ObjectMeta, 2 spec TokenRequestSpec, 3 status TokenRequestStatus
+TokenRequestSpec: 1 audiences []string, 3 boundObjectRef BoundObjectReference, 4 expirationSeconds int
+TokenRequestStatus: 1 token string, 2 expirationTimestamp Time
+TokenReview: 1 metadata ObjectMeta, 2 spec TokenReviewSpec, 3 status TokenReviewStatus
+TokenReviewSpec: 1 token string, 2 audiences []string
+TokenReviewStatus: 1 authenticated bool, 2 user UserInfo, 3 error string, 4 audiences []string
 Toleration: 1 key string, 2 operator string, 3 value string, 4 effect string, 5 tolerationSeconds int
 TopologySelectorLabelRequirement: 1 key string, 2 values []string
 TopologySelectorTerm: 1 matchLabelExpressions []TopologySelectorLabelRequirement
@@ -405,6 +416,7 @@ VolumeSource: 1 hostPath HostPathVolumeSource, 2 emptyDir EmptyDirVolumeSource, 
   PhotonPersistentDiskVolumeSource, 24 portworxVolume PortworxVolumeSource, 25 scaleIO ScaleIOVolumeSource, 26
   projected ProjectedVolumeSource, 27 storageos StorageOSVolumeSource, 28 csi CSIVolumeSource, 29 ephemeral
   EphemeralVolumeSource
+UserInfo: 1 username string, 2 uid string, 3 groups []string, 4 extra {}ExtraValue
 VsphereVirtualDiskVolumeSource: 1 volumePath string, 2 fsType string, 3 storagePolicyName string, 4 storagePolicyID
   string
 WeightedPodAffinityTerm: 1 weight int, 2 podAffinityTerm PodAffinityTerm

@@ -27,7 +27,7 @@ Resolve = Callable[[str, str, str], Resource | None]
 """(group, version, plural) to the resource that is served under these names."""
 
 MAX_QUERY_FIELDS = 64  # a list request has about ten
-_NAMESPACE_SUBRESOURCES = ("status", "finalize")
+NAMESPACE_SUBRESOURCES = ("status", "finalize")
 
 
 class Verb(enum.StrEnum):
@@ -204,7 +204,7 @@ def _place(path: str, resolve: Resolve) -> tuple[Resource, str, str, str]:
         case _:
             raise _no_such_path()
     namespace = ""
-    if rest[0] == "namespaces" and len(rest) > 2 and not (len(rest) == 3 and rest[2] in _NAMESPACE_SUBRESOURCES):
+    if rest[0] == "namespaces" and len(rest) > 2 and not (len(rest) == 3 and rest[2] in NAMESPACE_SUBRESOURCES):
         namespace, rest = _path_name(rest[1]), rest[2:]
     resource = resolve(group, version, rest[0])
     if resource is None or (namespace and not resource.namespaced):

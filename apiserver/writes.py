@@ -20,18 +20,21 @@ from apiserver.admission import Admission, judge_unknown
 from apiserver.builtins import REVIEWS
 from apiserver.definitions import Catalogue
 from apiserver.messages import Request
-from apiserver.metadata import Facts, metadata_of
+from apiserver.metadata import Facts
 from apiserver.plans import DeleteOptions, Plan, View
 from apiserver.protocols import Answer
 from apiserver.requests import ApiRequest, Verb
 from apiserver.scale import scale_of
 from apiserver.selection import selects
+from apiserver.users import ANONYMOUS, User
 
 _REVIEWS = frozenset(definition.resource for definition in REVIEWS)
 _SUFFIX = "bcdfghjklmnpqrstvwxz2456789"  # no vowels and no look-alikes, so that no word comes of it
 YAML = "application/yaml"
 _POLICIES = ("Foreground", "Background", "Orphan")
-USER = {"username": "kubernetes-admin", "groups": ["system:masters", "system:authenticated"]}
+
+Guard = Callable[[Callable[[View], Plan], User], Callable[[View], Plan]]
+"""A plan to the same plan, refused where its user may not have it carried out."""
 
 
 class Committed(NamedTuple):
@@ -53,16 +56,26 @@ class Committer(Protocol):
         """Make the plan against the state at its turn and leave it at that."""
 
 
+class Asked(Protocol):
+    """Who answers what is created only for its answer: reviews and token requests."""
+
+    def answer(self, request: ApiRequest, body: dict[str, JSON], user: User, facts: Facts) -> dict[str, JSON]:
+        """The body with its status. Raises ApiError."""
+
+
 class PlannedWrites:
     """`apiserver.protocols.Writes` over a Committer."""
 
-    def __init__(self, storage: Committer) -> None:
+    def __init__(self, storage: Committer, *, asked: Asked | None = None, guard: Guard | None = None) -> None:
+        """asked: without it, reviews are not found. guard: without it, whoever gets here may write everything."""
         self._storage = storage
+        self._asked = asked
+        self._guard = guard
         self._admission = Admission()
 
     async def write(self, request: ApiRequest, http: Request) -> Answer:
-        if request.resource in _REVIEWS:
-            return _review(request, http)
+        if self._asked is not None and (request.resource in _REVIEWS or request.subresource == "token"):
+            return self._review(self._asked, request, http)
         if request.subresource not in ("", "status", "scale"):
             raise NotFound("the server could not find the requested resource")
         if request.subresource and request.verb not in (Verb.UPDATE, Verb.PATCH):
@@ -93,6 +106,8 @@ class PlannedWrites:
                 make = _delete(request, options.plan) if request.name else _delete_all(request, options.plan)
             case _:
                 raise MethodNotAllowed("the server does not allow this method on the requested resource")
+        if self._guard is not None:
+            make = self._guard(make, http.user or ANONYMOUS)
         plan, objects = await self._carry_out(make, dry_run=dry_run)
         if plan.answer is not None:
             shown = json.dumps(plan.answer, separators=(",", ":"), ensure_ascii=False).encode()
@@ -114,6 +129,13 @@ class PlannedWrites:
         if definition is None:
             raise NotFound("the server could not find the requested resource")
         return json.dumps(scale_of(json.loads(body), definition), separators=(",", ":")).encode()
+
+    def _review(self, asked: Asked, request: ApiRequest, http: Request) -> Answer:
+        if request.verb is not Verb.CREATE:
+            raise MethodNotAllowed("the server does not allow this method on the requested resource")
+        body, _ = decode(http)
+        answer = asked.answer(request, body, http.user or ANONYMOUS, facts())
+        return Answer(201, json.dumps(answer, separators=(",", ":")).encode())
 
     def _create(self, request: ApiRequest, body: dict[str, JSON]) -> Callable[[View], Plan]:
         return lambda view: plans.create(view, request, body, facts(), self._admission)
@@ -282,17 +304,3 @@ def _delete_all(request: ApiRequest, options: DeleteOptions) -> Callable[[View],
         return Plan(200, tuple(writes), answer=plans.done())
 
     return make
-
-
-def _review(request: ApiRequest, http: Request) -> Answer:
-    """Whoever has the token may do everything, so every question about rights has the same answer."""
-    if request.verb is not Verb.CREATE:
-        raise MethodNotAllowed("the server does not allow this method on the requested resource")
-    body, _ = decode(http)
-    metadata_of(body)
-    if request.resource.kind == "SelfSubjectReview":
-        body["status"] = {"userInfo": USER}
-    else:
-        body["status"] = {"allowed": True, "reason": "the holder of this server's token may do everything"}
-    body |= {"apiVersion": request.resource.api_version, "kind": request.resource.kind}
-    return Answer(201, json.dumps(body, separators=(",", ":")).encode())

@@ -107,6 +107,11 @@ def make_key_and_csr(common_name: str, organization: str) -> tuple[bytes, bytes]
     return _key_pem(key), csr.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
+def create_signing_key() -> bytes:
+    """A new private key to sign tokens with (ES256), PEM."""
+    return _key_pem(ec.generate_private_key(ec.SECP256R1()))
+
+
 def sign_client_csr(ca: KeyPair, csr_pem: bytes, expect_cn: str, organization: str, days: float) -> bytes:
     """
     The client certificate for a request from a client that is known to be expect_cn; PEM. Raises CsrRefused.

@@ -18,9 +18,8 @@ from typing import Any
 
 import pytest
 
-from apimachinery.errors import Unauthorized
-from apiserver.dev import FIRST_NAMESPACES, Identity, authenticated
-from apiserver.messages import Request, Response
+from apiserver.dev import FIRST_NAMESPACES, Identity, accept_clients, read_token_file
+from componentbase.cli import CommandError
 
 DEADLINE_S = 20.0
 ROOT = Path(__file__).resolve().parent.parent
@@ -75,7 +74,7 @@ class Apiserver:
         self.home = directory / "home"
         self.home.mkdir(exist_ok=True)
         self.log = directory / "log"
-        self._kubectl = kubectl
+        self.kubectl = kubectl
         self._flags = flags
         self._process: subprocess.Popen[bytes] | None = None
         self.port = 0
@@ -115,6 +114,13 @@ class Apiserver:
             self._process.kill()
             self._process = None
 
+    def wait(self) -> int:
+        """The code of a process that ends by itself."""
+        assert self._process is not None
+        code = self._process.wait(DEADLINE_S)
+        self._process = None
+        return code
+
     @property
     def is_running(self) -> bool:
         return self._process is not None
@@ -125,12 +131,14 @@ class Apiserver:
             return ask(method, path, body)
 
     @contextlib.contextmanager
-    def connected(self, token: str | None = None) -> Iterator[Callable[..., tuple[int, Any]]]:
+    def connected(
+        self, token: str | None = None, context: ssl.SSLContext | None = None
+    ) -> Iterator[Callable[..., tuple[int, Any]]]:
         """One kept-alive connection: (method, path, body) to (status, answer)."""
         config = json.loads((self.data / "kubeconfig").read_text())
         authority = base64.b64decode(config["clusters"][0]["cluster"]["certificate-authority-data"]).decode()
         token = config["users"][0]["user"]["token"] if token is None else token
-        context = ssl.create_default_context(cadata=authority)
+        context = context or ssl.create_default_context(cadata=authority)
         connection = http.client.HTTPSConnection("localhost", self.port, context=context, timeout=DEADLINE_S)
 
         def ask(method: str, path: str, body: object = None) -> tuple[int, Any]:
@@ -151,7 +159,7 @@ class Apiserver:
     def command(self, *args: object) -> tuple[list[str], dict[str, str]]:
         kubeconfig = str(self.data / "kubeconfig")
         environment = {"HOME": str(self.home), "KUBECONFIG": kubeconfig, "PATH": os.environ["PATH"], "TZ": "UTC"}
-        return [str(self._kubectl), *map(str, args)], environment
+        return [str(self.kubectl), *map(str, args)], environment
 
     def run(self, *args: object, given: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
         command, base = self.command(*args)
@@ -572,32 +580,39 @@ def test_help_shows_an_example() -> None:
 
 
 @pytest.mark.parametrize(
-    ("header", "path", "passes"),
+    ("content", "told"),
     [
-        ("Bearer secret", "/api/v1/pods", True),
-        ("bearer  secret", "/api/v1/pods", True),
-        ("Bearer secret2", "/api/v1/pods", False),
-        ("Bearer ", "/api/v1/pods", False),
-        ("Basic secret", "/api/v1/pods", False),
-        ("", "/api/v1/pods", False),
-        ("Bearer ü", "/apis", False),
-        ("", "/healthz", True),
-        ("", "/version", True),
-        ("", "/versions", False),
-        ("", "/api/../version", False),
-        ("", "//api/v1/pods", False),
+        (b"token,jane", "tokens.csv: line 1: 3 columns are needed"),
+        (b"\xff,a,b", "it is not UTF-8"),
+        (None, "No such file"),
     ],
 )
-async def test_only_the_token_opens_what_is_not_public(header: str, path: str, passes: bool) -> None:
-    async def handler(_: Request) -> Response:
-        return Response(200)
+def test_a_token_file_that_cannot_be_used_is_said_in_words(tmp_path: Path, content: bytes | None, told: str) -> None:
+    path = tmp_path / "tokens.csv"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(CommandError, match=told):
+        read_token_file(path)
 
-    call = authenticated(handler, "secret")(Request("GET", path, {"authorization": header} if header else {}))
-    if passes:
-        assert (await call).status == 200
-    else:
-        with pytest.raises(Unauthorized):
-            await call
+
+def test_client_cas_that_cannot_be_used_are_said_in_words(tmp_path: Path) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with pytest.raises(CommandError, match="there is no such file"):
+        accept_clients(context, tmp_path / "nothing")
+    (tmp_path / "ca.crt").write_text("rubbish")
+    with pytest.raises(CommandError, match="no CA certificate can be read"):
+        accept_clients(context, tmp_path / "ca.crt")
+    assert context.verify_mode is ssl.CERT_NONE
+
+
+def test_a_damaged_signing_key_is_said_in_words(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    Identity.in_directory(tmp_path, ["localhost"])
+    key = tmp_path / "pki" / "service-account.key"
+    assert key.stat().st_mode & 0o777 == 0o600
+    key.write_text("rubbish")
+    with pytest.raises(CommandError, match="remove it to have another one made"):
+        Identity.in_directory(tmp_path, ["localhost"])
 
 
 def test_an_identity_is_made_once(tmp_path: Path) -> None:
@@ -605,6 +620,7 @@ def test_an_identity_is_made_once(tmp_path: Path) -> None:
     first = Identity.in_directory(tmp_path, ["localhost"])
     second = Identity.in_directory(tmp_path, ["localhost", "other"])
     assert first.token == second.token
+    assert first.signer.jwks == second.signer.jwks
     config = json.loads(second.kubeconfig("https://127.0.0.1:1"))
     assert config["clusters"][0]["cluster"]["server"] == "https://127.0.0.1:1"
     assert first.kubeconfig("x") == second.kubeconfig("x")

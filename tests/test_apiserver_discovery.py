@@ -60,8 +60,8 @@ def from_aggregated() -> set[tuple[str, str, str, str, bool, tuple[str, ...]]]:
                     found.add((*place, entry["resource"], kind, namespaced, tuple(sorted(entry["verbs"]))))
                     for below in entry.get("subresources", []):
                         name = f"{entry['resource']}/{below['subresource']}"
-                        shown = below["responseKind"]["kind"]
-                        found.add((*place, name, shown, namespaced, tuple(sorted(below["verbs"]))))
+                        kind = below["responseKind"]["kind"]
+                        found.add((*place, name, kind, namespaced, tuple(sorted(below["verbs"]))))
     return found
 
 

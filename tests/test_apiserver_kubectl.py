@@ -79,7 +79,7 @@ _numbers = iter(range(1000))
 def kube(server: Apiserver, kubectl: Path) -> Kubectl:
     namespace = f"t{next(_numbers)}"
     assert server.request("POST", "/api/v1/namespaces", {"metadata": {"name": namespace}})[0] == 201
-    server._kubectl = kubectl
+    server.kubectl = kubectl
     return Kubectl(server, namespace, is_current=kubectl.name == "kubectl-current")
 
 

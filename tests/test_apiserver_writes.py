@@ -271,17 +271,10 @@ async def test_a_repeated_field_is_warned_of_and_refused_when_strict(write: Writ
         await write.ask("POST", f"{PATH}?fieldValidation=Strict", body)
 
 
-@pytest.mark.parametrize("kind", ["SelfSubjectAccessReview", "SubjectAccessReview"])
-async def test_a_review_allows(write: Writer, kind: str) -> None:
-    target = f"/apis/authorization.k8s.io/v1/{kind.lower()}s"
-    made = await write("POST", target, {"kind": kind, "spec": {"resourceAttributes": {"verb": "get"}}})
-    assert made["status"]["allowed"] is True
+async def test_a_review_without_anybody_to_answer_it_is_not_stored(write: Writer) -> None:
+    with pytest.raises(NotFound):
+        await write("POST", "/api/v1/namespaces/d/serviceaccounts/s/token", {})
     assert write.storage.revision == 1
-
-
-async def test_whoami_is_answered(write: Writer) -> None:
-    made = await write("POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", {})
-    assert made["status"]["userInfo"]["username"]
 
 
 def test_a_body_without_a_media_type_is_json() -> None:
