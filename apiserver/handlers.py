@@ -163,11 +163,11 @@ def _check_verb(asked: ApiRequest, definition: Definition) -> None:
     is_missing = (asked.subresource == "status" and not definition.has_status) or (
         asked.subresource == "scale" and definition.scale is None
     )
-    if is_missing or (asked.verb is Verb.GET and asked.subresource not in ("", "status", "scale")):
+    if is_missing:
         raise NotFound("the server could not find the requested resource")
     if asked.subresource == "token" and definition.has_tokens and asked.verb is not Verb.CREATE:
         raise MethodNotAllowed("the server does not allow this method on the requested resource")
-    if asked.verb.is_read and asked.subresource not in ("", "status"):
+    if asked.verb.is_read and asked.subresource not in ("", "status", "scale"):
         # Answering with the object would show it to somebody who may read the subresource only.
         raise NotFound("the server could not find the requested resource")
     if asked.verb not in definition.verbs:

@@ -387,7 +387,7 @@ def test_apply_prunes_what_is_no_longer_there(kube: Kubectl) -> None:
         prune = ("apply", "--prune", "-l", "set=one", "--prune-allowlist=core/v1/ConfigMap", "-f", "-")
     kube(*prune, given=config("a") + config("b"))
     assert "configmap/b pruned" in kube(*prune, given=config("a"))
-    assert kube("get", "configmaps", "-o", "name") == "configmap/a"
+    assert kube("get", "configmaps", "-l", "set=one", "-o", "name") == "configmap/a"
 
 
 def test_client_side_apply_removes_an_entry_of_a_keyed_list(kube: Kubectl) -> None:
@@ -414,7 +414,8 @@ def test_edit_replace_and_diff(kube: Kubectl, tmp_path: Path) -> None:
 
 def test_a_watch_tells_what_happened(kube: Kubectl) -> None:
     kube("create", "configmap", "a")
-    watch = kube.popen("get", "configmaps", "-w", "--output-watch-events", "--no-headers")
+    only = "--field-selector=metadata.name=a"  # every namespace has one of its own too
+    watch = kube.popen("get", "configmaps", only, "-w", "--output-watch-events", "--no-headers")
     try:
         assert watch.stdout is not None
         assert watch.stdout.readline().split()[:2] == ["ADDED", "a"]
