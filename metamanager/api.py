@@ -169,7 +169,7 @@ class LocalApi:
         definition = self._held.catalogue().of(asked.resource)
         if definition is None or not asked.verb.is_read:
             return await self._api.answer(asked, request)
-        if asked.subresource not in ("", "status") or "watch" not in definition.verbs or not definition.is_stored:
+        if asked.subresource not in ("", "status") or "watch" not in definition.verbs or definition.is_view:
             # No store can hold it: what is below an object, what is made up for each question, another version.
             if asked.verb is Verb.WATCH:
                 raise MethodNotAllowed("the server does not allow this method on the requested resource")
