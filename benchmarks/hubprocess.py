@@ -33,11 +33,11 @@ from apimachinery.resources import CONFIG_MAPS, PODS
 from apimachinery.watchcache import WatchCache
 from benchmarks import procfs
 from cloudhub.apiwire import event_of
+from cloudhub.identities import NODE_PREFIX
 from cloudhub.outbox import Outbox
 from cloudhub.placement import By, Placement, Rule
 from cloudhub.projection import project
 from cloudhub.server import HubServer
-from cloudhub.identities import NODE_PREFIX
 from cloudhub.sessions import Session
 from link.frames import Hello, ReportEntry
 from link.pump import Pump, Transport
