@@ -30,7 +30,7 @@ from apiserver.discovery import PUBLIC
 from apiserver.messages import Request
 from apiserver.requests import ApiRequest
 from apiserver.users import User
-from link.frames import CallHead
+from link.frames import MAX_USER_BYTES, CallHead
 from metamanager.cloud import JSON_TYPE, Away, Cloud, Lost, ask
 from metamanager.errors import StoreError
 from metamanager.store import Store
@@ -264,9 +264,10 @@ def _claimed_subject(token: str) -> str:
     parts = token.split(".")
     try:
         claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
-        return str(claims["sub"])[:300]
-    except (IndexError, ValueError, KeyError, TypeError):
+        subject = str(claims["sub"])
+    except (IndexError, ValueError, KeyError, TypeError, RecursionError):
         return ""
+    return subject if len(subject) <= MAX_USER_BYTES and subject.isascii() else ""  # as the link can say it
 
 
 def _forbidden(asked: ApiRequest, user: User, reason: str) -> Forbidden:

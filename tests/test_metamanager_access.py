@@ -1,5 +1,6 @@
 """Tokens and rights at a local API with TLS: verified here, decided in the cluster, and both kept for offline."""
 
+import base64
 import contextlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -140,6 +141,13 @@ async def test_a_token_of_a_pod_that_is_not_here_is_nobodys(secured: Secured) ->
     assert (await secured.get("/api", await token_of(secured.edge, "far"))).status == 401
     assert (await secured.get("/api", await token_of(secured.edge))).status == 200, "not bound to a pod"
     assert (await secured.get("/api")).status == 200
+
+
+@pytest.mark.parametrize("claims", [rb'{"sub": "system:serviceaccount:default:\ud800"}', b"[" * 11000])
+async def test_what_a_token_says_that_nobody_signed_goes_no_further(secured: Secured, claims: bytes) -> None:
+    middle = base64.urlsafe_b64encode(claims).decode().rstrip("=")
+    assert (await secured.get("/api", f"e30.{middle}.e30")).status == 401
+    assert secured.edge.cloud.calls == [], "not even the cluster's keys are asked for"
 
 
 async def test_a_node_that_never_had_the_keys_says_so(secured: Secured) -> None:
