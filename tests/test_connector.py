@@ -309,7 +309,9 @@ async def test_a_call_that_the_hub_would_end_the_link_over_is_refused_here(tmp_p
         for user in ("system:serviceaccount:d:" + "a" * 600, "system:serviceaccount:d:\ud800"):
             with pytest.raises(BadRequest):
                 await connector.call(CALL._replace(user=user))
-        task = asyncio.create_task(connector.call(CALL._replace(target="/" + "x" * (MAX_TARGET_BYTES - 1))), name="call")
+        task = asyncio.create_task(
+            connector.call(CALL._replace(target="/" + "x" * (MAX_TARGET_BYTES - 1))), name="call"
+        )
         await until(lambda: desk.calls)
         [session] = cloud.sink.server.hub._sessions.values()
         session.answer(desk.calls[0].number, AnswerHead(404), b"")
