@@ -10,7 +10,7 @@ through the link are judged by the cluster itself, each time.
 Invariants
     nobody gets further than the health probes without this node's certificate or a token of this cluster
     what was never decided is refused while the cluster cannot be asked
-    a token that is bound to a Pod counts on the node that holds that Pod
+    a token that is bound to a Pod counts on the node that holds that Pod, while its account is the one it was made for
 """
 
 import asyncio
@@ -25,11 +25,11 @@ from typing import NamedTuple
 from apimachinery.errors import ApiError, Forbidden, Unauthorized, Unavailable
 from apimachinery.keys import ObjectKey
 from apimachinery.objects import JSON, canonical
-from apimachinery.resources import PODS
+from apimachinery.resources import PODS, SERVICE_ACCOUNTS
 from apiserver.discovery import PUBLIC
 from apiserver.messages import Request
 from apiserver.requests import ApiRequest
-from apiserver.users import User
+from apiserver.users import User, split_service_account
 from link.frames import MAX_USER_BYTES, CallHead
 from metamanager.cloud import JSON_TYPE, Away, Cloud, Lost, ask
 from metamanager.errors import StoreError
@@ -81,10 +81,16 @@ class Access:
             self._verifiers = Tokens(self._store, self._cloud)
         user, pod = await self._verifiers.user_of(token.strip())
         if pod is not None:
-            held = await self._store.get(pod.key)
-            if held is None or (pod.uid and held.object.version.uid != pod.uid):
-                raise Unauthorized("Unauthorized")
+            await self._check_lives(pod.key, pod.uid)
+        if (account := split_service_account(user.name)) is not None:
+            # A Pod brings its account along; of one without a Pod here the node may not know.
+            await self._check_lives(ObjectKey(SERVICE_ACCOUNTS, *account), user.uid, may_be_unknown=pod is None)
         return replace(request, user=user)
+
+    async def _check_lives(self, key: ObjectKey, uid: str, *, may_be_unknown: bool = False) -> None:
+        held = await self._store.get(key)
+        if (held is None and not may_be_unknown) or (held is not None and uid and held.object.version.uid != uid):
+            raise Unauthorized("Unauthorized")
 
     async def check(self, asked: ApiRequest, user: User | None) -> None:
         """That this user may do this. Raises Forbidden, or Away where nobody can tell."""

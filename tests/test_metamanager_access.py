@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from apimachinery.errors import ApiError, Forbidden, Unauthorized
-from apimachinery.resources import CONFIG_MAPS, PODS
+from apimachinery.resources import CONFIG_MAPS, PODS, SERVICE_ACCOUNTS
 from apiserver.messages import Request
 from metamanager import access as module
 from metamanager.access import Access
@@ -148,6 +148,23 @@ async def test_what_a_token_says_that_nobody_signed_goes_no_further(secured: Sec
     middle = base64.urlsafe_b64encode(claims).decode().rstrip("=")
     assert (await secured.get("/api", f"e30.{middle}.e30")).status == 401
     assert secured.edge.cloud.calls == [], "not even the cluster's keys are asked for"
+
+
+async def test_a_token_dies_with_its_account(secured: Secured) -> None:
+    await secured.edge.until_held(SERVICE_ACCOUNTS, "operator")
+    unbound = await token_of(secured.edge)
+
+    async def status_is(status: int, token: str) -> bool:
+        found: int = (await secured.get("/api", token)).status
+        return found == status
+
+    assert await status_is(200, secured.token)
+    assert await status_is(200, unbound)
+    await secured.edge.cloud.ask("DELETE", f"{ACCOUNTS}/operator")
+    await secured.edge.until(lambda: status_is(401, secured.token))
+    await secured.edge.cloud.ask("POST", ACCOUNTS, {"metadata": {"name": "operator"}})
+    await secured.edge.until(lambda: status_is(401, unbound))
+    assert await status_is(401, secured.token), "another account of that name does not revive it"
 
 
 async def test_a_node_that_never_had_the_keys_says_so(secured: Secured) -> None:
