@@ -33,6 +33,7 @@ from apiserver.users import User, split_service_account
 from link.frames import MAX_USER_BYTES, CallHead
 from metamanager.cloud import JSON_TYPE, Away, Cloud, Lost, ask
 from metamanager.errors import StoreError
+from metamanager.reads import only_name
 from metamanager.store import Store
 
 logger = logging.getLogger(__name__)
@@ -99,17 +100,21 @@ class Access:
         place = _place(asked)
         # First whether all of them are allowed, which is the rule: then one decision does for every name.
         refused: ApiError | None = None
-        for question in (place, place | {"name": asked.name}) if asked.name else (place,):
+        unknown: ApiError | None = None
+        name = asked.name or only_name(asked)
+        for question in (place, place | {"name": name}) if name else (place,):
             try:
                 decision = await self._decided(user, question)
             except (Away, Lost, Unavailable) as exc:
-                refused = refused or exc
+                unknown = exc
                 continue
             if decision.allowed:
                 return
             refused = _forbidden(asked, user, decision.reason)
-        assert refused is not None, "there is one question at least"
-        raise refused
+        # A no to all of them is none to this one, which may have been granted by its name.
+        found = unknown or refused
+        assert found is not None, "there is one question at least"
+        raise found
 
     async def note_allowed(self, asked: ApiRequest, user: User | None) -> None:
         """The cluster has let this user do this: offline that will count."""

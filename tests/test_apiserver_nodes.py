@@ -66,7 +66,17 @@ def test_a_pod_refers_to_what_it_names_anywhere() -> None:
         "initContainers": [{"env": [{"valueFrom": {"configMapKeyRef": {"name": "c4"}}}]}],
     }
     found = set(references(pod("p", "n", **spec)))
-    assert {name for plural, _, name in found if plural == "secrets"} == {"pull", "s1", "s2", "s3", "s4", "s5", "s6", "s7", "s8"}
+    assert {name for plural, _, name in found if plural == "secrets"} == {
+        "pull",
+        "s1",
+        "s2",
+        "s3",
+        "s4",
+        "s5",
+        "s6",
+        "s7",
+        "s8",
+    }
     assert {name for plural, _, name in found if plural == "configmaps"} == {"c1", "c2", "c3", "c4"}
     assert {("serviceaccounts", "d", "sa"), ("persistentvolumeclaims", "d", "p1")} <= found
     assert {namespace for _, namespace, _ in found} == {"d"}

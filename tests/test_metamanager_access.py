@@ -100,10 +100,24 @@ async def test_rights_are_the_clusters_and_so_are_the_words(secured: Secured) ->
 
 
 async def test_a_right_to_one_name_is_a_right_to_that_name(secured: Secured) -> None:
-    await allow(secured.edge, ["get"], "pods", "web")
+    await allow(secured.edge, ["get", "list"], "pods", "web")
     assert (await secured.get(POD)).status == 200
+    pods = "/api/v1/namespaces/default/pods"
+    assert (await secured.get(f"{pods}?fieldSelector=metadata.name%3Dweb")).names == ["web"]
+    for fields in ("", "?fieldSelector=metadata.name%3Dop", "?fieldSelector=metadata.name!%3Dop"):
+        assert (await secured.get(f"{pods}{fields}")).status == 403
     other = await secured.get("/api/v1/namespaces/default/pods/op")
     assert (other.status, other.body["details"]["name"]) == (403, "op")
+
+
+async def test_what_was_never_decided_of_one_name_is_not_known_whatever_was_of_all(secured: Secured) -> None:
+    for name in ("a", "b"):
+        await secured.edge.cloud.ask("POST", CONFIG, {"metadata": {"name": name}})
+    await allow(secured.edge, ["get"], "configmaps", "b")
+    assert (await secured.get(f"{CONFIG}/a")).status == 403
+    with cut(secured.edge):
+        assert (await secured.get(f"{CONFIG}/a")).status == 403
+        assert (await secured.get(f"{CONFIG}/b")).status == 503
 
 
 async def test_tokens_and_decisions_count_offline_also_after_a_restart(tmp_path: Path, secured: Secured) -> None:
