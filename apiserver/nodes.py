@@ -154,7 +154,7 @@ def account_of(pod: Mapping[str, JSON]) -> str:
     """
     The ServiceAccount that a pod runs as.
 
-    "" for a mirror pod, which has none: a node makes one in any namespace, and would be any namespace's default account.
+    "" for a mirror pod, which has none: a node makes one in any namespace, and would be the default account there.
     """
     name = str(lookup(pod, "spec.serviceAccountName") or "")
     return name or ("" if _is_mirror(pod) else "default")
