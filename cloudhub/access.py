@@ -15,6 +15,7 @@ Invariants
 import asyncio
 import contextlib
 import logging
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
@@ -32,6 +33,7 @@ logger = logging.getLogger(__name__)
 RECHECK_S = 300.0  # how long a right that was taken back may go on; a webhook authorizer's cache has as much
 REFUSED_S = 30.0  # after a right was given, somebody sits there and waits
 MOST_REVIEWS = 1 << 15  # some 30 MB; beyond that, and a node may ask for new names all the time, only what is needed
+_PLURAL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")  # RFC 1035, as a definition's names.plural must be
 REVIEWERS = 8  # at a time; a thousand nodes that come back to a hub that was restarted ask a few thousand times
 
 
@@ -111,6 +113,9 @@ class Access:
         except Forbidden as error:
             return Decision(error.code, str(error))
         resource, namespace, name, _ = interest
+        if not _PLURAL.fullmatch(resource.plural):
+            # With a dot it would be reviewed as one resource and watched as another.
+            return Decision(BadRequest.code, f'"{resource.plural}" is no name of a resource')
         may = self._review(_Question(identity, resource, namespace, name), node).decision
         if may.code != GRANTED:
             return may

@@ -225,3 +225,6 @@ async def test_what_makes_no_sense_is_refused(tmp_path: Path) -> None:
         site.want(N1, interest)
         await until(lambda: site.told)
         assert site.access.decision(N1, interest) == Decision(400, "nodes has no namespaces")
+        for plural in ("widgets.example.com", "pods/log", "", "../x"):
+            [odd] = site.want(N1, Interest(Resource("", "v1", plural, "Widget", True)))
+            assert odd.code == 400, "a right to everything of one group is none to another's"
