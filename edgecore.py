@@ -670,8 +670,7 @@ class NodeStatus:
             raise BadRequest(f"/history needs namespace, name, property and since: {exc}") from None
         from devicetwin.drawing import history_facts
 
-        document = _twin_document(device)
-        found = (await self._store.documents(document)).get(document)
+        found = await self._store.documents(_twin_prefix(device))
         recorded = await self._store.history(device, name, since_ms)
         return history_facts(device, name, recorded.samples, recorded.properties, found)
 
@@ -743,7 +742,7 @@ def _resync(args: argparse.Namespace) -> int:
 # ---- the history of a device
 
 
-def _twin_document(device: ObjectKey) -> str:
+def _twin_prefix(device: ObjectKey) -> str:
     from devicetwin.documents import twin_name
     from devicetwin.wire import id_of
 
@@ -781,10 +780,10 @@ def _history_in_file(path: Path, device: ObjectKey, name: str, since_ms: int) ->
     from metamanager.history import read_file
 
     try:
-        recorded, document = read_file(path, device, name, since_ms, _twin_document(device))
+        recorded, documents = read_file(path, device, name, since_ms, _twin_prefix(device))
     except StoreError as exc:
         raise cli.CommandError(str(exc)) from exc
-    return history_facts(device, name, recorded.samples, recorded.properties, document)
+    return history_facts(device, name, recorded.samples, recorded.properties, documents)
 
 
 def _status(args: argparse.Namespace) -> int:

@@ -16,7 +16,7 @@ EDGECORE = (
     ("the interpreter", ()),
     ("asyncio, ssl, argparse, json", ("argparse", "json", "logging", "ssl", "asyncio")),
     ("edgecore's own root, configuration (yaml)", ("edgecore",)),
-    ("paho-mqtt", ("paho.mqtt.client",)),
+    ("orjson", ("orjson",)),
     ("msgpack, websockets", ("msgpack", "websockets.client", "websockets.server")),
     ("h11", ("h11",)),
     ("sqlite3", ("sqlite3",)),

@@ -5,11 +5,16 @@ Reports come as fast as edgecore takes them, so many of them outstanding that it
 processor time for each, for the core that it has to itself on a node is shared here with everything that measures it.
 Every report is a change, so each is written to disk, answered and documented. The client is a bare socket: paho
 would be measured otherwise.
+
+No answer comes before its commit, so the same disk is asked beside it what a commit of one row takes, as often: the 99th
+percentile of that is the disk's and the machine's, not ours.
 """
 
+import contextlib
 import json
 import os
 import socket
+import sqlite3
 import struct
 import time
 from collections.abc import Iterator
@@ -18,6 +23,7 @@ from pathlib import Path
 from benchmarks import procfs
 from benchmarks.figures import Figure, Times
 from benchmarks.line import WITHIN_S, Line, name_of
+from componentbase import tcp
 
 DEVICES = 100
 REPORTS = 20_000
@@ -47,6 +53,7 @@ def measure(runs: int, quick: bool, edgecore: Path | None) -> Iterator[list[Figu
         cost: dict[int, list[float]] = {1: [], 8: []}
         rate: dict[int, list[float]] = {1: [], 8: []}
         answers = Times(f"report -> result at {PACED_PER_S}/s ({broker} broker)")
+        commits = Times(f"a bare commit of one row to the same disk at {PACED_PER_S}/s")
         more: list[float] = []
         for _ in range(runs):
             with Line(broker, 1, edgecore=edgecore) as line:
@@ -58,6 +65,9 @@ def measure(runs: int, quick: bool, edgecore: Path | None) -> Iterator[list[Figu
                         spent, lasted = _flood(line, reporter, values, REPORTS // (10 if quick else 1))
                     cost[values].append(spent)
                     rate[values].append(lasted)
+                commits.begin_run()
+                for milliseconds in _commits(line.site.directory, PACED // (5 if quick else 1)):
+                    commits.add(milliseconds)
                 answers.begin_run()
                 with Reporter(line.mqtt_port) as reporter:
                     for milliseconds in _paced(reporter, PACED // (5 if quick else 1)):
@@ -77,7 +87,7 @@ def measure(runs: int, quick: bool, edgecore: Path | None) -> Iterator[list[Figu
         paced[-1].target = 10.0
         count = DEVICES if quick else MANY
         memory = Figure(f"{count} devices of {PROPERTIES} properties over idle ({broker} broker)", "MB", more, 40.0)
-        yield [*figures, *paced, memory]
+        yield [*figures, *paced, *commits.figures(), memory]
 
 
 def _add(line: Line, quick: bool) -> None:
@@ -126,6 +136,20 @@ def _paced(reporter: "Reporter", reports: int) -> Iterator[float]:
         now = time.perf_counter()
         for number in range(answered, reporter.answered):  # in their order, for there is one task that answers
             yield (now - at[number]) * 1000
+
+
+def _commits(directory: Path, count: int) -> Iterator[float]:
+    """Milliseconds for each of so many commits of one small row, as durable as the store's, one every so often."""
+    with contextlib.closing(sqlite3.connect(directory / "bare.db", isolation_level=None)) as database:
+        for statement in ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL", "CREATE TABLE t (k PRIMARY KEY, v)"):
+            database.execute(statement)
+        for number in range(count):
+            began = time.perf_counter()
+            database.execute("REPLACE INTO t VALUES (?, ?)", (number % DEVICES, "x" * 100))
+            took = time.perf_counter() - began
+            yield took * 1000
+            time.sleep(max(0.0, 1 / PACED_PER_S - took))
+    (directory / "bare.db").unlink()
 
 
 def _all(reporter: "Reporter", devices: int) -> None:
@@ -186,6 +210,8 @@ class Reporter:
         finally:
             self._socket.settimeout(WITHIN_S)
         assert data, "the broker closed the connection"
+        # As the mapper SDK does: mosquitto holds its next packet back until the last one is acknowledged.
+        tcp.acknowledge_now(self._socket)
         self._buffer += data
         self._packets()
 

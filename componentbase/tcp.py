@@ -2,8 +2,8 @@
 TCP connections as every client of ours wants them: made without holding anything up, and prompt.
 
 asyncio resolves a name in its own executor, and the end of the process waits for that: a resolver whose servers do
-not answer would delay a stop by half a minute. paho-mqtt resolves and connects in the caller's thread, which is the
-event loop's. So the socket is made here and handed to whoever speaks on it.
+not answer would delay a stop by half a minute. The mappers' paho-mqtt resolves and connects in the caller's thread,
+which is the event loop's. So the socket is made here and handed to whoever speaks on it.
 """
 
 import asyncio

@@ -1,5 +1,5 @@
 """
-The connection to the MQTT broker: paho-mqtt on the event loop, with sessions that outlive us.
+The connection to the MQTT broker: devicetwin.mqttclient on a socket, with sessions that outlive us.
 
 The broker may be mosquitto or our own; it may be down, come back, or have forgotten everything. None of this
 is anybody else's concern: what arrives is handed out in order, with a mark for every new connection, and what
@@ -10,37 +10,33 @@ Invariants
     at most IN_LIMIT messages wait to be received, and what one read or the broker's window of unacknowledged ones adds
     at most OUT_LIMIT messages wait for the broker's acknowledgement
     an outage is one warning, not one per attempt
-
-The home of paho-mqtt.
 """
 
 import asyncio
 import logging
 import random
 import socket
+import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any, NamedTuple
-
-from paho.mqtt import client as mqtt
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
-from paho.mqtt.reasoncodes import ReasonCode
+from typing import NamedTuple
 
 from componentbase import tcp
 from componentbase.brokers import BrokerAddress, dial
 from componentbase.errors import CommandError
+from devicetwin.broker.packets import ProtocolError, Publish
+from devicetwin.mqttclient import Accepted, BrokerRefusal, BrokerSilent, MqttClient, Subscribed
 from devicetwin.wire import Publication
 
 logger = logging.getLogger(__name__)
 
-KEEPALIVE_S = 60  # paho's default; half-open connections are found after at most twice that
-CONNECT_TIMEOUT_S = 5.0  # as paho's; a broker is near
+KEEPALIVE_S = 60  # what most clients take; half-open connections are found after at most twice that
+CONNECT_TIMEOUT_S = 5.0  # a broker is near
 BACKOFF_S = (0.2, 15.0)  # first and greatest upper bound of the pause before the next attempt, drawn from 0 to it
 IN_LIMIT = 1024
 OUT_LIMIT = 4096
 OUT_FULL = OUT_LIMIT // 2  # above this `room` waits
-OUT_IN_FLIGHT = 0  # any number, as mosquitto takes; with a limit paho walks through all of them at each acknowledgement
-READ_BYTES = 64 << 10
+READ_BYTES = 16 << 10  # a hundred reports; a batch takes 128
 
 
 class Receipt(NamedTuple):
@@ -97,30 +93,22 @@ class Bus:
         """
         self.address = address
         self._dial_inside = dial_inside
-        self._subscriptions = list(subscriptions)
-        self._client = client = _Client(client_id)
-        client.on_connect = self._on_connect
-        client.on_subscribe = self._on_subscribe
-        client.on_disconnect = self._on_disconnect
-        client.on_message = self._on_message
-        client.on_publish = self._on_publish
-        client.on_socket_open = self._on_socket_open
-        client.on_socket_close = self._on_socket_close
-        client.on_socket_register_write = self._on_want_write
-        client.on_socket_unregister_write = self._on_wrote
+        self._client = MqttClient(client_id, subscriptions, KEEPALIVE_S)
+        self._socket: socket.socket | None = None
+        self._loop = asyncio.get_running_loop()
         self._inbound: deque[Arrived | Online] = deque()
         self._arrival = asyncio.Event()
-        self._drained = asyncio.Event()
         self._answered = asyncio.Event()
         self._ended = asyncio.Event()
-        self._connection = 0
+        self._connection = 1
         self._admitted = False
         """The broker took us in: messages of our session come, and may be answered."""
         self._connected = False
         """The broker also took our subscriptions."""
         self._session_present = False
         self._paused = False
-        self._waiting_out = 0
+        self._is_flush_due = False
+        self._waits_to_write = False
         self._room_wanted = False
         self._problem = ""
         self._refusal = ""
@@ -151,8 +139,9 @@ class Bus:
                 failures = min(failures + 1, 30)
                 await asyncio.sleep(random.uniform(0, bound))  # noqa: S311  spreads attempts, keeps no secret
         finally:
-            self._client.disconnect()
-            self._client.loop_write()
+            if self._admitted:
+                self._client.close()
+                self._flush()
             self._hang_up()
 
     async def receive(self, limit: int) -> list[Arrived | Online]:
@@ -169,15 +158,12 @@ class Bus:
         """Hand over to the broker; False where it is away or stuck, and the message is dropped."""
         if not self._admitted:
             return False
-        if self._waiting_out < OUT_LIMIT:
-            handed = self._client.publish(
-                publication.topic, publication.payload, publication.quality, publication.retain
-            )
-            if handed.rc == MQTTErrorCode.MQTT_ERR_SUCCESS:
-                self._waiting_out += 1
-                return True
-        self._dropped_out += 1
-        return False
+        if self._client.waiting >= OUT_LIMIT:
+            self._dropped_out += 1
+            return False
+        self._client.publish(publication.topic, publication.payload, publication.quality, publication.retain)
+        self._flush_soon()
+        return True
 
     async def room(self) -> None:
         """
@@ -185,7 +171,7 @@ class Bus:
 
         Reading goes on meanwhile, even with a full queue, for the acknowledgements come the same way.
         """
-        while self._admitted and self._waiting_out > OUT_FULL:
+        while self._admitted and self._client.waiting > OUT_FULL:
             self._room_wanted = True
             self._resume()
             self._answered.clear()
@@ -196,7 +182,8 @@ class Bus:
         """Tell the broker that messages are taken care of. Those of an earlier connection will come again."""
         for receipt in receipts:
             if receipt is not None and receipt.connection == self._connection:
-                self._client.ack(receipt.number, 1)
+                self._client.acknowledge(receipt.number)
+                self._flush_soon()
 
     def status(self) -> BusStatus:
         return BusStatus(
@@ -204,7 +191,7 @@ class Bus:
             connected=self._connected,
             problem=self._problem,
             waiting_in=len(self._inbound),
-            waiting_out=self._waiting_out,
+            waiting_out=self._client.waiting,
             dropped_in=self._dropped_in,
             dropped_out=self._dropped_out,
         )
@@ -219,12 +206,14 @@ class Bus:
         async with asyncio.timeout(CONNECT_TIMEOUT_S):
             address = self.address
             if self._dial_inside is not None:
-                self._client.dialled = await self._dial_inside()
+                self._socket = await self._dial_inside()
+                self._client.open(self._loop.time())
             else:
-                if address.username is not None:
-                    self._client.username_pw_set(address.username, address.secret())
-                self._client.dialled = await dial(address)
-            self._client.connect(address.endpoint.host, address.endpoint.port, KEEPALIVE_S)
+                self._socket = await dial(address)
+                self._client.open(self._loop.time(), address.username, address.secret())
+            self._paused = self._waits_to_write = False
+            self._loop.add_reader(self._socket, self._readable)
+            self._flush()
             while not self._connected:
                 if self._ended.is_set():
                     raise ConnectionError(self._refusal or "the broker closed the connection")
@@ -235,20 +224,33 @@ class Bus:
         """Keep the connection alive until it ends."""
         while not self._ended.is_set():
             try:
-                async with asyncio.timeout(1):
+                async with asyncio.timeout_at(self._client.next_deadline()):
                     await self._ended.wait()
             except TimeoutError:
-                self._client.loop_misc()
+                try:
+                    self._client.handle_deadline(self._loop.time())
+                except BrokerSilent as error:
+                    self._refuse(str(error))
+                self._flush_soon()
 
     def _hang_up(self) -> None:
-        """Close what paho left open, for example after a connect that was given up."""
+        """Close the socket, if there is one; what was published stays with the client."""
         self._admitted = self._connected = False
         self._connection += 1
         self._answered.set()
-        if (left := self._client.socket()) is not None:
-            self._on_wrote(None, None, left)
-            self._on_socket_close(None, None, left)
-            left.close()
+        if (sock := self._socket) is not None:
+            self._socket = None
+            self._loop.remove_reader(sock)
+            self._loop.remove_writer(sock)
+            sock.close()
+
+    def _refuse(self, why: str) -> None:
+        """End this connection."""
+        self._admitted = self._connected = False
+        self._connection += 1
+        self._refusal = why
+        self._ended.set()
+        self._answered.set()
 
     def _note(self, problem: str) -> None:
         if problem != self._problem:
@@ -258,20 +260,51 @@ class Bus:
                 extra={"broker": str(self.address), "problem": problem},
             )
 
-    # --- called by paho, on the event loop
+    # --- reading
 
-    def _on_connect(self, client: object, userdata: object, flags: Any, reason: ReasonCode, props: object) -> None:
-        if reason.is_failure:
-            self._refusal = f"the broker refused us: {reason}"
+    def _readable(self) -> None:
+        sock = self._socket
+        if sock is None or self._paused or self._ended.is_set():
             return
-        # From here on the session's messages come in and are answered, before the subscriptions are confirmed.
-        self._admitted = True
-        self._connection += 1
-        self._session_present = bool(flags.session_present)
-        self._client.subscribe(self._subscriptions)
+        try:
+            data = sock.recv(READ_BYTES)
+        except (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return
+        except OSError as error:
+            self._refuse(tcp.why(error))
+            return
+        if not data:
+            self._refuse("the broker closed the connection")
+            return
+        tcp.acknowledge_now(sock)
+        self._take(data)
+        if tcp.holds_more(sock):  # TLS decrypted it already; nothing on the wire will call for it
+            self._loop.call_soon(self._readable)
 
-    def _on_subscribe(self, client: object, userdata: object, mid: int, reasons: Any, props: object) -> None:
-        refused = [topic for (topic, _), reason in zip(self._subscriptions, reasons, strict=False) if reason.is_failure]
+    def _take(self, data: bytes) -> None:
+        try:
+            events = self._client.receive(data)
+        except BrokerRefusal as refusal:
+            self._refuse(f"the broker refused us: {refusal}")
+            return
+        except ProtocolError as error:
+            self._refuse(f"the broker sent what cannot be read: {error}")
+            return
+        for event in events:
+            match event:
+                case Accepted(session_present):
+                    # From here on the session's messages come in and are answered, before the subscriptions are
+                    # confirmed.
+                    self._admitted = True
+                    self._session_present = session_present
+                case Subscribed(refused):
+                    self._subscribed(refused)
+                case _:
+                    self._arrived(event)
+        self._tell_room()
+        self._flush_soon()
+
+    def _subscribed(self, refused: Sequence[str]) -> None:
         if refused:
             self._refuse(f"the broker does not let us subscribe to {', '.join(refused)}")
             return
@@ -285,14 +318,8 @@ class Bus:
         self._arrival.set()
         self._answered.set()
 
-    def _on_disconnect(self, client: object, userdata: object, flags: object, reason: object, props: object) -> None:
-        self._admitted = self._connected = False
-        self._connection += 1
-        self._ended.set()
-        self._answered.set()
-
-    def _on_message(self, client: object, userdata: object, message: mqtt.MQTTMessage) -> None:
-        receipt = Receipt(self._connection, message.mid) if message.qos else None
+    def _arrived(self, message: Publish) -> None:
+        receipt = Receipt(self._connection, message.packet_id) if message.qos else None
         if len(self._inbound) >= IN_LIMIT:
             if not self._room_wanted:
                 self._pause()
@@ -301,117 +328,49 @@ class Bus:
                 # broker has only so many of them in flight.
                 self._dropped_in += 1
                 return
-        try:
-            topic = message.topic
-        except UnicodeDecodeError:
-            topic = ""
-        self._inbound.append(Arrived(topic, bytes(message.payload), message.retain, receipt))
+        self._inbound.append(Arrived(message.topic, message.payload, message.retain, receipt))
         self._arrival.set()
 
-    def _on_publish(self, client: object, userdata: object, mid: int, reason: object, props: object) -> None:
-        self._waiting_out -= 1
-        if self._waiting_out <= OUT_FULL:
-            self._answered.set()
-
-    def _on_socket_open(self, client: object, userdata: object, sock: Any) -> None:
-        self._paused = self._client.is_held = False
-        asyncio.get_running_loop().add_reader(sock, self._readable)
-
-    def _on_socket_close(self, client: object, userdata: object, sock: Any) -> None:
-        asyncio.get_running_loop().remove_reader(sock)
-
-    def _on_want_write(self, client: object, userdata: object, sock: Any) -> None:
-        asyncio.get_running_loop().add_writer(sock, self._client.loop_write)
-
-    def _on_wrote(self, client: object, userdata: object, sock: Any) -> None:
-        asyncio.get_running_loop().remove_writer(sock)
-
-    def _readable(self) -> None:
-        try:
-            # paho handles a few packets per call; what it has already taken off the socket makes nobody wake us again.
-            code = self._client.loop_read()
-            # A packet that cannot be read ends the connection, and what came behind it is nobody's.
-            while code == MQTTErrorCode.MQTT_ERR_SUCCESS and self._client.has_unread and not self._client.is_held:
-                code = self._client.loop_read()
-            if isinstance(sock := self._client.socket(), socket.socket):
-                tcp.acknowledge_now(sock)
-                if tcp.holds_more(sock):
-                    asyncio.get_running_loop().call_soon(self._read_on, sock)
-        except Exception as error:  # the root of everything that reads: a broken packet ends this connection only
-            self._refuse(f"the broker sent what cannot be read: {error!r}")
-
-    def _read_on(self, sock: socket.socket) -> None:
-        """What TLS decrypted already; nothing on the wire will call for it."""
-        if self._client.socket() is sock and not self._paused and tcp.holds_more(sock):
-            self._readable()
-
-    def _refuse(self, why: str) -> None:
-        """End this connection."""
-        self._refusal = why
-        self._ended.set()
-        self._answered.set()
-
     def _pause(self) -> None:
-        sock = self._client.socket()
-        if sock is not None and not self._paused:
-            self._paused = self._client.is_held = True
-            asyncio.get_running_loop().remove_reader(sock)
+        if self._socket is not None and not self._paused:
+            self._paused = True
+            self._loop.remove_reader(self._socket)
 
     def _resume(self) -> None:
-        sock = self._client.socket()
-        if sock is not None and self._paused:
-            self._paused = self._client.is_held = False
-            asyncio.get_running_loop().add_reader(sock, self._readable)
-            # What was taken off the socket already wakes nobody.
-            if self._client.has_unread:
-                asyncio.get_running_loop().call_soon(self._readable)
-            elif isinstance(sock, socket.socket):
-                asyncio.get_running_loop().call_soon(self._read_on, sock)
+        if self._socket is not None and self._paused:
+            self._paused = False
+            self._loop.add_reader(self._socket, self._readable)
+            if tcp.holds_more(self._socket):
+                self._loop.call_soon(self._readable)
 
+    # --- writing
 
-class _Client(mqtt.Client):
-    """paho's client on a socket that the event loop connected: its own way to connect would block the loop."""
+    def _flush_soon(self) -> None:
+        """Once in a turn of the loop, however much is said in it: a packet each would cost a system call each."""
+        if not self._is_flush_due and self._client.outgoing:
+            self._is_flush_due = True
+            self._loop.call_soon(self._flush)
 
-    def __init__(self, client_id: str) -> None:
-        super().__init__(
-            CallbackAPIVersion.VERSION2,
-            client_id=client_id,
-            clean_session=False,
-            protocol=mqtt.MQTTv311,
-            reconnect_on_failure=False,
-            manual_ack=True,
-        )
-        self.max_inflight_messages_set(OUT_IN_FLIGHT)
-        self.dialled: socket.socket | None = None
-        self.is_held = False
-        """Nothing is read for now; paho is told that there is nothing."""
-        self._unread = bytearray()
-        self._unread_at = 0
+    def _flush(self) -> None:
+        self._is_flush_due = False
+        sock, outgoing = self._socket, self._client.outgoing
+        while sock is not None and outgoing and not self._ended.is_set():
+            try:
+                size = sock.send(outgoing)
+            except (BlockingIOError, InterruptedError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                break
+            except OSError as error:
+                self._refuse(tcp.why(error))
+                return
+            self._client.sent(size, self._loop.time())
+        self._tell_room()
+        if sock is not None and bool(outgoing) is not self._waits_to_write:
+            self._waits_to_write = not self._waits_to_write
+            if self._waits_to_write:
+                self._loop.add_writer(sock, self._flush)
+            else:
+                self._loop.remove_writer(sock)
 
-    def _create_socket_connection(self) -> socket.socket:
-        dialled, self.dialled = self.dialled, None
-        assert dialled is not None, "connect without a socket"
-        self._unread.clear()
-        self._unread_at = 0
-        return dialled
-
-    @property
-    def has_unread(self) -> bool:
-        """Whether there are bytes that were taken off the socket and not handled."""
-        return self._unread_at < len(self._unread)
-
-    def _sock_recv(self, bufsize: int) -> bytes:
-        """
-        paho asks for a packet's first byte, each byte of its length and then the rest: four system calls for each
-        acknowledgement. Here it gets them out of one.
-        """
-        if self.is_held:
-            raise BlockingIOError
-        if not self.has_unread:
-            self._unread = bytearray(super()._sock_recv(READ_BYTES))
-            self._unread_at = 0
-            if not self._unread:
-                return b""  # the broker closed the connection
-        taken = bytes(self._unread[self._unread_at : self._unread_at + bufsize])
-        self._unread_at += len(taken)
-        return taken
+    def _tell_room(self) -> None:
+        if self._room_wanted and self._client.waiting <= OUT_FULL:
+            self._answered.set()

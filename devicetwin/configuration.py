@@ -11,7 +11,8 @@ Standard library only; pure.
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from devicetwin.payloads import Reading, dump_json, integer, listing, mapping, members_of, text_of
+from componentbase.jsonbytes import compact
+from devicetwin.payloads import Reading, integer, listing, mapping, members_of, text_of
 from devicetwin.topics import DeviceId
 
 
@@ -118,7 +119,7 @@ class DeviceConfig(NamedTuple):
         }
         if self.problem:
             out["problem"] = self.problem
-        return dump_json(out)
+        return compact(out)
 
     @classmethod
     def decode(cls, payload: bytes) -> "DeviceConfig":

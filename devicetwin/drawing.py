@@ -4,8 +4,6 @@ The past of a property for people: facts for -o json, and lines that draw them i
 Times are shown as the machine's clock on the wall has them, so this is no core; nothing else is asked of the outside.
 """
 
-import contextlib
-import json
 import math
 import time
 from collections.abc import Iterable, Mapping
@@ -14,7 +12,8 @@ from typing import Any
 from apimachinery.keys import ObjectKey
 from componentbase.errors import CommandError
 from componentbase.textplot import Point, plot
-from devicetwin.twin import Twin
+from devicetwin.documents import read_documents
+from devicetwin.wire import id_of
 
 DAY_MS = 86_400_000
 WORDS_SHOWN = 40  # changes of a property whose values are words
@@ -25,22 +24,20 @@ def history_facts(
     name: str,
     samples: Iterable[tuple[int, str | None]],
     properties: Iterable[str],
-    twin_document: bytes | None,
+    documents: Mapping[str, bytes],
 ) -> dict[str, object]:
     """
     What is known of a property's past, and its present value from the twin, for -o json and the drawing.
 
     samples: when, in milliseconds since 1970, and what from then on; None: not known. properties: all of the device
-    that have a past. twin_document: as devicetwin.documents writes it.
+    that have a past. documents: those of the device's twin, at least, as devicetwin.documents writes them.
     """
     present: dict[str, object] | None = None
     known = set(properties)
-    if twin_document is not None:
-        with contextlib.suppress(ValueError):  # from a newer release; the past is told all the same
-            twin = Twin.from_json(device, json.loads(twin_document))
-            known |= {each for each, what in twin.properties.items() if what.reported}
-            if (what := twin.properties.get(name)) is not None and (reported := what.reported) is not None:
-                present = {"value": reported.value, "atMs": reported.observed_at_ms, "stale": reported.stale}
+    if (twin := read_documents(documents).twins.get(id_of(device))) is not None:
+        known |= {each for each, what in twin.properties.items() if what.reported}
+        if (what := twin.properties.get(name)) is not None and (reported := what.reported) is not None:
+            present = {"value": reported.value, "atMs": reported.observed_at_ms, "stale": reported.stale}
     return {
         "namespace": device.namespace,
         "name": device.name,

@@ -22,7 +22,7 @@ from apimachinery.objects import JSON, Object, canonical
 from apimachinery.resources import DEVICE_MODELS, DEVICES
 from devicetwin.claims import MapperClaims
 from devicetwin.declaration import configuration, declaration, model_of
-from devicetwin.documents import Kept, mapper_document, mapper_name, twin_document, twin_name
+from devicetwin.documents import Kept, mapper_document, mapper_name, twin_documents, twin_name
 from devicetwin.messages import (
     MAX_PAYLOAD_BYTES,
     OFFLINE,
@@ -143,6 +143,8 @@ class Fleet:
         self.recorder = EventRecorder()
         self.claims = MapperClaims(kept.mappers)
         self._twins = kept.twins
+        self._sealed = dict(kept.split)
+        """The twins as they were last written down."""
         self._stale_after_ms = stale_after_ms
         self._since_ms = now_ms
         self._silence = SilenceDeadlines()
@@ -409,8 +411,16 @@ class Fleet:
         """Write down the twins that the outcome changed, as they are now."""
         for device in outcome.unsealed:
             if (twin := self._twins.get(device)) is not None:
-                outcome.documents[twin_name(device)] = twin_document(twin)
+                outcome.documents.update(twin_documents(twin, self._sealed.get(device)))
+                self._sealed[device] = twin
         outcome.unsealed.clear()
+
+    def _unseal(self, device: DeviceId, outcome: Outcome) -> None:
+        """Have everything deleted that was written down of a twin."""
+        head, kept = twin_name(device), self._sealed.pop(device, None)
+        outcome.documents[head] = None
+        for name in kept.properties if kept else ():
+            outcome.documents[f"{head}/{name}"] = None
 
     def _step(self, event: Event, moment: Moment, outcome: Outcome, *, asked_here: bool = False) -> Refuse | None:
         """asked_here: an answer to the event is not published but returned, if it is a no."""
@@ -430,7 +440,7 @@ class Fleet:
                     self._outdated[device] = None
                 case Forget():
                     outcome.unsealed.discard(device)
-                    outcome.documents[twin_name(device)] = None
+                    self._unseal(device, outcome)
                     outcome.gone.append(event.device)
                     for sample in [each for each in outcome.samples if each[0] == event.device]:
                         del outcome.samples[sample]

@@ -176,13 +176,16 @@ def _updated(twin: Twin | None, event: Updated, now_ms: int) -> Step:
                 versions += 1
                 new = new._replace(desired=Desired(old.cloud, versions, now_ms))
         else:
-            new = old._replace(type=entry.type or old.type, optional=old.optional and entry.optional is not False)
-            if entry.expected is not None and entry.expected.value != old.desired.value:
+            kind, desired, reported = entry.type or old.type, old.desired, old.reported
+            if entry.expected is not None and entry.expected.value != desired.value:
                 versions += 1
-                new = new._replace(desired=Desired(entry.expected.value, versions, now_ms, Origin.EDGE))
+                desired = Desired(entry.expected.value, versions, now_ms, Origin.EDGE)
             if entry.actual is not None:
-                new = new._replace(reported=_reported(old, new.type, entry, entry.actual, event.timestamp_ms, now_ms))
-            new = new._replace(desired=_answered(new, entry))
+                reported = _reported(old, kind, entry, entry.actual, event.timestamp_ms, now_ms)
+            optional = old.optional and entry.optional is not False
+            new = old._replace(desired=desired, reported=reported, type=kind, optional=optional)
+            if desired.value and (answered := _answered(new, entry)) is not desired:
+                new = new._replace(desired=answered)
         properties[name] = new
     after = twin._replace(properties=properties, versions=versions, sequence=sequence)
     names = sorted(event.twin)

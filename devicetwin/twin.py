@@ -198,8 +198,8 @@ class Twin(NamedTuple):
             name: each.desired.value for name, each in self.properties.items() if each.desired.value and each.is_open
         }
 
-    def to_json(self) -> dict[str, JSON]:
-        """The durable document; what the Device and its model say is left out."""
+    def head_json(self) -> dict[str, JSON]:
+        """What is durable of it but its properties."""
         return {
             "uid": self.uid,
             "state": self.state,
@@ -207,17 +207,27 @@ class Twin(NamedTuple):
             "versions": self.versions,
             "generation": self.generation,
             "problem": self.problem,
-            "properties": {name: _property_json(each) for name, each in self.properties.items()},
+        }
+
+    def to_json(self) -> dict[str, JSON]:
+        """All that is durable; what the Device and its model say is left out."""
+        return {
+            **self.head_json(),
+            "properties": {name: property_json(each) for name, each in self.properties.items()},
         }
 
     @classmethod
     def from_json(cls, device: ObjectKey, value: JSON) -> "Twin":
-        """Raises ValueError for a document that to_json did not write: somebody else did, or a newer program."""
+        """
+        From to_json's or head_json's.
+
+        Raises ValueError for a document that neither wrote: somebody else did, or a newer program.
+        """
         try:
             return cls(
                 device,
                 uid=str(value["uid"]),
-                properties={name: _property_from(each) for name, each in value["properties"].items()},
+                properties={name: property_from(each) for name, each in value.get("properties", {}).items()},
                 state=str(value["state"]),
                 last_online=str(value["lastOnline"]),
                 versions=int(value["versions"]),
@@ -228,8 +238,8 @@ class Twin(NamedTuple):
             raise ValueError(f"the stored twin of {device} is not readable: {error!r}") from error
 
 
-def _property_json(each: Property) -> dict[str, JSON]:
-    """What is as it is in most properties is left out: a twin is written anew at each of its changes."""
+def property_json(each: Property) -> dict[str, JSON]:
+    """The durable document; what is as it is in most properties is left out."""
     desired, reported = each.desired, each.reported
     out: dict[str, JSON] = {}
     if each.cloud:
@@ -255,7 +265,8 @@ def _property_json(each: Property) -> dict[str, JSON]:
     return out
 
 
-def _property_from(value: JSON) -> Property:
+def property_from(value: JSON) -> Property:
+    """Raises one of KeyError, TypeError, AttributeError, ValueError for what property_json did not write."""
     desired, reported = NO_WISH, None
     if "desired" in value:
         wish, version, since_ms, origin, problem, *refusal = value["desired"]

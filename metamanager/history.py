@@ -97,9 +97,11 @@ class History:
             self._database.run(schema.DELETE_EMPTY_SERIES)
 
 
-def read_file(path: Path, device: ObjectKey, name: str, since_ms: int, document: str) -> tuple[Recorded, bytes | None]:
+def read_file(
+    path: Path, device: ObjectKey, name: str, since_ms: int, prefix: str
+) -> tuple[Recorded, Mapping[str, bytes]]:
     """
-    The history in the database of an edgecore that is not running, and the document of that name.
+    The history in the database of an edgecore that is not running, and the documents whose names begin so.
 
     Raises a StoreError.
     """
@@ -108,9 +110,9 @@ def read_file(path: Path, device: ObjectKey, name: str, since_ms: int, document:
         with database.transaction():
             if database.number("PRAGMA user_version") != SCHEMA:
                 raise StoreError(path, "the database is of another release: start edgecore, and ask again")
-            rows = database.rows(schema.SELECT_DOCUMENTS, (document, document))
+            rows = database.rows(schema.SELECT_DOCUMENTS, (prefix, prefix))
             found = {str(found): bytes(value) for found, _, value in rows}
-            return History(database).read(device, name, since_ms), found.get(document)
+            return History(database).read(device, name, since_ms), found
     finally:
         database.close()
 

@@ -13,9 +13,10 @@ import pytest
 from componentbase.brokers import BrokerAddress
 from componentbase.endpoints import Endpoint
 from devicetwin.broker.config import BrokerConfig
+from devicetwin.broker.packets import Publish, encode
 from devicetwin.broker.server import listen
 from devicetwin.broker.users import UserFile
-from devicetwin.bus import IN_LIMIT, OUT_LIMIT, Arrived, Bus, Online
+from devicetwin.bus import IN_LIMIT, OUT_LIMIT, READ_BYTES, Arrived, Bus, Online
 from devicetwin.wire import Publication
 from tests.harness.mosquitto import Mosquitto, free_port
 from tests.harness.tls import BrokerFiles
@@ -75,7 +76,7 @@ async def test_what_is_published_arrives_and_is_acknowledged(mosquitto: Mosquitt
 async def test_the_socket_does_not_wait_to_fill_packets(mosquitto: Mosquitto) -> None:
     async with running(bus_to(mosquitto.port)) as bus:
         await until(lambda: bus.status().connected)
-        sock = bus._client.socket()
+        sock = bus._socket
         assert isinstance(sock, socket.socket)
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
@@ -114,14 +115,14 @@ async def test_a_full_queue_stops_the_reading_and_nothing_is_lost(mosquitto: Mos
     count = 3 * IN_LIMIT
     async with running(bus_to(mosquitto.port)) as bus, running(bus_to(mosquitto.port, "sender", "none")) as sender:
         await until(lambda: bus.status().connected and sender.status().connected)
-        client = sender._client
         for number in range(count):
-            client.publish("t/x", str(number), qos=0)
+            sender.publish(Publication("t/x", str(number).encode(), quality=0))
         # Nobody receives: the queue fills to its bound, plus what one read brings.
         await until(lambda: bus.status().waiting_in >= IN_LIMIT)
         assert bus._paused
         await asyncio.sleep(0.05)
-        assert bus.status().waiting_in < IN_LIMIT + 64
+        smallest = len(encode(Publish("t/x", b"0")))
+        assert bus.status().waiting_in < IN_LIMIT + READ_BYTES // smallest + 1
         got = await arrived(bus, count)
         assert [int(each.payload) for each in got] == list(range(count))
         assert bus.status().dropped_in == 0
@@ -205,7 +206,7 @@ async def test_over_tls_what_came_in_one_piece_is_read_to_its_end(tmp_path: Path
         ):
             await until(lambda: bus.status().connected and sender.status().connected)
             for number in range(200):
-                sender._client.publish("t/x", str(number), qos=0)
+                sender.publish(Publication("t/x", str(number).encode(), quality=0))
             assert [int(each.payload) for each in await arrived(bus, 200)] == list(range(200))
 
 

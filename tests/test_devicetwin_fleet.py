@@ -189,7 +189,8 @@ def test_a_device_that_leaves_takes_everything_with_it() -> None:
 def test_what_left_while_edgecore_was_away_is_found_at_the_start() -> None:
     before = Driver(model(), device(), device("old"))
     after = Driver(model(), device(), kept=read_documents(before.documents))
-    assert after.start.documents == {"twin/default/old": None}
+    old = ("twin/default/old", "twin/default/old/setpoint", "twin/default/old/temperature")
+    assert after.start.documents == dict.fromkeys(old)
     assert [each.id.name for update in members(after.online()) for each in update.removed] == ["old"]
 
 
@@ -256,7 +257,7 @@ def test_of_many_readings_in_one_outcome_the_last_is_reported() -> None:
     driver.fleet.seal(outcome)
     (report,) = outcome.reports
     assert (report.field, json.loads(report.value)["value"]) == ("property/temperature", "3")
-    assert list(outcome.documents) == ["twin/default/thermo-1"]
+    assert list(outcome.documents) == ["twin/default/thermo-1/temperature"]
     assert [json.loads(each.payload)["event_id"] for each in outcome.not_stored(5, "full")] == ["1", "2", "3"]
 
 

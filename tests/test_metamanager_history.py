@@ -87,9 +87,9 @@ async def test_it_is_read_from_the_file_of_an_edgecore_that_does_not_run(tmp_pat
     store = await Store.open(path)
     await store.save({"twin/a": b"1", "twin/ab": b"2"}, (), samples={(key(), "t"): (START, "20")})
     await store.close()
-    recorded, document = read_file(path, key(), "t", 0, "twin/a")
-    assert (recorded.samples, document) == ([Sample(START, "20")], b"1")
-    assert read_file(path, key(), "t", 0, "twin/b")[1] is None
+    recorded, documents = read_file(path, key(), "t", 0, "twin/a")
+    assert (recorded.samples, documents) == ([Sample(START, "20")], {"twin/a": b"1", "twin/ab": b"2"})
+    assert read_file(path, key(), "t", 0, "twin/b")[1] == {}
     path.write_bytes(b"")
     with pytest.raises(StoreError, match="another release"):
         read_file(path, key(), "t", 0, "twin/a")

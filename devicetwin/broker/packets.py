@@ -207,13 +207,20 @@ class Decoder:
     it raises the same error again; the connection is over.
     """
 
-    __slots__ = ("_buffer", "_max_packet_bytes")
+    __slots__ = ("_buffer", "_cuts", "_max_packet_bytes", "_skipping")
 
-    def __init__(self, max_packet_bytes: int = MAX_REMAINING_LENGTH) -> None:
+    def __init__(self, max_packet_bytes: int = MAX_REMAINING_LENGTH, *, cuts: bool = False) -> None:
+        """cuts: a PUBLISH over the limit is cut to it, the rest of its payload goes by. Otherwise it is an error."""
         self._buffer = bytearray()
         self._max_packet_bytes = max_packet_bytes
+        self._cuts = cuts
+        self._skipping = 0
 
     def feed(self, data: bytes | bytearray | memoryview) -> None:
+        if self._skipping:
+            skipped = min(self._skipping, len(data))
+            self._skipping -= skipped
+            data = data[skipped:]
         self._buffer += data
 
     def next(self) -> Packet | None:
@@ -238,8 +245,11 @@ class Decoder:
                 shift += 7
                 if shift > 21:
                     raise MalformedPacket("remaining length is longer than four bytes")
-        if length > self._max_packet_bytes:
-            raise PacketTooLarge(length, self._max_packet_bytes)
+        excess = length - self._max_packet_bytes
+        if excess > 0:
+            if not self._cuts or buffer[0] >> 4 != _PUBLISH:
+                raise PacketTooLarge(length, self._max_packet_bytes)
+            length -= excess
         end = start + length
         if size < end:
             return None
@@ -247,6 +257,11 @@ class Decoder:
             body = bytes(view[start:end])
         packet = _decode(buffer[0], body)
         del buffer[:end]
+        if excess > 0:
+            self._skipping = excess
+            rest = bytes(buffer)
+            buffer.clear()
+            self.feed(rest)
         return packet
 
 
