@@ -6,8 +6,8 @@ processor time for each, for the core that it has to itself on a node is shared 
 Every report is a change, so each is written to disk, answered and documented. The client is a bare socket: paho
 would be measured otherwise.
 
-No answer comes before its commit, so the same disk is asked beside it what a commit of one row takes, as often: the 99th
-percentile of that is the disk's and the machine's, not ours.
+No answer comes before its commit, so the same disk is asked beside it what a commit of one row takes, as often: the
+99th percentile of that is the disk's and the machine's, not ours.
 """
 
 import contextlib

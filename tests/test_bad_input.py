@@ -34,6 +34,7 @@ from link.codec import MAX_FRAME_BYTES, decode, encode
 from link.frames import PROTOCOL, Ack, Goodbye, GoodbyeCode, Hello, Welcome
 from tests.conftest import KUBECTLS, find_tool
 from tests.harness.mosquitto import Mosquitto, free_port
+from tests.harness.pahoclient import hang_up
 from tests.harness.site import Process, Site
 from tests.harness.small_disk import SmallDisk
 
@@ -218,8 +219,7 @@ class Listener:
         self.hear(lambda heard, payload: heard == on and json.loads(payload)["delta"] == delta, f"{delta} on {on}")
 
     def close(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
+        hang_up(self._client)
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from tests.harness.mqtt_fuzz import MqttFuzz
+from tests.harness.pahoclient import hang_up
 from tests.test_bad_input import ANSWERS, NODES, UPDATE, Town, device, listening, topic, town
 
 __all__ = ["town"]
@@ -110,8 +111,7 @@ class Flood:
         return self.client.publish(topic(self._name, UPDATE), payload, 1)
 
     def close(self) -> None:
-        self.client.disconnect()
-        self.client.loop_stop()
+        hang_up(self.client)
 
 
 @pytest.fixture

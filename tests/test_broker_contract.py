@@ -23,6 +23,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from devicetwin.broker.config import BrokerConfig
 from devicetwin.broker.server import listen
 from tests.harness.mosquitto import Mosquitto, executable
+from tests.harness.pahoclient import hang_up
 
 DEADLINE_S = 10.0
 MAX_PACKET_BYTES = 65536
@@ -720,8 +721,7 @@ class Paho:
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.client.disconnect()
-        self.client.loop_stop()
+        hang_up(self.client)
 
     def subscribe(self, topic_filter: str, qos: int) -> None:
         self.client.subscribe(topic_filter, qos)
@@ -776,6 +776,5 @@ def test_paho_will_reaches_paho(port: int) -> None:
         assert isinstance(sock, socket.socket)
         sock.shutdown(socket.SHUT_RDWR)  # the cable is cut
         message = watcher.next()
-        dying.client.disconnect()
-        dying.client.loop_stop()
+        hang_up(dying.client)
         assert (message.topic, message.payload) == ("wills/dying", b"gone")

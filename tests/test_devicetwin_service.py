@@ -32,6 +32,7 @@ from link.frames import Delta as LinkDelta
 from metamanager.errors import StoreError
 from metamanager.store import Store
 from tests.harness.mosquitto import Mosquitto
+from tests.harness.pahoclient import hang_up
 
 DEADLINE_S = 15.0
 THERMO = DeviceId("default", "thermo-1")
@@ -90,10 +91,7 @@ class MapperClient:
         return [payload for at, payload in self.received if at == topic and event_id in (None, payload.get("event_id"))]
 
     def stop(self) -> None:
-        self.client.disconnect()
-        self.client.loop_stop()
-        # paho closes the pair of sockets that wakes its thread when it is collected, and that may come too late.
-        self.client._reset_sockets()
+        hang_up(self.client)
 
     def die(self) -> None:
         """As if killed: the socket goes without a DISCONNECT."""

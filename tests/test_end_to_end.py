@@ -27,6 +27,7 @@ from cloudhub.projection import project
 from metamanager.store import Store
 from tests.conftest import KUBECTLS, find_tool
 from tests.harness.mosquitto import Mosquitto
+from tests.harness.pahoclient import hang_up
 from tests.harness.site import Site
 
 NODE = "edge-1"
@@ -95,8 +96,7 @@ class Mapper:
                 raise AssertionError(f"nothing on {topic} with {members}; heard {self._backlog}") from None
 
     def close(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
+        hang_up(self._client)
 
 
 @contextmanager

@@ -44,6 +44,7 @@ from link.websocket import PATH
 from metamanager.store import Store
 from tests.conftest import KUBECTLS, find_tool
 from tests.harness.mosquitto import Mosquitto, free_port
+from tests.harness.pahoclient import hang_up
 from tests.harness.pods import deployed_pod
 from tests.harness.proxy import Proxy
 from tests.harness.site import Process, Site
@@ -382,8 +383,7 @@ class Publisher:
         return found
 
     def close(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
+        hang_up(self._client)
 
     def _disconnected(self, *_: object) -> None:
         self.lost = True

@@ -21,6 +21,7 @@ from componentbase import config
 from edgecore import EdgeConfig
 from tests.conftest import KUBECTLS, need_tool
 from tests.harness.mosquitto import Mosquitto
+from tests.harness.pahoclient import hang_up
 from tests.harness.site import ROOT, Process, Site
 from tests.harness.tls import BrokerFiles
 from tests.test_end_to_end import NODE
@@ -77,8 +78,7 @@ class Client:
         return {message.topic for message in list(self.heard)}
 
     def close(self) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
+        hang_up(self._client)
 
 
 @contextmanager
@@ -217,8 +217,7 @@ def test_an_anonymous_client_does_not_speak_for_the_cloud(site: Site, cli: Path)
     thief.connect("127.0.0.1", port)
     thief.loop_start()
     until(lambda: codes, "an answer")
-    thief.disconnect()
-    thief.loop_stop()
+    hang_up(thief)
     assert codes[0] == 133  # client identifier not valid
     assert site.ask("edgecore", NODE)["mqttConnected"]
 

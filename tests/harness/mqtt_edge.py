@@ -37,6 +37,7 @@ from devicetwin.messages import (
     Value,
     parse_topic,
 )
+from tests.harness.pahoclient import hang_up
 
 DEADLINE_S = 15.0
 
@@ -141,8 +142,7 @@ class MqttEdge:
     def __exit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._client.disconnect()
-        self._client.loop_stop()
+        hang_up(self._client)
 
     def _subscribe(self, client: paho.Client, *_: object) -> None:
         client.subscribe("$hw/#", 1)
