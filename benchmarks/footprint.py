@@ -17,6 +17,7 @@ SETTLE_S = 3.0
 IDLE_S = 20.0
 WINDOWS = 3  # each has one heartbeat in it
 MANY = 100
+WITHOUT_API = "edgecore, 1 device, mosquitto broker, no local API"
 EDITS = 20
 
 
@@ -37,6 +38,11 @@ def measure(runs: int, quick: bool, edgecore: Path | None) -> Iterator[list[Figu
                     assert line.edge is not None, "started above"
                     taken.setdefault(_edge(devices, broker), []).append(procfs.memory(line.edge.pid))
                 if devices == 1:
+                    line.stop_edge()
+                    line.start_edge("mosquitto", local_api=False)
+                    time.sleep(SETTLE_S)
+                    assert line.edge is not None, "started above"
+                    taken.setdefault(WITHOUT_API, []).append(procfs.memory(line.edge.pid))
                     for program, name in (("cloud", "cloudcore, 1 node"), ("api", "apiserver")):
                         taken.setdefault(name, []).append(procfs.memory(line.site.processes[program].pid))
                     for driver in ("simulated", "host"):
@@ -48,7 +54,12 @@ def measure(runs: int, quick: bool, edgecore: Path | None) -> Iterator[list[Figu
                         time.sleep(SETTLE_S)
                         taken.setdefault(f"mapper {driver}", []).append(procfs.memory(mapper.pid))
                         mapper.stop()
-    yield [figure for name, memories in taken.items() for figure in _memory(name, memories)] + _broker_alone(taken)
+    yield [figure for name, memories in taken.items() for figure in _memory(name, memories)] + [
+        *_alone(
+            f"embedded broker on top, {MANY} devices", taken[_edge(MANY, "embedded")], taken[_edge(MANY, "mosquitto")]
+        ),
+        *_alone("local API on top, idle", taken[_edge(1, "mosquitto")], taken[WITHOUT_API]),
+    ]
     yield _idle(1 if quick else WINDOWS, edgecore)
 
 
@@ -67,11 +78,9 @@ def _memory(name: str, memories: list[procfs.Memory]) -> list[Figure]:
     ]
 
 
-def _broker_alone(taken: dict[str, list[procfs.Memory]]) -> list[Figure]:
-    with_it = taken[_edge(MANY, "embedded")]
-    without = taken[_edge(MANY, "mosquitto")]
+def _alone(name: str, with_it: list[procfs.Memory], without: list[procfs.Memory]) -> list[Figure]:
     more = [a.resident - b.resident for a, b in zip(with_it, without, strict=True)]
-    return [Figure(f"embedded broker on top, {MANY} devices: resident", "MB", more, 8.0)]
+    return [Figure(f"{name}: resident", "MB", more, 8.0)]
 
 
 def _let_all_report(line: Line) -> None:

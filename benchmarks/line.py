@@ -13,6 +13,7 @@ import contextlib
 import http.client
 import json
 import queue
+import re
 import shutil
 import socket
 import ssl
@@ -120,8 +121,8 @@ class Line:
 
     # The edge
 
-    def start_edge(self, broker: str, *, wait: bool = True) -> None:
-        """Start edgecore; returns when it is in sync and its broker has it, or at once."""
+    def start_edge(self, broker: str, *, wait: bool = True, local_api: bool = True) -> None:
+        """Start edgecore, with a local API or without; returns when it is in sync and its broker has it, or at once."""
         self.broker = broker
         assert broker == "embedded" or self.mosquitto is not None, "mosquitto is missing: run scripts/setup-tools"
         self.mqtt_port = free_port() if broker == "embedded" else self.mosquitto.port if self.mosquitto else 0
@@ -130,6 +131,13 @@ class Line:
         arguments = ["--data-dir", str(self._directory / NODE), "--api", f"127.0.0.1:{self.api_port}"]
         arguments += ["--mqtt", broker if broker == "embedded" else f"mqtt://127.0.0.1:{self.mqtt_port}"]
         arguments += ["--mqtt-listen", f"127.0.0.1:{self.mqtt_port}"] if broker == "embedded" else []
+        if not local_api:
+            configuration = self._directory / NODE / "without-api.yaml"
+            text = (self._directory / NODE / "edgecore.yaml").read_text()
+            configuration.write_text(
+                re.sub(r"^(api:\n(?: .*\n)*? +enabled:) true", r"\1 false", text, flags=re.MULTILINE)
+            )
+            arguments += ["--config", str(configuration)]
         with (self._directory / "edge.log").open("ab") as log:
             self.edge = subprocess.Popen(
                 [*program, "run", *arguments],

@@ -123,6 +123,8 @@ class EdgeSession:
         self._unsaid: tuple[Interest, ...] | None = None
         """What it is to be told once it may be."""
         self._decided: list[Decided] = []
+        self._granted: frozenset[Interest] = frozenset()
+        """Of what is wanted now, as far as the hub has decided."""
         self._undone: Decided | None = None
         """Decided, and the push that completes it has not come."""
         self._completing: deque[tuple[int, Decided]] = deque()
@@ -180,6 +182,7 @@ class EdgeSession:
                 if number == self._wanted[0]:
                     self._undone = Decided(self._wanted[1], refused, resources)
                     self._decided.append(self._undone)
+                    self._granted = frozenset(self._undone.granted)
             case Answer(number, head, body, last):
                 self._answered(number, head, body, last)
                 return  # the shell has nothing to do with it
@@ -232,7 +235,9 @@ class EdgeSession:
         """These batches are durable, but for the objects refused in them (by number): tell the hub."""
         self.is_synced = batches[-1].synced
         while self._completing and self._completing[0][0] <= batches[-1].cursor.seq:
-            self._completed.append(self._completing.popleft()[1].granted)
+            decided = self._completing.popleft()[1]
+            # What was refused, or dropped, while this was on its way is not to be heard of as complete after that.
+            self._completed.append(tuple(each for each in decided.granted if each in self._granted))
         if self.error is not None:
             return
         for seq, refused in refusals.items():
@@ -250,6 +255,7 @@ class EdgeSession:
     def want(self, interests: tuple[Interest, ...]) -> None:
         """These are the interests from now on. Before greet() it has no effect: the Hello says them."""
         self._unsaid = interests
+        self._granted &= frozenset(interests)
         self._speak()
 
     def take_decided(self) -> list[Decided]:

@@ -312,3 +312,17 @@ def test_a_call_that_is_cancelled_is_not_answered() -> None:
     assert told == []
     assert edge.session.cancel(small), "it may be said twice"
     assert edge.wire.take() == [Taken(1)]
+
+
+def test_what_is_refused_or_dropped_meanwhile_is_not_complete() -> None:
+    edge = Edge().streaming()
+    session = edge.session
+    session.want((ONE, OTHER))
+    edge.hear(Granted(1, (), ()), Push(1, (), True))
+    edge.hear(Granted(1, (RefusedInterest(ONE, 403, "no"),), ()))
+    session.committed(session.take_batches(), {})
+    assert session.take_completed() == [(OTHER,)]
+    edge.hear(Push(2, (), True))
+    session.want((ONE,))
+    session.committed(session.take_batches(), {})
+    assert session.take_completed() == [()]

@@ -6,7 +6,7 @@ of an object a node may see.
 """
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from apimachinery.devices import PROPERTY_FIELD, PropertyReport
 from apimachinery.keys import Node, ObjectKey, ObjectVersion
@@ -16,6 +16,8 @@ from cloudhub.devices import StateReport
 from cloudhub.reports import Value
 from devicetwin.documents import read_documents
 from devicetwin.wire import id_of
+from link.frames import Interest
+from tests.sim.access import STEADY_KEY
 from tests.sim.apiserver import POISON, SimApi
 from tests.sim.edge import SimEdge
 from tests.sim.hub import SHARED
@@ -44,6 +46,12 @@ def problems(world: World) -> list[str]:
             if edge.unlike
         ),
         *(each for edge in world.edges for each in _forgotten(edge)),
+        *(
+            f"{edge.node} was told that it holds {edge.incomplete}, and did not"
+            for edge in world.edges
+            if edge.incomplete
+        ),
+        *_deleted_for_not_knowing(world),
         *_taken_out_of_order(world),
         *_healed(world),
         *dict.fromkeys(world.faulty_bounds),
@@ -53,7 +61,7 @@ def problems(world: World) -> list[str]:
 
 def unsettled(world: World) -> list[str]:
     """What is still to come, or will never."""
-    found = [each for edge in world.edges for each in _not_converged(world.api, edge)]
+    found = [each for edge in world.edges for each in _not_converged(world, edge)]
     found += _left_over(world)
     found += _not_last(world)
     return found or list(_not_obeyed(world))
@@ -62,9 +70,14 @@ def unsettled(world: World) -> list[str]:
 # ---- down
 
 
-def desired(api: SimApi, node: Node) -> dict[ObjectKey, ObjectVersion]:
+def desired(api: SimApi, node: Node, interests: Iterable[Interest]) -> dict[ObjectKey, ObjectVersion]:
     """What the apiserver says this node should hold, computed the slow way from the objects alone."""
-    found: set[ObjectKey] = set()
+    found = {
+        key
+        for key in api.objects
+        for resource, namespace, name, _ in interests
+        if key.resource == resource and namespace in ("", key.namespace) and name in ("", key.name)
+    }
     for key, body in api.objects.items():
         spec = body.get("spec") or {}
         if key.namespace == SHARED or (key.resource == NODES and key.name == node):
@@ -83,14 +96,24 @@ def desired(api: SimApi, node: Node) -> dict[ObjectKey, ObjectVersion]:
     return {key: version for key, version in versions if version is not None}
 
 
-def _not_converged(api: SimApi, edge: SimEdge) -> Iterator[str]:
+def _not_converged(world: World, edge: SimEdge) -> Iterator[str]:
+    granted = [each for each in edge.disk.image.interests if (edge.node, each) not in world.forbidden]
     held = {key: version for key, (version, _) in edge.disk.image.objects.items()}
-    wanted = desired(api, edge.node)
+    wanted = desired(world.api, edge.node, granted)
     if held != wanted:
         wrong = [str(key) for key in held.keys() | wanted.keys() if held.get(key) != wanted.get(key)]
         yield f"{edge.node} differs from the apiserver in {sorted(wrong)}"
     if not edge.disk.image.synced:
         yield f"{edge.node} was never told that it is in sync"
+    if edge.complete != set(granted):
+        yield f"{edge.node} takes {sorted(edge.complete)} for complete, not {granted}"
+
+
+def _deleted_for_not_knowing(world: World) -> Iterator[str]:
+    """The steady object is always there, and the first node always may and wants to hold it."""
+    edge = world.edges[0]
+    if any(None in seen for (_, key), seen in edge.seen.items() if key == STEADY_KEY):
+        yield f"{edge.node} was told to delete {STEADY_KEY}, which was always there for it"
 
 
 def _wrongly_seen(world: World, edge: SimEdge) -> Iterator[str]:

@@ -14,7 +14,7 @@ from apimachinery.events import Change, EventType
 from apimachinery.inventory import digest
 from apimachinery.keys import ObjectKey, ObjectVersion
 from apimachinery.objects import Object
-from link.frames import Batch, Cursor, Held, Refusal, ReportEntry
+from link.frames import Batch, Cursor, Held, Interest, Refusal, ReportEntry
 from metamanager.intake import NotHeld, unfold
 
 
@@ -34,6 +34,7 @@ class Image:
     synced: bool = False
     term: int = 0
     horizon: dict[str, int] = field(default_factory=dict)
+    interests: tuple[Interest, ...] = ()
 
     def copy(self) -> "Image":
         return replace(self, objects=dict(self.objects), reports=dict(self.reports), documents=dict(self.documents))
@@ -111,6 +112,11 @@ class SimDisk:
         for entry in reports:
             image.reports[entry.key, entry.field] = (image.next_row, entry.value)
             image.next_row += 1
+        self._commit(image)
+
+    def want(self, interests: tuple[Interest, ...]) -> None:
+        image = self.image.copy()
+        image.interests = interests
         self._commit(image)
 
     def settle_reports(self, through: int) -> None:

@@ -20,7 +20,8 @@ from devicetwin.messages import Channel, Delta, DeviceTopic, StateUpdate, TwinEn
 from devicetwin.wire import Publication, id_of, key_of
 from edgehub.session import EdgeSession
 from link.errors import LinkClosed
-from link.frames import Batch, GoodbyeCode, Position, Refusal
+from link.frames import Batch, GoodbyeCode, Interest, Position, Refusal
+from tests.sim.access import STEADY, STEADY_KEY
 from tests.sim.clock import MachineClock
 from tests.sim.disk import DiskFull, SimDisk
 from tests.sim.network import SimTransport
@@ -53,6 +54,10 @@ class SimEdge:
         self.lived: defaultdict[tuple[int, ObjectKey], list[ObjectVersion | None]] = defaultdict(list)
         """The same of all replicas, by how often the disk had been rolled back by then."""
         self.rolled_back = 0
+        self.untaken: set[ObjectKey] = set()
+        """What could not be taken in when it came last."""
+        self.incomplete: list[ObjectKey] = []
+        """What was not here when it was said to be; must stay empty."""
         self.unlike: list[ObjectKey] = []
         """Objects that ever stood here with a body that is not the version it says; must stay empty."""
         self.said: dict[tuple[ObjectKey, str], Said] = {}
@@ -74,6 +79,8 @@ class SimEdge:
         self._sent_row = 0
         self._settled_row = 0
         self._fleet: Fleet | None = None
+        self.complete: set[Interest] = set()
+        """As this process was told."""
         self._changes: list[Change] = []
         self._unsaved: tuple[Outcome, int] | None = None
         self._twins_due = False
@@ -101,7 +108,8 @@ class SimEdge:
         self.end.receiving = session.opened(self.end)
         cursor, digest = self.disk.image.cursor, self.disk.digest()
         self._term = self.disk.next_term(self._term, self._known_term, self.clock.wall_ms())
-        session.greet(cursor, digest, self._term, tuple(map(Position._make, self.disk.image.horizon.items())))
+        horizon = tuple(map(Position._make, self.disk.image.horizon.items()))
+        session.greet(cursor, digest, self._term, horizon, self.disk.image.interests)
 
     def _wake(self) -> None:
         if not self._woken:
@@ -120,6 +128,7 @@ class SimEdge:
                 self.session = None
                 self._later(self._world.rng.choice([0.0, 0.05, 0.5]), self.dial)
             return
+        self._hear_of_interests(session)
         if session.wants_inventory and not self._committing:
             session.send_inventory(self.disk.held())
         if not self._committing and (batches := session.take_batches()):
@@ -157,8 +166,29 @@ class SimEdge:
                 self.crash()
                 return
             session.committed(batches, refusals)
+            self._hear_of_interests(session)
             self._check(session)
         self._wake()
+
+    # Interests
+
+    def want(self, interests: tuple[Interest, ...]) -> None:
+        """What is read here is something else from now on: remembered first, then told (metamanager's to keep)."""
+        try:
+            self.disk.want(interests)
+        except DiskFull:
+            return
+        self.complete = self.complete & set(interests)
+        if self.session is not None:
+            self.session.want(interests)
+
+    def _hear_of_interests(self, session: EdgeSession) -> None:
+        for decided in session.take_decided():
+            self.complete = self.complete & set(decided.granted)
+        for completed in session.take_completed():
+            self.complete = self.complete | set(completed)
+            if STEADY in completed and STEADY_KEY not in self.disk.image.objects and STEADY_KEY not in self.untaken:
+                self.incomplete.append(STEADY_KEY)
 
     def _check(self, session: EdgeSession) -> None:
         """Ask now and then whether hub and node agree; the checkers count it as a fault where they do not."""
@@ -171,6 +201,7 @@ class SimEdge:
         changes, refusals = self.disk.apply(batches)
         for batch in batches:
             refused = {refusal.key for refusal in refusals.get(batch.cursor.seq, ())}
+            self.untaken = (self.untaken - {delta.key for delta in batch.deltas}) | refused
             for delta in batch.deltas:
                 if delta.key not in refused:
                     self.seen[replica, delta.key].append(delta.version)

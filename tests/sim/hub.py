@@ -1,9 +1,9 @@
 """
 One cloudcore process: it dies and starts again with nothing but the apiserver to remember by.
 
-Hub, Outbox, Placement, WatchCache, Patches and Reports are the shipped ones. What stands here for the shells is
-the least that drives them: a watch per resource that lags and expires (cloudhub/reflector.py), the turns of work
-(cloudhub/server.py) and the writes (writer.py).
+Hub, Outbox, Placement, Interests, WatchCache, Patches and Reports are the shipped ones. What stands here for the
+shells is the least that drives them: a watch per resource that lags and expires (cloudhub/reflector.py), the turns of
+work (cloudhub/server.py), the writes (writer.py) and the decisions (access.py).
 """
 
 from apimachinery.errors import Expired
@@ -15,6 +15,7 @@ from cloudhub.horizon import Advance
 from cloudhub.patches import Patches
 from cloudhub.placement import STANDARD_RULES, By, Placement, Rule
 from cloudhub.sessions import Hub
+from tests.sim.access import NoCalls, SimAccess
 from tests.sim.apiserver import Logged
 from tests.sim.clock import MachineClock
 from tests.sim.leases import SimLeases
@@ -53,6 +54,7 @@ class SimHub:
         self.placement = Placement(RULES)
         self.leases = SimLeases(world, self)
         self.writer = SimWriter(world, self)
+        self.access = SimAccess(world, self)
         self._woken = False
         generation = self.generation
         self.hub = Hub(
@@ -60,6 +62,8 @@ class SimHub:
             self.placement,
             self.writer,
             self.leases,
+            access=self.access,
+            calls=NoCalls(),
             clock=self.clock,
             new_epoch=lambda: f"{world.rng.getrandbits(48):x}",
             wake=lambda: self._wake(generation),
@@ -89,8 +93,10 @@ class SimHub:
         """Take in what each watch has brought, some of it or all; list again where a watch has expired."""
         if not self.is_up:
             return
-        for resource in WATCHED:
+        for resource in list(self._positions):
             self._watch(resource, fully)
+        if self._world.rng.random() < 0.1:
+            self.access.recheck()
         self.leases.watch(fully=fully)
 
     def _watch(self, resource: Resource, fully: bool) -> None:
@@ -111,6 +117,20 @@ class SimHub:
             self._observe(step)
             self._take(self.cache.apply(WatchEvent(step.type, step.item, str(step.version))))
             self._advance(resource, Advance(str(step.version)))
+
+    def follows(self, resource: Resource) -> bool:
+        """Whether it has been listed."""
+        return resource in self._positions
+
+    def follow(self, resource: Resource) -> None:
+        """Watch something that no rule asks for."""
+        self._list(resource, newest=True)
+
+    def let_go(self, resource: Resource) -> None:
+        """Watch it no more."""
+        del self._positions[resource], self._incarnations[resource]
+        self.cache.forget(resource)
+        self._advance(resource, Advance(""))
 
     def _list(self, resource: Resource, *, newest: bool) -> None:
         """The newest state at first; later any that is not older than what was seen (NotOlderThan)."""
@@ -156,6 +176,7 @@ class SimHub:
         if self.is_up:
             self.hub.expire()
             self.hub.retry_refused()
+            self.access.recheck()
 
     def crash(self, down_s: float, *, is_silent: bool = False) -> None:
         """kill -9, or (`is_silent`) the power is gone; somebody starts it again after `down_s`."""

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import cloudhub.outbox
+import cloudhub.sessions
 import tests.sim.disk
 from apimachinery.events import Change
 from apimachinery.keys import Node, ObjectKey, ObjectVersion, Resource
@@ -19,13 +20,15 @@ from apimachinery.watchcache import WatchCache
 from cloudhub import projection
 from cloudhub.fences import Claim, Fences, Permit, Standing
 from cloudhub.horizon import Horizon
+from cloudhub.interests import Decision, Interests, Judgement, Scope, judged
 from cloudhub.outbox import Flight, Outbox, Verdict
 from cloudhub.placement import Affected, Placement
 from cloudhub.reports import Acknowledgement, Reports
 from cloudhub.sessions import Hub, Session
 from edgehub.session import EdgeSession
-from link.frames import Batch, Cursor, Delta, Frame, Hello, Inventory, Position, Refusal, ReportEntry
+from link.frames import Batch, Cursor, Delta, Frame, Hello, Interest, Inventory, Position, Refusal, ReportEntry
 from metamanager.intake import NotHeld, unfold
+from tests.sim.access import SimAccess
 from tests.sim.apiserver import SimApi
 from tests.sim.checks import problems, run
 from tests.sim.disk import SimDisk
@@ -39,6 +42,7 @@ Wanted = Mapping[ObjectKey, ObjectVersion]
 _adopt, _hear = Outbox.adopt, Outbox.hear
 _hello, _frame_received = Hub.hello, Session.frame_received
 _observe, _replace, _list = Placement.observe, WatchCache.replace, SimHub._list
+_judge, _judged, _decision = Hub._judge, judged, SimAccess.decision
 _apply, _disk_save = SimDisk.apply, SimDisk.save
 _permit, _put_lease = Fences.permit, SimApi.put_lease
 _commit, _save, _accept = SimEdge._commit, SimEdge._save, SimWriter.accept
@@ -140,6 +144,44 @@ def _believe_what_followed(self: Outbox, seq: int, key: ObjectKey, reason: str) 
 
 
 def _forget_nacks(self: Outbox, seq: int, key: ObjectKey, reason: str) -> None: ...
+
+
+# ---- interests
+
+
+def _delete_the_unknown(interests: Sequence[Interest], decisions: Mapping[Interest, Decision]) -> Judgement:
+    return _judged(interests, decisions)._replace(kept=frozenset())
+
+
+def _mark_nothing(self: Hub, scopes: Iterable[Scope], outbox: Outbox) -> Iterator[ObjectKey]:
+    return iter(())
+
+
+def _mark_what_there_is(self: Hub, scopes: Iterable[Scope], outbox: Outbox) -> Iterator[ObjectKey]:
+    for scope in sorted(scopes):
+        yield from self._keys_of(scope)
+
+
+def _judge_once(self: Hub, node: Node) -> None:
+    if node in self._parked:
+        Hub._unpark(self, self._parked[node])
+
+
+def _judge_without_a_push(self: Hub, node: Node) -> None:
+    outbox = self._outboxes[node]
+    told = outbox.synced_told
+    _judge(self, node)
+    outbox.synced_told = told
+
+
+def _place_only(self: Interests, key: ObjectKey) -> list[Node]:
+    return []
+
+
+def _grant_what_is_not_listed(self: SimAccess, node: Node, interest: Interest) -> Decision:
+    found = _decision(self, node, interest)
+    known = self._decisions.get((node, interest), found)
+    return known if found.is_pending else found
 
 
 # ---- the watch
@@ -282,6 +324,7 @@ class Row(NamedTuple):
     """The first seed that noticed."""
 
 
+_INTERESTED = Shape(hubs=2, delays_s=(0.01, 0.3), interests=True)
 _TWO_REPLICAS = Shape(hubs=2, delays_s=(0.01, 0.3))
 """For rules that matter only where two replicas meet within a moment: one schedule in a thousand, else."""
 
@@ -298,6 +341,13 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation("the inventory is compared with what is desired then", Hub, "hello", _remember_what_was_desired),
     Mutation("the old connection ends before the new Hello is acted on", Hub, "hello", _leave_the_older_alone),
     Mutation("what moves is dirty where it was, too", Placement, "observe", _tell_only_the_new_node),
+    Mutation("what is not known of an interest stays", cloudhub.sessions, "judged", _delete_the_unknown, _INTERESTED),
+    Mutation("what an interest selects is dirty when it is decided", Hub, "_within", _mark_nothing, _INTERESTED),
+    Mutation("what a node holds of it is dirty, too", Hub, "_within", _mark_what_there_is, _INTERESTED),
+    Mutation("a decision that changes counts at once", Hub, "decided", _judge_once, _INTERESTED),
+    Mutation("a synced push follows a Granted", Hub, "_judge", _judge_without_a_push, _INTERESTED),
+    Mutation("a change goes to who is interested", Interests, "nodes", _place_only, _INTERESTED),
+    Mutation("what is granted was listed", SimAccess, "decision", _grant_what_is_not_listed, _INTERESTED),
     Mutation("a refused object is not known to be held", Outbox, "refuse", _forget_nacks),
     Mutation("what follows a refused version is in doubt", Outbox, "refuse", _believe_what_followed),
     Mutation("a refused object is tried again", Outbox, "retry_refused", _never_retry),

@@ -6,7 +6,7 @@ from typing import Protocol, TypeVar
 
 from apimachinery.errors import ApiError
 from apimachinery.keys import Node
-from link.frames import ReportEntry
+from link.frames import Interest, ReportEntry
 from tests.sim.apiserver import SimApi
 from tests.sim.clock import MachineClock, SimClock
 from tests.sim.network import SimNetwork, SimTransport
@@ -37,6 +37,10 @@ class Surroundings(Protocol):
 
     def dial(self, node: Node) -> tuple[SimTransport, Callable[[], None], str] | None:
         """The edge's end of a new connection, how to hand the hub its own, the replica's name; None: unreachable."""
+        ...
+
+    def is_allowed(self, node: Node, interest: Interest) -> bool:
+        """Whether the apiserver lets this node read that, now."""
         ...
 
     def reported(self, node: Node, entries: Sequence[ReportEntry]) -> None:

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 import pytest
 
 from apimachinery.resources import PODS
+from link.frames import Interest
 from tests.sim.__main__ import batches
+from tests.sim.access import GADGETS, STEADY
 from tests.sim.checks import is_subsequence, problems, run
 from tests.sim.clock import MachineClock, SimClock
 from tests.sim.world import Shape, World
@@ -134,6 +136,36 @@ def test_quiet_hub_restart_costs_the_same_however_many_objects() -> None:
     few, many = cost(5), cost(500)
     assert few > 0
     assert abs(many - few) <= 8, f"{few} bytes with 5 objects, {many} with 500"
+
+
+def interested(objects: int) -> World:
+    world = World(1, Shape(nodes=1, interests=True))
+    world.edges[0].want((STEADY, Interest(GADGETS)))
+    for number in range(objects):
+        world.api.put(GADGETS, "default", f"gadget-{number}", {"x": number})
+    world.settle(lambda _: True)
+    assert len(world.edges[0].disk.image.objects) == objects + 2
+    return world
+
+
+@pytest.mark.parametrize("is_crash", [False, True])
+def test_quiet_costs_the_same_however_many_objects_are_held_by_interest(is_crash: bool) -> None:
+    def cost(objects: int) -> int:
+        world = interested(objects)
+        before = world.network.bytes_carried
+        if is_crash:
+            world.hubs[0].crash(0.1)
+        else:
+            world.network.cut(world.network.connections[0], edge_notices_s=0.0, hub_notices_s=0.0)
+        world.clock.run_for(8.0)
+        counters = world.hubs[0].hub.counters
+        assert counters.undecided == 0
+        assert (counters.identical, counters.surveyed) == ((1, 0) if is_crash else (0, 0))
+        return world.network.bytes_carried - before
+
+    few, many = cost(5), cost(500)
+    assert few > 0
+    assert abs(many - few) <= 16, f"{few} bytes with 5 objects, {many} with 500"
 
 
 # The parts that the others lean on.

@@ -17,8 +17,9 @@ from apimachinery.errors import ApiError, InternalError, TooManyRequests, Unavai
 from apimachinery.keys import Node, ObjectKey, ObjectVersion
 from apimachinery.resources import CONFIG_MAPS, DEVICE_MODELS, DEVICES, NODES, PODS, SECRETS
 from cloudhub.reports import Value, parse
-from link.frames import WINDOW_BYTES, WINDOW_FRAMES, ReportEntry
+from link.frames import WINDOW_BYTES, WINDOW_FRAMES, Interest, ReportEntry
 from link.peer import Peer
+from tests.sim.access import GADGETS, POOL, STEADY, STEADY_KEY
 from tests.sim.apiserver import SimApi
 from tests.sim.clock import MachineClock, SimClock
 from tests.sim.edge import SimEdge
@@ -30,8 +31,9 @@ T = TypeVar("T")
 STEPS = 60
 ROUNDS = 30
 """Of calming down; each is a few seconds of virtual time."""
-KEYS = 3 + 4 + 2 * 2 + 2 + 3 + 2
-"""How many objects there ever are, by name: nodes, pods, config maps of two namespaces, secrets, devices, models."""
+KEYS = 3 + 4 + 2 * 2 + 2 + 3 + 2 + 3
+"""How many objects there ever are, by name: nodes, pods, config maps of two namespaces, secrets, devices, models, and
+gadgets."""
 
 
 class Shape(NamedTuple):
@@ -45,6 +47,8 @@ class Shape(NamedTuple):
     window_bytes: int = WINDOW_BYTES
     commits_s: tuple[float, ...] = (0.0, 0.001, 0.02)
     """How long a commit takes: one of these."""
+    interests: bool = False
+    """Whether nodes are interested in more than what is placed on them."""
 
     @classmethod
     def drawn(cls, rng: random.Random) -> "Shape":
@@ -55,6 +59,7 @@ class Shape(NamedTuple):
             window_frames=rng.choice([WINDOW_FRAMES, 3]),
             window_bytes=rng.choice([WINDOW_BYTES, 700]),
             commits_s=rng.choice([(0.0, 0.001, 0.02), (0.02, 0.3, 1.5)]),
+            interests=rng.random() < 0.7,
         )
 
 
@@ -95,9 +100,15 @@ class World:
         self.nodes = [Node(f"n{number}") for number in range(self.shape.nodes)]
         for node in self.nodes:
             self.api.put(NODES, "", node, {"spec": {}})
+        self.forbidden: set[tuple[Node, Interest]] = set()
+        """What may not be read, in the order of nothing: nobody iterates over it."""
+        if shape.interests:
+            self.api.put(STEADY_KEY.resource, STEADY_KEY.namespace, STEADY_KEY.name, {"x": 0})
         self.api.back_up()
         self.hubs = [SimHub(self, f"hub{number}") for number in range(self.shape.hubs)]
         self.edges = [SimEdge(self, node) for node in self.nodes]
+        if shape.interests:
+            self.edges[0].disk.image.interests = (STEADY,)
 
     # What its processes see of it
 
@@ -132,6 +143,9 @@ class World:
             return None
         edge_end, hub_end = self.network.connect(node)
         return edge_end, lambda: hub.accept(hub_end), hub.name
+
+    def is_allowed(self, node: Node, interest: Interest) -> bool:
+        return (node, interest) not in self.forbidden
 
     def reported(self, node: Node, entries: Sequence[ReportEntry]) -> None:
         for entry in entries:
@@ -242,13 +256,30 @@ class World:
         }
         self.api.put(DEVICES, "default", key.name, {"spec": spec})
 
+    def edit_gadget(self) -> None:
+        if self.shape.interests:
+            name = self.rng.choice(["g0", "g1", STEADY_KEY.name])
+            self.api.put(GADGETS, "default", name, {"x": self._serial()})
+
+    def change_interests(self) -> None:
+        """Something else is read at a node; what it was interested in is dropped."""
+        if self.shape.interests:
+            edge = self.rng.choice(self.edges)
+            always = (STEADY,) if edge is self.edges[0] else ()
+            edge.want((*always, *(each for each in POOL if self.rng.random() < 0.5)))
+
+    def change_rights(self) -> None:
+        """An admin gives a right, or takes one back."""
+        if self.shape.interests:
+            self.forbidden ^= {(self.rng.choice(self.nodes), self.rng.choice(POOL))}
+
     def edit_model(self) -> None:
         properties = [{"name": name, "type": "INT", "accessMode": "ReadWrite"} for name in ("t", "u")]
         spec = {"properties": properties, "x": self.rng.randrange(99)}
         self.api.put(DEVICE_MODELS, "default", f"m{self.rng.randrange(2)}", {"spec": spec})
 
     def delete_something(self) -> None:
-        deletable = [key for key in self.api.objects if key.resource != NODES]
+        deletable = [key for key in self.api.objects if key.resource != NODES and key != STEADY_KEY]
         if deletable:
             key = self.rng.choice(sorted(deletable))
             self._void(key)
@@ -386,6 +417,9 @@ class World:
         edit_device,
         edit_device,
         edit_model,
+        edit_gadget,
+        change_interests,
+        change_rights,
         delete_something,
         device_speaks,
         device_speaks,
