@@ -1,0 +1,95 @@
+"""
+What a client finds in its namespace, made by the admin before it comes.
+
+Where a check changes something, it has an object of its own, named for the check: so the first request that writes is
+the one that the check is about, also where every write is refused.
+"""
+
+from typing import Any
+
+from tests.conformance.contract import CONFIG_MAP, LEASE, POD, SECRET, SERVICE_ACCOUNT, WIDGET, Body
+
+NODE = "edge-1"
+WIDGETS = 5
+COLOURS = ("red", "blue", "green")
+ACCOUNT = "robot"
+HOLDER = "me"
+RENEWALS = 2
+"""That a leader makes before it leaves off."""
+FINALIZER = "example.com/hold"
+
+DEFINITION: Body = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {"name": "widgets.example.com"},
+    "spec": {
+        "group": "example.com",
+        "scope": "Namespaced",
+        "names": {"plural": "widgets", "singular": "widget", "kind": "Widget", "shortNames": ["wd"]},
+        "versions": [
+            {
+                "name": "v1",
+                "served": True,
+                "storage": True,
+                "subresources": {"status": {}},
+                "additionalPrinterColumns": [{"name": "Size", "type": "integer", "jsonPath": ".spec.size"}],
+                "schema": {
+                    "openAPIV3Schema": {
+                        "type": "object",
+                        "properties": {
+                            "spec": {
+                                "type": "object",
+                                "properties": {
+                                    "size": {
+                                        "type": "integer",
+                                        "minimum": 1,
+                                        "description": "How large the widget is.",
+                                    },
+                                    "parts": {"type": "array", "items": {"type": "string"}},
+                                },
+                            },
+                            "status": {"type": "object", "properties": {"phase": {"type": "string"}}},
+                        },
+                    }
+                },
+            }
+        ],
+    },
+}
+RIGHTS: Body = {
+    "apiVersion": "rbac.authorization.k8s.io/v1",
+    "kind": "ClusterRoleBinding",
+    "metadata": {"name": "nodes-may-all"},
+    "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
+    "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "system:nodes"}],
+}
+"""What the clients at the edge may do is not what is judged here: the node may everything."""
+
+
+def namespace(name: str) -> list[Body]:
+    """A namespace and what is in it."""
+    made: list[Body] = [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}]
+    objects = [
+        *(
+            WIDGET.body(f"w{number}", metadata={"labels": {"colour": COLOURS[number % 3]}}, spec={"size": number + 1})
+            for number in range(WIDGETS)
+        ),
+        *(
+            WIDGET.body(check, metadata={"labels": {"role": "target"}}, spec={"size": 1, "parts": ["a"]})
+            for check in ("update", "stale-update", "json-patch", "merge-patch", "status", "delete", "preconditions")
+        ),
+        WIDGET.body("finalizers", metadata={"labels": {"role": "target"}, "finalizers": [FINALIZER]}, spec={"size": 1}),
+        CONFIG_MAP.body("strategic", metadata={"finalizers": [f"{FINALIZER}-1"]}, data={"a": "1"}),
+        *(SECRET.body(f"swept{number}", metadata={"labels": {"role": "swept"}}) for number in range(2)),
+        SERVICE_ACCOUNT.body(ACCOUNT),
+        LEASE.body("held", spec={"holderIdentity": HOLDER, "leaseDurationSeconds": 30}),
+        *(_pod(f"p{number}") for number in range(3)),
+    ]
+    for each in objects:
+        each["metadata"]["namespace"] = name
+    return made + objects
+
+
+def _pod(name: str) -> Body:
+    spec: dict[str, Any] = {"nodeName": NODE, "containers": [{"name": "main", "image": "main:1"}]}
+    return POD.body(name, spec=spec)
