@@ -114,8 +114,14 @@ class ApiConfig:
     enabled: bool = setting(True, "Whether to serve it.")
     listen: Endpoint = setting(
         Endpoint("127.0.0.1", 10550),
-        "Where; whoever can connect can read everything this node holds, Secrets included.",
+        "Where; without TLS whoever can connect from this machine is the node, Secrets included.",
     )
+    tls: bool = setting(
+        False,
+        "Serve it with TLS, to this node's certificate and ServiceAccount tokens; then it may listen on any address.",
+    )
+    certificate: Path = setting(Path("pki/api.crt"), "What it shows with TLS; joining made it.")
+    key: Path = setting(Path("pki/api.key"), "The certificate's key.")
     interest_idle_s: int = setting(
         7 * 86_400,
         "What a client asked for beyond this node's own is kept up to date until nobody has read it for so long.",
@@ -172,6 +178,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--mqtt", metavar="embedded|URL", help="the MQTT broker: embedded, or mqtt[s]://[USER@]HOST:PORT")
     run.add_argument("--mqtt-listen", type=cli.endpoint, metavar="HOST:PORT", help="where the embedded broker listens")
     run.add_argument("--api", type=cli.endpoint, metavar="HOST:PORT", help="where the local API listens")
+    run.add_argument("--api-tls", action="store_const", const=True, help="serve it with TLS, to tokens of the cluster")
 
     join = cli.add_command(
         commands,
@@ -295,7 +302,13 @@ def _run(args: argparse.Namespace) -> int:
             )
         settings = _load(args.config or args.data_dir / CONFIG_NAME)
         return config.override(
-            settings, {"mqtt.broker": args.mqtt, "mqtt.listen": args.mqtt_listen, "api.listen": args.api}
+            settings,
+            {
+                "mqtt.broker": args.mqtt,
+                "mqtt.listen": args.mqtt_listen,
+                "api.listen": args.api,
+                "api.tls": args.api_tls,
+            },
         )
 
     async def run() -> None:
@@ -362,11 +375,11 @@ async def _compose(
         return (await store.apply(batches)).refusals
 
     hub = CloudLink(link)
-    local: ApiLink | None = None
+    local: "ApiLink | None" = None  # noqa: UP037 - imported for the type checker only
     if settings.api.enabled:
-        from metamanager.api import ApiLink
+        from metamanager import api as local_api
 
-        local = ApiLink.over(store, hub, node, settings.api.interest_idle_s)
+        local = local_api.ApiLink.over(store, hub, node, settings.api.interest_idle_s)
     connector = Connector(
         node,
         Hubs(settings.cloud.link.host, settings.cloud.link.port, context),
@@ -400,9 +413,10 @@ async def _compose(
         raise cli.CommandError(f"the status socket: {exc}") from exc
     try:
         if local is not None:
-            from metamanager.api import serve_local_api
+            from metamanager import api as local_api
+            from metamanager.access import Access
 
-            api = serve_local_api(
+            api = local_api.serve_local_api(
                 store,
                 host=settings.api.listen.host,
                 port=settings.api.listen.port,
@@ -410,6 +424,8 @@ async def _compose(
                 version=VERSION,
                 twins=twins,
                 link=local,
+                access=Access(store, hub, node) if settings.api.tls else None,
+                context=_api_context(settings) if settings.api.tls else None,
             )
             status.api = (await stack.enter_async_context(api)).endpoint
     except ListenError as exc:
@@ -492,6 +508,22 @@ def _listener_context(mqtt: MqttConfig) -> ssl.SSLContext | None:
     except OSError as exc:  # ssl.SSLError is one
         names = ", ".join(str(each) for each in (mqtt.certificate, mqtt.key) if each)
         raise cli.CommandError(f"the embedded broker's certificate and key cannot be used ({names}): {exc}") from exc
+    return context
+
+
+def _api_context(settings: EdgeConfig) -> ssl.SSLContext:
+    """What the local API shows, and whose client certificates it looks at: those of the join CA."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(settings.api.certificate, settings.api.key)
+        context.load_verify_locations(cafile=settings.cloud.certificate_authority)
+    except OSError as exc:  # ssl.SSLError is one
+        names = f"{settings.api.certificate}, {settings.api.key}"
+        raise cli.CommandError(
+            f"the local API's certificate and key cannot be used ({names}): {exc}; join again with --force to get them"
+        ) from exc
+    context.verify_mode = ssl.CERT_OPTIONAL
     return context
 
 

@@ -37,6 +37,8 @@ class Attributes:
     namespace: str = ""
     name: str = ""
     path: str = ""
+    selected: tuple[tuple[str, str], ...] = ()
+    """(field, value) pairs that a list or watch is narrowed to by its field selector."""
 
     @property
     def is_resource(self) -> bool:
@@ -65,8 +67,10 @@ def attributes_of(method: str, target: str) -> Attributes:
         if len(rest) > 2 and not (len(rest) == 3 and rest[2] in NAMESPACE_SUBRESOURCES):
             rest = rest[2:]
     name = rest[1] if len(rest) > 1 else ""
+    selected: tuple[tuple[str, str], ...] = ()
     if not name and verb == "get":
-        verb, name = _list_or_watch(query)
+        verb, selected = _list_or_watch(query)
+        name = dict(selected).get("metadata.name", "")  # who may read one object may also watch that one
     elif not name and verb == "delete":
         verb = "deletecollection"
     return Attributes(
@@ -78,11 +82,12 @@ def attributes_of(method: str, target: str) -> Attributes:
         namespace=namespace,
         name=name,
         path=path,
+        selected=selected,
     )
 
 
-def _list_or_watch(query: str) -> tuple[str, str]:
-    """The verb, and the one name a field selector allows: who may read one object may also watch that one."""
+def _list_or_watch(query: str) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """The verb, and what the field selector narrows it to."""
     options: dict[str, str] = {}
     try:
         for name, value in parse_qsl(query, keep_blank_values=True, max_num_fields=MAX_QUERY_FIELDS):
@@ -91,8 +96,7 @@ def _list_or_watch(query: str) -> tuple[str, str]:
     except (ValueError, BadRequest):
         terms = ()  # the handler says what is wrong with it
     watches = "watch" in options and options["watch"].lower() not in ("false", "0")
-    named = [value for path, value, wanted in terms if path == "metadata.name" and wanted]
-    return "watch" if watches else "list", named[0] if named else ""
+    return "watch" if watches else "list", tuple((path, value) for path, value, wanted in terms if wanted)
 
 
 def of_review(spec: Mapping[str, JSON]) -> Attributes:
@@ -105,8 +109,15 @@ def of_review(spec: Mapping[str, JSON]) -> Attributes:
         raise BadRequest("resourceAttributes and nonResourceAttributes must be objects")
     if path is not None:
         return Attributes(verb=_text(asked, "verb"), path=_text(asked, "path"))
-    fields = ("verb", "group", "version", "resource", "subresource", "namespace", "name")
-    return Attributes(**{name: _text(asked, name) for name in fields})
+    return Attributes(
+        verb=_text(asked, "verb"),
+        group=_text(asked, "group"),
+        version=_text(asked, "version"),
+        resource=_text(asked, "resource"),
+        subresource=_text(asked, "subresource"),
+        namespace=_text(asked, "namespace"),
+        name=_text(asked, "name"),
+    )
 
 
 def _text(asked: Mapping[str, JSON], name: str) -> str:

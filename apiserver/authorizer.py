@@ -1,7 +1,7 @@
 """
-Who may do what, asked of the roles and bindings that are in the storage at this moment.
+Who may do what, asked of the roles, bindings and pods that are in the storage at this moment.
 
-The index follows the storage's changes and catches up when it is asked, so a binding counts from the moment
+The indexes follow the storage's changes and catch up when they are asked, so a binding counts from the moment
 its creation was answered, and nothing has to run beside the server.
 """
 
@@ -10,8 +10,10 @@ from typing import Protocol
 
 from apimachinery.errors import Expired
 from apimachinery.events import Change, EventType
+from apimachinery.resources import PODS
 from apiserver import rbac
 from apiserver.attributes import Attributes, forbidden
+from apiserver.nodes import Nodes, node_of
 from apiserver.plans import View
 from apiserver.rbac import Rbac
 from apiserver.users import User
@@ -35,10 +37,21 @@ class Authorizer:
         self._source = source
         self._revision = -1
         self._index = Rbac()
+        self._nodes = Nodes()
 
     @property
     def rbac(self) -> Rbac:
-        """The index, up to the last change that readers can see."""
+        """What roles allow, up to the last change that readers can see."""
+        self._catch_up()
+        return self._index
+
+    @property
+    def nodes(self) -> Nodes:
+        """What nodes may, likewise."""
+        self._catch_up()
+        return self._nodes
+
+    def _catch_up(self) -> None:
         if self._revision != self._source.revision:
             try:
                 changes = self._source.since(self._revision) if self._revision >= 0 else None
@@ -49,19 +62,26 @@ class Authorizer:
             else:
                 for change in changes:
                     self._index.observe(change)
+                    self._nodes.observe(change)
             self._revision = self._source.revision
-        return self._index
 
     def _rebuild(self) -> None:
-        self._index = Rbac()
+        self._index, self._nodes = Rbac(), Nodes()
         view = self._source.view()
-        for kind in rbac.KINDS:
+        for kind in (*rbac.KINDS, PODS):
             for item in view.all_of(kind):
-                self._index.observe(Change(0, EventType.ADDED, item, None))
+                change = Change(0, EventType.ADDED, item, None)
+                self._index.observe(change)
+                self._nodes.observe(change)
 
     def allows(self, user: User, asked: Attributes) -> tuple[bool, str]:
         """Whether, and if not, a reason where there is more to say than that no rule allows it."""
-        return (True, "") if user.is_master else self.rbac.allows(user, asked)
+        if user.is_master:
+            return True, ""
+        node = node_of(user)
+        if node is not None and self.nodes.allows(node, asked):
+            return True, ""
+        return self.rbac.allows(user, asked)
 
     def check(self, user: User, asked: Attributes) -> None:
         """Raises Forbidden, in kube-apiserver's words."""

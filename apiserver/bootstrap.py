@@ -10,17 +10,17 @@ that was added stays. Who does not want that for a role sets its annotation
 rbac.authorization.kubernetes.io/autoupdate to "false".
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from apimachinery.keys import ObjectKey
 from apimachinery.objects import JSON
 from apiserver import plans, rbac
 from apiserver.admission import Admission
 from apiserver.metadata import Facts, metadata_of
-from apiserver.plans import Plan, Put, View
+from apiserver.plans import Plan, Put, Remove, View
 from apiserver.rbac import Rule
 from apiserver.requests import ApiRequest, Verb
-from apiserver.users import AUTHENTICATED, MASTERS, NODES, SERVICE_ACCOUNTS, UNAUTHENTICATED
+from apiserver.users import AUTHENTICATED, MASTERS, SERVICE_ACCOUNTS, UNAUTHENTICATED
 
 AUTOUPDATE = "rbac.authorization.kubernetes.io/autoupdate"
 _AGGREGATE = "rbac.authorization.k8s.io/aggregate-to-"
@@ -59,23 +59,6 @@ _ADMIN = (
     Rule((*_READ, *_WRITE), (rbac.GROUP,), ("rolebindings", "roles")),
     Rule(("create",), ("authorization.k8s.io",), ("localsubjectaccessreviews",)),
 )
-_NODE = (
-    Rule(("create",), ("authentication.k8s.io",), ("tokenreviews",)),
-    Rule(("create",), ("authorization.k8s.io",), ("localsubjectaccessreviews", "subjectaccessreviews")),
-    Rule(_READ, ("",), ("services",)),
-    Rule(("create", *_READ, "patch", "update"), ("",), ("nodes",)),
-    Rule(("patch", "update"), ("",), ("nodes/status",)),
-    Rule(("create", "patch", "update"), ("",), ("events",)),
-    Rule((*_READ, "create", "delete"), ("",), ("pods",)),
-    Rule(("patch", "update"), ("",), ("pods/status",)),
-    Rule(_READ, ("",), ("configmaps", "secrets")),
-    Rule(("get",), ("",), ("persistentvolumeclaims", "persistentvolumes", "serviceaccounts")),
-    Rule(("create",), ("",), ("serviceaccounts/token",)),
-    Rule(("create", "delete", "get", "patch", "update"), ("coordination.k8s.io",), ("leases",)),
-    Rule(_READ, ("storage.k8s.io",), ("csidrivers", "volumeattachments")),
-    Rule(("create", "delete", "get", "patch", "update"), ("storage.k8s.io",), ("csinodes",)),
-    Rule(_READ, ("node.k8s.io",), ("runtimeclasses",)),
-)
 _HEALTH = ("/healthz", "/livez", "/readyz", "/version", "/version/")
 _DISCOVERY = ("/api", "/api/*", "/apis", "/apis/*", "/openapi", "/openapi/*")
 _ISSUER = ("/.well-known/openid-configuration", "/openid/v1/jwks")
@@ -95,7 +78,6 @@ ROLES: Mapping[str, tuple[Rule, ...]] = {
     ),
     "system:discovery": (Rule(("get",), urls=(*_HEALTH, *_DISCOVERY)),),
     "system:monitoring": (Rule(("get",), urls=("/healthz/*", "/livez/*", "/readyz/*", "/metrics")),),
-    "system:node": _NODE,
     "system:public-info-viewer": (Rule(("get",), urls=_HEALTH),),
     "system:service-account-issuer-discovery": (Rule(("get",), urls=_ISSUER),),
 }
@@ -103,7 +85,6 @@ BINDINGS: Mapping[str, tuple[str, ...]] = {
     "cluster-admin": (MASTERS,),
     "system:basic-user": (AUTHENTICATED,),
     "system:discovery": (AUTHENTICATED,),
-    "system:node": (NODES,),
     "system:public-info-viewer": (AUTHENTICATED, UNAUTHENTICATED),
     "system:service-account-issuer-discovery": (SERVICE_ACCOUNTS,),
 }
@@ -130,20 +111,25 @@ def objects() -> Iterator[tuple[ObjectKey, dict[str, JSON]]]:
         )
 
 
-def plan(view: View, facts: Facts, admission: Admission, key: ObjectKey, wanted: dict[str, JSON]) -> Plan:
-    """Make one of objects(), or mend it."""
-    found = view.get(key)
-    if found is None:
-        asked = ApiRequest(verb=Verb.CREATE, resource=key.resource)
-        return plans.create(view, asked, wanted, facts, admission)
-    body = found.parse()
-    if (metadata_of(body).get("annotations") or {}).get(AUTOUPDATE) != "true" or "rules" not in wanted:
-        return Plan(200, ())
+def plan(view: View, facts: Callable[[], Facts], admission: Admission) -> Plan:
+    """Make the objects() that are missing, mend the roles that lost something. facts: fresh ones for each object."""
+    writes: list[Put | Remove] = []
+    for key, wanted in objects():
+        found = view.get(key)
+        if found is None:
+            asked = ApiRequest(verb=Verb.CREATE, resource=key.resource)
+            writes += plans.create(view, asked, wanted, facts(), admission).writes
+        elif key.resource == rbac.CLUSTER_ROLES and (mended := _mended(found.parse(), wanted)) is not None:
+            writes.append(Put(key, mended))
+    return Plan(200, tuple(writes))
+
+
+def _mended(body: dict[str, JSON], wanted: dict[str, JSON]) -> dict[str, JSON] | None:
+    """The role with the rules it lacks; None where it lacks none, or is to be left alone."""
     lost = rbac.missing(rbac.rules_of(body), rbac.rules_of(wanted))
-    if not lost:
-        return Plan(200, ())
-    body["rules"] = [*(body.get("rules") or []), *(rule.to_json() for rule in lost)]
-    return Plan(200, (Put(key, body),))
+    if not lost or (metadata_of(body).get("annotations") or {}).get(AUTOUPDATE) != "true":
+        return None
+    return body | {"rules": [*(body.get("rules") or []), *(rule.to_json() for rule in lost)]}
 
 
 def _metadata(name: str) -> dict[str, JSON]:

@@ -27,7 +27,6 @@ from pathlib import Path
 
 from apimachinery.errors import ApiError
 from apimachinery.keys import ObjectKey
-from apimachinery.objects import JSON
 from apimachinery.resources import NAMESPACES, NODE_LEASE_NAMESPACE
 from apiserver import bootstrap, escalation, namespaces, plans, users
 from apiserver.access import guarding
@@ -37,7 +36,7 @@ from apiserver.authorizer import Authorizer
 from apiserver.collector import collect
 from apiserver.discovery import About
 from apiserver.handlers import Api
-from apiserver.http import ListenError, Request, Response, json_response, serve
+from apiserver.http import ListenError, Request, Response, serve
 from apiserver.plans import Plan, View
 from apiserver.requests import ApiRequest, Verb
 from apiserver.reviews import Reviews
@@ -83,8 +82,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--durability",
         choices=[level.value for level in Durability],
         default=Durability.POWER_CUT.value,
-        help="what an answered write survives; crash writes faster, and suits tests and demos",
+        help="what an answered write survives; crash writes faster, and suits tests and demos (not for PostgreSQL)",
     )
+    run.add_argument(
+        "--database-url", metavar="URL",
+        help="keep the objects in PostgreSQL, for example postgresql+psycopg://USER@HOST/DATABASE with PGPASSWORD set; "
+        "a file in the data directory by default",
+    )  # fmt: skip
     run.add_argument(
         "--token-file", type=Path, metavar="FILE",
         help='further users: lines of token,user,uid,"group,group", as for kube-apiserver\'s --token-auth-file',
@@ -104,7 +108,7 @@ async def _run(args: argparse.Namespace) -> None:
     directory = await loop.run_in_executor(None, open_private_dir, args.data_dir)
     with lock_dir(directory):
         try:
-            url = f"sqlite:///{directory / 'apiserver.db'}"
+            url = args.database_url or f"sqlite:///{directory / 'apiserver.db'}"
             async with Storage.open(url, durability=Durability(args.durability)) as storage:
                 await _serve(storage, directory, args)
         except (StorageError, ApiError) as exc:
@@ -131,8 +135,7 @@ async def _serve(storage: Storage, directory: Path, args: argparse.Namespace) ->
     api = Api(storage, writes, about=About("fairlead", own_version()))
 
     async def handler(request: Request) -> Response:
-        document = accounts.documents(request.path)
-        return await api(request) if document is None else json_response(200, document)
+        return accounts.document(request.path) or await api(request)
 
     await namespaces.furnish(storage, identity.ca_pem)
     async with serve(
@@ -236,12 +239,7 @@ async def _make_first_objects(storage: Storage) -> None:
             return plans.create(view, asked, {"metadata": {"name": name}}, facts(), admission)
 
         await storage.commit(make)
-    for key, wanted in bootstrap.objects():
-
-        def mend(view: View, key: ObjectKey = key, wanted: dict[str, JSON] = wanted) -> Plan:
-            return bootstrap.plan(view, facts(), admission, key, wanted)
-
-        await storage.commit(mend)
+    await storage.commit(lambda view: bootstrap.plan(view, facts, admission))
 
 
 def _names(listen: Endpoint, more: Sequence[str]) -> list[str]:

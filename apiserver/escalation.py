@@ -1,8 +1,8 @@
 """
 Nobody grants more than they have: who writes a role must hold its rules, who writes a binding those of its role.
 
-The verbs `escalate` on the role and `bind` on it lift this, as in Kubernetes. Looked at with the plan made,
-so that it holds for every way of writing: create, replace, patch, apply.
+The verbs `escalate` on the role and `bind` on it lift this, as in Kubernetes. What a node writes is judged
+here too. Looked at with the plan made, so that it holds for every way of writing: create, replace, patch, apply.
 
 Pure, given the authorizer. After k8s.io/kubernetes/pkg/registry/rbac/*/policybased.
 """
@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping
 
 from apimachinery.errors import Cause, Forbidden, NotFound
 from apimachinery.keys import ObjectKey
-from apimachinery.objects import JSON
-from apiserver import rbac
+from apimachinery.objects import JSON, Object
+from apimachinery.resources import NAMESPACES
+from apiserver import nodes, rbac
 from apiserver.attributes import Attributes
 from apiserver.authorizer import Authorizer
 from apiserver.metadata import invalid
@@ -24,17 +25,38 @@ _EVERYTHING = (Rule(("*",), ("*",), ("*",)), Rule(("*",), urls=("*",)))
 
 
 def guarded(make: Callable[[View], Plan], user: User, authorizer: Authorizer) -> Callable[[View], Plan]:
-    """The plan, refused where it would give somebody more than this user has."""
+    """The plan, refused where it would give somebody more than this user has, or a node more than its own."""
+    node = nodes.node_of(user)
 
     def checked(view: View) -> Plan:
         plan = make(view)
         for write in plan.writes:
+            if node is not None:
+                nodes.check_write(node, write.key, write.body, _body(view.get(write.key)))
+            if isinstance(write, Put) and view.get(write.key) is None:
+                # A patch may create: the door has only seen that it is a patch.
+                authorizer.check(user, _creation(write.key))
             if isinstance(write, Put) and write.key.resource.group == rbac.GROUP:
-                found = view.get(write.key)
-                _check(write.key, write.body, found.parse() if found is not None else None, user, authorizer)
+                _check(write.key, write.body, _body(view.get(write.key)), user, authorizer)
         return plan
 
     return checked
+
+
+def _creation(key: ObjectKey) -> Attributes:
+    resource = key.resource
+    return Attributes(
+        verb="create",
+        group=resource.group,
+        version=resource.version,
+        resource=resource.plural,
+        namespace=key.namespace or (key.name if resource == NAMESPACES else ""),
+        name=key.name,
+    )
+
+
+def _body(found: Object | None) -> dict[str, JSON] | None:
+    return None if found is None else found.parse()
 
 
 def _check(
@@ -58,9 +80,9 @@ def _check(
     )
     if authorizer.allows(user, lifted)[0]:
         return
-    wanted: list[Rule] | None
+    wanted: tuple[Rule, ...] | None
     if is_role:
-        wanted = [*rbac.rules_of(body), *(_EVERYTHING if body.get("aggregationRule") else ())]
+        wanted = (*rbac.rules_of(body), *(_EVERYTHING if body.get("aggregationRule") else ()))
     else:
         wanted = authorizer.rbac.rules_of_role(role)
     if wanted is None:

@@ -14,6 +14,7 @@ import binascii
 import json
 import logging
 import time
+from collections.abc import AsyncIterator, Iterator
 
 from apimachinery.errors import (
     BadRequest,
@@ -37,6 +38,9 @@ from apiserver.watching import watch
 __all__ = ["Answer", "Api", "Page", "Storage", "Stored", "Writes"]
 
 logger = logging.getLogger(__name__)
+
+STREAMED_FROM = 500  # objects; kubectl and informers ask for so many at a time
+STREAM_BYTES = 64 << 10
 
 _JSON = ("content-type", "application/json")
 
@@ -88,21 +92,24 @@ class Api:
 
     async def _list(self, asked: ApiRequest, definition: Definition) -> Response:
         page = await self._page(asked)
-        bodies = [self._storage.render(item.object, item.revision) for item in page.items]
         metadata: dict[str, JSON] = {"resourceVersion": str(page.revision)}
         if page.more:
             metadata["continue"] = _token(page.revision, order(page.items[-1].object.key))
+        bodies = (self._storage.render(item.object, item.revision) for item in page.items)
         if asked.accepted.form is Form.TABLE:
             return Response(
                 200, [_JSON], tables.table_of(map(json.loads, bodies), definition, asked, metadata, now=time.time())
             )
         if asked.accepted.form is Form.METADATA:
             kind, version = "PartialObjectMetadataList", f"meta.k8s.io/{asked.accepted.version}"
-            bodies = [tables.metadata_of(json.loads(body), asked.accepted.version) for body in bodies]
+            bodies = (tables.metadata_of(json.loads(body), asked.accepted.version) for body in bodies)
         else:
             kind, version = definition.list_kind, definition.resource.api_version
         head = json.dumps({"kind": kind, "apiVersion": version, "metadata": metadata}, separators=(",", ":"))
-        return Response(200, [_JSON], b"".join((head[:-1].encode(), b',"items":[', b",".join(bodies), b"]}")))
+        opening = head[:-1].encode() + b',"items":['
+        if len(page.items) > STREAMED_FROM:
+            return Response(200, [_JSON], _streamed(opening, bodies))
+        return Response(200, [_JSON], b"".join((opening, b",".join(bodies), b"]}")))
 
     async def _page(self, asked: ApiRequest) -> Page:
         """The part of the list that is asked for, at the revision that is asked for."""
@@ -151,6 +158,20 @@ class Api:
         warnings = [("warning", f'299 - "{quoted(text)}"') for text in answer.warnings]
         body = answer.body if answer.status >= 300 else _formed(answer.body, asked, definition)
         return Response(answer.status, [_JSON, *warnings], body)
+
+
+async def _streamed(opening: bytes, bodies: Iterator[bytes]) -> AsyncIterator[bytes]:
+    """A list in chunks, made as they are sent, so that a large one is not held a second time."""
+    chunk = bytearray(opening)
+    separator = b""
+    for body in bodies:
+        chunk += separator + body
+        separator = b","
+        if len(chunk) >= STREAM_BYTES:
+            yield bytes(chunk)
+            chunk.clear()
+    chunk += b"]}"
+    yield bytes(chunk)
 
 
 def not_found(resource: Resource, name: str) -> NotFound:

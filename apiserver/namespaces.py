@@ -7,7 +7,7 @@ in a namespace that is going.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterator
 
 from apimachinery.errors import ApiError, Expired
 from apimachinery.events import EventType
@@ -17,8 +17,8 @@ from apimachinery.resources import CONFIG_MAPS, NAMESPACES, SERVICE_ACCOUNTS
 from apiserver import plans
 from apiserver.admission import Admission
 from apiserver.collector import Source
-from apiserver.metadata import Facts
-from apiserver.plans import Plan, Put, View
+from apiserver.metadata import metadata_of
+from apiserver.plans import Plan, Put, Remove, View
 from apiserver.requests import ApiRequest, Verb
 from apiserver.writes import facts
 
@@ -62,34 +62,31 @@ def _namespace_of(key: ObjectKey, kind: EventType) -> str:
 
 
 async def _furnish(storage: Source, namespace: str, ca_pem: bytes) -> None:
-    view = storage.view()
+    if not _plan(storage.view(), namespace, ca_pem).writes:
+        return
+    try:
+        await storage.commit(lambda view: _plan(view, namespace, ca_pem))
+    except ApiError as exc:  # the next change of these tries again
+        logger.warning("namespace not furnished", extra={"namespace": namespace, "error": str(exc)})
+
+
+def _plan(view: View, namespace: str, ca_pem: bytes) -> Plan:
+    """Make what is missing; nothing where the namespace is going or gone."""
+    holder = view.get(ObjectKey(NAMESPACES, "", namespace))
+    if holder is None or metadata_of(holder.parse()).get("deletionTimestamp"):
+        return Plan(200, ())
+    writes: list[Put | Remove] = []
     for key, wanted in _wanted(namespace, ca_pem):
         found = view.get(key)
-        if found is None or (key.resource == CONFIG_MAPS and found.parse().get("data") != wanted["data"]):
-            try:
-                await storage.commit(_make(key, wanted, facts()))
-            except ApiError as exc:  # the next change in the namespace tries again
-                logger.warning("namespace not furnished", extra={"namespace": namespace, "error": str(exc)})
+        if found is None:
+            asked = ApiRequest(verb=Verb.CREATE, resource=key.resource, namespace=namespace)
+            writes += plans.create(view, asked, wanted, facts(), Admission()).writes
+        elif "data" in wanted and (body := found.parse()).get("data") != wanted["data"]:
+            writes.append(Put(key, body | {"data": wanted["data"]}))
+    return Plan(200, tuple(writes))
 
 
-def _wanted(namespace: str, ca_pem: bytes) -> Iterable[tuple[ObjectKey, dict[str, JSON]]]:
+def _wanted(namespace: str, ca_pem: bytes) -> Iterator[tuple[ObjectKey, dict[str, JSON]]]:
     yield ObjectKey(SERVICE_ACCOUNTS, namespace, "default"), {"metadata": {"name": "default"}}
     metadata = {"name": ROOT_CA, "annotations": dict(_DESCRIPTION)}
     yield ObjectKey(CONFIG_MAPS, namespace, ROOT_CA), {"metadata": metadata, "data": {"ca.crt": ca_pem.decode()}}
-
-
-def _make(key: ObjectKey, wanted: Mapping[str, JSON], now: Facts) -> Callable[[View], Plan]:
-    def make(view: View) -> Plan:
-        holder = view.get(ObjectKey(NAMESPACES, "", key.namespace))
-        if holder is None or (holder.parse()["metadata"].get("deletionTimestamp")):
-            return Plan(200, ())
-        found = view.get(key)
-        if found is None:
-            asked = ApiRequest(verb=Verb.CREATE, resource=key.resource, namespace=key.namespace)
-            return plans.create(view, asked, dict(wanted), now, Admission())
-        body = found.parse()
-        if "data" not in wanted or body.get("data") == wanted["data"]:
-            return Plan(200, ())
-        return Plan(200, (Put(key, body | {"data": wanted["data"]}),))
-
-    return make

@@ -3,7 +3,7 @@ Role-based access control: what roles and bindings allow, from an index that fol
 
 A decision looks at the bindings of the user's name and groups and at nothing else, so its cost does not
 grow with the number of roles, bindings or namespaces. A ClusterRole with an aggregationRule has, besides
-its own rules, those of every ClusterRole it selects at the moment of the decision.
+its own rules, those of every ClusterRole it selects; its object is not rewritten for that.
 
 Invariants
     nothing is allowed but by a rule of a role that is bound to the user or one of their groups
@@ -141,6 +141,8 @@ class Rbac:
         self._roles: dict[ObjectKey, _Role] = {}
         self._bindings: dict[ObjectKey, _Binding] = {}
         self._by_subject: dict[str, dict[ObjectKey, None]] = {}
+        self._resolved: dict[ObjectKey, tuple[Rule, ...]] = {}
+        """Roles with what they aggregate, until any role changes."""
 
     def observe(self, change: Change) -> None:
         """Take in one change of anything; what is no role and no binding is passed over."""
@@ -154,6 +156,7 @@ class Rbac:
             self._put_binding(key, present)
 
     def _put_role(self, key: ObjectKey, item: Object | None) -> None:
+        self._resolved.clear()
         if item is None:
             self._roles.pop(key, None)
             return
@@ -195,18 +198,22 @@ class Rbac:
                 errors.append(f"{kind}.{GROUP} {_quoted(binding.role.name)} not found")
         return rules, errors
 
-    def rules_of_role(self, key: ObjectKey) -> list[Rule] | None:
+    def rules_of_role(self, key: ObjectKey) -> tuple[Rule, ...] | None:
         """A role's rules, those it aggregates included; None where there is no such role."""
         role = self._roles.get(key)
         if role is None:
             return None
-        rules = list(role.rules)
-        for other, candidate in self._roles.items() if role.selectors else ():
-            if other.resource != CLUSTER_ROLES or other == key:
-                continue
-            if any(selector.matches(candidate.labels) for selector in role.selectors):
-                rules += candidate.rules
-        return rules
+        if not role.selectors:
+            return role.rules
+        if key not in self._resolved:
+            rules = list(role.rules)
+            for other, candidate in self._roles.items():
+                if other.resource != CLUSTER_ROLES or other == key:
+                    continue
+                if any(selector.matches(candidate.labels) for selector in role.selectors):
+                    rules += candidate.rules
+            self._resolved[key] = tuple(rules)
+        return self._resolved[key]
 
     def allows(self, user: User, asked: Attributes) -> tuple[bool, str]:
         """Whether a user may do something, and if not, what may be the reason (often "")."""

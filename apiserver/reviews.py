@@ -15,11 +15,12 @@ from apiserver import attributes
 from apiserver.authentication import Authentication, BadToken
 from apiserver.authorizer import Authorizer
 from apiserver.metadata import Facts, metadata_of
+from apiserver.nodes import node_of
 from apiserver.requests import ApiRequest
 from apiserver.users import User
 
-Issue = Callable[[ApiRequest, dict[str, JSON], Facts], dict[str, JSON]]
-"""Answers a TokenRequest."""
+Issue = Callable[[ApiRequest, dict[str, JSON], Facts, str | None], dict[str, JSON]]
+"""Answers a TokenRequest; the last argument is the node that asks, if one does."""
 
 
 class Reviews:
@@ -35,7 +36,7 @@ class Reviews:
         if request.subresource:
             if (request.resource, request.subresource) != (SERVICE_ACCOUNTS, "token"):
                 raise NotFound("the server could not find the requested resource")
-            return self._issue(request, body, facts)
+            return self._issue(request, body, facts, node_of(user))
         metadata = metadata_of(body)
         spec = body.get("spec")
         spec = {} if spec is None else spec
@@ -77,6 +78,8 @@ class Reviews:
         if not isinstance(namespace, str) or not namespace:
             raise BadRequest("no namespace on request")
         rules, errors = self._authorizer.rbac.rules_for(user, namespace)
+        if node_of(user) is not None:
+            errors = [*errors, "node authorizer does not support user rule resolution"]
         listed = [rule.to_json() for rule in dict.fromkeys(rules)]
         status: dict[str, JSON] = {
             "resourceRules": [rule for rule in listed if "nonResourceURLs" not in rule],

@@ -13,10 +13,11 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 
-from apimachinery.errors import BadRequest, Cause, Conflict, NotFound
+from apimachinery.errors import BadRequest, Cause, Conflict, Forbidden, NotFound
 from apimachinery.keys import ObjectKey
-from apimachinery.objects import JSON, lookup
+from apimachinery.objects import JSON, canonical, lookup
 from apimachinery.resources import NODES, PODS, SECRETS, SERVICE_ACCOUNTS
+from apiserver.messages import Response, json_response
 from apiserver.metadata import Facts, invalid, metadata_of
 from apiserver.plans import View
 from apiserver.requests import ApiRequest
@@ -39,19 +40,20 @@ class ServiceAccounts:
         self._view = view
         self._verifier = Verifier(signer.jwks, signer.issuer)
 
-    def documents(self, path: str) -> Mapping[str, JSON] | None:
+    def document(self, path: str) -> Response | None:
         """What OpenID Connect clients ask an issuer: its description and its keys; None for another path."""
         if path == "/openid/v1/jwks":
-            return self.signer.jwks
-        if path == "/.well-known/openid-configuration":
-            return {
-                "issuer": self.signer.issuer,
-                "jwks_uri": f"{self.signer.issuer}/openid/v1/jwks",
-                "response_types_supported": ["id_token"],
-                "subject_types_supported": ["public"],
-                "id_token_signing_alg_values_supported": ["ES256"],
-            }
-        return None
+            return Response(200, [("content-type", "application/jwk-set+json")], canonical(self.signer.jwks))
+        if path != "/.well-known/openid-configuration":
+            return None
+        described = {
+            "issuer": self.signer.issuer,
+            "jwks_uri": f"{self.signer.issuer}/openid/v1/jwks",
+            "response_types_supported": ["id_token"],
+            "subject_types_supported": ["public"],
+            "id_token_signing_alg_values_supported": ["ES256"],
+        }
+        return json_response(200, described)
 
     def authenticate(self, token: str, audiences: Sequence[str] = ()) -> tuple[User, tuple[str, ...]]:
         """
@@ -71,8 +73,8 @@ class ServiceAccounts:
             _check_lives(view, ObjectKey(NODES, "", claims.bound["node"].name), claims.bound["node"].uid)
         return claims.user(), claims.audiences
 
-    def issue(self, asked: ApiRequest, body: dict[str, JSON], facts: Facts) -> dict[str, JSON]:
-        """Answer a TokenRequest, body to body."""
+    def issue(self, asked: ApiRequest, body: dict[str, JSON], facts: Facts, node: str | None = None) -> dict[str, JSON]:
+        """Answer a TokenRequest, body to body. node: who asks, if it is a node, which gets tokens for its pods only."""
         view = self._view()
         key = asked.key
         account = view.get(key)
@@ -86,6 +88,13 @@ class ServiceAccounts:
         if not isinstance(audiences, list) or any(not isinstance(name, str) or not name for name in audiences):
             raise BadRequest("spec.audiences must be a list of strings that are not empty")
         lasts_s = _expiration_s(spec, asked)
+        bound = _bound(view, key, spec.get("boundObjectRef"))
+        if node is not None and ("pod" not in bound or bound.get("node", Ref("")).name != node):
+            raise Forbidden(
+                f'{key.resource.collection} "{key.name}" is forbidden: node requested token not bound to a pod on it',
+                kind=key.resource.plural,
+                name=key.name,
+            )
         now = int(time.time())
         claims = Claims(
             namespace=key.namespace,
@@ -94,7 +103,7 @@ class ServiceAccounts:
             expires_at=now + lasts_s,
             issued_at=now,
             id=str(uuid.uuid4()),
-            bound=_bound(view, key, spec.get("boundObjectRef")),
+            bound=bound,
         )
         until = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(claims.expires_at))
         return {

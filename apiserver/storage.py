@@ -9,9 +9,13 @@ Invariants
     the revision is one dense sequence over all kinds: the n-th change has revision n, also across restarts
     an object's metadata.resourceVersion is the revision of the change that made it so
     what a reader or a watcher saw is in the database
+    of two processes on one database at most one writes, and the other notices before it shows anything
 
-All SQL is here. The statements are SQLAlchemy Core, so that another database is another URL; what is
-SQLite's own is in `_tuning`. One thread owns the connection.
+All SQL is here. The statements are SQLAlchemy Core, so that SQLite and PostgreSQL are two URLs; what is one
+database's own is in `_tuning_sqlite`, `_tuning_postgresql` and `_lock`. One thread owns the connection.
+
+A commit whose answer did not come (the database was killed) may have happened or not. Such changes are held
+in doubt: reads go on, writes are refused, and what became of them is read from the database once it is back.
 """
 
 import asyncio
@@ -19,11 +23,14 @@ import contextlib
 import enum
 import json
 import logging
+import os
+import secrets
+import socket
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import sqlalchemy as sa
 
@@ -45,10 +52,17 @@ from apiserver.writes import Committed
 
 logger = logging.getLogger(__name__)
 
+_T = TypeVar("_T")
+
 WINDOW = 8192  # changes kept for watches to resume; a hub that is restarted amid 500 edits/s has 16 s to come back
 MAX_WAITING = 256  # writes; more get 429, which every client waits for and repeats
 MAX_BATCH = 64  # writes in one transaction: an fsync costs as much as making some fifty plans
 SCHEMA_VERSION = 1
+RETRY_S = 1.0  # between looks at a database that is away
+CONNECT_S = 5
+ANSWER_S = 20.0  # a database in another process that has not answered by then is taken for lost
+LOCK_S = 3  # a database needs a moment to notice that the process before this one was killed
+LOCK_ID = 0x6661_6972_6C65_6164  # any number will do, as long as each version of this program takes the same
 
 _tables = sa.MetaData()
 _objects = sa.Table(
@@ -85,7 +99,15 @@ _INSERT = sa.insert(_objects).values(
 )
 _UPDATE = sa.update(_objects).where(_at).values(**_new)
 _DELETE = sa.delete(_objects).where(_at)
-_COUNT = sa.update(_counters).where(_counters.c.name == "revision").values(value=sa.bindparam("new_revision"))
+_writer = sa.alias(_counters)
+_COUNT = (
+    sa.update(_counters)
+    .where(_counters.c.name == "revision", _counters.c.value == sa.bindparam("old_revision"))
+    .where(sa.exists().where(_writer.c.name == "writer", _writer.c.value == sa.bindparam("own_writer")))
+    .values(value=sa.bindparam("new_revision"))
+)
+"""Touches a row only for the process that opened the database last, and only at the revision it knows."""
+_COUNTERS = sa.select(_counters.c.name, _counters.c.value)
 
 
 class Durability(enum.StrEnum):
@@ -99,6 +121,10 @@ class Durability(enum.StrEnum):
 
 class StorageError(Exception):
     """The database cannot be used; the text says which and why."""
+
+
+class Superseded(StorageError):
+    """The database is not where this process left it: it must stop, for what it has in memory is not so."""
 
 
 class _Row(NamedTuple):
@@ -115,32 +141,81 @@ class _Database:
     """The database, used from one thread only. Every method may raise StorageError."""
 
     def __init__(self, url: str, durability: Durability) -> None:
-        self._shown = sa.make_url(url).render_as_string(hide_password=True)
+        self._own = secrets.randbits(62)
+        self._line: socket.socket | None = None
+        """A second handle on the connection to a database server, to cut it from another thread."""
+        try:
+            parsed = sa.make_url(url)
+        except sa.exc.ArgumentError:
+            raise StorageError(f"the database's URL cannot be read: write {_EXAMPLE_URL}") from None
+        self._shown = parsed.render_as_string(hide_password=True)
+        options: dict[str, JSON] = {}
+        tuning = _tuning_sqlite(durability)
+        if parsed.get_backend_name() == "postgresql":
+            tuning, options = _tuning_postgresql, {"connect_timeout": CONNECT_S, **_KEEP_ALIVE}
+        elif parsed.get_backend_name() != "sqlite":
+            raise StorageError(f"{self._shown}: SQLite and PostgreSQL are supported: write {_EXAMPLE_URL}")
         with self._errors():
-            self._engine = sa.create_engine(url)
-            if self._engine.dialect.name == "sqlite":
-                sa.event.listen(self._engine, "connect", _tuning(durability))
-            self._connection = self._engine.connect()
+            try:
+                self._engine = sa.create_engine(parsed, connect_args=options)
+            except ModuleNotFoundError as exc:
+                raise StorageError(
+                    f"{self._shown}: the driver {exc.name} is not installed: "
+                    "pip install 'fairlead[apiserver-postgresql]', which has psycopg"
+                ) from exc
+            sa.event.listen(self._engine, "connect", tuning)
+            self._connection = self._connect()
+
+    def _connect(self) -> sa.Connection:
+        """A connection that has this database for itself, where the database can say so."""
+        connection = self._engine.connect()
+        if self._engine.dialect.name == "postgresql":
+            try:
+                with connection.begin():
+                    connection.execute(sa.select(sa.func.pg_advisory_lock(LOCK_ID)))
+            except sa.exc.OperationalError as exc:
+                connection.close()
+                if getattr(exc.orig, "sqlstate", "") == _LOCK_NOT_AVAILABLE:
+                    raise StorageError(
+                        f"{self._shown}: in use by another apiserver; stop that one or choose another database"
+                    ) from exc
+                raise
+            driven: JSON = connection.connection.driver_connection
+            self._hang_up()
+            self._line = socket.socket(fileno=os.dup(driven.fileno()))
+        return connection
+
+    def cut(self) -> None:
+        """End a call that waits for a database server, from any thread: it fails, as where the server was killed."""
+        if self._line is not None:
+            with contextlib.suppress(OSError):
+                self._line.shutdown(socket.SHUT_RDWR)
+
+    def _hang_up(self) -> None:
+        if self._line is not None:
+            self._line.close()
+            self._line = None
 
     def load(self) -> tuple[int, list[_Row]]:
         """Make the tables if they are missing; the last revision and all rows."""
         with self._errors(), self._connection.begin():
             _tables.create_all(self._connection)
-            counters = dict(self._connection.execute(sa.select(_counters.c.name, _counters.c.value)).all())
-            if not counters:
-                self._connection.execute(
-                    sa.insert(_counters),
-                    [{"name": "revision", "value": 0}, {"name": "schema", "value": SCHEMA_VERSION}],
+            counters = dict(self._connection.execute(_COUNTERS).all())
+            schema = counters.setdefault("schema", SCHEMA_VERSION)
+            if schema != SCHEMA_VERSION:
+                raise StorageError(
+                    f"{self._shown} was written by a newer version of this program (schema {schema}, "
+                    f"this one knows {SCHEMA_VERSION}): use that version, or another data directory"
                 )
+            counters.setdefault("revision", 0)
+            counters["writer"] = self._own
+            self._connection.execute(sa.delete(_counters))
+            rows = [{"name": name, "value": value} for name, value in counters.items()]
+            self._connection.execute(sa.insert(_counters), rows)
             columns = _objects.c
             query = sa.select(columns.api_group, columns.plural, columns.namespace, columns.name, columns.body)
-            rows = [_Row(*row) for row in self._connection.execute(query.order_by(columns.revision))]
-        if counters.get("schema", SCHEMA_VERSION) != SCHEMA_VERSION:
-            raise StorageError(
-                f"{self._shown} was written by a newer version of this program (schema {counters['schema']}, "
-                f"this one knows {SCHEMA_VERSION}): use that version, or another data directory"
-            )
-        return counters.get("revision", 0), rows
+            objects = [_Row(*row) for row in self._connection.execute(query.order_by(columns.revision))]
+        return counters["revision"], objects
 
     def write(self, changes: Sequence[Change]) -> None:
         """Store the changes in one transaction. Returns once they are durable."""
@@ -159,12 +234,37 @@ class _Database:
                     statement = _INSERT if change.type is EventType.ADDED else _UPDATE
                     new = {"new_revision": change.revision, "new_body": change.object.body}
                     self._connection.execute(statement, place | new)
-            self._connection.execute(_COUNT, {"new_revision": changes[-1].revision})
+            count = {
+                "old_revision": changes[0].revision - 1,
+                "new_revision": changes[-1].revision,
+                "own_writer": self._own,
+            }
+            if self._connection.execute(_COUNT, count).rowcount != 1:
+                raise StorageError(f"{self._shown}: it was changed by somebody else")
+
+    def settle(self, changes: Sequence[Change]) -> bool:
+        """Whether changes whose write failed are in the database after all. Raises Superseded or StorageError."""
+        with self._errors():
+            if self._connection.closed or self._connection.invalidated:
+                self._connection.close()
+                self._connection = self._connect()
+            with self._connection.begin():
+                counters = dict(self._connection.execute(_COUNTERS).all())
+        if counters.get("writer") != self._own:
+            raise Superseded(f"{self._shown}: another apiserver has taken the database over; this one stops")
+        before, after, found = changes[0].revision - 1, changes[-1].revision, counters.get("revision")
+        if found not in (before, after):
+            raise Superseded(
+                f"{self._shown}: it is at revision {found} instead of {before}: was a backup restored, or does the "
+                "database lose commits (fsync off)? start again to go on from there"
+            )
+        return bool(found == after)
 
     def close(self) -> None:
         with self._errors():
             self._connection.close()
             self._engine.dispose()
+            self._hang_up()
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
@@ -175,15 +275,20 @@ class _Database:
             raise StorageError(f"{self._shown}: {_said(cause)}") from exc
 
 
+_EXAMPLE_URL = "postgresql+psycopg://USER:PASSWORD@HOST/DATABASE"
+_LOCK_NOT_AVAILABLE = "55P03"  # postgresql.org/docs/current/errcodes-appendix.html
+_KEEP_ALIVE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 20_000}
+
+
 def _said(cause: BaseException | None) -> str:
-    """A database's error for a person; SQLite calls a lack of space by two names (sqlite.org/rescode.html)."""
+    """A database's error in one line; SQLite calls a lack of space by two names (sqlite.org/rescode.html)."""
     code = getattr(cause, "sqlite_errorcode", 0)
     if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE):
         return "the file system is full, free some space"
-    return str(cause)
+    return " ".join(str(cause).split())
 
 
-def _tuning(durability: Durability) -> Callable[[JSON, object], None]:
+def _tuning_sqlite(durability: Durability) -> Callable[[JSON, object], None]:
     """
     SQLite with a write-ahead log, flushed to the disk at every commit unless the owner wants it otherwise.
 
@@ -199,6 +304,25 @@ def _tuning(durability: Durability) -> Callable[[JSON, object], None]:
         cursor.close()
 
     return tune
+
+
+def _tuning_postgresql(connection: JSON, _record: object) -> None:
+    """
+    PostgreSQL, with every commit flushed: unflushed, killing the server alone would take the revision back.
+
+    It looks every ten seconds whether this process is still there, so that its lock does not outlive it for hours.
+    """
+    cursor = connection.cursor()
+    for setting in (
+        "synchronous_commit = on",
+        f"lock_timeout = '{LOCK_S}s'",
+        "tcp_keepalives_idle = 10",
+        "tcp_keepalives_interval = 5",
+        "tcp_keepalives_count = 3",
+    ):
+        cursor.execute(f"SET {setting}")
+    cursor.close()
+    connection.commit()
 
 
 @dataclass(eq=False, slots=True)
@@ -223,6 +347,8 @@ class Storage:
         self._owners = _Owners()
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(MAX_WAITING)
         self._moved = asyncio.Event()
+        self._doubtful: list[Change] = []
+        """Changes that may or may not be in the database. While there are some, nothing else is written."""
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -232,7 +358,8 @@ class Storage:
         """
         Storage over the database at a SQLAlchemy URL, for as long as the block lasts.
 
-        window: changes kept for watches. Raises StorageError; what the block raises comes out as it is.
+        window: changes kept for watches. Raises StorageError, also when the block had to be ended because the
+        database is another process's now; what the block raises comes out as it is.
         """
         loop = asyncio.get_running_loop()
         failure: Exception | None = None
@@ -241,14 +368,17 @@ class Storage:
             try:
                 storage = cls(database, thread, window)
                 storage._restore(*await loop.run_in_executor(thread, database.load))
-                async with asyncio.TaskGroup() as group:
-                    writer = group.create_task(storage._write(), name="apiserver[writer]")
-                    try:
-                        yield storage
-                    except Exception as exc:  # the TaskGroup would wrap it in a group that no caller expects
-                        failure = exc
-                    finally:
-                        writer.cancel()
+                try:
+                    async with asyncio.TaskGroup() as group:
+                        writer = group.create_task(storage._write(), name="apiserver[writer]")
+                        try:
+                            yield storage
+                        except Exception as exc:  # the TaskGroup would wrap it in a group that no caller expects
+                            failure = exc
+                        finally:
+                            writer.cancel()
+                except* Superseded as lost:  # from the writer, which by that has ended the block
+                    failure = lost.exceptions[0]
             finally:
                 await loop.run_in_executor(thread, database.close)
         if failure is not None:
@@ -321,10 +451,46 @@ class Storage:
     async def _write(self) -> None:
         """The writer: takes what waits, and goes on until it is cancelled."""
         while True:
-            batch = [await self._queue.get()]
+            try:
+                async with asyncio.timeout(RETRY_S if self._doubtful else None):
+                    batch = [await self._queue.get()]
+            except TimeoutError:
+                batch = []
             while len(batch) < MAX_BATCH and not self._queue.empty():
                 batch.append(self._queue.get_nowait())
-            await self._carry_out(batch)
+            if not self._doubtful or await self._settled(batch):
+                await self._carry_out(batch)
+
+    async def _settled(self, batch: Iterable[_Waiting]) -> bool:
+        """Find out what became of the changes in doubt; where that cannot be known yet, the batch is refused."""
+        try:
+            committed = await self._ask(self._database.settle, self._doubtful)
+        except StorageError as exc:
+            for waiting in batch:
+                self._refuse(waiting, exc)
+            if isinstance(exc, Superseded):
+                raise
+            return False
+        logger.info("database is back", extra={"changes": len(self._doubtful), "committed": committed})
+        doubtful, self._doubtful = self._doubtful, []
+        if committed:
+            self._show(doubtful)
+        return True
+
+    async def _ask(self, call: Callable[[Sequence[Change]], _T], changes: Sequence[Change]) -> _T:
+        """Call the database in its thread, and cut the connection where it does not answer."""
+        answer = asyncio.get_running_loop().run_in_executor(self._thread, call, changes)
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                return await asyncio.shield(answer)
+        except TimeoutError:
+            self._database.cut()
+            return await answer
+
+    @staticmethod
+    def _refuse(waiting: _Waiting, error: StorageError) -> None:
+        if not waiting.done.done():
+            waiting.done.set_exception(Unavailable(f"the object cannot be stored: {error}", retry_after_s=5))
 
     async def _carry_out(self, batch: Iterable[_Waiting]) -> None:
         staged = _Staged(self._cache, self._owners, self._catalogue)
@@ -341,12 +507,12 @@ class Storage:
                 refused.append((waiting, exc))
         if staged.changes:
             try:
-                await asyncio.get_running_loop().run_in_executor(self._thread, self._database.write, staged.changes)
+                await self._ask(self._database.write, staged.changes)
             except StorageError as exc:
                 logger.error("write failed", extra={"error": str(exc), "writes": len(staged.changes)})
+                self._doubtful = staged.changes
                 for waiting, _ in (*planned, *refused):
-                    if not waiting.done.done():
-                        waiting.done.set_exception(Unavailable(f"the object cannot be stored: {exc}", retry_after_s=5))
+                    self._refuse(waiting, exc)
                 return
             self._show(staged.changes)
         for waiting, error in refused:

@@ -87,6 +87,7 @@ class Access:
         self._recheck_s = recheck_s
         self._wanted: dict[Node, tuple[Interest, ...]] = {}
         self._reviews: dict[_Question, _Review] = {}
+        self._needed: dict[Node, set[_Question]] = {}
         self._work = asyncio.Event()
         self.reviews = 0
         """Requests made; it only rises."""
@@ -94,8 +95,8 @@ class Access:
     # For the hub
 
     def want(self, node: Node, interests: Sequence[Interest]) -> None:
-        for review in self._reviews.values():
-            review.nodes.discard(node)
+        for question in self._needed.pop(node, ()):
+            self._reviews[question].nodes.discard(node)
         if interests:
             self._wanted[node] = tuple(interests)
         else:
@@ -127,6 +128,7 @@ class Access:
             review = self._reviews[question] = _Review()
         if node not in review.nodes:
             review.nodes.add(node)
+            self._needed.setdefault(node, set()).add(question)
             self._work.set()
         return review
 

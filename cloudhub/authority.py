@@ -40,6 +40,12 @@ NODES_ORGANIZATION = "system:nodes"
 NODE_PREFIX = "system:node:"
 """The subject of a node, as kube-apiserver's node authorizer expects it: O=system:nodes, CN=system:node:NAME."""
 
+LOCAL_NAMES = (
+    *("localhost", "127.0.0.1", "::1"),
+    *("kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"),
+)
+"""What a node's local API is reached by from the node and its pods, whatever its addresses are."""
+
 _KIND = "kubernetes.io/tls"
 _CERTIFICATE, _KEY = "tls.crt", "tls.key"  # the fields kube-apiserver demands of that type
 
@@ -74,6 +80,19 @@ class Authority:
         """The client certificate, in PEM, for a node that may have one. Invalid when the request is not for it."""
         try:
             return pki.sign_client_csr(self._ca, csr_pem, NODE_PREFIX + node, NODES_ORGANIZATION, NODE_DAYS)
+        except pki.CsrRefused as exc:
+            raise Invalid(f"the certificate signing request is refused: {exc.reason}") from exc
+
+    def sign_serving(self, csr_pem: bytes, node: Node, addresses: Iterable[str]) -> bytes:
+        """
+        The certificate, in PEM, with which a node serves its local API. Invalid when the request is not for it.
+
+        addresses: the node's own, besides loopback. Its subject is the node's, by which those who dial a hub tell it
+        from a hub's (link.websocket), whatever the addresses are.
+        """
+        names = [*LOCAL_NAMES, *addresses]
+        try:
+            return pki.sign_server_csr(self._ca, csr_pem, NODE_PREFIX + node, NODES_ORGANIZATION, names, NODE_DAYS)
         except pki.CsrRefused as exc:
             raise Invalid(f"the certificate signing request is refused: {exc.reason}") from exc
 

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-from apimachinery.errors import ApiError, Forbidden, NotFound, Timeout, TooManyRequests
+from apimachinery.errors import ApiError, BadRequest, Forbidden, InternalError, Timeout, TooManyRequests, Unavailable
 from apimachinery.keys import ObjectKey, Resource
 from apimachinery.objects import JSON
 from cloudhub.apiclient import RawAnswer
@@ -83,14 +83,14 @@ class Calls:
 
     # For the hub
 
-    def has_room(self) -> bool:
-        for session in [each for each in self._busy if not each.call_bytes]:
-            del self._busy[session]
-        return self._bytes + sum(session.call_bytes for session in self._busy) < self._max_bytes
+    def has_room(self, session: Session) -> bool:
+        for idle in [each for each in self._busy if not each.call_bytes]:
+            del self._busy[idle]
+        self._busy[session] = None
+        return self._bytes + sum(each.call_bytes for each in self._busy) < self._max_bytes
 
     def begin(self, session: Session, call: Whole[CallHead]) -> None:
         assert self._tasks is not None, "run() is going"
-        self._busy[session] = None
         task = self._tasks.create_task(self._serve(session, call), name=f"call[{session.node}]")
         tasks = self._under_way.setdefault(session, {})
         tasks[call.number] = task
@@ -129,6 +129,10 @@ class Calls:
         except TimeoutError:
             told = "the apiserver did not answer in time; what was asked for may have been done"
             head, body = failure(Timeout(told))
+        except Exception:
+            # Whatever it is that a caller at one node found out to say: the others have nothing to do with it.
+            logger.exception("a call failed", extra={"node": session.node})
+            head, body = failure(InternalError("the hub could not make this request; its log says why"))
         finally:
             self._bytes -= len(call.body)
         self._answer(session, call.number, head, body)
@@ -145,8 +149,11 @@ class Calls:
         collection = "" if target is None else f"{target.plural}.{target.group}" if target.group else target.plural
         resource = self._resource(collection)
         if head.base:
-            if target is None or resource is None or not target.name:
-                raise NotFound("what has a base is an object that nodes hold, and this is none")
+            if target is None or not target.name:
+                raise BadRequest("what has a base is one object")
+            if resource is None:
+                # The node holds it, by what this hub, or the one before it, has told it.
+                raise Unavailable(f"{collection} is not known here yet, please try again", retry_after_s=1)
             body = amended(head, body, target, await self._client.get(object_key(target, resource)), resource)
         kept = 0
 

@@ -26,7 +26,7 @@ class Closed:
     def decision(self, node: Node, interest: Interest) -> Decision:
         return Decision(Forbidden.code, REASON)
 
-    def has_room(self) -> bool:
+    def has_room(self, session: Session) -> bool:
         return True
 
     def begin(self, session: Session, call: Whole[CallHead]) -> None:

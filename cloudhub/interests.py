@@ -45,9 +45,6 @@ class Scope(NamedTuple):
     namespace: str
     name: str
 
-    def matches(self, key: ObjectKey) -> bool:
-        return self in scopes_of(key)
-
 
 def scope_of(interest: Interest) -> Scope:
     return Scope(interest.resource.group, interest.resource.plural, interest.namespace, interest.name)
@@ -140,6 +137,8 @@ class Interests:
 
     def nodes(self, key: ObjectKey) -> list[Node]:
         """Who holds this object by an interest, each once, in one order for one history."""
+        if not self._nodes:
+            return []
         return sorted({node for scope in scopes_of(key) for node in self._nodes.get(scope, ())})
 
     def covers(self, node: Node, key: ObjectKey) -> bool:

@@ -2,8 +2,11 @@
 Where a machine becomes a node: an HTTPS endpoint that trades a join token for a client certificate.
 
     GET  /v1/ca     the CA's certificate in PEM; open to all, the token's pin says whether it is the right one
-    POST /v1/join   {"node": NAME, "csr": PEM, "token": TEXT}
-                    → {"node": NAME, "certificate": PEM, "ca": PEM, "link": {"port": PORT, "path": PATH}}
+    POST /v1/join   {"node": NAME, "csr": PEM, "token": TEXT, "serving": {"csr": PEM, "addresses": [IP]}}
+                    → {"node": NAME, "certificate": PEM, "ca": PEM, "link": {"port": PORT, "path": PATH},
+                       "serving": PEM}
+
+`serving` may be left out: it is for the TLS of the node's own API.
 
 Errors are Kubernetes Status objects whose message is a sentence for the person at the edge. The private
 key stays at the edge: what comes here is a signing request, and asking twice with the same one gives a
@@ -16,6 +19,7 @@ Invariants
 """
 
 import datetime
+import ipaddress
 import json
 import logging
 import re
@@ -45,6 +49,8 @@ logger = logging.getLogger(__name__)
 MAX_BODY_BYTES = 16 << 10  # a CSR is half a KiB with an EC key and two with a large RSA one
 MAX_NAME = 52
 """X.509 allows 64 characters in a common name (RFC 5280, ub-common-name), of which `system:node:` takes 12."""
+
+MAX_ADDRESSES = 16  # of a node; most have one, some one per network
 
 FAILURES_ALLOWED = 10
 """Wrong tokens an address may present in a row. Guessing is hopeless anyway; this is so that it is cheap to refuse."""
@@ -103,7 +109,7 @@ class JoinEndpoint:
             raise TooManyRequests(
                 "too many wrong tokens from this address: wait a minute", retry_after_s=int(wait_s) + 1
             )
-        node, csr, token = _read(request.body)
+        node, csr, token, serving = _read(request.body)
         try:
             found = await self._tokens.check(token, node, self._now())
         except (Unauthorized, Forbidden) as exc:
@@ -116,13 +122,14 @@ class JoinEndpoint:
                 "cloudcore cannot read its tokens now: the apiserver does not answer", retry_after_s=5
             ) from exc
         certificate = self._authority.sign_node(csr, node)
+        served = None if serving is None else self._authority.sign_serving(serving.csr, node, serving.addresses)
         logger.info("node joined", extra={"node": node, "peer": request.peer, "token": found.id})
         answer = {
             "node": node,
             "certificate": certificate.decode(),
             "ca": self._authority.certificate_pem.decode(),
             "link": {"port": self._link.port, "path": self._link.path},
-        }
+        } | ({} if served is None else {"serving": served.decode()})
         return json_response(200, answer)
 
 
@@ -167,8 +174,30 @@ def check_name(node: str) -> Node:
     return Node(node)
 
 
-def _read(body: bytes) -> tuple[Node, bytes, str]:
-    """Node, signing request and token of a request's body; BadRequest or Invalid when it is not one."""
+class Serving(NamedTuple):
+    """What a node asks for to serve its own API."""
+
+    csr: bytes
+    addresses: tuple[str, ...]
+
+
+def _read_serving(value: object) -> Serving | None:
+    """Raises BadRequest or Invalid."""
+    if value is None:
+        return None
+    csr, listed = (value.get("csr"), value.get("addresses")) if isinstance(value, dict) else (None, None)
+    if not isinstance(csr, str) or not isinstance(listed, list) or len(listed) > MAX_ADDRESSES:
+        raise BadRequest(f'"serving" must have a csr, and at most {MAX_ADDRESSES} addresses')
+    if not csr.isascii():
+        raise Invalid("the certificate signing request is not PEM")
+    try:
+        return Serving(csr.encode(), tuple(str(ipaddress.ip_address(each)) for each in listed))
+    except ValueError:
+        raise BadRequest('"serving.addresses" must be IP addresses') from None
+
+
+def _read(body: bytes) -> tuple[Node, bytes, str, Serving | None]:
+    """Node, signing requests and token of a request's body; BadRequest or Invalid when it is not one."""
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):
@@ -182,4 +211,4 @@ def _read(body: bytes) -> tuple[Node, bytes, str]:
     node, csr, token = (str(text) for text in texts)
     if not csr.isascii():
         raise Invalid("the certificate signing request is not PEM")
-    return check_name(node), csr.encode(), token
+    return check_name(node), csr.encode(), token, _read_serving(value.get("serving"))

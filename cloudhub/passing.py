@@ -28,6 +28,7 @@ from link.frames import AnswerHead, CallHead
 METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
 _ENDLESS = frozenset({"exec", "attach", "portforward", "proxy"})
 _SAFE = re.compile(r"/[!-~]*")
+_HEADER = re.compile(r"[ -~]*")
 _FALSE = frozenset({"0", "f", "false", "no"})
 _SUBRESOURCES_OF_NAMESPACES = frozenset({"status", "finalize"})
 
@@ -51,6 +52,8 @@ def checked(head: CallHead) -> Target | None:
     """What is asked for; None where that is no resource, as of /version. Raises ApiError for what is not passed on."""
     if head.method not in METHODS:
         raise MethodNotAllowed(f"{head.method} is not passed on; use one of {', '.join(sorted(METHODS))}")
+    if not all(_HEADER.fullmatch(text) for text in (head.content_type, head.accept, head.agent)):
+        raise BadRequest("a header may have printable ASCII only")
     path, _, query = head.target.partition("?")
     if not _SAFE.fullmatch(head.target) or "#" in head.target:
         raise BadRequest("the request's target must be an absolute path, percent-encoded")
@@ -106,7 +109,9 @@ def amended(head: CallHead, body: bytes, target: Target | None, live: Mapping[st
     content_type = head.content_type.partition(";")[0].strip().lower()
     if head.method == "DELETE":
         options: dict[str, JSON] = _parsed(body, dict) if body else {"apiVersion": "v1", "kind": "DeleteOptions"}
-        options["preconditions"] = {**(options.get("preconditions") or {}), "resourceVersion": version}
+        if not isinstance(conditions := options.get("preconditions") or {}, dict):
+            raise BadRequest("preconditions must be an object")
+        options["preconditions"] = {**conditions, "resourceVersion": version}
         return _written(options)
     if head.method == "PATCH" and content_type == JSON_PATCH:
         operations = _parsed(body, list)
@@ -136,7 +141,11 @@ def _parsed(body: bytes, kind: type) -> JSON:
 
 
 def _written(value: JSON) -> bytes:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+    try:
+        # ASCII, because a caller's text may have half a surrogate pair, which has no UTF-8.
+        return json.dumps(value, separators=(",", ":")).encode()
+    except RecursionError:
+        raise BadRequest("the body is nested too deeply") from None
 
 
 def revision_of_answer(head: CallHead, target: Target | None, body: bytes, resource: Resource | None) -> str:

@@ -46,14 +46,15 @@ def restored(resource: Resource, body: dict[str, JSON], live: Mapping[str, JSON]
     """
     A body that somebody made of a projected object, with what the projection took away, for a PUT over `live`.
 
-    What the caller says himself stands. Changes `body`, and returns it.
+    What the caller says himself stands, be it nonsense: the apiserver will tell him. Changes `body`, and returns it.
     """
     metadata = body.setdefault("metadata", {})
     had = lookup(live, "metadata.annotations")
     if isinstance(metadata, dict) and isinstance(had, Mapping):
         taken = {name: text for name, text in had.items() if name in _BOOKKEEPING}
-        if taken:
-            metadata["annotations"] = {**taken, **(metadata.get("annotations") or {})}
+        said = metadata.get("annotations") or {}
+        if taken and isinstance(said, dict):
+            metadata["annotations"] = {**taken, **said}
     if (special := _BACK.get(resource.collection)) is not None:
         special(body, live)
     return body
@@ -119,9 +120,10 @@ def _definition_back(body: dict[str, JSON], live: Mapping[str, JSON]) -> None:
         return
     if "conversion" in had:
         spec.setdefault("conversion", had["conversion"])
-    schemas = {each.get("name"): each.get("schema") for each in had.get("versions") or ()}
-    for version in spec.get("versions") or ():
-        if isinstance(version, dict) and (schema := schemas.get(version.get("name"))) is not None:
+    schemas = {each["name"]: each.get("schema") for each in _mappings(had.get("versions"))}
+    for version in _mappings(spec.get("versions")):
+        name = version.get("name")
+        if isinstance(name, str) and (schema := schemas.get(name)) is not None:
             version.setdefault("schema", schema)
 
 
@@ -132,12 +134,16 @@ def _lease_back(body: dict[str, JSON], live: Mapping[str, JSON]) -> None:
 
 
 def _node_back(body: dict[str, JSON], live: Mapping[str, JSON]) -> None:
-    beats = {
-        each.get("type"): each.get("lastHeartbeatTime") for each in lookup(live, "status.conditions") or () if each
-    }
-    for condition in lookup(body, "status.conditions") or ():
-        if isinstance(condition, dict) and (beat := beats.get(condition.get("type"))) is not None:
+    had = _mappings(lookup(live, "status.conditions"))
+    beats = {each["type"]: each.get("lastHeartbeatTime") for each in had}
+    for condition in _mappings(lookup(body, "status.conditions")):
+        kind = condition.get("type")
+        if isinstance(kind, str) and (beat := beats.get(kind)) is not None:
             condition.setdefault("lastHeartbeatTime", beat)
+
+
+def _mappings(value: JSON) -> list[dict[str, JSON]]:
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
 
 
 _BACK: dict[str, Callable[[dict[str, JSON], Mapping[str, JSON]], None]] = {

@@ -113,8 +113,8 @@ class Access(Protocol):
 class CallSink(Protocol):
     """Who makes the requests that nodes call for."""
 
-    def has_room(self) -> bool:
-        """Whether another call, or a part of one, may be kept in memory."""
+    def has_room(self, session: "Session") -> bool:
+        """Whether another call of this session, or a part of one, may be kept in memory."""
 
     def begin(self, session: "Session", call: Whole[CallHead]) -> None:
         """Make it; Session.answer is called once it is done, unless it is cancelled."""
@@ -276,7 +276,7 @@ class Session:
             self._under_way.add(call.number)
         elif call.number not in self._under_way:
             return  # it was refused, and this was on its way
-        if not self._hub.calls.has_room():
+        if not self._hub.calls.has_room(self):
             self._calls_in.drop(call.number)
             self._hub.counters.calls_refused += 1
             self._hub.calls.refuse(self, call.number)
@@ -304,6 +304,8 @@ class _Parked(NamedTuple):
     session: Session
     hello: Hello
     timer: Timer
+    lags: bool
+    """Whether this hub had seen less than the node, when it came."""
 
 
 class _Absent(NamedTuple):
@@ -389,7 +391,7 @@ class Hub:
         """How far the cache has come with this resource; what it means was told by changed() before."""
         self._horizon.advance(resource, advance)
         for parked in list(self._parked.values()):
-            if not self._must_wait(parked.hello, parked.session.node):
+            if parked.lags and not self._must_wait(parked.hello, parked.session.node):
                 self._unpark(parked)
 
     def _mark(self, node: Node, key: ObjectKey) -> None:
@@ -436,7 +438,7 @@ class Hub:
         self._access.want(node, hello.interests)
         if self._must_wait(hello, node):
             timer = self._clock.call_at(self._clock.time() + self._lag_s, lambda: self._waited(node))
-            self._parked[node] = _Parked(session, hello, timer)
+            self._parked[node] = _Parked(session, hello, timer, bool(self._horizon.behind(hello.horizon)))
             logger.info("waiting for what the node knows", extra={"node": node})
             return
         self._welcome(session, hello, frozenset())

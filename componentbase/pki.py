@@ -128,6 +128,25 @@ def sign_client_csr(ca: KeyPair, csr_pem: bytes, expect_cn: str, organization: s
     return _pem(leaf.sign(_signing_key(ca), hashes.SHA256()))
 
 
+def sign_server_csr(
+    ca: KeyPair, csr_pem: bytes, expect_cn: str, organization: str, names: Iterable[str], days: float
+) -> bytes:
+    """
+    The server certificate for a request from a client that is known to be expect_cn; PEM. Raises CsrRefused.
+
+    names: DNS names and addresses under which it is valid; the request has no say in them. The subject is the client's,
+    so that nobody takes this server for one of the signer's own.
+    """
+    csr = _read_csr(csr_pem)
+    key = _checked_key(csr)
+    _check_signature(csr)
+    _check_subject(csr, expect_cn, organization)
+    _check_wishes(csr)
+    leaf = _leaf(ca, _name(expect_cn, organization), key, ExtendedKeyUsageOID.SERVER_AUTH, days)
+    leaf = leaf.add_extension(x509.SubjectAlternativeName([_general_name(name) for name in names]), critical=False)
+    return _pem(leaf.sign(_signing_key(ca), hashes.SHA256()))
+
+
 # ---- reading
 
 

@@ -37,6 +37,7 @@ from componentbase.files import lock_dir, open_private_dir, write_atomic
 CONFIGURATION = "edgecore.yaml"
 PKI = "pki"
 CA_FILE, CERTIFICATE_FILE, KEY_FILE = "ca.crt", "edge.crt", "edge.key"
+SERVING_FILE, SERVING_KEY_FILE = "api.crt", "api.key"
 STORE = "edge.db"
 DEFAULT_PORT = 10002
 
@@ -121,10 +122,21 @@ def join(
         hub = _Hub(cloud, timeout_s)
         ca_pem = hub.fetch_ca(pin)
         key_pem, csr_pem = pki.make_key_and_csr(_SUBJECT + node, _ORGANIZATION)
-        answer = hub.post(ca_pem, {"node": node, "csr": csr_pem.decode(), "token": token})
+        serving_key_pem, serving_csr_pem = pki.make_key_and_csr(_SUBJECT + node, _ORGANIZATION)
+        serving = {"csr": serving_csr_pem.decode(), "addresses": _addresses(cloud)}
+        request = {"node": node, "csr": csr_pem.decode(), "token": token, "serving": serving}
+        answer = hub.post(ca_pem, request)
         joined = Joined(node, Endpoint(cloud.host, answer.link_port), answer.link_path, home)
-        _install(home, key_pem, answer, configuration(joined), hub)
+        _install(home, key_pem, serving_key_pem, answer, configuration(joined), hub)
     return joined
+
+
+def _addresses(cloud: Endpoint) -> list[str]:
+    """This machine's address towards the hub, under which others may reach its API; none where that cannot be told."""
+    from edgehub.nodeinfo import outgoing_address
+
+    found = outgoing_address(cloud.host, cloud.port)
+    return [found] if found else []
 
 
 def _pin_of(token: str) -> str:
@@ -189,7 +201,9 @@ def _former_node(home: Path) -> str | None:
         return None
 
 
-def _install(home: Path, key_pem: bytes, answer: "_Answer", configuration: str, hub: "_Hub") -> None:
+def _install(
+    home: Path, key_pem: bytes, serving_key_pem: bytes, answer: "_Answer", configuration: str, hub: "_Hub"
+) -> None:
     """Put the new identity in place: written aside, checked, moved in whole, the old one back where that fails."""
     staged = Path(tempfile.mkdtemp(prefix=".joining.", dir=home))  # of mode 0700
     target, former = home / PKI, staged / "former"
@@ -199,6 +213,9 @@ def _install(home: Path, key_pem: bytes, answer: "_Answer", configuration: str, 
         write_atomic(folder / KEY_FILE, key_pem)
         write_atomic(folder / CERTIFICATE_FILE, answer.certificate.encode(), 0o644)
         write_atomic(folder / CA_FILE, answer.ca.encode(), 0o644)
+        if answer.serving:  # a hub of an earlier release signs none
+            write_atomic(folder / SERVING_KEY_FILE, serving_key_pem)
+            write_atomic(folder / SERVING_FILE, answer.serving.encode(), 0o644)
         _check_identity(folder, hub)
         if target.exists():
             target.rename(former)
@@ -234,16 +251,19 @@ class _Answer(NamedTuple):
     ca: str
     link_port: int
     link_path: str
+    serving: str = ""
+    """The certificate of the node's own API; "" where the hub does not sign such."""
 
     @classmethod
     def parse(cls, body: bytes) -> "_Answer":
         """Raises ValueError."""
         try:
             value: Any = json.loads(body)
-            found = cls(value["certificate"], value["ca"], value["link"]["port"], value["link"]["path"])
+            link = value["link"]
+            found = cls(value["certificate"], value["ca"], link["port"], link["path"], value.get("serving", ""))
         except (RecursionError, KeyError, TypeError) as exc:
             raise ValueError("a part is missing") from exc
-        texts = (found.certificate, found.ca, found.link_path)
+        texts = (found.certificate, found.ca, found.link_path, found.serving)
         if not all(isinstance(text, str) and text.isascii() for text in texts) or not found.link_path.startswith("/"):
             raise ValueError("a text is none")
         if type(found.link_port) is not int or not 0 < found.link_port < 1 << 16:
@@ -281,7 +301,7 @@ class _Hub:
             )
         return ssl.DER_cert_to_PEM_cert(der)
 
-    def post(self, ca_pem: str, request: Mapping[str, str]) -> _Answer:
+    def post(self, ca_pem: str, request: Mapping[str, object]) -> _Answer:
         """The answer to a join request, which is shown to nobody but the holder of a certificate of this CA."""
         context = _client_context()
         context.load_verify_locations(cadata=ca_pem)
@@ -311,6 +331,8 @@ class _Hub:
         if body is not None:
             headers["content-type"] = "application/json"
         try:
+            connection.connect()
+            self._check_server(connection.sock)
             connection.request(method, path, body, headers)
             response = connection.getresponse()
             answer = response.read(ANSWER_BYTES + 1)
@@ -322,6 +344,13 @@ class _Hub:
         if len(answer) > ANSWER_BYTES:
             raise self.nonsense()
         return response.status, answer
+
+    def _check_server(self, connection: object) -> None:
+        """A node's certificate is of the same CA and may name any address; the token is for the hub."""
+        certificate = connection.getpeercert() if isinstance(connection, ssl.SSLSocket) else None
+        # ((("commonName", NAME),), ...), as the ssl module has it; nothing where it was not verified
+        if f"'{_SUBJECT}" in repr((certificate or {}).get("subject", ())):
+            raise NotTrusted(f"{self._cloud} is a node and not cloudcore: check --cloud")
 
     def _note_clock(self, date: str | None) -> None:
         try:

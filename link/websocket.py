@@ -28,6 +28,8 @@ from link.codec import MAX_FRAME_BYTES
 from link.errors import LinkClosed
 
 PATH = "/v1/link"
+NODE_PREFIX = "system:node:"
+"""Begins the common name of a node's certificates."""
 READ_BYTES = 64 << 10
 UNREAD_BYTES = 4 * MAX_FRAME_BYTES  # a window and a large frame, or an inventory of 250,000 objects, are less
 OPEN_S = 10.0  # for TCP, TLS and the HTTP upgrade together; a peer that takes longer is not served
@@ -84,6 +86,10 @@ class WebSocket(asyncio.BufferedProtocol):
         self.remote = f"{peer_name[0]}:{peer_name[1]}" if peer_name else "unknown"
         self.identity = _common_name(transport.get_extra_info("peercert"))
         self._timer = self._loop.call_later(OPEN_S, self._give_up, "no upgrade in time")
+        if isinstance(self._protocol, ClientProtocol) and self.identity.startswith(NODE_PREFIX):
+            # A node's certificate for its own API is of the same CA and may name any address.
+            self._give_up(f"{self.identity} is a node, not a hub")
+            return
         if isinstance(self._protocol, ClientProtocol):
             self._protocol.send_request(self._protocol.connect())
             self._flush()

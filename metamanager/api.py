@@ -12,41 +12,36 @@ would be a lie.
 Invariants
     resource versions are the store's own revisions, on lists, objects and watch events alike, also over restarts
     no read is answered before a sync was ever complete
-    nothing is written from other machines
-    Secrets are served on loopback only, and only to who addresses the API by an IP address or as localhost
+    without TLS nothing is written from other machines
+    without TLS Secrets are served on loopback only, and only to who addresses the API by an IP address or as localhost
+    with TLS nothing but health and version is answered to who is not the node or a ServiceAccount (metamanager.access)
 """
 
 import asyncio
 import contextlib
 import ipaddress
-import json
 import logging
+import ssl
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple, cast
 
-from apimachinery.errors import ApiError, Expired, Forbidden, MethodNotAllowed, Unavailable
-from apimachinery.events import Change
-from apimachinery.keys import ObjectKey, Resource
-from apimachinery.objects import Object, canonical
-from apimachinery.resources import CUSTOM_RESOURCE_DEFINITIONS, DEVICES, SECRETS
-from apimachinery.selectors import FieldSelector, LabelSelector
-from apiserver.definitions import Catalogue
+from apimachinery.errors import ApiError, Forbidden, MethodNotAllowed, Unavailable
+from apimachinery.resources import SECRETS
 from apiserver.discovery import PUBLIC, About
 from apiserver.handlers import Api, quoted
 from apiserver.http import Server, serve
 from apiserver.messages import Request, Response, error_response
-from apiserver.protocols import Page, Stored, Writes
+from apiserver.protocols import Writes
 from apiserver.requests import ApiRequest, Verb
 from apiserver.selection import check_fields
-from metamanager.catalogue import catalogue_of
+from metamanager.access import Access
 from metamanager.cloud import MARK, Cloud
 from metamanager.clusterkinds import ClusterKinds
 from metamanager.deferred import Deferred
-from metamanager.devices import DeviceTwins, DeviceWrites, with_twin
-from metamanager.errors import StoreError
-from metamanager.feed import FeedClosed
+from metamanager.devices import DeviceTwins, DeviceWrites
+from metamanager.heldobjects import HeldObjects
 from metamanager.interests import IDLE_S, Interests
 from metamanager.localwrites import LocalWrites
 from metamanager.passing import Passing, caller
@@ -62,8 +57,6 @@ STALE_HEADER = "x-fairlead-stale-seconds"
 DISCOVERY_AGE_S = 10.0  # kubectl keeps for hours what it is told; who asks again within seconds wants to know
 UNKNOWN_AGE_S = 1.0  # a kind that nobody knows may have just been defined; a client that insists costs a call a second
 _WRITES = {"POST", "PUT", "PATCH", "DELETE"}
-
-RETRY_S = 1  # until the first sync; the answer costs nothing and a client is waiting to start
 
 
 class LinkState(NamedTuple):
@@ -111,115 +104,6 @@ class ApiLink:
             tasks.create_task(self.deferred.run(), name="deferred-writes")
 
 
-class HeldObjects:
-    """The store as apiserver.protocols.Storage."""
-
-    def __init__(
-        self,
-        store: Store,
-        withheld: frozenset[Resource] = frozenset(),
-        twins: DeviceTwins | None = None,
-        kinds: ClusterKinds | None = None,
-    ) -> None:
-        """
-        withheld: resources that are not served. twins: what is shown of Devices beside what the cloud wants.
-        kinds: what the cluster has.
-        """
-        self._store = store
-        self._kinds = kinds
-        self._generation = -1
-        """Of the cluster's kinds that the catalogue has."""
-        self._twins = twins
-        self._withheld = withheld
-        self._catalogue: Catalogue | None = None
-        self._followed = store.feed.revision
-        """The revision whose definitions and kinds the catalogue has."""
-
-    @property
-    def revision(self) -> int:
-        return self._store.feed.revision
-
-    def catalogue(self) -> Catalogue:
-        if self._catalogue is None:
-            raise Unavailable(
-                "this node has not been told yet what it should hold: it has never been in sync with the cloud",
-                retry_after_s=RETRY_S,
-            )
-        return self._catalogue
-
-    async def follow(self) -> None:
-        """Bring the catalogue up to what is committed. To be called before a request is looked at."""
-        if self._catalogue is not None and not self._is_outdated(self._catalogue):
-            return
-        if not await self._store.is_synced():
-            return
-        generation = -1 if self._kinds is None else self._kinds.generation
-        with _unavailable():
-            revision = self._store.feed.revision
-            definitions, _ = await self._store.list(CUSTOM_RESOURCE_DEFINITIONS)
-            held, once_held = await self._store.resources(), await self._store.known_resources()
-        cluster = None if self._kinds is None else self._kinds.definitions
-        self._catalogue = catalogue_of((item.object for item in definitions), held, once_held, self._withheld, cluster)
-        self._followed, self._generation = revision, generation
-
-    def _is_outdated(self, catalogue: Catalogue) -> bool:
-        """Whether there are changes since it was made that may change what is served."""
-        if self._kinds is not None and self._kinds.generation != self._generation:
-            return True
-        try:
-            changes = self._store.feed.since(self._followed)
-        except Expired:
-            return True
-        for change in changes:
-            resource = change.object.key.resource
-            if resource == CUSTOM_RESOURCE_DEFINITIONS:
-                return True
-            if catalogue.of(resource) is None and resource not in self._withheld:
-                return True
-            self._followed = change.revision
-        return False
-
-    async def get(self, key: ObjectKey) -> Stored | None:
-        with _unavailable():
-            found = await self._store.get(key)
-        return None if found is None else Stored(*found)
-
-    def since(self, revision: int) -> Sequence[Change]:
-        return self._store.feed.since(revision)
-
-    async def wait(self, revision: int) -> None:
-        try:
-            await self._store.feed.wait(revision)
-        except FeedClosed:
-            raise Unavailable("this node's agent is stopping", retry_after_s=RETRY_S) from None
-        await self.follow()
-
-    def render(self, item: Object, revision: int) -> bytes:
-        body = with_revision(item, revision)
-        if self._twins is None or item.key.resource != DEVICES:
-            return body
-        view = self._twins.view(item.key)
-        return body if view is None else canonical(with_twin(json.loads(body), view))
-
-    # Last in the class: after it the name `list` means this method.
-    async def list(
-        self,
-        resource: Resource,
-        namespace: str,
-        labels: LabelSelector,
-        fields: FieldSelector,
-        limit: int,
-        after: tuple[str, str] | None,
-    ) -> Page:
-        start = None if after is None else ObjectKey(resource, *after)
-        # One more than asked for tells whether there are more.
-        most = limit + 1 if limit else 0
-        with _unavailable():
-            found, revision = await self._store.list(resource, namespace, labels, fields, most, start)
-        more = bool(limit) and len(found) > limit
-        return Page([Stored(*item) for item in (found[:limit] if more else found)], revision, more)
-
-
 class LocalApi:
     """The handler: the API library over the store, plus how stale that is."""
 
@@ -232,14 +116,17 @@ class LocalApi:
         version: str = "",
         twins: DeviceTwins | None = None,
         link: ApiLink | None = None,
+        access: Access | None = None,
     ) -> None:
         """
         host: where it listens, which decides about Secrets and writes. version: of this program, for /version.
         twins: without them Devices have no status and take no wishes. link: without one nothing is asked of the cloud.
+        access: who may do what; without it whoever comes is the node itself, if he comes from this machine.
         """
         self._store = store
         self._link_state = link_state
-        self._on_loopback = is_loopback(host)
+        self._access = access
+        self._on_loopback = is_loopback(host) or access is not None
         withheld = frozenset() if self._on_loopback else frozenset((SECRETS,))
         if withheld:
             logger.warning(
@@ -252,13 +139,15 @@ class LocalApi:
         if link is not None:
             self._reads = Reads(store, link.interests, self._held.catalogue)
             self._passing = Passing(store, link.cloud, self._reads, link.node)
-            writes = LocalWrites(store, self._passing, link.deferred, writes, self._held.catalogue, link.node)
+            writes = LocalWrites(store, self._passing, link.deferred, writes, self._held.catalogue, link.node, access)
         self._api = Api(self._held, writes, about=About("fairlead-edge", version))
         self._writable = {"PATCH"} if link is None and twins is not None else set() if link is None else _WRITES
 
     async def __call__(self, request: Request) -> Response:
         try:
             self._check(request)
+            if self._access is not None:
+                request = await self._access.identified(request)
             await self._held.follow()
             response = await (self._api(request) if self._link is None else self._linked(request, self._link))
         except ApiError as exc:
@@ -286,6 +175,8 @@ class LocalApi:
                 raise MethodNotAllowed("the server does not allow this method on the requested resource")
             return await self._passing.read(request)
         check_fields(definition, asked.fields)
+        if self._access is not None:
+            await self._access.check(asked, request.user)
         warnings = await self._reads.prepare(asked, caller(request))
         if int(asked.resource_version or 0) >= MARK and asked.verb is Verb.LIST:
             # The version of an object that the cluster answered with: whatever is held now is what there is.
@@ -332,7 +223,7 @@ class LocalApi:
         if request.method not in ("GET", "HEAD") and not self._on_loopback:
             raise Forbidden("this API is open to the network without authentication, so it takes no changes")
         host = request.headers.get("host", "")
-        if self._on_loopback and host and not _is_plain_address(host):
+        if self._access is None and self._on_loopback and host and not _is_plain_address(host):
             # A page in a browser on this machine could otherwise have a name of its own point here and read along.
             raise Forbidden(f'address this API by IP address or as localhost, not as "{host:.80}"')
 
@@ -360,37 +251,19 @@ async def serve_local_api(
     version: str = "",
     twins: DeviceTwins | None = None,
     link: ApiLink | None = None,
+    access: Access | None = None,
+    context: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Server]:
     """
     Serve the store on http://HOST:PORT until the block is left; port 0 picks a free one.
 
-    link_state: asked for every answer. twins, link: see LocalApi. Raises apiserver.http.AddressInUse or ListenError.
+    link_state: asked for every answer. twins, link, access: see LocalApi. context: for https. Raises
+    apiserver.http.AddressInUse or ListenError.
     """
-    api = LocalApi(store, link_state, host=host, version=version, twins=twins, link=link)
-    async with serve(api, host=host, port=port) as server:
+    api = LocalApi(store, link_state, host=host, version=version, twins=twins, link=link, access=access)
+    async with serve(api, host=host, port=port, ssl_context=context) as server:
         logger.info("local API", extra={"endpoint": server.endpoint})
         yield server
-
-
-_METADATA = b'"metadata":{'
-
-
-def with_revision(item: Object, revision: int) -> bytes:
-    """
-    The body with the revision as metadata.resourceVersion, and with apiVersion and kind where it lacks them.
-
-    Most bodies take it without being parsed: a canonical body that has the bytes `"metadata":{` once has
-    them at the top, for it does have a metadata there and in a string the quotes would be escaped.
-    """
-    body = item.body
-    if body.startswith(b'{"apiVersion":') and body.count(_METADATA) == 1 and b'"resourceVersion":' not in body:
-        head, _, tail = body.partition(_METADATA)
-        return b'%s%s"resourceVersion":"%d"%s%s' % (head, _METADATA, revision, b"" if tail[:1] == b"}" else b",", tail)
-    value = item.parse()
-    value.setdefault("apiVersion", item.key.resource.api_version)
-    value.setdefault("kind", item.key.resource.kind)
-    value["metadata"]["resourceVersion"] = str(revision)
-    return canonical(value)
 
 
 def is_loopback(host: str) -> bool:
@@ -417,12 +290,3 @@ def _is_plain_address(host: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-@contextlib.contextmanager
-def _unavailable() -> Iterator[None]:
-    """A store that cannot be read is said so, as what may pass."""
-    try:
-        yield
-    except StoreError as exc:
-        raise Unavailable(f"this node's store cannot be read: {exc.reason}", retry_after_s=RETRY_S) from exc

@@ -52,6 +52,8 @@ class _Kept:
     noted_at_ms: int
     complete: bool = False
     open_watches: int = 0
+    problem: str = ""
+    """Why the hub cannot decide yet, in its words."""
     settled: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once it is complete or refused."""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
@@ -120,8 +122,10 @@ class Interests:
                     own = self._covering(wanted.resource, wanted.namespace, wanted.name, wanted.user)
                     await (own or self._want_too(wanted)).settled.wait()
         except TimeoutError:
+            own = self._covering(wanted.resource, wanted.namespace, wanted.name, wanted.user)
+            problem = f" ({own.problem})" if own is not None and own.problem else ""
             raise Unavailable(
-                f"{_told(wanted)} is being fetched from the cloud: try again", retry_after_s=RETRY_S
+                f"{_told(wanted)} is being fetched from the cloud{problem}: try again", retry_after_s=RETRY_S
             ) from None
 
     def hint(self, wanted: Interest) -> None:
@@ -152,7 +156,10 @@ class Interests:
         """The hub has decided upon all that was wanted last."""
         for interest, code, reason in refused:
             kept = self._kept.get(interest)
-            if kept is None or code == 503:  # not known yet: what was complete stays so
+            if kept is None:
+                continue
+            if code == 503:  # not known yet: what was complete stays so
+                kept.problem = reason
                 continue
             error = NotFound(reason) if code == 404 else from_status(code, "", reason)
             self._refused[interest] = (time.monotonic(), error)

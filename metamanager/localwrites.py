@@ -18,6 +18,7 @@ from apiserver.definitions import Catalogue
 from apiserver.messages import Request
 from apiserver.protocols import Answer, Writes
 from apiserver.requests import ApiRequest, Verb
+from metamanager.access import Access
 from metamanager.cloud import Away, Lost
 from metamanager.deferred import Deferred
 from metamanager.offline import OfflineWrites, is_nodes_own
@@ -40,8 +41,10 @@ class LocalWrites:
         devices: Writes | None,
         catalogue: Callable[[], Catalogue],
         node: str,
+        access: Access | None = None,
     ) -> None:
-        """devices: who takes the desired values of Devices. node: this node's name."""
+        """devices: who takes the desired values of Devices. node: this node's name. access: who may write here."""
+        self._access = access
         self._store = store
         self._passing = passing
         self._deferred = deferred
@@ -53,6 +56,7 @@ class LocalWrites:
     async def write(self, request: ApiRequest, http: Request) -> Answer:
         if request.resource == DEVICES and request.verb is Verb.PATCH and self._devices is not None:
             try:
+                await self._check(request, http)
                 return await self._devices.write(request, http)
             except (Forbidden, UnsupportedMediaType) as exc:
                 if request.subresource:
@@ -75,6 +79,8 @@ class LocalWrites:
             return await self._locally(request, http, str(exc))
         if own and answer.status in NOT_THERE:
             return await self._locally(request, http, "the cluster's apiserver is not there")
+        if own and answer.status < 300 and self._access is not None:
+            await self._access.note_allowed(request, http.user)
         return answer
 
     async def _passed(self, request: ApiRequest, http: Request, refusal: ApiError) -> Answer:
@@ -85,6 +91,12 @@ class LocalWrites:
             raise refusal from None
 
     async def _locally(self, request: ApiRequest, http: Request, why: str) -> Answer:
+        await self._check(request, http)
         answer = await self._offline.write(request, http, self._catalogue(), why)
         self._deferred.added()
         return answer
+
+    async def _check(self, request: ApiRequest, http: Request) -> None:
+        """What is done here is nobody else's to judge. A right to it was asked for while the cloud was there."""
+        if self._access is not None:
+            await self._access.check(request, http.user)

@@ -118,7 +118,7 @@ class Passing:
             return json.dumps(value).encode()
         if asked.verb is Verb.DELETE and not is_object:
             await self._until_gone(key)
-        elif answer.head.revision and is_object:
+        elif is_object and (answer.head.revision or lookup(value, "metadata.deletionTimestamp")):
             revision = await self._until_held(key, answer.head.revision, value)
             if revision is not None:
                 value["metadata"]["resourceVersion"] = str(revision)
@@ -127,13 +127,14 @@ class Passing:
 
     async def _until_held(self, key: ObjectKey, revision: str, value: Mapping[str, JSON]) -> int | None:
         """The local revision at which the store came to hold this content; None where it does not in time, or ever."""
+        is_leaving = bool(lookup(value, "metadata.deletionTimestamp"))
         async for _ in _looks(self._store):
             look = await self._store.look(key)
             if look.held is not None and look.held.object.version.revision == revision:
                 assert look.seen is not None, "what is held is seen"
                 return look.seen.revision
-            if look.held is None and not self._will_be_held(key, value):
-                return None
+            if look.held is None and (is_leaving or not self._will_be_held(key, value)):
+                return None  # not here, or the write took the last finalizer away
         return None
 
     def _will_be_held(self, key: ObjectKey, value: Mapping[str, JSON]) -> bool:

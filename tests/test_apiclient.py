@@ -10,11 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from apimachinery.errors import AlreadyExists, ApiError, BadRequest, Conflict, Expired, NotFound, Unavailable
+from apimachinery.errors import (
+    AlreadyExists,
+    ApiError,
+    BadRequest,
+    Conflict,
+    Expired,
+    NotFound,
+    TooLarge,
+    Unavailable,
+)
 from apimachinery.events import EventType, WatchEvent
 from apimachinery.keys import ObjectKey
 from apimachinery.resources import DEVICES, NODES, PODS, SECRETS
-from apiserver.messages import Request, Response
+from apiserver.messages import Request, Response, json_response
 from cloudhub.apiclient import ApiClient, ApiUnreachable, KubeconfigError, ObjectsByName
 from cloudhub.vault import Objects, Vault
 from componentbase.pki import create_ca, issue_server_cert, make_key_and_csr, sign_client_csr
@@ -460,3 +469,70 @@ def test_no_kubeconfig_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "192.0.2.1")
     with pytest.raises(KubeconfigError, match="service account"):
         ApiClient.from_kubeconfig(service_account=tmp_path / "none")
+
+
+# ---- on behalf of others
+
+
+async def test_a_review_says_whether_somebody_else_may(api: TinyApi, client: ApiClient) -> None:
+    answers = iter(({"allowed": True}, {"allowed": False, "denied": True}, {}))
+    api.answer = lambda request: json_response(201, {"kind": "SubjectAccessReview", "status": next(answers)})
+    assert await client.may("u", ["g"], "list", PODS, "a", "p")
+    assert not await client.may("u", ["g"], "list", NODES)
+    assert not await client.may("u", [], "list", NODES), "what says nothing does not allow"
+    first, second, _ = api.requests
+    assert first.body["spec"] == {
+        "user": "u",
+        "groups": ["g"],
+        "resourceAttributes": {
+            "verb": "list",
+            "group": "",
+            "version": "v1",
+            "resource": "pods",
+            "namespace": "a",
+            "name": "p",
+        },
+    }
+    assert "namespace" not in second.body["spec"]["resourceAttributes"]
+
+
+async def test_a_request_is_passed_on_as_it_is_and_its_answer_comes_back(api: TinyApi, client: ApiClient) -> None:
+    api.answer = lambda request: Response(404, [("warning", '299 - "a"'), ("x", "y")], b"no")
+    answer = await client.pass_on(
+        "PATCH",
+        "/api/v1/nodes/n%3A1?fieldManager=a%20b&x=%2F",
+        user="u",
+        groups=["g"],
+        headers={"Content-Type": "application/merge-patch+json", "Accept": ""},
+        body=b"{}",
+        room=lambda size: True,
+    )
+    assert (answer.status, answer.headers["x"], list(answer.warnings), answer.body) == (404, "y", ['299 - "a"'], b"no")
+    [asked] = api.requests
+    assert (asked.method, asked.path, asked.query) == (
+        "PATCH",
+        "/api/v1/nodes/n%3A1",
+        {"fieldManager": "a b", "x": "/"},
+    )
+    assert asked.headers["impersonate-user"] == "u"
+    assert asked.headers["impersonate-group"] == "g"
+    assert asked.headers["content-type"] == "application/merge-patch+json"
+
+
+async def test_an_answer_is_read_as_far_as_there_is_room(api: TinyApi, client: ApiClient) -> None:
+    api.answer = lambda request: Response(200, [], b"x" * 1_000_000)
+    asked: list[int] = []
+
+    def room(size: int) -> bool:
+        asked.append(size)
+        return size < 500_000
+
+    with pytest.raises(TooLarge, match="ask for less"):
+        await client.pass_on("GET", "/version", user="u", groups=[], headers={}, body=b"", room=room)
+    assert 500_000 <= asked[-1] < 1_000_000
+
+
+async def test_what_does_not_answer_is_not_passed_on(tmp_path: Path) -> None:
+    async with connected(tmp_path, "http://127.0.0.1:1") as client:
+        with pytest.raises(ApiUnreachable):
+            await client.pass_on("GET", "/version", user="u", groups=[], headers={}, body=b"", room=lambda size: True)

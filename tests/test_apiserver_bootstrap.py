@@ -2,16 +2,13 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from apimachinery.keys import ObjectKey
 from apiserver import bootstrap
 from apiserver.admission import Admission
 from apiserver.attributes import attributes_of
 from apiserver.builtins import BUILT_IN, REVIEWS
-from apiserver.plans import Plan, View
 from apiserver.users import User, authenticated
 from apiserver.writes import facts
 from tests.harness.cluster import RBAC, Cluster, cluster
@@ -31,14 +28,14 @@ NODE = authenticated("system:node:n", ("system:nodes",))
 @pytest.mark.parametrize(
     ("method", "target", "who"),
     [
-        ("GET", "/api/v1/namespaces/d/pods", "view edit admin node"),
-        ("GET", "/api/v1/namespaces/d/secrets/s", "edit admin node"),
+        ("GET", "/api/v1/namespaces/d/pods", "view edit admin"),
+        ("GET", "/api/v1/namespaces/d/secrets/s", "edit admin"),
         ("POST", "/api/v1/namespaces/d/pods", "edit admin node"),
         ("PATCH", "/apis/apps/v1/namespaces/d/deployments/x", "edit admin"),
-        ("POST", "/api/v1/namespaces/d/serviceaccounts/s/token", "edit admin node"),
+        ("POST", "/api/v1/namespaces/d/serviceaccounts/s/token", "edit admin"),
         ("POST", "/apis/rbac.authorization.k8s.io/v1/namespaces/d/roles", "admin"),
-        ("GET", "/api/v1/namespaces/e/pods", "node"),
-        ("GET", "/api/v1/nodes", "node"),
+        ("GET", "/api/v1/namespaces/e/pods", ""),
+        ("GET", "/api/v1/nodes", ""),
         ("PATCH", "/api/v1/nodes/n/status", "node"),
         ("DELETE", "/api/v1/nodes/n", ""),
         ("PUT", "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/n", "node"),
@@ -82,12 +79,7 @@ async def test_a_labelled_role_adds_to_view_edit_and_admin(api: Cluster) -> None
 
 
 async def start_again(api: Cluster) -> None:
-    for key, wanted in bootstrap.objects():
-
-        def make(view: View, key: ObjectKey = key, wanted: Any = wanted) -> Plan:
-            return bootstrap.plan(view, facts(), Admission(), key, wanted)
-
-        await api.storage.commit(make)
+    await api.storage.commit(lambda view: bootstrap.plan(view, facts, Admission()))
 
 
 async def test_a_start_gives_lost_rules_back_and_keeps_added_ones(api: Cluster) -> None:

@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 
-from apiserver.dev import FIRST_NAMESPACES, Identity
+from apiserver.dev import FIRST_NAMESPACES, Identity, accept_clients, read_token_file
+from componentbase.cli import CommandError
 
 DEADLINE_S = 20.0
 ROOT = Path(__file__).resolve().parent.parent
@@ -112,6 +113,13 @@ class Apiserver:
         finally:
             self._process.kill()
             self._process = None
+
+    def wait(self) -> int:
+        """The code of a process that ends by itself."""
+        assert self._process is not None
+        code = self._process.wait(DEADLINE_S)
+        self._process = None
+        return code
 
     @property
     def is_running(self) -> bool:
@@ -570,11 +578,48 @@ def test_help_shows_an_example() -> None:
     assert "apiserver run --data-dir" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"token,jane", "tokens.csv: line 1: 3 columns are needed"),
+        (b"\xff,a,b", "it is not UTF-8"),
+        (None, "No such file"),
+    ],
+)
+def test_a_token_file_that_cannot_be_used_is_said_in_words(tmp_path: Path, content: bytes | None, told: str) -> None:
+    path = tmp_path / "tokens.csv"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(CommandError, match=told):
+        read_token_file(path)
+
+
+def test_client_cas_that_cannot_be_used_are_said_in_words(tmp_path: Path) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with pytest.raises(CommandError, match="there is no such file"):
+        accept_clients(context, tmp_path / "nothing")
+    (tmp_path / "ca.crt").write_text("rubbish")
+    with pytest.raises(CommandError, match="no CA certificate can be read"):
+        accept_clients(context, tmp_path / "ca.crt")
+    assert context.verify_mode is ssl.CERT_NONE
+
+
+def test_a_damaged_signing_key_is_said_in_words(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    Identity.in_directory(tmp_path, ["localhost"])
+    key = tmp_path / "pki" / "service-account.key"
+    assert key.stat().st_mode & 0o777 == 0o600
+    key.write_text("rubbish")
+    with pytest.raises(CommandError, match="remove it to have another one made"):
+        Identity.in_directory(tmp_path, ["localhost"])
+
+
 def test_an_identity_is_made_once(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
     first = Identity.in_directory(tmp_path, ["localhost"])
     second = Identity.in_directory(tmp_path, ["localhost", "other"])
     assert first.token == second.token
+    assert first.signer.jwks == second.signer.jwks
     config = json.loads(second.kubeconfig("https://127.0.0.1:1"))
     assert config["clusters"][0]["cluster"]["server"] == "https://127.0.0.1:1"
     assert first.kubeconfig("x") == second.kubeconfig("x")

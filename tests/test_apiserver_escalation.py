@@ -7,6 +7,11 @@ from typing import Any
 import pytest
 
 from apimachinery.errors import Forbidden, Invalid, NotFound
+from apimachinery.keys import ObjectKey
+from apimachinery.resources import CONFIG_MAPS
+from apiserver.escalation import guarded
+from apiserver.plans import Plan, Put
+from apiserver.users import authenticated
 from tests.harness.cluster import RBAC, Cluster, cluster
 
 ROLES = f"{RBAC}/namespaces/d/roles"
@@ -70,6 +75,20 @@ async def test_aggregation_needs_every_right(api: Cluster) -> None:
     body = {"metadata": {"name": "a"}, "aggregationRule": {"clusterRoleSelectors": [{"matchLabels": {"x": "y"}}]}}
     assert isinstance(await api.refused("POST", f"{RBAC}/clusterroles", body, token="jane"), Forbidden)
     await api("POST", f"{RBAC}/clusterroles", {"metadata": {"name": "a"}, "rules": []}, token="jane")
+
+
+async def test_a_patch_that_makes_an_object_needs_the_right_to_create(api: Cluster) -> None:
+    """Server-side apply does; the request itself says no more than that it is a patch."""
+    rules = [{"verbs": ["patch"], "apiGroups": [""], "resources": ["configmaps"]}]
+    await api("POST", f"{RBAC}/clusterroles", {"metadata": {"name": "patcher"}, "rules": rules})
+    await api.bind("patcher", "User", "bob", "d")
+    key = ObjectKey(CONFIG_MAPS, "d", "c")
+    body: dict[str, Any] = {"metadata": {"name": "c", "namespace": "d", "uid": "u"}}
+    made = guarded(lambda _: Plan(201, (Put(key, body),)), authenticated("bob"), api.authorizer)
+    with pytest.raises(Forbidden, match='configmaps "c" is forbidden: User "bob" cannot create'):
+        await api.storage.commit(made)
+    await api("POST", "/api/v1/namespaces/d/configmaps", {"metadata": {"name": "c"}})
+    await api.storage.commit(made)
 
 
 async def test_what_a_binding_binds_is_for_ever(api: Cluster) -> None:

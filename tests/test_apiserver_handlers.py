@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apimachinery.errors import ApiError, BadRequest, Expired, Invalid, MethodNotAllowed, NotFound, Timeout
+from apiserver import handlers
 from apiserver.discovery import About
 from apiserver.handlers import Api, _read_token, _token
 from apiserver.messages import Request, Response
@@ -75,6 +76,18 @@ async def test_list_answers_objects_metadata_or_a_table_at_one_version(client: C
     assert [row["cells"][0] for row in table["rows"]] == ["a", "b"]
     partial = await client("GET", PATH, accept="application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io")
     assert [item["metadata"] for item in partial["items"]] == [item["metadata"] for item in whole["items"]]
+
+
+async def test_a_long_list_is_made_as_it_is_sent(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    await make(client, "a", "b", "c")
+    whole = (await client.ask("GET", PATH)).body
+    monkeypatch.setattr(handlers, "STREAMED_FROM", 2)
+    monkeypatch.setattr(handlers, "STREAM_BYTES", 100)
+    streamed = (await client.ask("GET", PATH)).body
+    assert not isinstance(streamed, bytes)
+    chunks = [chunk async for chunk in streamed]
+    assert len(chunks) > 2
+    assert b"".join(chunks) == whole
 
 
 async def test_selectors(client: Client) -> None:

@@ -1,5 +1,6 @@
 """ServiceAccount tokens: given for what is there, and good for as long as it is."""
 
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -112,9 +113,14 @@ async def test_a_request_for_nobodys_token_is_not_found(api: Cluster) -> None:
 
 
 async def test_the_issuer_describes_itself(api: Cluster) -> None:
-    described = api.accounts.documents("/.well-known/openid-configuration")
+    described = api.accounts.document("/.well-known/openid-configuration")
+    keys = api.accounts.document("/openid/v1/jwks")
     assert described is not None
-    assert described["issuer"] == ISSUER
-    assert described["jwks_uri"] == f"{ISSUER}/openid/v1/jwks"
-    assert api.accounts.documents("/openid/v1/jwks") == api.accounts.signer.jwks
-    assert api.accounts.documents("/openid/v3") is None
+    assert keys is not None
+    assert isinstance(described.body, bytes)
+    assert isinstance(keys.body, bytes)
+    assert json.loads(described.body)["issuer"] == ISSUER
+    assert json.loads(described.body)["jwks_uri"] == f"{ISSUER}/openid/v1/jwks"
+    assert json.loads(keys.body) == api.accounts.signer.jwks
+    assert dict(keys.headers)["content-type"] == "application/jwk-set+json"
+    assert api.accounts.document("/openid/v3") is None

@@ -112,6 +112,19 @@ def with_certificate(context: ssl.SSLContext, folder: Path, certificate: bytes, 
     return context
 
 
+async def test_a_node_serves_its_own_api_and_is_told_from_a_hub(made: Authority, tmp_path: Path) -> None:
+    key, csr = pki.make_key_and_csr("system:node:edge-1", "system:nodes")
+    certificate = made.sign_serving(csr, Node("edge-1"), ["192.0.2.7"])
+    assert pki.common_name(certificate) == "system:node:edge-1"
+    server = with_certificate(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), tmp_path, certificate, key)
+    for name in ("localhost", "192.0.2.7", "kubernetes.default.svc"):
+        assert await exchange(server, client_context(made), name) == "nobody"
+    with pytest.raises(ssl.SSLCertVerificationError):
+        await exchange(server, client_context(made), "hub.example")
+    with pytest.raises(Invalid, match="edge-1"):
+        made.sign_serving(csr, Node("edge-2"), [])
+
+
 async def test_the_link_lets_a_node_in_and_knows_its_name(made: Authority, tmp_path: Path) -> None:
     key, csr = pki.make_key_and_csr("system:node:edge-1", "system:nodes")
     client = with_certificate(client_context(made), tmp_path, made.sign_node(csr, EDGE), key)

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,8 @@ from cloudcore import CloudConfig
 from componentbase import config
 from tests.harness.logs import logging_restored
 
-FACTS = {
+WANTS_NOTHING = {"interests": 0, "interests_refused": 0}
+FACTS: dict[str, Any] = {
     "version": "1",
     "apiserver": "https://api",
     "problem": "",
@@ -18,18 +20,51 @@ FACTS = {
     "join": "https://:10002",
     "objects": 5,
     "resources": [
-        {"resource": "pods", "phase": "watching", "synced": True, "problem": "", "lists": 1, "watches": 1},
-        {"resource": "devices", "phase": "absent", "synced": True, "problem": "not defined", "lists": 1, "watches": 0},
+        {
+            "resource": "pods",
+            "phase": "watching",
+            "synced": True,
+            "problem": "",
+            "lists": 1,
+            "watches": 1,
+            "asked": False,
+        },
+        {
+            "resource": "devices",
+            "phase": "absent",
+            "synced": True,
+            "problem": "not defined",
+            "lists": 1,
+            "watches": 0,
+            "asked": False,
+        },
     ],
+    "calls": {},
     "reports": {"reports_taken": 5, "reports_refused": 7},
     "lastRefused": [
         {"node": "edge-1", "key": "devices/default/d", "field": "property/p", "reason": f"no {number}"}
         for number in range(7)
     ],
     "nodes": [
-        {"node": "a", "connected": True, "remote": "192.0.2.1:5", "synced": True, "dirty": 0, "refused": 0},
-        {"node": "b", "connected": True, "remote": "192.0.2.2:5", "synced": False, "dirty": 7, "refused": 1},
-        {"node": "c", "connected": False, "remote": "", "synced": False, "dirty": 0, "refused": 0},
+        {
+            "node": "a",
+            "connected": True,
+            "remote": "192.0.2.1:5",
+            "synced": True,
+            "dirty": 0,
+            "refused": 0,
+            **WANTS_NOTHING,
+        },
+        {
+            "node": "b",
+            "connected": True,
+            "remote": "192.0.2.2:5",
+            "synced": False,
+            "dirty": 7,
+            "refused": 1,
+            **WANTS_NOTHING,
+        },
+        {"node": "c", "connected": False, "remote": "", "synced": False, "dirty": 0, "refused": 0, **WANTS_NOTHING},
     ],
 }
 
@@ -94,3 +129,23 @@ def test_what_a_node_says_does_not_steer_the_terminal() -> None:
     stranger = {"node": "edge-1", "key": "devices/default/d", "field": "a\x1b[2J\nnodes", "reason": "no"}
     line = cloudcore._told({**FACTS, "lastRefused": [stranger]})[7]
     assert line == "refused    devices/default/d a\\x1b[2J\\nnodes of edge-1: no"
+
+
+def test_what_nodes_are_interested_in_and_ask_for_is_two_lines() -> None:
+    nodes = [{**FACTS["nodes"][0], "interests": 4, "interests_refused": 1}]
+    asked = {"phase": "watching", "synced": True, "problem": "", "lists": 1, "watches": 1, "asked": True}
+    resources = [*FACTS["resources"], {**asked, "resource": "widgets.example.com"}]
+    lines = cloudcore._told({**FACTS, "nodes": nodes, "resources": resources, "calls": {"200": 3, "403": 1}})
+    assert lines[6:8] == [
+        "interest   4 selections, 1 not granted; watched for nodes: widgets.example.com",
+        "calls      3 x 200, 1 x 403",
+    ]
+
+
+def test_how_much_nodes_may_have_is_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "c.yaml").write_text("interest: {enabled: false, maxResources: 3, recheckSeconds: 60}\n")
+    settings = cloudcore._load(tmp_path / "c.yaml").interest
+    assert (settings.enabled, settings.max_resources, settings.recheck_s) == (False, 3, 60)
+    (tmp_path / "c.yaml").write_text("interest: {maxCalls: 0}\n")
+    assert run("config", "--config", str(tmp_path / "c.yaml")) == 1
+    assert "maxCalls" in capsys.readouterr().err

@@ -49,7 +49,7 @@ async def post(hub: JoinableHub, value: object) -> tuple[int, dict[str, Any]]:
     return status, answer
 
 
-def request(token: str, node: str = "edge-1", subject: str | None = None) -> dict[str, str]:
+def request(token: str, node: str = "edge-1", subject: str | None = None) -> dict[str, Any]:
     _, csr = pki.make_key_and_csr(subject or f"system:node:{node}", "system:nodes")
     return {"node": node, "csr": csr.decode(), "token": token}
 
@@ -66,6 +66,24 @@ async def test_a_token_is_traded_for_a_certificate(hub: JoinableHub) -> None:
     assert answer["ca"].encode() == hub.authority.certificate_pem
     assert answer["node"] == "edge-1"
     assert answer["link"] == {"port": LINK_PORT, "path": "/v1/link"}
+
+
+async def test_a_node_gets_a_certificate_for_its_own_api(hub: JoinableHub) -> None:
+    asked = request(await hub.token())
+    _, csr = pki.make_key_and_csr("system:node:edge-1", "system:nodes")
+    serving = {"csr": csr.decode(), "addresses": ["192.0.2.7"]}
+    status, answer = await post(hub, asked | {"serving": serving})
+    assert status == 200
+    assert pki.common_name(answer["serving"].encode()) == "system:node:edge-1"
+    for refused, code in (
+        ({"csr": csr.decode(), "addresses": ["hub.example"]}, 400),
+        ({"csr": csr.decode(), "addresses": ["192.0.2.7"] * 17}, 400),
+        ({"csr": 5, "addresses": []}, 400),
+        ("all", 400),
+        ({"csr": "é", "addresses": []}, 422),
+        ({"csr": request("x", subject="system:node:edge-2")["csr"], "addresses": []}, 422),
+    ):
+        assert (await post(hub, asked | {"serving": refused}))[0] == code
 
 
 async def test_a_replayed_request_gives_a_certificate_of_use_to_the_same_key_only(hub: JoinableHub) -> None:
@@ -196,7 +214,8 @@ async def test_neither_token_nor_csr_is_logged(hub: JoinableHub, caplog: pytest.
     )
 )
 def test_any_json_is_read_or_refused(value: object) -> None:
-    for body in (value, {"node": value, "csr": value, "token": value}):
+    right = {"node": "n", "csr": "c", "token": "t", "serving": value}
+    for body in (value, {"node": value, "csr": value, "token": value}, right):
         with contextlib.suppress(BadRequest, Invalid):
             read_request(json.dumps(body).encode())
 

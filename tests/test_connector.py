@@ -2,26 +2,43 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from apimachinery.errors import TooLarge, TooManyRequests
 from apimachinery.events import EventType, WatchEvent
 from apimachinery.keys import Node, ObjectKey
 from apimachinery.objects import from_json
 from apimachinery.resources import CONFIG_MAPS, DEVICES, PODS
 from apimachinery.watchcache import WatchCache
+from cloudhub.interests import GRANTED, Decision
 from cloudhub.placement import Placement
 from cloudhub.projection import project
 from cloudhub.server import HubServer
 from cloudhub.sessions import Session
-from edgehub.connector import Connector, Hubs, LinkStatus
-from link.frames import Batch, Delta, Refusal, RefusedReport, ReportEntry
+from edgehub.connector import MAX_WAITING, Connector, Hubs, LinkStatus
+from link.errors import CallLost, LinkClosed
+from link.frames import (
+    MAX_CALL_BYTES,
+    MAX_CALLS,
+    MAX_INTERESTS,
+    AnswerHead,
+    Batch,
+    CallHead,
+    Delta,
+    Interest,
+    Refusal,
+    RefusedReport,
+    ReportEntry,
+)
 from metamanager.errors import StoreError, StoreFull
 from metamanager.store import Store
+from tests.harness.linked_edge import Book
 from tests.harness.tls import contexts
+from tests.test_sessions import Desk, Rights
 
 NODE = Node("n1")
 POD = ObjectKey(PODS, "default", "web")
@@ -59,6 +76,8 @@ class Cloud:
         self.context, [self.edge_context] = contexts(directory, ["127.0.0.1"], [NODE])
         self.cache, self.placement, self.sink, self.nodes = WatchCache(), Placement(), Sink(), Nodes()
         self.port = 0
+        self.rights: Rights | None = None
+        self.desk: Desk | None = None
 
     def put(self, name: str, **content: Any) -> None:
         resource = PODS if "spec" in content else CONFIG_MAPS
@@ -69,7 +88,9 @@ class Cloud:
     @asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
         """One hub process's life; what is in the cache is known from the start."""
-        self.sink.server = HubServer(self.cache, Placement(), self.sink, self.nodes, heartbeat_s=1.0)
+        self.sink.server = HubServer(
+            self.cache, Placement(), self.sink, self.nodes, access=self.rights, calls=self.desk, heartbeat_s=1.0
+        )
         listed = WatchCache()
         for resource in list(self.cache.resources()):
             objects, _ = self.cache.list(resource)
@@ -87,7 +108,11 @@ class Cloud:
 
 @asynccontextmanager
 async def connected(
-    cloud: Cloud, store: Store, fail: Callable[[], None] = lambda: None, check_s: float = 600.0
+    cloud: Cloud,
+    store: Store,
+    fail: Callable[[], None] = lambda: None,
+    check_s: float = 600.0,
+    selections: Book | None = None,
 ) -> AsyncIterator[Connector]:
     async def commit(batches: Sequence[Batch]) -> Mapping[int, Sequence[Refusal]]:
         fail()
@@ -101,6 +126,7 @@ async def connected(
         agent="test",
         draw=lambda: 0.02,
         status=LinkStatus(),
+        selections=selections,
         store_errors=(StoreError,),
         check_s=check_s,
     )
@@ -204,4 +230,100 @@ async def test_a_store_that_is_full_ends_the_link_and_loses_nothing(tmp_path: Pa
             await until(lambda: connector.status.synced)
             assert failures == 0
             assert (await store.get(POD)) is not None
+    await store.close()
+
+
+# ---- interests and calls
+
+CALL = CallHead("GET", "/version")
+
+
+async def test_what_is_wanted_is_decided_then_complete_and_wanted_again_after_a_restart(tmp_path: Path) -> None:
+    cloud, store, book = Cloud(tmp_path), await Store.open(tmp_path / "edge.db"), Book()
+    cloud.cache.replace(CONFIG_MAPS, [], "1")
+    cloud.rights = Rights()
+    mine, other = Interest(CONFIG_MAPS, "default"), Interest(PODS, "secret")
+    cloud.rights.decisions |= {mine: Decision(GRANTED, resource=CONFIG_MAPS), other: Decision(403, "no")}
+    async with cloud.serving(), connected(cloud, store, selections=book) as connector:
+        cloud.put("conf", data={"a": "1"})
+        await until(lambda: connector.status.synced)
+        assert await store.held() == []
+        connector.want([mine, other, mine])
+        await until(lambda: mine in book.completed_)
+        assert [held.key.name for held in await store.held()] == ["conf"]
+        assert (book.granted, book.refused[other].code) == ({mine}, 403)
+        assert book.resources == (CONFIG_MAPS,)
+        with pytest.raises(ValueError, match="a node may have 256"):
+            connector.want([Interest(PODS, str(number)) for number in range(MAX_INTERESTS + 1)])
+    connector.want([mine])
+    async with connected(cloud, store, selections=book) as connector:
+        connector.want([mine])
+        book.completed_.clear()
+        async with cloud.serving():
+            await until(lambda: mine in book.completed_)
+            assert cloud.rights.wanted[NODE] == (mine,)
+            assert cloud.sink.server.hub.counters.identical == 1
+    await store.close()
+
+
+async def test_a_hub_that_serves_what_is_placed_only_says_so(tmp_path: Path) -> None:
+    cloud, store, book = Cloud(tmp_path), await Store.open(tmp_path / "edge.db"), Book()
+    async with cloud.serving(), connected(cloud, store, selections=book) as connector:
+        connector.want([Interest(PODS)])
+        await until(lambda: Interest(PODS) in book.refused)
+        assert (await connector.call(CALL)).head.status == book.refused[Interest(PODS)].code == 403
+    await store.close()
+
+
+async def test_calls_are_answered_in_any_order_and_the_ninth_waits_its_turn(tmp_path: Path) -> None:
+    cloud, store = Cloud(tmp_path), await Store.open(tmp_path / "edge.db")
+    desk = cloud.desk = Desk()
+    async with cloud.serving(), connected(cloud, store) as connector:
+        with pytest.raises(LinkClosed):
+            await connector.call(CALL)
+        await until(lambda: connector.status.synced)
+        [session] = cloud.sink.server.hub._sessions.values()
+        tasks = [asyncio.create_task(connector.call(CALL._replace(base=str(n))), name=str(n)) for n in range(9)]
+        await until(lambda: len(desk.calls) == MAX_CALLS)
+        large = bytes(MAX_CALL_BYTES)
+        for call in reversed(desk.calls):
+            session.answer(call.number, AnswerHead(200, revision=call.head.base), large if call.number == 3 else b"")
+        await until(lambda: len(desk.calls) == 9)
+        session.answer(desk.calls[8].number, AnswerHead(200, revision=desk.calls[8].head.base), b"")
+        answers = [await task for task in tasks]
+        assert [answer.head.revision for answer in answers] == [str(n) for n in range(9)]
+        assert [len(answer.body) for answer in answers] == [0, 0, MAX_CALL_BYTES, *[0] * 6]
+        with pytest.raises(TooLarge):
+            await connector.call(CALL, large + b"x")
+    await store.close()
+
+
+async def test_who_waits_too_long_or_gives_up_hears_and_tells_what_that_means(tmp_path: Path) -> None:
+    cloud, store = Cloud(tmp_path), await Store.open(tmp_path / "edge.db")
+    desk = cloud.desk = Desk()
+    serving = AsyncExitStack()
+    await serving.enter_async_context(cloud.serving())
+    async with connected(cloud, store) as connector:
+        async with serving:
+            await until(lambda: connector.status.synced)
+            with pytest.raises(CallLost, match="no answer in time"):
+                await connector.call(CALL, timeout_s=0.05)
+            await until(lambda: desk.cancelled == [1])
+            task = asyncio.create_task(connector.call(CALL), name="given up")
+            await until(lambda: len(desk.calls) == 2)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await until(lambda: desk.cancelled == [1, 2])
+            tasks = [asyncio.create_task(connector.call(CALL), name="waits") for _ in range(MAX_CALLS + MAX_WAITING)]
+            await until(lambda: len(desk.calls) == 2 + MAX_CALLS)
+            with pytest.raises(TooManyRequests):
+                await connector.call(CALL)
+            tasks.pop().cancel()
+            await asyncio.sleep(0)
+            with pytest.raises(TimeoutError):
+                await connector.call(CALL, timeout_s=0.05)
+        ends = await asyncio.wait_for(asyncio.wait(tasks), 5)
+        errors = [type(task.exception()) for task in ends[0]]
+        assert (errors.count(CallLost), errors.count(LinkClosed)) == (MAX_CALLS, MAX_WAITING - 1)
     await store.close()

@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lightkube import Client
+from lightkube.config.kubeconfig import KubeConfig
+from lightkube.resources.core_v1 import ConfigMap
 
 from tests.conftest import KUBECTLS, find_tool
 from tests.harness.site import Site
@@ -178,3 +181,83 @@ def test_the_cloud_goes_the_node_restarts_and_everything_goes_on(
     site.until(lambda: at_edge("get", "widgets", "-o", "name") == "", "the deletion arrives")
     in_cloud("delete", "pod", "web", "--grace-period=0", "--force")
     in_cloud("apply", "-f", "-", stdin=POD)
+
+
+SECURED = "edge-2"
+OPERATOR = """
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: operator, namespace: default}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata: {name: operator-views, namespace: default}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: view}
+subjects: [{kind: ServiceAccount, name: operator, namespace: default}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: operator, namespace: default}
+spec: {nodeName: edge-2, serviceAccountName: operator, containers: [{name: op, image: "op:1"}]}
+"""
+
+
+@pytest.fixture(scope="module")
+def account(site: Site) -> Path:
+    """A node whose API asks who it is, and what a pod there finds in /var/run/secrets/kubernetes.io/serviceaccount."""
+    binary = find_tool(KUBECTLS[1]) or find_tool("kubectl")
+    assert binary is not None, "run scripts/setup-tools"
+    site.join(SECURED)
+    configuration = site.directory / SECURED / "edgecore.yaml"
+    text = configuration.read_text()
+    assert "  tls: false" in text
+    configuration.write_text(text.replace("  tls: false", "  tls: true"))
+    site.kubectl(binary, "apply", "-f", "-", stdin=OPERATOR)
+    site.start_edge(SECURED)
+    spec = {"spec": {"boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": "operator"}}}
+    path = "/api/v1/namespaces/default/serviceaccounts/operator/token"
+    answer = site.kubectl(binary, "create", "--raw", path, "-f", "-", stdin=json.dumps(spec)).stdout
+    folder = site.directory / "serviceaccount"
+    folder.mkdir()
+    (folder / "token").write_text(json.loads(answer)["status"]["token"])
+    (folder / "namespace").write_text("default")
+    (folder / "ca.crt").write_bytes((site.directory / SECURED / "pki" / "ca.crt").read_bytes())
+    return folder
+
+
+def test_a_pod_uses_its_nodes_api_as_it_would_the_clusters(
+    site: Site, account: Path, kubectl: Path, monkeypatch: pytest.MonkeyPatch, in_cloud: Kubectl
+) -> None:
+    port = site.ports[f"{SECURED}-api"]
+    flags = ["--certificate-authority", str(account / "ca.crt"), "--token", (account / "token").read_text()]
+
+    def run(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        return site.kubectl(kubectl, *flags, *arguments, server=f"https://127.0.0.1:{port}", check=check)
+
+    site.until(lambda: "operator" in run("get", "pods", "-o", "name", check=False).stdout, "its pod is there")
+    in_cloud("create", "configmap", "told", "--from-literal=a=1")
+    assert "told" in run("get", "configmaps", "-o", "name").stdout
+    assert 'cannot list resource "secrets"' in run("get", "secrets", check=False).stderr
+    assert 'cannot create resource "configmaps"' in run("create", "configmap", "x", check=False).stderr
+    assert run("auth", "can-i", "list", "pods").stdout.strip() == "yes"
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(port))
+    with Client(KubeConfig.from_service_account(str(account))) as client:
+        assert client.get(ConfigMap, "told").data == {"a": "1"}
+    node = site.directory / SECURED / "pki"
+    own = ["--client-certificate", str(node / "edge.crt"), "--client-key", str(node / "edge.key")]
+    ca, server = str(account / "ca.crt"), f"https://127.0.0.1:{port}"
+    assert SECURED in site.kubectl(kubectl, "--certificate-authority", ca, *own, "get", "nodes", server=server).stdout
+    site.processes["cloud"].kill()
+    site.until(lambda: not site.ask("edgecore", SECURED).get("connected"), "the link is lost")
+    site.processes[SECURED].kill()
+    site.start_edge(SECURED, wait=False)
+    site.until(lambda: site.ask("edgecore", SECURED).get("api"), "edgecore serves")
+    assert "told" in run("get", "configmaps", "-o", "name").stdout
+    with Client(KubeConfig.from_service_account(str(account))) as client:
+        assert client.get(ConfigMap, "told").data == {"a": "1"}
+    assert "told" not in run("get", "configmaps", "--token", "no", check=False).stdout
+    site.start_cloud()
+    site.until(lambda: site.ask("edgecore", SECURED).get("inSync"), "the node is in sync")
+    in_cloud("delete", "configmap", "told")
+    site.until(lambda: "told" not in run("get", "configmaps", "-o", "name").stdout, "the deletion arrives")

@@ -4,6 +4,7 @@ import asyncio
 import datetime
 import os
 import socket
+import ssl
 import stat
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -57,10 +58,31 @@ def contents(home: Path) -> dict[str, bytes]:
 async def test_joining_leaves_an_identity_and_a_configuration(hub: JoinableHub, home: Path) -> None:
     joined = await run(hub.endpoint, await hub.token(), home)
     assert joined == Joined(EDGE, Endpoint("127.0.0.1", LINK_PORT), "/v1/link", home)
-    assert set(contents(home)) == {"edgecore.yaml", "pki/ca.crt", "pki/edge.crt", "pki/edge.key"}
+    files = {"ca.crt", "edge.crt", "edge.key", "api.crt", "api.key"}
+    assert set(contents(home)) == {"edgecore.yaml", *(f"pki/{name}" for name in files)}
     assert (home / "edgecore.yaml").read_text() == f"node: edge-1\ncloud: 127.0.0.1:{LINK_PORT}\npath: /v1/link\n"
     assert (home / "pki/ca.crt").read_bytes() == hub.authority.certificate_pem
     assert pki.common_name((home / "pki/edge.crt").read_bytes()) == "system:node:edge-1"
+
+
+async def test_a_node_that_poses_as_the_hub_does_not_get_the_token(hub: JoinableHub, home: Path) -> None:
+    """A node's serving certificate is of the same CA, and may be for any address."""
+    asked: list[str] = []
+
+    async def pose(request: Request) -> Response:
+        asked.append(request.path)
+        return Response(200, [], hub.authority.certificate_pem)
+
+    key, csr = pki.make_key_and_csr("system:node:evil", "system:nodes")
+    pair = home.parent / "evil.pem"
+    pair.write_bytes(hub.authority.sign_serving(csr, Node("evil"), ["127.0.0.1"]) + key)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pair)
+    async with serve(pose, host="127.0.0.1", port=0, ssl_context=context) as server:
+        with pytest.raises(NotTrusted, match="is a node and not cloudcore"):
+            await run(Endpoint("127.0.0.1", server.port), await hub.token(), home)
+    assert asked == ["/v1/ca"]
+    assert not home.exists()
 
 
 async def test_the_key_is_for_this_user_only(hub: JoinableHub, home: Path) -> None:

@@ -40,6 +40,7 @@ CORES = (
     "apiserver.discovery",
     "apiserver.jsonpath",
     "apiserver.messages",
+    "apiserver.nodes",
     "apiserver.openapi",
     "apiserver.rbac",
     "apiserver.requests",

@@ -29,7 +29,8 @@ from link.errors import LinkClosed
 from link.frames import Interest
 from tests.harness.linked_edge import LinkedEdge, linked_edge
 from tests.harness.proxy import Proxy
-from tests.harness.site import ROOT, Site
+from tests.harness.rights import documented_rights
+from tests.harness.site import Site
 
 NODE = "edge-1"
 RECHECK_S = 1.0
@@ -88,12 +89,6 @@ def binding(called: str, role: str, **subject: str) -> dict[str, JSON]:
     }
 
 
-def hub_rights() -> list[dict[str, JSON]]:
-    """What docs/operations.md tells an admin to apply."""
-    [text] = re.findall(r"```yaml\n(# cloudcore's rights.*?)```", (ROOT / "docs/operations.md").read_text(), re.DOTALL)
-    return [each for each in yaml.safe_load_all(text) if each]
-
-
 async def prepare(admin: ApiClient) -> str:
     """The cluster before anybody joins; returns a token of the hub's ServiceAccount."""
     for resource in (WIDGETS, GADGETS):
@@ -105,7 +100,7 @@ async def prepare(admin: ApiClient) -> str:
     kinds = {"ClusterRole": ROLES, "ClusterRoleBinding": BINDINGS, "ServiceAccount": SERVICE_ACCOUNTS}
     kinds |= {"Role": Resource(*rbac, "roles", "Role", True)}
     kinds |= {"RoleBinding": Resource(*rbac, "rolebindings", "RoleBinding", True)}
-    for each in hub_rights():
+    for each in documented_rights(interest=True):
         resource = kinds[each["kind"]]
         await admin.create(resource, each["metadata"].get("namespace", ""), each)
     await admin.create(ROLES, "", role("reads-widgets", ["get", "list", "watch"], "widgets"))

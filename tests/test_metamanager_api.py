@@ -25,7 +25,7 @@ from apimachinery.resources import (
 from apiserver.http import AddressInUse
 from cloudhub.projection import project
 from link.frames import Batch, Cursor, Delta
-from metamanager.api import STALE_HEADER, LinkState, is_loopback, serve_local_api, with_revision
+from metamanager.api import STALE_HEADER, LinkState, is_loopback, serve_local_api
 from metamanager.store import Store
 from tests.harness.store_history import removal
 
@@ -341,22 +341,6 @@ async def test_a_taken_port_is_said_so(api: Served) -> None:
     with pytest.raises(AddressInUse, match=f"port {api.port} is taken"):
         async with serve_local_api(api.store, host="127.0.0.1", port=api.port, link_state=lambda: NEVER):
             pass
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        {"metadata": {"name": "a"}},
-        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"x": '"metadata":{'}},
-        {"apiVersion": "v1", "data": {"metadata": {"name": "b"}}, "kind": "ConfigMap", "metadata": {"name": "a"}},
-        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"resourceVersion": "7"}},
-    ],
-)
-def test_the_revision_is_put_where_clients_look(body: dict[str, JSON]) -> None:
-    item = from_json(CONFIG_MAPS, body, revision="")
-    value = json.loads(with_revision(item, 42))
-    assert value["metadata"].pop("resourceVersion") == "42"
-    assert value == {"apiVersion": "v1", "kind": "ConfigMap"} | body
 
 
 def test_what_loopback_is() -> None:

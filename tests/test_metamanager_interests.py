@@ -70,6 +70,12 @@ async def test_what_does_not_come_soon_is_to_be_asked_for_again(edge: EdgeApi, m
     assert (answer.status, answer.headers["retry-after"]) == (503, "1")
     assert "is being fetched" in answer.body["message"]
     assert answer.body.get("items") is None
+    edge.cloud.holds_back = False
+    edge.cloud.refusals[ALL_SERVICES] = (503, "the hub may not list services")
+    edge.cloud.come_back()
+    async with asyncio.timeout(5):
+        while "the hub may not list services" not in (await edge.get(SERVICE)).body["message"]:
+            await asyncio.sleep(0.01)
 
 
 async def test_a_refusal_is_the_callers_and_counts_for_some_seconds(

@@ -105,6 +105,20 @@ async def test_an_answer_whose_object_does_not_come_is_given_all_the_same(
     assert (await edge.ask("PATCH", ONE, {"metadata": changed.body["metadata"]})).status == 200
 
 
+async def test_taking_the_last_finalizer_away_waits_for_the_object_to_go(
+    edge: EdgeApi, one: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await edge.ask("PATCH", ONE, {"metadata": {"finalizers": ["a/b"]}})
+    leaving = await edge.ask("DELETE", ONE)
+    assert leaving.body["metadata"]["deletionTimestamp"]
+    assert (await edge.get(ONE)).body == leaving.body
+    monkeypatch.setattr(module, "OWN_WRITE_S", 30.0)
+    async with asyncio.timeout(10):
+        gone = await edge.ask("PATCH", ONE, {"metadata": {"finalizers": None}})
+    assert (gone.status, gone.version > MARK) == (200, True)
+    assert (await edge.get(ONE)).status == 404
+
+
 async def test_dry_runs_warnings_and_refusals_are_the_apiservers_own(edge: EdgeApi, one: dict[str, Any]) -> None:
     dry = await edge.ask("PATCH", f"{ONE}?dryRun=All", {"data": {"a": "2"}})
     assert (dry.status, dry.body["data"]) == (200, {"a": "2"})

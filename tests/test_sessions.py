@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from apimachinery.events import EventType, WatchEvent
 from apimachinery.inventory import digest
@@ -137,7 +139,7 @@ class Desk:
         self.closed: list[Session] = []
         self.is_full = False
 
-    def has_room(self) -> bool:
+    def has_room(self, session: Session) -> bool:
         return not self.is_full
 
     def begin(self, session: Session, call: Whole[CallHead]) -> None:
@@ -968,3 +970,34 @@ def test_a_node_that_calls_out_of_turn_is_left(numbers: Sequence[int]) -> None:
         wire.say(Call(number, GET, b"", True))
     assert wire.closed
     assert len(site.desk.closed) == 1
+
+
+SPOKEN = st.one_of(
+    st.builds(Wanted, st.integers(1, 4), st.just((ALL, NAMED)) | st.just(())),
+    st.builds(Call, st.integers(0, 3), st.none() | st.just(GET), st.binary(max_size=3), st.booleans()),
+    st.builds(Cancel, st.integers(0, 3)),
+    st.builds(Taken, st.integers(0, 3)),
+    st.builds(Ack, st.integers(0, 3)),
+    st.builds(Check, st.integers(0, 3), st.just(b"x")),
+)
+
+
+@given(st.lists(SPOKEN, max_size=12), st.booleans())
+def test_whatever_a_node_says_of_interests_and_calls_its_link_goes_on_or_ends(said: list[Frame], is_full: bool) -> None:
+    site = Site()
+    site.put(POLICIES, "a")
+    site.rights.decisions |= {ALL: MAY, NAMED: MAY_NOT}
+    site.desk.is_full = is_full
+    wire = site.streaming("n1")
+    for frame in said:
+        if not wire.closed:
+            wire.say(frame)
+        site.work()
+        for session in site.hub._sessions.values():
+            session.answer(1, AnswerHead(200), b"answer")
+    told = wire.take()
+    assert wire.closed == (not site.hub.is_connected(Node("n1"))) == any(isinstance(each, Goodbye) for each in told)
+    wire.pump.connection_lost("over")
+    site.clock.run_until(100.0)
+    site.hub.expire()
+    assert not site.hub._standings

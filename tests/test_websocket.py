@@ -10,6 +10,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from componentbase import pki
 from link.codec import MAX_FRAME_BYTES, decode, encode
 from link.errors import LinkClosed, LinkError
 from link.frames import PROTOCOL, Frame, Goodbye, GoodbyeCode, Hello, Ping, Push, Welcome
@@ -179,6 +180,20 @@ async def test_a_hub_of_another_name_is_not_trusted(tmp_path: Path) -> None:
     async with serving(hub.opened, hub_context) as listener, asyncio.timeout(5):
         with pytest.raises(LinkClosed, match="not to be trusted"):
             await dial("127.0.0.1", listener.port, edge_context, edge.opened)
+
+
+async def test_a_node_that_poses_as_a_hub_is_not_trusted(tmp_path: Path) -> None:
+    ca = pki.create_ca("test", 1)
+    key, csr = pki.make_key_and_csr("system:node:evil", "system:nodes")
+    names = ["127.0.0.1"]
+    (tmp_path / "evil").write_bytes(pki.sign_server_csr(ca, csr, "system:node:evil", "system:nodes", names, 1) + key)
+    posing = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    posing.load_cert_chain(tmp_path / "evil")
+    trusting = ssl.create_default_context(cadata=ca.cert_pem.decode())
+    hub, edge = Side(Role.HUB), Side(Role.EDGE)
+    async with serving(hub.opened, posing) as listener, asyncio.timeout(5):
+        with pytest.raises(LinkClosed, match="system:node:evil is a node, not a hub"):
+            await dial("127.0.0.1", listener.port, trusting, edge.opened)
 
 
 async def test_closing_the_listener_ends_every_connection() -> None:

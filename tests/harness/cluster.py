@@ -16,7 +16,6 @@ from apiserver.authorizer import Authorizer
 from apiserver.discovery import About
 from apiserver.handlers import Api
 from apiserver.messages import Request
-from apiserver.plans import Plan, View
 from apiserver.reviews import Reviews
 from apiserver.serviceaccounts import ISSUER, ServiceAccounts
 from apiserver.storage import Storage
@@ -78,17 +77,11 @@ class Cluster:
 
 
 @contextlib.asynccontextmanager
-async def cluster(directory: Path, *users: str) -> AsyncIterator[Cluster]:
-    """With the bootstrap roles, the namespaces d and e, and a token for each user that is the user's name."""
+async def cluster(directory: Path, *names: str, **users: User) -> AsyncIterator[Cluster]:
+    """With the bootstrap roles, the namespaces d and e, and a token per name that is the name; more users by token."""
     async with Storage.open(f"sqlite:///{directory / 'a.db'}") as storage:
-        made = Cluster(storage, {name: authenticated(name) for name in users})
-        admission = Admission()
-        for key, wanted in bootstrap.objects():
-
-            def make(view: View, key: Any = key, wanted: Any = wanted) -> Plan:
-                return bootstrap.plan(view, facts(), admission, key, wanted)
-
-            await storage.commit(make)
+        made = Cluster(storage, {name: authenticated(name) for name in names} | users)
+        await storage.commit(lambda view: bootstrap.plan(view, facts, Admission()))
         for name in ("d", "e"):
             await made("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
         yield made
