@@ -180,15 +180,21 @@ class Cell(NamedTuple):
         return f"{self.place}-{self.client}-{self.feature}"
 
 
+ONCE_REFUSED = "create"
+"""After a restart one refusal stands for all: what refuses them has no memory."""
+
+
+def is_tested(cell: Cell) -> bool:
+    """Whether there is such a test."""
+    if cell.client in WITHOUT.get(cell.feature, {}):
+        return False
+    return cell.place != RESTARTED or not cell.is_refused or cell.feature == ONCE_REFUSED
+
+
 def cells(*places: str) -> list[Cell]:
     """What is tested, place after place."""
-    return [
-        Cell(place, client, feature)
-        for place in places
-        for client in CLIENTS
-        for feature in FEATURES
-        if client not in WITHOUT.get(feature, {})
-    ]
+    every = [Cell(place, client, feature) for place in places for client in CLIENTS for feature in FEATURES]
+    return [cell for cell in every if is_tested(cell)]
 
 
 def tables() -> str:
@@ -211,10 +217,10 @@ def _cell(feature: Feature, client: str, notes: dict[str, int]) -> str:
     reason = WITHOUT.get(feature.name, {}).get(client)
     if reason is not None:
         return f"– <sup>{notes.setdefault(reason, len(notes) + 1)}</sup>"
-    marks = [
-        feature.offline.value if Cell(place, client, feature.name).is_refused else Offline.WORKS.value
-        for place in PLACES
-    ]
+    marks: list[str] = []
+    for place in PLACES:
+        cell = Cell(place, client, feature.name)
+        marks.append("·" if not is_tested(cell) else (Offline.REFUSED if cell.is_refused else Offline.WORKS).value)
     return " ".join(marks)
 
 
