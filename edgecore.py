@@ -393,6 +393,7 @@ async def _compose(
     )
     hub.connector = connector
     if local is not None:
+        # Before the first connection: what is not wanted then is taken away.
         try:
             await local.load()
         except StoreError as exc:
@@ -412,6 +413,7 @@ async def _compose(
     except ListenError as exc:
         raise cli.CommandError(f"the status socket: {exc}") from exc
     try:
+        status.local = local
         if local is not None:
             from metamanager import api as local_api
             from metamanager.access import Access
@@ -635,6 +637,8 @@ class NodeStatus:
         broker: "BrokerServer | None" = None,
     ) -> None:
         self.api = ""
+        self.local: ApiLink | None = None
+        """What the local API has of the cloud."""
         self._broker = broker
         self._resync = resync
         self._settings = settings
@@ -725,6 +729,8 @@ class NodeStatus:
             "eventsWaiting": await self._store.event_count(),
             "eventsDropped": await self._store.events_dropped() + twins.events_dropped,
             "api": self.api,
+            "interests": 0 if self.local is None else len(self.local.interests.selections),
+            "writesWaiting": len(await self._store.local_writes()),
             "mqtt": str(twins.bus.address),
             "mqttConnected": twins.bus.connected,
             "mqttProblem": twins.bus.problem,
@@ -749,6 +755,8 @@ def _metrics(facts: Mapping[str, Any]) -> Iterator[metrics.Metric]:
         ("edge_reports_refused_total", "Reports that the apiserver will never take.", "reportsRefused"),
         ("edge_events_waiting", "Kubernetes Events that the apiserver does not have yet.", "eventsWaiting"),
         ("edge_events_dropped_total", "Kubernetes Events given up for later ones.", "eventsDropped"),
+        ("edge_interests", "Selections that clients of the local API asked for.", "interests"),
+        ("edge_writes_waiting", "Writes at the local API that the apiserver does not have yet.", "writesWaiting"),
         ("edge_mqtt_connected", "Whether the MQTT broker is there.", "mqttConnected"),
         ("edge_mqtt_denied_total", "Publications at the embedded broker without the right to them.", "mqttDenied"),
         ("edge_mqtt_logins_refused_total", "Clients that the embedded broker refused.", "mqttLoginsRefused"),
@@ -857,6 +865,11 @@ def _told(facts: Mapping[str, Any]) -> list[str]:
         f"devices  {facts['devices']}, {facts['openWishes']} with a desired value that is not met",
         f"api      {facts['api'] or 'off'}",
     ]
+    if facts["interests"] or facts["writesWaiting"]:
+        lines.append(
+            f"clients  read {facts['interests']} selections of the cluster, "
+            f"{facts['writesWaiting']} writes wait to go up"
+        )
     if facts["eventsWaiting"] or facts["eventsDropped"]:
         lines.append(f"events   {facts['eventsWaiting']} waiting, {facts['eventsDropped']} dropped for later ones")
     lines += [f"contest  {each} (several mappers claim it, the last word counts)" for each in facts["contested"]]

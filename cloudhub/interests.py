@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from apimachinery.keys import Node, ObjectKey, Resource
 from apimachinery.resources import CUSTOM_RESOURCE_DEFINITIONS
+from apimachinery.watchcache import WatchCache
 from link.frames import Interest, RefusedInterest
 
 GRANTED = 200
@@ -56,6 +57,28 @@ def scopes_of(key: ObjectKey) -> Iterator[Scope]:
     for namespace in {"": None, key.namespace: None}:
         yield Scope(group, plural, namespace, "")
         yield Scope(group, plural, namespace, key.name)
+
+
+def selected(scope: Scope, cache: WatchCache) -> Iterator[ObjectKey]:
+    """What a cache has of a selection; an object that is named may not be there."""
+    for resource in list(cache.resources()):
+        if (resource.group, resource.plural) != (scope.group, scope.plural):
+            continue
+        if scope.name and (scope.namespace or not resource.namespaced):
+            yield ObjectKey(resource, scope.namespace, scope.name)
+        else:
+            found, _ = cache.list(resource, scope.namespace)
+            yield from (item.key for item in found if scope.name in ("", item.key.name))
+
+
+def affected(scopes: Iterable[Scope], cache: WatchCache, held: Iterable[ObjectKey]) -> Iterator[ObjectKey]:
+    """What a node may have to hold otherwise: what there is of these selections, and what it holds of them."""
+    wanted = frozenset(scopes)
+    if not wanted:
+        return
+    for scope in sorted(wanted):
+        yield from selected(scope, cache)
+    yield from (key for key in held if not wanted.isdisjoint(scopes_of(key)))
 
 
 def is_custom(group: str) -> bool:

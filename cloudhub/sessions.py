@@ -19,7 +19,7 @@ The shell is cloudhub/server.py.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -29,16 +29,16 @@ from apimachinery.keys import Node, ObjectKey, ObjectVersion, Resource
 from apimachinery.resources import SERVICE_ACCOUNTS
 from apimachinery.watchcache import WatchCache
 from cloudhub.horizon import Advance, Horizon, Told
-from cloudhub.interests import Decision, Interests, Scope, Standing, judged, scopes_of
+from cloudhub.interests import Decision, Interests, Standing, affected, judged, selected
+from cloudhub.nodecalls import NodeCalls, Turn
 from cloudhub.outbox import DOUBTFUL, Outbox, Verdict
 from cloudhub.patches import Patches
 from cloudhub.placement import EVERYWHERE, Placement
 from cloudhub.wholes import Wholes
 from link.codec import MAX_BODY_BYTES
 from link.errors import LinkError, RemoteProtocolError
-from link.exchange import Incoming, Outgoing, Whole
+from link.exchange import Whole
 from link.frames import (
-    MAX_CALLS,
     Ack,
     Answer,
     AnswerHead,
@@ -204,10 +204,7 @@ class Session:
         self.told = Told((), frozenset())
         self._hub = hub
         self._inventory: dict[ObjectKey, ObjectVersion] = {}
-        self._calls_in: Incoming[CallHead] = Incoming()
-        self._answers_out: Outgoing[AnswerHead] = Outgoing()
-        self._under_way: set[int] = set()
-        """Calls that are not answered, or not to the end."""
+        self._calls = NodeCalls()
         self.pump = Pump(peer, transport, self, clock)
 
     def __repr__(self) -> str:
@@ -248,10 +245,7 @@ class Session:
             case Call():
                 self._called(frame)
             case Cancel(number):
-                self._calls_in.drop(number)
-                self._answers_out.drop(number)
-                if number in self._under_way:
-                    self._under_way.discard(number)
+                if self._calls.cancel(number):
                     self._hub.calls.cancel(self, number)
             case Taken():
                 self._speak()
@@ -264,37 +258,29 @@ class Session:
     @property
     def call_bytes(self) -> int:
         """What calls and their answers take in memory here."""
-        return self._calls_in.size + self._answers_out.size
+        return self._calls.size
 
     def _called(self, call: Call) -> None:
         self.pump.send(Taken(self.pump.peer.chunks_received))
-        if call.head is not None:
-            if call.number in self._under_way:
-                raise RemoteProtocolError(f"call {call.number} begins twice")
-            if len(self._under_way) >= MAX_CALLS:
-                raise RemoteProtocolError(f"more than {MAX_CALLS} calls are under way")
-            self._under_way.add(call.number)
-        elif call.number not in self._under_way:
-            return  # it was refused, and this was on its way
-        if not self._hub.calls.has_room(self):
-            self._calls_in.drop(call.number)
-            self._hub.counters.calls_refused += 1
-            self._hub.calls.refuse(self, call.number)
-        elif (whole := self._calls_in.take(*call)) is not None:
-            self._hub.counters.calls += 1
-            self._hub.calls.begin(self, whole)
+        match self._calls.take(call, has_room=self._hub.calls.has_room(self)):
+            case Turn.MORE:
+                pass
+            case Turn.REFUSED:
+                self._hub.counters.calls_refused += 1
+                self._hub.calls.refuse(self, call.number)
+            case whole:
+                self._hub.counters.calls += 1
+                self._hub.calls.begin(self, whole)
 
     def answer(self, number: int, head: AnswerHead, body: bytes) -> None:
         """The answer to a call. Harmless where nobody waits for it any more."""
-        if number in self._under_way and self.pump.peer.state is State.STREAMING:
-            self._answers_out.put(number, head, body)
+        if self.pump.peer.state is State.STREAMING:
+            self._calls.answer(number, head, body)
             self._speak()
 
     def _speak(self) -> None:
         """Send of the answers what the other side has room for."""
-        while self.pump.peer.chunk_room() and (chunk := self._answers_out.next()) is not None:
-            if chunk.last:
-                self._under_way.discard(chunk.number)
+        while self.pump.peer.chunk_room() and (chunk := self._calls.next()) is not None:
             self.pump.send(Answer(*chunk))
 
 
@@ -563,7 +549,7 @@ class Hub:
         decisions = {interest: self._access.decision(node, interest) for interest in standing.interests}
         refused, resources, granted, kept = judged(standing.interests, decisions)
         changed = self._interests.set_scopes(node, granted, kept)
-        for key in self._within(changed, self._outboxes[node]):
+        for key in affected(changed, self._cache, self._outboxes[node].known_keys()):
             self._mark(node, key)
         session, news = self._sessions.get(node), (standing.number, refused, resources)
         if session is None or session.pump.peer.state is not State.STREAMING or news == standing.told:
@@ -575,28 +561,6 @@ class Hub:
         session.outbox.synced_told = False
         session.pump.send(Granted(*news))
         self.ready(session)
-
-    def _within(self, scopes: Iterable[Scope], outbox: Outbox) -> Iterator[ObjectKey]:
-        """What there is of these selections, and what the node holds of them."""
-        wanted = frozenset(scopes)
-        if not wanted:
-            return
-        for scope in sorted(wanted):
-            yield from self._keys_of(scope)
-        for key in outbox.known_keys():
-            if not wanted.isdisjoint(scopes_of(key)):
-                yield key
-
-    def _keys_of(self, scope: Scope) -> Iterator[ObjectKey]:
-        """What the cache has of a selection."""
-        for resource in list(self._cache.resources()):
-            if (resource.group, resource.plural) != (scope.group, scope.plural):
-                continue
-            if scope.name and (scope.namespace or not resource.namespaced):
-                yield ObjectKey(resource, scope.namespace, scope.name)
-            else:
-                found, _ = self._cache.list(resource, scope.namespace)
-                yield from (item.key for item in found if scope.name in ("", item.key.name))
 
     def resync(self, node: Node) -> bool:
         """Forget what a node is thought to hold and ask it; returns whether it is connected now."""
@@ -749,7 +713,7 @@ class Hub:
         """Everything a node should hold now, in which version."""
         keys = dict.fromkeys(self._placement.keys(node))
         for scope in self._interests.granted(node):
-            keys |= dict.fromkeys(self._keys_of(scope))
+            keys |= dict.fromkeys(selected(scope, self._cache))
         versions = ((key, self._desired(node, key)) for key in keys)
         return {key: version for key, version in versions if version is not None}
 

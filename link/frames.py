@@ -42,7 +42,9 @@ MAX_CALL_BYTES = 3 << 20
 CHUNK_BYTES = 32 << 10
 """Of such a body in one frame: 0.25 s at 1 Mbit/s, then a push or a heartbeat may go before the next."""
 CHUNK_WINDOW_BYTES = 2 * CHUNK_BYTES
-"""Of calls, or of answers, under way and not Taken. It grows as that of pushes does."""
+"""Of calls, or of answers, under way and not Taken."""
+CHUNK_GROWTH = 2
+"""Times that may be under way of them while they are taken soon: less than of pushes, for these wait behind them."""
 CALL_S = 30.0
 """How long a call may take, counted at either end."""
 MAX_TARGET_BYTES = 8 << 10

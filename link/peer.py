@@ -34,6 +34,7 @@ import enum
 from link.codec import decode, encode
 from link.errors import LinkClosed, LocalProtocolError, RemoteProtocolError
 from link.frames import (
+    CHUNK_GROWTH,
     CHUNK_WINDOW_BYTES,
     PROTOCOL,
     PUSH_GROWTH,
@@ -205,8 +206,8 @@ class Peer:
         self._reports_out = Sender(0, *self._window)
         self._reports_in = Receiver(0, *self._window)
         # An edge sends Calls and takes Answers, a hub the other way round: one stream each way, each Taken.
-        self._chunks_out = Sender(0, WINDOW_FRAMES, CHUNK_WINDOW_BYTES, PUSH_GROWTH)
-        self._chunks_in = Receiver(0, WINDOW_FRAMES, CHUNK_WINDOW_BYTES, PUSH_GROWTH)
+        self._chunks_out = Sender(0, WINDOW_FRAMES, CHUNK_WINDOW_BYTES, CHUNK_GROWTH)
+        self._chunks_in = Receiver(0, WINDOW_FRAMES, CHUNK_WINDOW_BYTES, CHUNK_GROWTH)
         self._wanted = 0
         """The number of the last Wanted, said or heard."""
         self._handshake_s = handshake_s

@@ -12,12 +12,13 @@ Invariants
 
 from collections.abc import Callable
 
-from apimachinery.errors import ApiError, Forbidden, Unavailable, UnsupportedMediaType
+from apimachinery.errors import ApiError, Forbidden, TooManyRequests, Unavailable, UnsupportedMediaType
 from apimachinery.resources import DEVICES
 from apiserver.definitions import Catalogue
 from apiserver.messages import Request
 from apiserver.protocols import Answer, Writes
 from apiserver.requests import ApiRequest, Verb
+from link.frames import CALL_S
 from metamanager.access import Access
 from metamanager.cloud import Away, Lost
 from metamanager.deferred import Deferred
@@ -26,6 +27,7 @@ from metamanager.passing import Passing
 from metamanager.store import Store
 
 DRAIN_S = 5.0  # for what waits of the object to go up
+OWN_S = 5.0  # for the node's own; a link that went away unheard must not keep a kubelet waiting
 NOT_THERE = (502, 503, 504)
 """Answers that say that the apiserver behind the hub is not there: to the node that is the cloud being away."""
 
@@ -72,8 +74,8 @@ class LocalWrites:
                     retry_after_s=1,
                 )
         try:
-            answer = await self._passing.write(request, http)
-        except (Away, Lost) as exc:
+            answer = await self._passing.write(request, http, OWN_S if own else CALL_S)
+        except (Away, Lost, TooManyRequests) as exc:
             if not own:
                 raise
             return await self._locally(request, http, str(exc))

@@ -24,7 +24,7 @@ from apiserver import protobuf
 from apiserver.messages import Request, Response
 from apiserver.protocols import Answer
 from apiserver.requests import ApiRequest, Verb
-from link.frames import CallHead
+from link.frames import CALL_S, CallHead
 from metamanager.cloud import JSON_TYPE, MARK, Answered, Cloud, ask, mark_versions
 from metamanager.feed import FeedClosed
 from metamanager.reads import Reads
@@ -54,11 +54,11 @@ class Passing:
         answer = await ask(self._cloud, _head(request, "", accept))
         return as_response(answer)
 
-    async def write(self, asked: ApiRequest, http: Request) -> Answer:
+    async def write(self, asked: ApiRequest, http: Request, timeout_s: float = CALL_S) -> Answer:
         """Make a write in the cluster. Raises ApiError: Away where nothing was done, Lost where it may have been."""
         content_type, body, base = await self._translated(asked, http)
         head = _head(http, content_type, JSON_TYPE)._replace(base=base)
-        answer = await ask(self._cloud, head, body)
+        answer = await ask(self._cloud, head, body, timeout_s)
         status, shown = answer.head.status, answer.body
         if 200 <= status < 300:
             shown = await self._seen(asked, answer)

@@ -169,6 +169,9 @@ def test_the_cloud_goes_the_node_restarts_and_everything_goes_on(
     site.processes[NODE].kill()
     site.start_edge(NODE, wait=False)
     site.until(lambda: site.ask("edgecore", NODE).get("api"), "edgecore serves")
+    told = site.run("edgecore", "status", "--data-dir", str(site.directory / NODE)).stdout
+    assert "selections of the cluster, 1 writes wait to go up" in told
+    assert site.metrics("edgecore", NODE)["edge_writes_waiting"] == 1
     assert at_edge("get", "pod", "web", "-o", "jsonpath={.status.message}") == "said offline"
     site.start_cloud()
     site.until(lambda: site.ask("edgecore", NODE).get("inSync"), "the node is in sync")

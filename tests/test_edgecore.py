@@ -25,6 +25,8 @@ FACTS = {
     "lastRefused": [],
     "eventsWaiting": 0,
     "eventsDropped": 0,
+    "interests": 0,
+    "writesWaiting": 0,
     "api": "http://127.0.0.1:10550",
     "mqtt": "mqtt://127.0.0.1:1883",
     "mqttConnected": True,
@@ -105,6 +107,8 @@ def test_status_in_words() -> None:
     assert lines[-2] == "events   0 waiting, 3 dropped for later ones"
     assert lines[-1].startswith("refused  devices/default/lamp state, ")
     assert lines[-1].endswith(" s ago: no right")
+    lines = edgecore._told(FACTS | {"interests": 2, "writesWaiting": 1})
+    assert lines[-1] == "clients  read 2 selections of the cluster, 1 writes wait to go up"
     odd = FACTS | {"mqttMissed": 3, "devicesContested": 3, "contested": ["default/pump: modbus-1, modbus-2"]}
     lines = edgecore._told(odd)
     assert lines[4].endswith("3 numbered updates never came")

@@ -58,6 +58,7 @@ CORES = (
     "cloudhub.closed",
     "cloudhub.identities",
     "cloudhub.interests",
+    "cloudhub.nodecalls",
     "cloudhub.passing",
     "cloudhub.outbox",
     "cloudhub.patches",

@@ -4,8 +4,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apimachinery.keys import Node, ObjectKey, Resource
+from apimachinery.objects import from_json
 from apimachinery.resources import CONFIG_MAPS, CUSTOM_RESOURCE_DEFINITIONS, NODES
-from cloudhub.interests import GRANTED, UNKNOWN, Decision, Interests, Scope, is_custom, judged, scope_of, scopes_of
+from apimachinery.watchcache import WatchCache
+from cloudhub.interests import (
+    GRANTED,
+    UNKNOWN,
+    Decision,
+    Interests,
+    Scope,
+    affected,
+    is_custom,
+    judged,
+    scope_of,
+    scopes_of,
+)
 from link.frames import Interest, RefusedInterest
 
 WIDGETS = Resource("example.com", "v1", "widgets", "Widget", True)
@@ -100,3 +113,22 @@ def test_groups_of_kubernetes_itself_have_no_definitions() -> None:
         False,
         True,
     ]
+
+
+def test_what_may_have_changed_is_what_there_is_and_what_is_held() -> None:
+    cache = WatchCache()
+    items = [from_json(WIDGETS, {"metadata": {"name": name, "namespace": "a"}}) for name in ("x", "y")]
+    cache.replace(WIDGETS, items, "1")
+    cache.replace(NODES, [], "1")
+    gone, foreign = ObjectKey(WIDGETS, "a", "gone"), ObjectKey(CONFIG_MAPS, "a", "x")
+
+    def told(*interests: Interest) -> list[str]:
+        held = (gone, foreign)
+        return [key.name for key in affected(map(scope_of, interests), cache, held)]
+
+    assert told() == []
+    assert told(Interest(WIDGETS)) == told(Interest(WIDGETS, "a")) == ["x", "y", "gone"]
+    assert told(Interest(WIDGETS, "b")) == []
+    assert told(Interest(WIDGETS, "a", "y")) == ["y"]
+    assert told(Interest(WIDGETS, "", "y")) == ["y"]
+    assert told(Interest(NODES, "", "n")) == ["n"], "named, so it may come"

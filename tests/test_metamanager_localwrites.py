@@ -43,6 +43,18 @@ async def test_a_lost_answer_to_a_status_is_made_good_and_to_anything_else_is_to
     assert "may have been done" in lost.body["message"]
 
 
+async def test_a_link_that_went_away_unheard_keeps_the_nodes_own_waiting_for_seconds_only(
+    edge: EdgeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(localwrites, "OWN_S", 0.05)
+    monkeypatch.setattr(localwrites, "CALL_S", 0.1)
+    edge.cloud.hangs = True
+    answer = await phase(edge, "Running")
+    assert (answer.status, answer.body["status"]["phase"]) == (200, "Running")
+    lost = await edge.ask("PATCH", "/api/v1/nodes/edge-1", {"metadata": {"labels": {"a": "b"}}})
+    assert lost.status == 504
+
+
 async def test_while_a_local_write_waits_the_next_joins_it_and_others_wait(
     edge: EdgeApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:

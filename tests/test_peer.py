@@ -12,9 +12,9 @@ from link.codec import encode
 from link.errors import LinkClosed, LocalProtocolError, RemoteProtocolError
 from link.frames import (
     CHUNK_BYTES,
+    CHUNK_GROWTH,
     CHUNK_WINDOW_BYTES,
     PROTOCOL,
-    PUSH_GROWTH,
     Ack,
     Answer,
     Call,
@@ -263,7 +263,7 @@ def test_an_edge_that_sends_chunks_that_were_not_taken_is_left() -> None:
     _, hub = streaming()
     chunk = encode(Call(1, None, b"x" * CHUNK_BYTES, False))
     with pytest.raises(RemoteProtocolError, match="overruns the window"):
-        for _ in range(PUSH_GROWTH * CHUNK_WINDOW_BYTES // CHUNK_BYTES + 1):
+        for _ in range(CHUNK_GROWTH * CHUNK_WINDOW_BYTES // CHUNK_BYTES + 1):
             hub.receive(chunk, 0.0)
 
 

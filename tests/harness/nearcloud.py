@@ -49,6 +49,8 @@ class NearCloud:
         self.connected = True
         self.loses_answers = False
         """Whether calls are carried out and their answers lost."""
+        self.hangs = False
+        """Whether nothing comes back: the link went away unheard."""
         self.answers_with = 0
         """A status that every call is answered with, instead of being carried out."""
         self.holds_back = False
@@ -79,6 +81,9 @@ class NearCloud:
         if not self.connected:
             raise LinkClosed("it was cut")
         self.calls.append(head)
+        if self.hangs:
+            await asyncio.sleep(timeout_s)
+            raise CallLost("no answer in time")
         if self.answers_with:
             return Answered(AnswerHead(self.answers_with, "application/json"), b"{}")
         answer = await self._answer(head, body)

@@ -20,7 +20,7 @@ from apimachinery.watchcache import WatchCache
 from cloudhub import projection
 from cloudhub.fences import Claim, Fences, Permit, Standing
 from cloudhub.horizon import Horizon
-from cloudhub.interests import Decision, Interests, Judgement, Scope, judged
+from cloudhub.interests import Decision, Interests, Judgement, Scope, affected, judged
 from cloudhub.outbox import Flight, Outbox, Verdict
 from cloudhub.placement import Affected, Placement
 from cloudhub.reports import Acknowledgement, Reports
@@ -42,7 +42,7 @@ Wanted = Mapping[ObjectKey, ObjectVersion]
 _adopt, _hear = Outbox.adopt, Outbox.hear
 _hello, _frame_received = Hub.hello, Session.frame_received
 _observe, _replace, _list = Placement.observe, WatchCache.replace, SimHub._list
-_judge, _judged, _decision = Hub._judge, judged, SimAccess.decision
+_judge, _judged, _affected, _decision = Hub._judge, judged, affected, SimAccess.decision
 _apply, _disk_save = SimDisk.apply, SimDisk.save
 _permit, _put_lease = Fences.permit, SimApi.put_lease
 _commit, _save, _accept = SimEdge._commit, SimEdge._save, SimWriter.accept
@@ -153,13 +153,12 @@ def _delete_the_unknown(interests: Sequence[Interest], decisions: Mapping[Intere
     return _judged(interests, decisions)._replace(kept=frozenset())
 
 
-def _mark_nothing(self: Hub, scopes: Iterable[Scope], outbox: Outbox) -> Iterator[ObjectKey]:
+def _mark_nothing(scopes: Iterable[Scope], cache: WatchCache, held: Iterable[ObjectKey]) -> Iterator[ObjectKey]:
     return iter(())
 
 
-def _mark_what_there_is(self: Hub, scopes: Iterable[Scope], outbox: Outbox) -> Iterator[ObjectKey]:
-    for scope in sorted(scopes):
-        yield from self._keys_of(scope)
+def _mark_what_there_is(scopes: Iterable[Scope], cache: WatchCache, held: Iterable[ObjectKey]) -> Iterator[ObjectKey]:
+    return _affected(scopes, cache, ())
 
 
 def _judge_once(self: Hub, node: Node) -> None:
@@ -342,8 +341,10 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation("the old connection ends before the new Hello is acted on", Hub, "hello", _leave_the_older_alone),
     Mutation("what moves is dirty where it was, too", Placement, "observe", _tell_only_the_new_node),
     Mutation("what is not known of an interest stays", cloudhub.sessions, "judged", _delete_the_unknown, _INTERESTED),
-    Mutation("what an interest selects is dirty when it is decided", Hub, "_within", _mark_nothing, _INTERESTED),
-    Mutation("what a node holds of it is dirty, too", Hub, "_within", _mark_what_there_is, _INTERESTED),
+    Mutation(
+        "what an interest selects is dirty once decided", cloudhub.sessions, "affected", _mark_nothing, _INTERESTED
+    ),
+    Mutation("what a node holds of it is dirty, too", cloudhub.sessions, "affected", _mark_what_there_is, _INTERESTED),
     Mutation("a decision that changes counts at once", Hub, "decided", _judge_once, _INTERESTED),
     Mutation("a synced push follows a Granted", Hub, "_judge", _judge_without_a_push, _INTERESTED),
     Mutation("a change goes to who is interested", Interests, "nodes", _place_only, _INTERESTED),
