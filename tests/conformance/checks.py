@@ -6,6 +6,8 @@ A check fails by AssertionError, or by the Refused that it did not expect.
 
 import asyncio
 import contextlib
+import json
+import re
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
@@ -21,8 +23,10 @@ from tests.conformance.contract import (
     SECRET,
     SERVICE_ACCOUNT,
     WIDGET,
+    Body,
     Client,
     Event,
+    Kind,
     Refused,
 )
 from tests.conformance.matrix import KUBECTL_OLD, KUBECTLS, OFFLINE, RESTARTED
@@ -211,7 +215,7 @@ async def version(bench: Bench) -> None:
 
 async def _say(bench: Bench, pod: str, message: str) -> None:
     """A change that a node may make at any time."""
-    await bench.client.patch(POD, pod, {"status": {"message": message}}, status=True)
+    await bench.client.patch(POD, pod, {"status": {"message": f"{message} {bench.place}"}}, status=True)
 
 
 @contextlib.asynccontextmanager
@@ -222,11 +226,11 @@ async def _watching(bench: Bench, version: str = "", **options: Any) -> AsyncGen
         yield events
 
 
-async def _until(events: AsyncGenerator[Event, None], message: str) -> tuple[Event, list[Event]]:
+async def _until(bench: Bench, events: AsyncGenerator[Event, None], message: str) -> tuple[Event, list[Event]]:
     """The event in which the pod says so, and those before."""
     before: list[Event] = []
     async for event in events:
-        if event.object.get("status", {}).get("message") == message:
+        if event.object.get("status", {}).get("message") == f"{message} {bench.place}":
             return event, before
         before.append(event)
     raise AssertionError(f"the watch ended before {message!r}: {before}")
@@ -242,10 +246,10 @@ async def watch(bench: Bench) -> None:
             if expected <= seen:
                 break
         await _say(bench, "p0", "watch 1")
-        event, before = await _until(events, "watch 1")
+        event, before = await _until(bench, events, "watch 1")
         assert (event.type, event.name, before) == ("MODIFIED", "p0", [])
         await _say(bench, "p1", "watch 2")
-        event, before = await _until(events, "watch 2")
+        event, before = await _until(bench, events, "watch 2")
         assert (event.type, event.name, before) == ("MODIFIED", "p1", [])
 
 
@@ -253,10 +257,10 @@ async def watch_from_list(bench: Bench) -> None:
     listed = await bench.client.listing(POD)
     await _say(bench, "p0", "from list 1")
     async with _watching(bench, listed.version) as events:
-        event, before = await _until(events, "from list 1")
+        event, before = await _until(bench, events, "from list 1")
         assert (event.type, before) == ("MODIFIED", []), "nothing of the state comes again"
         await _say(bench, "p0", "from list 2")
-        event, before = await _until(events, "from list 2")
+        event, before = await _until(bench, events, "from list 2")
         assert before == []
 
 
@@ -265,11 +269,11 @@ async def resume(bench: Bench) -> None:
     for number in range(3):
         await _say(bench, "p1", f"resume {number}")
     async with _watching(bench, listed.version) as events:
-        first, _ = await _until(events, "resume 0")
+        first, _ = await _until(bench, events, "resume 0")
     async with _watching(bench, first.version) as events:
-        second, before = await _until(events, "resume 1")
+        second, before = await _until(bench, events, "resume 1")
         assert before == [], "no event comes again"
-        last, before = await _until(events, "resume 2")
+        last, before = await _until(bench, events, "resume 2")
         assert before == [], "none is missing"
     assert int(first.version) < int(second.version) < int(last.version)
 
@@ -282,7 +286,7 @@ async def bookmarks(bench: Bench) -> None:
     assert int(found[0].version) >= int(listed.version)
     await _say(bench, "p0", "after the bookmark")
     async with _watching(bench, found[0].version) as events:
-        _, before = await _until(events, "after the bookmark")
+        _, before = await _until(bench, events, "after the bookmark")
         assert before == []
 
 
@@ -543,10 +547,11 @@ async def leader_election(bench: Bench) -> None:
 async def event(bench: Bench) -> None:
     about = {"apiVersion": "v1", "kind": "Pod", "namespace": bench.namespace, "name": "p0"}
     rest = {"involvedObject": about, "reason": "Tested", "message": "by a client", "type": "Normal"}
-    await bench.client.create(EVENT, EVENT.body("p0.tested", **rest))
-    assert (await bench.client.get(EVENT, "p0.tested"))["reason"] == "Tested"
+    name = f"p0.{bench.place}"
+    await bench.client.create(EVENT, EVENT.body(name, metadata={"namespace": bench.namespace}, **rest))
+    assert (await bench.client.get(EVENT, name))["reason"] == "Tested"
     found = await bench.client.listing(EVENT, fields="involvedObject.name=p0,reason=Tested")
-    assert _names(found.items) == ["p0.tested"]
+    assert name in _names(found.items)
 
 
 # kubectl's own commands
@@ -557,10 +562,10 @@ async def kubectl_get_watch(bench: Bench) -> None:
     async with contextlib.aclosing(lines):
         assert (await anext(lines)).split()[:3] == ["NAME", "READY", "STATUS"]
         assert (await anext(lines)).split()[0] == "p0"
-        await bench.client.patch(POD, "p0", {"status": {"phase": "Succeeded", "reason": "Seen"}}, status=True)
+        await bench.client.patch(POD, "p0", {"status": {"reason": f"Seen-{bench.place}"}}, status=True)
         async for line in lines:
             assert line.split()[0] == "p0"
-            if "Seen" in line:
+            if f"Seen-{bench.place}" in line:
                 return
 
 
@@ -576,49 +581,64 @@ async def kubectl_describe(bench: Bench) -> None:
     assert NODE in await bench.client.kubectl("describe", "pod", "p2")
 
 
-MANIFEST = """
-apiVersion: v1
-kind: ConfigMap
-metadata: {name: %s, labels: {app: %s}}
-data: {%s}
-"""
+def _yaml(*objects: Body) -> str:
+    return "---\n".join(f"{json.dumps(each)}\n" for each in objects)
+
+
+async def _applied_three_ways(bench: Bench, kind: Kind, field: str, before: Body, after: Body) -> None:
+    """Applied, changed by somebody else, applied without a field: that goes, and what is another's stays."""
+    kubectl, what = bench.client.kubectl, f"{kind.kind.lower()}.*/three-way"
+    text = _yaml(kind.body("three-way", **{field: before}))
+    assert re.search(f"{what} created", await kubectl("apply", "-f", "-", stdin=text))
+    await bench.client.patch(kind, "three-way", {"metadata": {"labels": {"by": "another"}}})
+    text = _yaml(kind.body("three-way", **{field: after}))
+    assert re.search(f"{what} configured", await kubectl("apply", "-f", "-", stdin=text))
+    held = await bench.client.get(kind, "three-way")
+    assert (held[field], held["metadata"]["labels"]) == (after, {"by": "another"})
+    assert re.search(f"{what} unchanged", await kubectl("apply", "-f", "-", stdin=text))
 
 
 async def kubectl_apply(bench: Bench) -> None:
-    kubectl = bench.client.kubectl
-    text = MANIFEST % ("three-way", "three-way", "a: '1', b: '2'")
-    assert "configmap/three-way created" in await kubectl("apply", "-f", "-", stdin=text)
-    await bench.client.patch(CONFIG_MAP, "three-way", {"data": {"c": "3"}})
-    text = MANIFEST % ("three-way", "three-way", "a: '9'")
-    assert "configmap/three-way configured" in await kubectl("apply", "-f", "-", stdin=text)
-    assert (await bench.client.get(CONFIG_MAP, "three-way"))["data"] == {"a": "9", "c": "3"}
-    assert "configmap/three-way unchanged" in await kubectl("apply", "-f", "-", stdin=text)
+    await _applied_three_ways(bench, WIDGET, "spec", {"size": 1, "parts": ["a"]}, {"size": 2})
+
+
+async def kubectl_apply_configmap(bench: Bench) -> None:
+    await _applied_three_ways(bench, CONFIG_MAP, "data", {"a": "1", "b": "1"}, {"a": "2"})
 
 
 async def kubectl_prune(bench: Bench) -> None:
     kubectl = bench.client.kubectl
-    both = MANIFEST % ("kept", "pruned", "a: '1'") + "---" + MANIFEST % ("dropped", "pruned", "a: '1'")
-    await kubectl("apply", "-f", "-", stdin=both)
-    only = "core/v1/ConfigMap"
+    kept, dropped = (
+        WIDGET.body(name, metadata={"labels": {"app": "pruned"}}, spec={"size": 1}) for name in ("kept", "dropped")
+    )
+    await kubectl("apply", "-f", "-", stdin=_yaml(kept, dropped))
     option = "--prune-whitelist" if bench.name == KUBECTL_OLD else "--prune-allowlist"
-    arguments = ("apply", "--prune", "-l", "app=pruned", f"{option}={only}", "-f", "-")
-    said = await kubectl(*arguments, stdin=MANIFEST % ("kept", "pruned", "a: '1'"))
-    assert "configmap/dropped pruned" in said
-    found = await bench.client.listing(CONFIG_MAP, labels="app=pruned")
+    only = f"{option}={WIDGET.api_version}/{WIDGET.kind}"
+    said = await kubectl("apply", "--prune", "-l", "app=pruned", only, "-f", "-", stdin=_yaml(kept))
+    assert "widget.example.com/dropped pruned" in said
+    found = await bench.client.listing(WIDGET, labels="app=pruned")
     assert _names(found.items) == ["kept"]
 
 
 async def kubectl_diff(bench: Bench) -> None:
-    text = MANIFEST % ("three-way", "diffed", "a: '1'")
-    said = await bench.client.kubectl("diff", "-f", "-", stdin=text)
-    assert "+data:" in said or "+  a: " in said or "+  app: diffed" in said, said
+    changed = WIDGET.body("w1", metadata={"labels": {"colour": "black"}}, spec={"size": 2})
+    said = await bench.client.kubectl("diff", "-f", "-", stdin=_yaml(changed))
+    changes = [line.split() for line in said.splitlines() if line[:1] in "+-" and "colour" in line]
+    assert changes == [["-", "colour:", "blue"], ["+", "colour:", "black"]], said
 
 
-async def kubectl_create_wait_delete(bench: Bench) -> None:
+async def kubectl_wait_for_deletion(bench: Bench) -> None:
     kubectl = bench.client.kubectl
-    await kubectl("create", "configmap", "brief", "--from-literal=a=1")
-    waiting = asyncio.create_task(kubectl("wait", "--for=delete", "configmap/brief", "--timeout=20s"), name="waiting")
-    await kubectl("delete", "configmap", "brief", "--timeout=20s")
-    await waiting
+    held = CONFIG_MAP.body("brief", metadata={"finalizers": [FINALIZER]})
+    await kubectl("create", "-f", "-", stdin=_yaml(held))
+    await kubectl("delete", "configmap", "brief", "--wait=false")
+    # A log of its requests tells when it waits.
+    lines = bench.client.lines("wait", "--for=delete", "configmap/brief", "--timeout=20s", "-v=6")
+    said = ""
+    async for line in lines:
+        said += line
+        if "GET" in line and "watch=true" in line:
+            await bench.client.patch(CONFIG_MAP, "brief", {"metadata": {"finalizers": None}})
+    assert "configmap/brief condition met" in said, said
     async with _refusal("NotFound"):
         await bench.client.get(CONFIG_MAP, "brief")

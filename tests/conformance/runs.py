@@ -1,6 +1,7 @@
 """The clients' processes at the places of one site: started together where a place is reached, their findings read."""
 
 import json
+import ssl
 import subprocess
 import sys
 import time
@@ -15,8 +16,8 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.conformance import seeds
-from tests.conformance.matrix import CLIENTS, KUBECTLS, Cell
+from tests.conformance import matrix, seeds
+from tests.conformance.matrix import CLIENTS, EMBEDDED, KUBECTLS, OFFLINE, ONLINE, RESTARTED, Cell
 from tests.conftest import find_tool, need_tool
 from tests.harness.site import ROOT, Site
 
@@ -57,21 +58,30 @@ class Runs:
         self._wanted: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
         for cell in cells:
             self._wanted[cell.place][cell.client].append(cell.feature)
+        for place in (OFFLINE, RESTARTED):
+            for client in self._wanted[place]:  # offline is served what was asked for before
+                self._wanted[ONLINE][client] = [cell.feature for cell in matrix.cells(ONLINE) if cell.client == client]
         self._running: dict[tuple[str, str], Running] = {}
         self._reached: set[str] = set()
 
     def judge(self, cell: Cell) -> None:
         """Fail with what the client says of it."""
-        if cell.place not in self._reached:
-            self._reached.add(cell.place)
-            for running in self._running.values():
-                running.process.wait(FOUND_S)
-            kubeconfig = self._reach[cell.place]()
-            for client, features in self._wanted[cell.place].items():
-                self._running[cell.place, client] = self._start(cell.place, client, features, kubeconfig)
+        places = list(self._reach)
+        for place in places[: places.index(cell.place) + 1]:
+            if place not in self._reached:
+                self._go(place)
         problem = self._running[cell.place, cell.client].problem(cell.feature)
         if problem:
             pytest.fail(problem, pytrace=False)
+
+    def _go(self, place: str) -> None:
+        """Everybody is done with the place before."""
+        self._reached.add(place)
+        for running in self._running.values():
+            running.process.wait(FOUND_S)
+        kubeconfig = self._reach[place]()
+        for client, features in self._wanted[place].items():
+            self._running[place, client] = self._start(place, client, features, kubeconfig)
 
     def end(self) -> None:
         for running in self._running.values():
@@ -104,46 +114,69 @@ class Runs:
         return Running(process, found, said)
 
 
+def parameters(*places: str) -> list[Any]:
+    """A test's parameters: the cells, of which some are known to fail."""
+    return [
+        pytest.param(cell, id=cell.id, marks=[pytest.mark.xfail(reason=gap)] if gap else [])
+        for cell in matrix.cells(*places)
+        for gap in [matrix.GAPS.get((cell.place, cell.feature))]
+    ]
+
+
+def chosen(request: pytest.FixtureRequest, places: Iterable[str]) -> list[Cell]:
+    """The cells at these places that this session runs."""
+    found = [
+        item.callspec.params.get("cell")
+        for item in request.session.items
+        if isinstance(item, pytest.Function) and hasattr(item, "callspec")
+    ]
+    return [cell for cell in found if isinstance(cell, Cell) and cell.place in places]
+
+
 def namespace_of(place: str, client: str) -> str:
-    return f"{place}-{client}".replace("_", "-")
+    """The places at the edge share them."""
+    return f"{'cloud' if place == EMBEDDED else 'edge'}-{client}".replace("_", "-")
 
 
-def seed(site: Site, *places: str) -> None:
+def seed(site: Site, place: str) -> None:
     """What the clients find."""
     kubectl = need_tool("kubectl-current")
-    objects = [each for place in places for client in CLIENTS for each in seeds.namespace(namespace_of(place, client))]
-    for part in ([seeds.DEFINITION, seeds.RIGHTS], objects):
+    objects = [each for client in CLIENTS for each in seeds.namespace(namespace_of(place, client))]
+    for part in ([seeds.DEFINITION], [*seeds.operator(), *objects]):
         text = json.dumps({"apiVersion": "v1", "kind": "List", "items": part})
         site.kubectl(kubectl, "create", "--validate=false", "-f", "-", stdin=text)
 
 
-def kubeconfig_for(site: Site, server: str) -> Path:
-    """For a server that asks nobody who he is."""
-    value = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{"name": "edge", "cluster": {"server": server}}],
-        "users": [{"name": "anybody", "user": {}}],
-        "contexts": [{"name": "edge", "context": {"cluster": "edge", "user": "anybody"}}],
-        "current-context": "edge",
-    }
-    path = site.directory / "edge.kubeconfig"
-    path.write_text(yaml.safe_dump(value))
-    return path
+class AtEdge:
+    """A pod's way to its node's API: with the token of its ServiceAccount."""
 
+    def __init__(self, site: Site) -> None:
+        self.server = f"https://127.0.0.1:{site.ports[f'{seeds.NODE}-api']}"
+        self.kubeconfig = site.directory / "edge.kubeconfig"
+        self._ca = site.directory / seeds.NODE / "pki" / "ca.crt"
+        made = site.kubectl(need_tool("kubectl-current"), "create", "token", seeds.OPERATOR, "--duration=24h")
+        self._token = made.stdout.strip()
+        value = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "edge", "cluster": {"server": self.server, "certificate-authority": str(self._ca)}}],
+            "users": [{"name": seeds.OPERATOR, "user": {"token": self._token}}],
+            "contexts": [{"name": "edge", "context": {"cluster": "edge", "user": seeds.OPERATOR}}],
+            "current-context": "edge",
+        }
+        self.kubeconfig.write_text(yaml.safe_dump(value))
 
-def fetch(server: str, path: str) -> Any:
-    """A document, asked for again while it is being fetched from the cloud."""
-    by = time.monotonic() + FOUND_S
-    while True:
-        try:
-            with urllib.request.urlopen(f"{server}{path}", timeout=10) as answer:
-                return json.load(answer)
-        except urllib.error.HTTPError as exc:
-            with exc:
-                if exc.code != 503 or time.monotonic() > by:
-                    raise
-            time.sleep(0.05)
-
-
-__all__ = ["Runs", "fetch", "kubeconfig_for", "namespace_of", "seed"]
+    def fetch(self, path: str) -> Any:
+        """A document, asked for again while it is being fetched from the cloud."""
+        context = ssl.create_default_context(cafile=str(self._ca))
+        asked = urllib.request.Request(f"{self.server}{path}", headers={"Authorization": f"Bearer {self._token}"})
+        by = time.monotonic() + FOUND_S
+        while True:
+            try:
+                with urllib.request.urlopen(asked, timeout=10, context=context) as answer:
+                    return json.load(answer)
+            except urllib.error.HTTPError as exc:
+                with exc:
+                    if exc.code != 503 or time.monotonic() > by:
+                        raise
+                time.sleep(0.05)

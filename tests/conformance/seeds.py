@@ -56,14 +56,23 @@ DEFINITION: Body = {
         ],
     },
 }
-RIGHTS: Body = {
-    "apiVersion": "rbac.authorization.k8s.io/v1",
-    "kind": "ClusterRoleBinding",
-    "metadata": {"name": "nodes-may-all"},
-    "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
-    "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "system:nodes"}],
-}
-"""What the clients at the edge may do is not what is judged here: the node may everything."""
+OPERATOR = "operator"
+"""The ServiceAccount, in the namespace default, that the clients at the edge are."""
+
+
+def operator() -> list[Body]:
+    """Somebody who may do everything, and has a pod on the node: what he may is not what is judged here."""
+    return [
+        SERVICE_ACCOUNT.body(OPERATOR, metadata={"namespace": "default"}),
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "ClusterRoleBinding",
+            "metadata": {"name": OPERATOR},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
+            "subjects": [{"kind": "ServiceAccount", "name": OPERATOR, "namespace": "default"}],
+        },
+        _pod(OPERATOR, namespace="default", serviceAccountName=OPERATOR),
+    ]
 
 
 def namespace(name: str) -> list[Body]:
@@ -90,6 +99,6 @@ def namespace(name: str) -> list[Body]:
     return made + objects
 
 
-def _pod(name: str) -> Body:
-    spec: dict[str, Any] = {"nodeName": NODE, "containers": [{"name": "main", "image": "main:1"}]}
-    return POD.body(name, spec=spec)
+def _pod(name: str, namespace: str = "", **spec: Any) -> Body:
+    spec |= {"nodeName": NODE, "containers": [{"name": "main", "image": "main:1"}]}
+    return POD.body(name, metadata={"namespace": namespace}, spec=spec)

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance import contract, matrix
+from tests.conformance import contract
 from tests.conformance.contract import Kind
 from tests.conformance.matrix import OFFLINE, ONLINE, RESTARTED, Cell
-from tests.conformance.runs import Runs, fetch, kubeconfig_for, seed
+from tests.conformance.runs import AtEdge, Runs, chosen, parameters, seed
 from tests.conformance.seeds import NODE
 from tests.harness.site import Site
 
+FLAGS = ("--api-tls",)
 PLACES = (ONLINE, OFFLINE, RESTARTED)
 KINDS = (
     contract.WIDGET,
@@ -36,43 +37,37 @@ class Edge:
 
     def __init__(self, site: Site) -> None:
         self._site = site
-        seed(site, *PLACES)
+        seed(site, ONLINE)
         site.start_cloud()
         site.join(NODE)
-        site.start_edge(NODE)
+        site.start_edge(NODE, flags=FLAGS)
         site.processes[NODE].stop()  # what came before its start it has forgotten, which a client is to be told
-        site.start_edge(NODE)
-
-    @property
-    def server(self) -> str:
-        return self._site.local_api(NODE)
+        site.start_edge(NODE, flags=FLAGS)
+        self._way = AtEdge(site)
 
     def online(self) -> Path:
-        return kubeconfig_for(self._site, self.server)
+        return self._way.kubeconfig
 
     def offline(self) -> Path:
         for kind in KINDS:
             prefix = f"/apis/{kind.api_version}" if kind.group else f"/api/{kind.api_version}"
-            fetch(self.server, f"{prefix}/{kind.plural}")
+            self._way.fetch(f"{prefix}/{kind.plural}")
         for document in DOCUMENTS:
-            fetch(self.server, document)
+            self._way.fetch(document)
         self._site.processes["cloud"].kill()
         self._site.until(lambda: not self._site.ask("edgecore", NODE).get("connected"), "the link is lost")
         return self.online()
 
     def restarted(self) -> Path:
-        if self._site.processes["cloud"].is_running():
-            self.offline()
         self._site.processes[NODE].kill()
-        process = self._site.start_edge(NODE, wait=False)
+        process = self._site.start_edge(NODE, wait=False, flags=FLAGS)
         self._site.until(lambda: self._site.ask("edgecore", NODE).get("api"), "edgecore serves", process)
         return self.online()
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Runs]:
-    chosen = [item.callspec.params["cell"] for item in request.session.items if hasattr(item, "callspec")]
-    cells = [cell for cell in chosen if isinstance(cell, Cell) and cell.place in PLACES]
+    cells = chosen(request, PLACES)
     with Site(tmp_path_factory.mktemp("site")) as site:
         edge = Edge(site)
         made = Runs(site, cells, {ONLINE: edge.online, OFFLINE: edge.offline, RESTARTED: edge.restarted})
@@ -82,6 +77,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReques
             made.end()
 
 
-@pytest.mark.parametrize("cell", matrix.cells(*PLACES), ids=lambda cell: cell.id)
+@pytest.mark.parametrize("cell", parameters(*PLACES))
 def test_client(runs: Runs, cell: Cell) -> None:
     runs.judge(cell)

@@ -5,16 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance import matrix
 from tests.conformance.matrix import EMBEDDED, Cell
-from tests.conformance.runs import Runs, seed
+from tests.conformance.runs import Runs, chosen, parameters, seed
 from tests.harness.site import Site
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Runs]:
-    chosen = [item.callspec.params["cell"] for item in request.session.items if hasattr(item, "callspec")]
-    cells = [cell for cell in chosen if isinstance(cell, Cell) and cell.place == EMBEDDED]
+    cells = chosen(request, (EMBEDDED,))
     with Site(tmp_path_factory.mktemp("site")) as site:
 
         def reach() -> Path:
@@ -30,6 +28,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReques
             made.end()
 
 
-@pytest.mark.parametrize("cell", matrix.cells(EMBEDDED), ids=lambda cell: cell.id)
+@pytest.mark.parametrize("cell", parameters(EMBEDDED))
 def test_client(runs: Runs, cell: Cell) -> None:
     runs.judge(cell)

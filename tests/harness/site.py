@@ -160,7 +160,7 @@ class Site:
             *("--node", node, "--data-dir", str(self.directory / node)),
         )
 
-    def start_edge(self, node: str, *, mqtt: str = "embedded", wait: bool = True) -> Process:
+    def start_edge(self, node: str, *, mqtt: str = "embedded", wait: bool = True, flags: Sequence[str] = ()) -> Process:
         for port in ("api", "mqtt"):
             self.ports.setdefault(f"{node}-{port}", free_port())
         process = self.start(
@@ -170,6 +170,7 @@ class Site:
             *("--data-dir", str(self.directory / node), "--mqtt", mqtt),
             *("--mqtt-listen", f"127.0.0.1:{self.ports[f'{node}-mqtt']}"),
             *("--api", f"127.0.0.1:{self.ports[f'{node}-api']}"),
+            *flags,
         )
         if wait:
             self.until(lambda: self.edge_status(node).get("inSync"), f"{node} is in sync", process)

@@ -49,22 +49,23 @@ class Kubectl:
         return out
 
     async def lines(self, *arguments: str) -> AsyncGenerator[str, None]:
-        async with self._following(*arguments) as stream:
+        async with self._following(*arguments, with_log=True) as stream:
             async for line in stream:
                 yield line.decode()
 
     @contextlib.asynccontextmanager
-    async def _following(self, *arguments: str) -> AsyncGenerator[asyncio.StreamReader, None]:
+    async def _following(self, *arguments: str, with_log: bool = False) -> AsyncGenerator[asyncio.StreamReader, None]:
         process = await asyncio.create_subprocess_exec(
             *(self._binary, "-n", self._namespace, *arguments),
             stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.STDOUT if with_log else asyncio.subprocess.DEVNULL,
         )
         assert process.stdout is not None, "it was asked for"
         try:
             yield process.stdout
         finally:
-            process.kill()
+            if process.returncode is None:
+                process.kill()
             await process.wait()
 
     async def _json(self, *arguments: str, stdin: str = "") -> Any:

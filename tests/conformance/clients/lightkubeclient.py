@@ -62,9 +62,7 @@ class Lightkube:
         self, kind: Kind, version: str = "", *, timeout_s: int = 0, bookmarks: bool = False, initial: bool = False
     ) -> AsyncGenerator[contract.Event, None]:
         assert not (bookmarks or initial), "the matrix says that it has none of these"
-        stream = self._client.watch(
-            CLASSES[kind], resource_version=version or None, server_timeout=timeout_s or None
-        )
+        stream = self._client.watch(CLASSES[kind], resource_version=version or None, server_timeout=timeout_s or None)
         while True:
             with _translated():
                 found = next(iter(stream))

@@ -51,12 +51,13 @@ async def main(name: str, place: str, namespace: str, features: Sequence[str]) -
 async def _judged(bench: checks.Bench, feature: str) -> str:
     """What is wrong, with where; empty where nothing is."""
     check: checks.Check = getattr(checks, feature)
-    signal.alarm(CHECK_S)
+    signal.alarm(CHECK_S + 2)  # for a client that blocks
     try:
-        if Cell(bench.place, bench.name, feature).is_refused:
-            await checks.refused_for_want_of_the_cloud(check, bench)
-        else:
-            await check(bench)
+        async with asyncio.timeout(CHECK_S):
+            if Cell(bench.place, bench.name, feature).is_refused:
+                await checks.refused_for_want_of_the_cloud(check, bench)
+            else:
+                await check(bench)
     except Exception:  # whatever a client raises is a judgement, and the next check is another
         return traceback.format_exc()
     finally:
