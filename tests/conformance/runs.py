@@ -138,10 +138,10 @@ def namespace_of(place: str, client: str) -> str:
     return f"{'cloud' if place == EMBEDDED else 'edge'}-{client}".replace("_", "-")
 
 
-def seed(site: Site, place: str) -> None:
-    """What the clients find."""
+def seed(site: Site, *places: str) -> None:
+    """What the clients find at places that share an API."""
     kubectl = need_tool("kubectl-current")
-    objects = [each for client in CLIENTS for each in seeds.namespace(namespace_of(place, client))]
+    objects = [each for client in CLIENTS for each in seeds.namespace(namespace_of(places[0], client), places)]
     for part in ([seeds.DEFINITION], [*seeds.operator(), *objects]):
         text = json.dumps({"apiVersion": "v1", "kind": "List", "items": part})
         site.kubectl(kubectl, "create", "--validate=false", "-f", "-", stdin=text)

@@ -1,10 +1,11 @@
 """
 What a client finds in its namespace, made by the admin before it comes.
 
-Where a check changes something, it has an object of its own, named for the check: so the first request that writes is
+Where a check changes something, it has an object of its own, named for the check and the place: so the first request that writes is
 the one that the check is about, also where every write is refused.
 """
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tests.conformance.contract import CONFIG_MAP, LEASE, POD, SECRET, SERVICE_ACCOUNT, WIDGET, Body
@@ -75,21 +76,15 @@ def operator() -> list[Body]:
     ]
 
 
-def namespace(name: str) -> list[Body]:
-    """A namespace and what is in it."""
+def namespace(name: str, places: Sequence[str]) -> list[Body]:
+    """A namespace and what is in it, for checks at these places."""
     made: list[Body] = [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}]
     objects = [
         *(
             WIDGET.body(f"w{number}", metadata={"labels": {"colour": COLOURS[number % 3]}}, spec={"size": number + 1})
             for number in range(WIDGETS)
         ),
-        *(
-            WIDGET.body(check, metadata={"labels": {"role": "target"}}, spec={"size": 1, "parts": ["a"]})
-            for check in ("update", "stale-update", "json-patch", "merge-patch", "status", "delete", "preconditions")
-        ),
-        WIDGET.body("finalizers", metadata={"labels": {"role": "target"}, "finalizers": [FINALIZER]}, spec={"size": 1}),
-        CONFIG_MAP.body("strategic", metadata={"finalizers": [f"{FINALIZER}-1"]}, data={"a": "1"}),
-        *(SECRET.body(f"swept{number}", metadata={"labels": {"role": "swept"}}) for number in range(2)),
+        *(each for place in places for each in _changed_at(place)),
         SERVICE_ACCOUNT.body(ACCOUNT),
         LEASE.body("held", spec={"holderIdentity": HOLDER, "leaseDurationSeconds": 30}),
         *(_pod(f"p{number}") for number in range(3)),
@@ -97,6 +92,15 @@ def namespace(name: str) -> list[Body]:
     for each in objects:
         each["metadata"]["namespace"] = name
     return made + objects
+
+
+def _changed_at(place: str) -> Iterator[Body]:
+    for check in ("update", "stale-update", "json-patch", "merge-patch", "status", "delete", "preconditions"):
+        yield WIDGET.body(f"{check}-{place}", spec={"size": 1, "parts": ["a"]})
+    yield WIDGET.body(f"finalizers-{place}", metadata={"finalizers": [FINALIZER]}, spec={"size": 1})
+    yield CONFIG_MAP.body(f"strategic-{place}", metadata={"finalizers": [f"{FINALIZER}-1"]}, data={"a": "1"})
+    for number in range(2):
+        yield SECRET.body(f"swept{number}-{place}", metadata={"labels": {"role": f"swept-{place}"}})
 
 
 def _pod(name: str, namespace: str = "", **spec: Any) -> Body:

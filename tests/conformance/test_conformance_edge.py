@@ -37,7 +37,7 @@ class Edge:
 
     def __init__(self, site: Site) -> None:
         self._site = site
-        seed(site, ONLINE)
+        seed(site, ONLINE, OFFLINE)
         site.start_cloud()
         site.join(NODE)
         site.start_edge(NODE, flags=FLAGS)

@@ -88,7 +88,7 @@ class Kubectl:
     async def watch(
         self, kind: Kind, version: str = "", *, timeout_s: int = 0, bookmarks: bool = False, initial: bool = False
     ) -> AsyncGenerator[Event, None]:
-        assert not (version or timeout_s or bookmarks or initial), "the matrix says that it has none of these"
+        assert (version, timeout_s, bookmarks, initial) == ("", 0, False, False), "the matrix says that it has none"
         decoder, text = json.JSONDecoder(), ""
         async with self._following("get", kind.argument, "-w", "--output-watch-events", "-o", "json") as stream:
             while data := await stream.read(65536):
@@ -138,7 +138,7 @@ class Kubectl:
         return applied
 
     async def delete(self, kind: Kind, name: str, *, preconditions: Mapping[str, str] | None = None) -> None:
-        assert preconditions is None, "the matrix says that it has none of these"
+        assert preconditions is None, "the matrix says that it has none"
         await self._run("delete", kind.argument, name, "--wait=false")
 
     async def delete_all(self, kind: Kind, labels: str) -> None:

@@ -61,7 +61,7 @@ class Lightkube:
     async def watch(
         self, kind: Kind, version: str = "", *, timeout_s: int = 0, bookmarks: bool = False, initial: bool = False
     ) -> AsyncGenerator[contract.Event, None]:
-        assert not (bookmarks or initial), "the matrix says that it has none of these"
+        assert (bookmarks, initial) == (False, False), "the matrix says that it has none"
         stream = self._client.watch(CLASSES[kind], resource_version=version or None, server_timeout=timeout_s or None)
         while True:
             with _translated():
@@ -89,7 +89,7 @@ class Lightkube:
             return _body(self._client.apply(CLASSES[kind].from_dict(body), field_manager=manager, force=force))
 
     async def delete(self, kind: Kind, name: str, *, preconditions: Mapping[str, str] | None = None) -> None:
-        assert preconditions is None, "the matrix says that it has none of these"
+        assert preconditions is None, "the matrix says that it has none"
         with _translated():
             self._client.delete(CLASSES[kind], name)
 
