@@ -14,17 +14,19 @@ from apimachinery.errors import BadRequest, Cause
 from apimachinery.keys import Resource
 from apimachinery.objects import JSON, canonical
 from apimachinery.resources import CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES, NODES, PODS, SECRETS, SERVICES
-from apiserver import crds, metadata, rbac
+from apiserver import crds, kinds, metadata, pruning, rbac
 from apiserver.definitions import Catalogue, Definition
 from apiserver.metadata import Facts, metadata_of
 from apiserver.schemas import Schema
+from apiserver.typed import Type, unknown_fields
 
 
 class Admission:
-    """The rules, with the schemas compiled so far."""
+    """The rules, with the schemas and types compiled so far."""
 
     def __init__(self) -> None:
         self._schemas: dict[Resource, tuple[Mapping[str, JSON], Schema]] = {}
+        self._types: dict[Resource, tuple[Mapping[str, JSON] | None, Type]] = {}
 
     def admit(
         self,
@@ -38,12 +40,20 @@ class Admission:
         """
         Make `body` what is to be stored, in place; returns warnings for the client.
 
-        current: what it replaces, None for a new object. field_validation: as in ApiRequest.
+        current: what it replaces, None for a new object. Parts that it shares with the body may be pruned and
+        defaulted with it, as they would be if they were read now. field_validation: as in ApiRequest.
         Raises Invalid with all causes, BadRequest for unknown fields when asked to be strict.
         """
         causes = metadata.check(body, definition)
+        if current is not None:
+            causes += metadata.change_causes(body, current)
         schema = self._schema(definition)
-        unknown = schema.unknown_fields(body) if schema is not None else []
+        if schema is not None:
+            unknown = schema.unknown_fields(body)
+        elif field_validation == "Ignore":
+            unknown = []
+        else:
+            unknown = list(unknown_fields(body, current, self.type_of(definition)))
         if definition.resource == CUSTOM_RESOURCE_DEFINITIONS:
             unknown += crds.unknown_fields(body)
         warnings = judge_unknown([f'unknown field "{path}"' for path in unknown], definition.resource, field_validation)
@@ -51,6 +61,9 @@ class Admission:
             schema.prune(body)
             schema.default(body)
             causes += schema.causes(body)
+        if definition.stored_schema is not None:
+            # What is read from the store in its own version is as it lies there, so it has to be whole.
+            pruning.default(body, definition.stored_schema)
         if current is None and definition.has_status:
             _first_status(body, definition)
         _fill_in(body, current, definition, catalogue, facts, causes)
@@ -61,6 +74,15 @@ class Admission:
         except ValueError as exc:
             raise BadRequest(f"the object cannot be written as JSON: {exc}") from None
         return warnings
+
+    def type_of(self, definition: Definition) -> Type:
+        """The type of a kind's whole objects, metadata and all."""
+        held = self._types.get(definition.resource)
+        if held is None or held[0] is not definition.schema:
+            own = kinds.OPEN if definition.is_custom and definition.schema is None else definition.schema
+            made = Type(kinds.root_schema(definition.resource.kind, own), kinds.definitions())
+            held = self._types[definition.resource] = (definition.schema, made)
+        return held[1]
 
     def _schema(self, definition: Definition) -> Schema | None:
         if definition.schema is None:
@@ -131,7 +153,7 @@ def _secret(body: dict[str, JSON]) -> list[Cause]:
             raise BadRequest(
                 f'Secret in version "v1" cannot be handled as a Secret: {name} must be an object of strings'
             )
-    held |= {name: base64.b64encode(text.encode()).decode() for name, text in texts.items()}
+    held = held | {name: base64.b64encode(text.encode()).decode() for name, text in texts.items()}
     for name, value in held.items():
         try:
             base64.b64decode(value, validate=True)

@@ -8,7 +8,7 @@ here: a Deployment is stored, and no Pod comes of it.
 
 from apimachinery import resources
 from apimachinery.keys import Resource
-from apiserver.definitions import Definition
+from apiserver.definitions import Definition, ScalePaths
 
 _WORKLOAD = ("all",)
 
@@ -54,9 +54,10 @@ def _plain(
     return Definition(Resource(group, "v1", plural, kind, namespaced), short, has_status=status)
 
 
-def _app(plural: str, kind: str, short: str) -> Definition:
+def _app(plural: str, kind: str, short: str, *, scales: bool = True) -> Definition:
     resource = Resource("apps", "v1", plural, kind, True)
-    return Definition(resource, (short,), _WORKLOAD, has_status=True)
+    scale = ScalePaths("spec.replicas", "status.replicas", "spec.selector") if scales else None
+    return Definition(resource, (short,), _WORKLOAD, has_status=True, scale=scale)
 
 
 BUILT_IN: tuple[Definition, ...] = (
@@ -76,7 +77,7 @@ BUILT_IN: tuple[Definition, ...] = (
     _plain("", "limitranges", "LimitRange", "limits"),
     _plain("", "resourcequotas", "ResourceQuota", "quota", status=True),
     _app("deployments", "Deployment", "deploy"),
-    _app("daemonsets", "DaemonSet", "ds"),
+    _app("daemonsets", "DaemonSet", "ds", scales=False),
     _app("replicasets", "ReplicaSet", "rs"),
     _app("statefulsets", "StatefulSet", "sts"),
     Definition(Resource("batch", "v1", "jobs", "Job", True), (), _WORKLOAD, has_status=True),

@@ -3,10 +3,12 @@ What goes by itself: dependents whose owners are gone, the content of a namespac
 is being deleted, and Events an hour old.
 
 The collector follows the storage like any watcher and plans its deletions like any client, so a finalizer
-holds it back as it holds back everybody. Foreground deletion is treated as background deletion.
+holds it back as it holds back everybody.
 
 Invariants
-    an object goes only when all its owners are gone; an owner of a kind that is not served counts as there
+    an object goes only when all its owners are gone or wait for it to go; an owner of a kind that is not
+    served counts as there
+    an owner that is deleted in the foreground goes after the dependents that block its deletion
     a namespace or definition goes last, after all that it holds
 """
 
@@ -25,7 +27,7 @@ from apimachinery.resources import CUSTOM_RESOURCE_DEFINITIONS, EVENTS, NAMESPAC
 from apiserver import plans
 from apiserver.definitions import Definition
 from apiserver.metadata import Facts, metadata_of
-from apiserver.plans import CRD_FINALIZER, DeleteOptions, Plan, Put, Remove, View
+from apiserver.plans import CRD_FINALIZER, FOREGROUND_FINALIZER, DeleteOptions, Plan, Put, Remove, View
 from apiserver.writes import Committer, facts
 
 logger = logging.getLogger(__name__)
@@ -75,26 +77,37 @@ async def _follow(storage: Source, change: Change) -> None:
             await _commit(storage, _collect(dependent))
         for holder in _holders(storage.view(), key):
             await _commit(storage, _finish(holder))
-    elif key.resource in (NAMESPACES, CUSTOM_RESOURCE_DEFINITIONS):
-        if b'"deletionTimestamp"' in change.object.body:
-            await _commit(storage, _finish(key))
-    elif b'"ownerReferences"' in change.object.body and _is_orphan(storage.view(), change.object.parse()):
+    else:
+        await _look_at(storage, change.object)
+    # Whoever waited for this object, or for its reference to go, may go now.
+    if change.previous is not None and b'"ownerReferences"' in change.previous.body:
+        for owner in _waiting_owners(storage.view(), key, change.previous.parse()):
+            await _commit(storage, _release(owner))
+
+
+async def _look_at(storage: Source, item: Object) -> None:
+    """What an object's own state asks for."""
+    key, view = item.key, storage.view()
+    if key.resource in (NAMESPACES, CUSTOM_RESOURCE_DEFINITIONS) and b'"deletionTimestamp"' in item.body:
+        await _commit(storage, _finish(key))
+    if b'"ownerReferences"' in item.body and _lacks_owners(view, key, item.parse()):
         await _commit(storage, _collect(key))
+    if b'"foregroundDeletion"' in item.body and _waits_for_dependents(item.parse()):
+        for dependent in view.dependents(item.version.uid):
+            await _commit(storage, _collect(dependent))
+        await _commit(storage, _release(key))
 
 
 async def _sweep(storage: Source) -> None:
     """Look at everything once: what changed while nobody looked, and what only time changes."""
     view = storage.view()
     old = time.time() - EVENT_TTL_S
-    for definition in view.catalogue:
-        for item in view.all_of(definition.resource):
+    for place in view.catalogue.places():
+        for item in view.all_of(place):
             if item.key.resource == EVENTS and _seen_at(item) < old:
                 await _commit(storage, _delete(item.key))
-            elif item.key.resource in (NAMESPACES, CUSTOM_RESOURCE_DEFINITIONS):
-                if b'"deletionTimestamp"' in item.body:
-                    await _commit(storage, _finish(item.key))
-            elif b'"ownerReferences"' in item.body and _is_orphan(view, item.parse()):
-                await _commit(storage, _collect(item.key))
+            else:
+                await _look_at(storage, item)
 
 
 async def _commit(storage: Source, make: Callable[[View, Facts], Plan]) -> None:
@@ -111,25 +124,95 @@ def _delete(key: ObjectKey) -> Callable[[View, Facts], Plan]:
 
 
 def _collect(key: ObjectKey) -> Callable[[View, Facts], Plan]:
-    """Delete an object if, at its turn, it still has owners and none of them is there."""
+    """
+    Delete an object if, at its turn, it has owners and none of them stays.
+
+    Where some stay, the references to the others go. An object that others depend on and whose owner waits
+    for it is deleted in the foreground too, so that the owner waits for all of them.
+    """
 
     def make(view: View, now: Facts) -> Plan:
         found = view.get(key)
-        if found is None or not _is_orphan(view, found.parse()):
+        body = found.parse() if found is not None else {}
+        owners = metadata_of(body).get("ownerReferences") or []
+        waiting = [owner for owner in owners if _waits(view, key, owner)]
+        staying = [owner for owner in owners if owner not in waiting and _is_there(view, owner)]
+        if found is None or len(staying) == len(owners):
             return _NOTHING
-        return plans.delete(view, key, _NO_OPTIONS, now)
+        if staying:
+            metadata_of(body)["ownerReferences"] = staying
+            return Plan(200, (Put(key, body),))
+        foreground = waiting and view.dependents(found.version.uid)
+        return plans.delete(view, key, DeleteOptions(propagation="Foreground" if foreground else ""), now)
 
     return make
 
 
-def _is_orphan(view: View, body: dict[str, JSON]) -> bool:
+def _release(key: ObjectKey) -> Callable[[View, Facts], Plan]:
+    """Let an owner go that waits for its dependents, once none of them blocks it."""
+
+    def make(view: View, _: Facts) -> Plan:
+        found = view.get(key)
+        if found is None or not _waits_for_dependents(body := found.parse()):
+            return _NOTHING
+        uid = found.version.uid
+        if any(_blocks(view, dependent, uid) for dependent in view.dependents(uid)):
+            return _NOTHING
+        held = metadata_of(body)
+        plans.set_finalizers(held, [name for name in held["finalizers"] if name != FOREGROUND_FINALIZER])
+        # Namespaces and definitions hold more than dependents; `_finish` looks after them.
+        goes = "finalizers" not in held and key.resource not in (NAMESPACES, CUSTOM_RESOURCE_DEFINITIONS)
+        return Plan(200, (Remove(key, body) if goes else Put(key, body),))
+
+    return make
+
+
+def _lacks_owners(view: View, key: ObjectKey, body: dict[str, JSON]) -> bool:
+    """Whether an owner is gone or waits for this object to go."""
     owners = metadata_of(body).get("ownerReferences") or []
-    return bool(owners) and not any(view.lives(owner["uid"]) or not _is_served(view, owner) for owner in owners)
+    return any(not _is_there(view, owner) or _waits(view, key, owner) for owner in owners)
 
 
-def _is_served(view: View, owner: dict[str, JSON]) -> bool:
+def _is_there(view: View, owner: dict[str, JSON]) -> bool:
+    return view.lives(owner["uid"]) or _definition_of(view, owner) is None
+
+
+def _waits(view: View, key: ObjectKey, owner: dict[str, JSON]) -> bool:
+    """Whether the owner that a reference in the object at `key` means waits for its dependents."""
+    found = _owner_of(view, key, owner)
+    return found is not None and _waits_for_dependents(found.parse())
+
+
+def _owner_of(view: View, key: ObjectKey, owner: dict[str, JSON]) -> Object | None:
+    definition = _definition_of(view, owner)
+    if definition is None:
+        return None
+    namespace = key.namespace if definition.resource.namespaced else ""
+    found = view.get(ObjectKey(view.catalogue.place_of(definition.resource), namespace, str(owner["name"])))
+    return found if found is not None and found.version.uid == owner["uid"] else None
+
+
+def _waiting_owners(view: View, key: ObjectKey, body: dict[str, JSON]) -> Iterator[ObjectKey]:
+    for owner in metadata_of(body).get("ownerReferences") or []:
+        found = _owner_of(view, key, owner)
+        if found is not None and _waits_for_dependents(found.parse()):
+            yield found.key
+
+
+def _waits_for_dependents(body: dict[str, JSON]) -> bool:
+    held = metadata_of(body)
+    return bool(held.get("deletionTimestamp")) and FOREGROUND_FINALIZER in (held.get("finalizers") or ())
+
+
+def _blocks(view: View, dependent: ObjectKey, uid: str) -> bool:
+    found = view.get(dependent)
+    owners = metadata_of(found.parse()).get("ownerReferences") or [] if found is not None else []
+    return any(owner.get("uid") == uid and owner.get("blockOwnerDeletion") is True for owner in owners)
+
+
+def _definition_of(view: View, owner: dict[str, JSON]) -> Definition | None:
     group, _, version = str(owner["apiVersion"]).rpartition("/")
-    return view.catalogue.by_kind(group, version, str(owner["kind"])) is not None
+    return view.catalogue.by_kind(group, version, str(owner["kind"]))
 
 
 def _finish(key: ObjectKey) -> Callable[[View, Facts], Plan]:
@@ -160,9 +243,9 @@ def _finish(key: ObjectKey) -> Callable[[View, Facts], Plan]:
 
 def _content(view: View, holder: ObjectKey) -> Iterator[Object]:
     if holder.resource == NAMESPACES:
-        for definition in view.catalogue:
-            if definition.resource.namespaced:
-                yield from view.all_of(definition.resource, holder.name)
+        for place in view.catalogue.places():
+            if place.namespaced:
+                yield from view.all_of(place, holder.name)
     elif (defined := _defined_by(view, holder.name)) is not None:
         yield from view.all_of(defined)
 
@@ -170,16 +253,15 @@ def _content(view: View, holder: ObjectKey) -> Iterator[Object]:
 def _defined_by(view: View, name: str) -> Resource | None:
     for definition in view.catalogue:
         if definition.is_custom and definition.resource.collection == name:
-            return definition.resource
+            return view.catalogue.place_of(definition.resource)
     return None
 
 
 def _holders(view: View, key: ObjectKey) -> Iterator[ObjectKey]:
     """The namespace and the definition that may have waited for this object to go."""
-    definition: Definition | None = view.catalogue.of(key.resource)
-    candidates = [ObjectKey(NAMESPACES, "", key.namespace)] if key.namespace else []
-    if definition is not None and definition.is_custom:
-        candidates.append(ObjectKey(CUSTOM_RESOURCE_DEFINITIONS, "", key.resource.collection))
+    candidates = [ObjectKey(CUSTOM_RESOURCE_DEFINITIONS, "", key.resource.collection)]
+    if key.namespace:
+        candidates.append(ObjectKey(NAMESPACES, "", key.namespace))
     for candidate in candidates:
         found = view.get(candidate)
         if found is not None and b'"deletionTimestamp"' in found.body:

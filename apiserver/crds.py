@@ -9,10 +9,11 @@ Pure: the time is an argument.
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from apimachinery.errors import Cause
 from apimachinery.objects import JSON, lookup
-from apiserver.definitions import Catalogue, from_crd
+from apiserver.definitions import Catalogue, Definition, from_crd
 from apiserver.jsonpath import compile_path
 from apiserver.schemas import definition_causes, unknown_keywords
 
@@ -117,18 +118,33 @@ def change_causes(crd: Mapping[str, JSON], current: Mapping[str, JSON]) -> list[
         if lookup(crd, path) != lookup(current, path):
             message = f'Invalid value: "{lookup(crd, path)}": field is immutable'
             causes.append(Cause(path, "FieldValueInvalid", message))
-    stored, held = _stored_version(crd), _stored_version(current)
+    stored, held = stored_version(crd), stored_version(current)
     if stored != held:
         message = f'Forbidden: this server cannot move the storage version from "{held}" to "{stored}"'
         causes.append(Cause("spec.versions", "FieldValueForbidden", message))
     return causes
 
 
-def _stored_version(crd: Mapping[str, JSON]) -> str | None:
+def stored_version(crd: Mapping[str, JSON]) -> str | None:
+    """The version that a definition wants its objects stored in."""
+    stored = _stored(crd)
+    return None if stored is None else str(stored.get("name"))
+
+
+def defined_by(crd: Mapping[str, JSON]) -> Iterator[Definition]:
+    """What an established definition defines, with the version that all of it is stored in."""
+    stored = _stored(crd) or {}
+    schema = lookup(stored, "schema.openAPIV3Schema")
+    for one in from_crd(crd):
+        is_view = one.resource.version != stored.get("name") and isinstance(schema, Mapping)
+        yield replace(one, stored_version=str(stored.get("name") or ""), stored_schema=schema if is_view else None)
+
+
+def _stored(crd: Mapping[str, JSON]) -> Mapping[str, JSON] | None:
     versions = lookup(crd, "spec.versions")
     for version in versions if isinstance(versions, list) else ():
         if isinstance(version, Mapping) and version.get("storage") is True:
-            return str(version.get("name"))
+            return version
     return None
 
 

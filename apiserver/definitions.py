@@ -10,6 +10,7 @@ Invariants
     from_crd never raises: a definition with a hole in it defines less
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -49,6 +50,15 @@ class Subresource:
 
 
 @dataclass(frozen=True, slots=True)
+class ScalePaths:
+    """Where a kind keeps what its scale subresource shows; dotted paths such as "spec.replicas"."""
+
+    spec: str
+    status: str
+    selector: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Definition:
     """One kind in one version."""
 
@@ -59,6 +69,8 @@ class Definition:
     verbs: tuple[str, ...] = ALL_VERBS
     has_status: bool = False
     """The status subresource: a plain write leaves `status` alone, a write to /status leaves the rest alone."""
+    scale: ScalePaths | None = None
+    """For the scale subresource; None where there is none."""
     has_tokens: bool = False
     """The token subresource: a TokenRequest is created there and answered, nothing is stored."""
     columns: tuple[Column, ...] = ()
@@ -72,6 +84,10 @@ class Definition:
     """Others than the status, where the server knows any."""
     is_stored: bool = True
     """The version objects are stored in; the others of the kind are views of it."""
+    stored_version: str = ""
+    """The version objects are kept in; "" for this one. Where it is another, this one is a view of it."""
+    stored_schema: Mapping[str, JSON] | None = None
+    """That version's openAPIV3Schema, where it is another version."""
 
     @property
     def singular(self) -> str:
@@ -113,9 +129,19 @@ class Catalogue:
                 return found
         return None
 
+    def place_of(self, resource: Resource) -> Resource:
+        """The resource under which the objects of one that is served are kept: itself, or its stored version."""
+        found = self.of(resource)
+        version = found.stored_version if found is not None else ""
+        return resource._replace(version=version) if version else resource
+
+    def places(self) -> list[Resource]:
+        """All resources that objects are kept under."""
+        return list(dict.fromkeys(self.place_of(found.resource) for found in self))
+
     def groups(self) -> dict[str, list[str]]:
-        """Versions by group, the core group ("") first, stored versions before others."""
-        ordered = sorted(self, key=lambda found: (found.resource.group, not found.is_stored))
+        """Versions by group, the core group ("") first, versions in the order of `version_order`."""
+        ordered = sorted(self, key=lambda found: (found.resource.group, version_order(found.resource.version)))
         groups: dict[str, list[str]] = {}
         for found in ordered:
             versions = groups.setdefault(found.resource.group, [])
@@ -125,6 +151,18 @@ class Catalogue:
 
     def in_version(self, group: str, version: str) -> list[Definition]:
         return [found for found in self if (found.resource.group, found.resource.version) == (group, version)]
+
+
+_VERSION = re.compile(r"v([1-9][0-9]*)(?:(alpha|beta)([1-9][0-9]*))?")
+
+
+def version_order(version: str) -> tuple[int, int, int, str]:
+    """Sorts versions as clients prefer them: v2, v1, v2beta1, v1alpha1, then others by name."""
+    match = _VERSION.fullmatch(version)
+    if match is None:
+        return 3, 0, 0, version
+    major, stage, minor = match.groups()
+    return {None: 0, "beta": 1, "alpha": 2}[stage], -int(major), -int(minor or 0), version
 
 
 def from_crd(crd: Mapping[str, JSON]) -> list[Definition]:
@@ -152,16 +190,22 @@ def from_crd(crd: Mapping[str, JSON]) -> list[Definition]:
                 categories=_texts(names.get("categories")),
                 singular_name=str(names.get("singular") or ""),
                 has_status="status" in subresources,
+                scale=_scale(subresources.get("scale")),
                 columns=tuple(map(_column, _mappings(version.get("additionalPrinterColumns")))),
                 selectable=tuple(
                     str(entry.get("jsonPath") or "").lstrip(".") for entry in _mappings(version.get("selectableFields"))
                 ),
                 schema=schema if isinstance(schema, Mapping) else None,
                 is_custom=True,
-                is_stored=bool(version.get("storage", False)),
             )
         )
     return found
+
+
+def _scale(value: JSON) -> ScalePaths | None:
+    names = ("specReplicasPath", "statusReplicasPath", "labelSelectorPath")
+    spec, status, selector = (str(_mapping(value).get(name) or "").removeprefix(".") for name in names)
+    return ScalePaths(spec, status, selector) if spec and status else None
 
 
 def _column(entry: Mapping[str, JSON]) -> Column:

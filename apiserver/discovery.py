@@ -18,7 +18,8 @@ from apiserver.definitions import Catalogue, Definition, Subresource
 from apiserver.messages import Request, Response, json_response
 from apiserver.requests import segments
 
-_STATUS_VERBS = ["get", "patch", "update"]
+_SUBRESOURCE_VERBS = ("get", "patch", "update")
+_SCALE = Subresource("scale", "autoscaling", "v1", "Scale", _SUBRESOURCE_VERBS)
 _TOKENS = Subresource("token", "authentication.k8s.io", "v1", "TokenRequest", ("create",))
 _AGGREGATED = ("v2", "v2beta1")
 HEALTH = ("healthz", "livez", "readyz")
@@ -139,7 +140,7 @@ def _resources(group: str, version: str, catalogue: Catalogue) -> JSON:
                     "singularName": "",
                     "namespaced": resource.namespaced,
                     "kind": resource.kind,
-                    "verbs": _STATUS_VERBS,
+                    "verbs": list(_SUBRESOURCE_VERBS),
                 }
             )
         for below in _below(definition):
@@ -222,7 +223,7 @@ def _aggregated_resource(definition: Definition) -> JSON:
         entry["categories"] = list(definition.categories)
     below: list[JSON] = []
     if definition.has_status:
-        below.append({"subresource": "status", "responseKind": kind, "verbs": _STATUS_VERBS})
+        below.append({"subresource": "status", "responseKind": kind, "verbs": list(_SUBRESOURCE_VERBS)})
     for each in _below(definition):
         asked = {"group": each.group, "version": each.version, "kind": each.kind}
         below.append({"subresource": each.name, "responseKind": asked, "verbs": list(each.verbs)})
@@ -233,4 +234,5 @@ def _aggregated_resource(definition: Definition) -> JSON:
 
 def _below(definition: Definition) -> tuple[Subresource, ...]:
     """What there is below an object beside its status."""
-    return (*definition.subresources, *((_TOKENS,) if definition.has_tokens else ()))
+    scale = () if definition.scale is None else (_SCALE,)
+    return (*definition.subresources, *scale, *((_TOKENS,) if definition.has_tokens else ()))

@@ -29,10 +29,12 @@ from apimachinery.objects import JSON
 from apimachinery.selectors import ALL_FIELDS, EVERYTHING
 from apiserver import discovery, tables
 from apiserver.definitions import Definition
-from apiserver.messages import Request, Response
+from apiserver.messages import Request, Response, json_response
 from apiserver.protocols import Answer, Page, Storage, Stored, Writes
 from apiserver.requests import ApiRequest, Form, Verb, parse
+from apiserver.scale import scale_of
 from apiserver.selection import check_fields, order, rewind, selects
+from apiserver.versions import presented
 from apiserver.watching import watch
 
 __all__ = ["Answer", "Api", "Page", "Storage", "Stored", "Writes"]
@@ -84,18 +86,23 @@ class Api:
         return await self._write(asked, definition, request)
 
     async def _get(self, asked: ApiRequest, definition: Definition) -> Response:
-        found = await self._storage.get(asked.key)
+        found = await self._storage.get(asked.key._replace(resource=self._place_of(asked)))
         if found is None:
             raise not_found(asked.resource, asked.name)
-        body = self._storage.render(found.object, found.revision)
+        body = presented(self._storage.render(found.object, found.revision), definition)
+        if asked.subresource == "scale":
+            return json_response(200, scale_of(json.loads(body), definition))
         return Response(200, [_JSON], _formed(body, asked, definition))
+
+    def _place_of(self, asked: ApiRequest) -> Resource:
+        return self._storage.catalogue().place_of(asked.resource)
 
     async def _list(self, asked: ApiRequest, definition: Definition) -> Response:
         page = await self._page(asked)
         metadata: dict[str, JSON] = {"resourceVersion": str(page.revision)}
         if page.more:
             metadata["continue"] = _token(page.revision, order(page.items[-1].object.key))
-        bodies = (self._storage.render(item.object, item.revision) for item in page.items)
+        bodies = (presented(self._storage.render(item.object, item.revision), definition) for item in page.items)
         if asked.accepted.form is Form.TABLE:
             return Response(
                 200, [_JSON], tables.table_of(map(json.loads, bodies), definition, asked, metadata, now=time.time())
@@ -124,13 +131,15 @@ class Api:
             # With a limit and no match given, Kubernetes takes the version for an exact one.
             if asked.match == "Exact" or (not asked.match and asked.limit):
                 exactly = wanted
-        page = await self._storage.list(asked.resource, asked.namespace, asked.labels, asked.fields, asked.limit, after)
+        place = self._place_of(asked)
+        page = await self._storage.list(place, asked.namespace, asked.labels, asked.fields, asked.limit, after)
         if exactly is None or exactly == page.revision:
             return page
         return await self._page_at(asked, exactly, after)
 
     async def _page_at(self, asked: ApiRequest, revision: int, after: tuple[str, str] | None) -> Page:
-        everything = await self._storage.list(asked.resource, asked.namespace, EVERYTHING, ALL_FIELDS, 0, None)
+        place = self._place_of(asked)
+        everything = await self._storage.list(place, asked.namespace, EVERYTHING, ALL_FIELDS, 0, None)
         try:
             changes = [change for change in self._storage.since(revision) if change.revision <= everything.revision]
         except Expired:
@@ -142,7 +151,7 @@ class Api:
             ) from None
         found = [
             Stored(item, own)
-            for item, own in rewind(everything.items, changes, asked.resource, asked.namespace, revision)
+            for item, own in rewind(everything.items, changes, place, asked.namespace, revision)
             if (after is None or order(item.key) > after) and selects(item, asked.labels, asked.fields)
         ]
         more = bool(asked.limit) and len(found) > asked.limit
@@ -156,7 +165,9 @@ class Api:
         answer = await self._writes.write(asked, request)
         # RFC 9111 dropped Warning's meaning; Kubernetes uses code 299 with its own agent field.
         warnings = [("warning", f'299 - "{quoted(text)}"') for text in answer.warnings]
-        body = answer.body if answer.status >= 300 else _formed(answer.body, asked, definition)
+        if asked.subresource == "scale":
+            return Response(answer.status, [_JSON, *warnings], answer.body)
+        body = answer.body if answer.status >= 300 else _formed(presented(answer.body, definition), asked, definition)
         return Response(answer.status, [_JSON, *warnings], body)
 
 
@@ -180,11 +191,16 @@ def not_found(resource: Resource, name: str) -> NotFound:
 
 
 def _check_verb(asked: ApiRequest, definition: Definition) -> None:
-    if asked.subresource == "status" and not definition.has_status:
+    is_missing = (asked.subresource == "status" and not definition.has_status) or (
+        asked.subresource == "scale"
+        and definition.scale is None
+        and not any(below.name == "scale" for below in definition.subresources)
+    )
+    if is_missing:
         raise NotFound("the server could not find the requested resource")
     if asked.subresource == "token" and definition.has_tokens and asked.verb is not Verb.CREATE:
         raise MethodNotAllowed("the server does not allow this method on the requested resource")
-    if asked.verb.is_read and asked.subresource not in ("", "status"):
+    if asked.verb.is_read and asked.subresource not in ("", "status", "scale"):
         # Answering with the object would show it to somebody who may read the subresource only.
         raise NotFound("the server could not find the requested resource")
     if asked.verb not in definition.verbs:

@@ -126,7 +126,37 @@ def check(body: Mapping[str, JSON], definition: Definition) -> list[Cause]:
         raise BadRequest("metadata.finalizers must be a list of strings")
     if not finalizers:
         metadata.pop("finalizers", None)
-    return [*_name_causes(metadata, definition.resource), *_label_causes(metadata), *_owner_causes(metadata)]
+    return [
+        *_name_causes(metadata, definition.resource),
+        *_label_causes(metadata),
+        *_finalizer_causes(finalizers),
+        *_owner_causes(metadata),
+    ]
+
+
+def change_causes(body: Mapping[str, JSON], current: Mapping[str, JSON]) -> list[Cause]:
+    """What is wrong with how an update changes the metadata."""
+    held, before = metadata_of(body), metadata_of(current)
+    if not before.get("deletionTimestamp"):
+        return []
+    new = [name for name in held.get("finalizers") or () if name not in (before.get("finalizers") or ())]
+    if not new:
+        return []
+    shown = ", ".join(f'"{name}"' for name in new)
+    message = (
+        "Forbidden: no new finalizers can be added if the object is being deleted, "
+        f"found new finalizers []string{{{shown}}}"
+    )
+    return [Cause("metadata.finalizers", "FieldValueForbidden", message)]
+
+
+def _finalizer_causes(finalizers: list[str]) -> Iterator[Cause]:
+    for name in finalizers:
+        if not _QUALIFIED.fullmatch(name):
+            yield Cause("metadata.finalizers", "FieldValueInvalid", f'Invalid value: "{name}": is not a qualified name')
+    if "orphan" in finalizers and "foregroundDeletion" in finalizers:
+        message = f"Invalid value: {finalizers}: finalizer orphan and foregroundDeletion cannot be both set"
+        yield Cause("metadata.finalizers", "FieldValueInvalid", message)
 
 
 def _name_causes(metadata: Mapping[str, JSON], resource: Resource) -> Iterator[Cause]:
@@ -176,6 +206,13 @@ def _owner_causes(metadata: Mapping[str, JSON]) -> Iterator[Cause]:
             if not isinstance(owner.get(name), str) or not owner[name]:
                 field = f"metadata.ownerReferences[{place}].{name}"
                 yield Cause(field, "FieldValueRequired", "Required value: must not be empty")
+    controllers = [owner.get("name") for owner in owners if owner.get("controller") is True]
+    if len(controllers) > 1:
+        message = (
+            "Invalid value: Only one reference can have Controller set to true. "
+            f'Found "true" in references for {controllers[0]} and {controllers[1]}'
+        )
+        yield Cause("metadata.ownerReferences", "FieldValueInvalid", message)
 
 
 def owner_uids(body: Mapping[str, JSON]) -> tuple[str, ...]:

@@ -2,8 +2,8 @@
 Patches: an object and a description of changes in, the changed object out.
 
 JSON patch (RFC 6902) is `jsonpatch`'s work, merge patch (RFC 7386) is ten lines, and the strategic
-merge patch that kubectl sends for built-in kinds is in `apiserver.strategic`. Server-side apply, which
-needs an account of who owns which field, is refused for now.
+merge patch that kubectl sends for built-in kinds is in `apiserver.strategic`. Server-side apply is no patch
+of this sort: it needs an account of who owns which field (`apiserver.managed`).
 
 Pure. The given object is not changed.
 """
@@ -35,13 +35,10 @@ def apply(current: Mapping[str, JSON], patch: bytes, content_type: str, *, is_cu
     """
     media_type = content_type.partition(";")[0].strip().lower()
     supported = [JSON_PATCH, MERGE_PATCH, *([] if is_custom else [STRATEGIC_PATCH])]
-    if media_type == APPLY_PATCH:
-        raise UnsupportedMediaType(
-            "server-side apply is not supported by this server: use kubectl apply without --server-side"
-        )
     if media_type not in supported:
         raise UnsupportedMediaType(
-            "the body of the request was in an unknown format - accepted media types include: " + ", ".join(supported)
+            "the body of the request was in an unknown format - accepted media types include: "
+            + ", ".join((*supported, APPLY_PATCH))
         )
     try:
         value = json.loads(patch)

@@ -18,16 +18,21 @@ from typing import NamedTuple, Protocol
 
 from apimachinery.errors import AlreadyExists, ApiError, BadRequest, Cause, Conflict, Forbidden, NotFound
 from apimachinery.keys import ObjectKey, Resource
-from apimachinery.objects import JSON, Object, canonical
-from apimachinery.resources import NAMESPACES
-from apiserver import metadata
+from apimachinery.objects import JSON, Object
+from apimachinery.resources import CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES
+from apiserver import managed, metadata
 from apiserver.admission import Admission
 from apiserver.definitions import Catalogue, Definition
+from apiserver.managed import Managers, Writer
 from apiserver.metadata import Facts, metadata_of
 from apiserver.requests import ApiRequest
+from apiserver.scale import scaling
+from apiserver.typed import Comparison
 
 PROTECTED_NAMESPACES = ("default", "kube-node-lease", "kube-system")
 CRD_FINALIZER = "customresourcecleanup.apiextensions.k8s.io"
+FOREGROUND_FINALIZER = "foregroundDeletion"
+ORPHAN_FINALIZER = "orphan"
 
 
 class View(Protocol):
@@ -72,7 +77,10 @@ class Plan(NamedTuple):
 
 
 Change = Callable[[dict[str, JSON]], dict[str, JSON]]
-"""From a copy of the object as it is to what the client wants: a PUT returns its body, a PATCH applies itself."""
+"""
+From the object as it is, which is left as it is, to what the client wants, which may share parts with it: a PUT
+returns its body, a PATCH applies itself.
+"""
 
 
 class DeleteOptions(NamedTuple):
@@ -80,7 +88,8 @@ class DeleteOptions(NamedTuple):
 
     uid: str = ""
     resource_version: str = ""
-    orphan: bool = False
+    propagation: str = ""
+    """What becomes of dependents: "Background", "Foreground", "Orphan", or "" for what the finalizers say."""
 
 
 def create(view: View, asked: ApiRequest, body: dict[str, JSON], facts: Facts, admission: Admission) -> Plan:
@@ -91,7 +100,10 @@ def create(view: View, asked: ApiRequest, body: dict[str, JSON], facts: Facts, a
     _check_not_leaving(view, definition)
     metadata.stamp_new(body, definition, asked.namespace, facts)
     warnings = admission.admit(body, None, definition, view.catalogue, facts, asked.field_validation)
-    key = ObjectKey(asked.resource, asked.namespace, metadata_of(body)["name"])
+    but = managed.ignored("", has_status=definition.has_status)
+    writer = _writer(asked, managed.UPDATE)
+    _note(body, managed.after_create(body, admission.type_of(definition), writer, facts.now, but))
+    key = ObjectKey(view.catalogue.place_of(asked.resource), asked.namespace, metadata_of(body)["name"])
     if view.get(key) is not None:
         raise AlreadyExists(
             f'{key.resource.collection} "{key.name}" already exists',
@@ -103,27 +115,118 @@ def create(view: View, asked: ApiRequest, body: dict[str, JSON], facts: Facts, a
 
 
 def update(view: View, asked: ApiRequest, change: Change, facts: Facts, admission: Admission) -> Plan:
-    """Replace or patch an object, or its status."""
+    """Replace or patch an object, its status or its Scale."""
     definition = _definition(view, asked.resource)
-    current = _held(view, asked.key)
-    wanted = change(copy.deepcopy(current))
+    key = place_of(view, asked)
+    current = _held(view, key) | {"apiVersion": asked.resource.api_version}
+    if asked.subresource == "scale":
+        change = scaling(change, definition)
+    wanted = _apart(change(current))
     _check_envelope(wanted, asked)
     _check_version(wanted, current, asked, unconditional=not definition.is_custom)
-    if asked.subresource == "status":
-        wanted = _with_status_of(current, wanted)
-    else:
-        if definition.has_status:
-            _keep_status(wanted, current)
-        metadata.keep_identity(wanted, current)
-    metadata_of(wanted)["resourceVersion"] = metadata_of(current).get("resourceVersion")
+    managers = managed.given(wanted, current, asked.subresource)
+    wanted = _confined(wanted, current, asked, definition)
     warnings = admission.admit(wanted, current, definition, view.catalogue, facts, asked.field_validation)
-    if metadata.counts_generations(definition) and _wish(wanted, definition) != _wish(current, definition):
-        metadata_of(wanted)["generation"] = int(metadata_of(current).get("generation") or 0) + 1
-    if wanted == current:
+    made = managed.difference(current, wanted, admission.type_of(definition))
+    but = managed.ignored(asked.subresource, current, wanted, has_status=definition.has_status)
+    managers = managed.after_update(made, managers, _writer(asked, managed.UPDATE), facts.now, but)
+    return _replaced(key, definition, current, wanted, made, managers, warnings)
+
+
+def apply(view: View, asked: ApiRequest, config: dict[str, JSON], facts: Facts, admission: Admission) -> Plan:
+    """Apply a client's fields to an object or its status, which is made where it is missing and whole."""
+    definition = _definition(view, asked.resource)
+    _check_envelope(config, asked)
+    of, but = admission.type_of(definition), managed.ignored(asked.subresource, has_status=definition.has_status)
+    managed.check_config(config, of, asked.resource.api_version)
+    writer = _writer(asked, managed.APPLY)
+    if view.get(place_of(view, asked)) is None and not asked.subresource:
+        return _applied_anew(view, asked, definition, config, writer, facts, admission)
+    key = place_of(view, asked)
+    current = _held(view, key) | {"apiVersion": asked.resource.api_version}
+    _check_version(config, current, asked, unconditional=True)
+    but = managed.ignored(asked.subresource, current, config, has_status=definition.has_status)
+    managers = managed.held_by(current)
+    wanted, managers = managed.applied(current, config, of, managers, writer, facts.now, but, force=bool(asked.force))
+    wanted = _confined(_apart(wanted), current, asked, definition)
+    warnings = admission.admit(wanted, current, definition, view.catalogue, facts, asked.field_validation)
+    made = managed.difference(current, wanted, of)
+    return _replaced(key, definition, current, wanted, made, managers, warnings)
+
+
+def _applied_anew(
+    view: View,
+    asked: ApiRequest,
+    definition: Definition,
+    config: dict[str, JSON],
+    writer: Writer,
+    facts: Facts,
+    admission: Admission,
+) -> Plan:
+    _check_namespace(view, asked)
+    _check_not_leaving(view, definition)
+    if uid := metadata_of(config).get("uid"):
+        why = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+        raise _conflict(asked.key, why)
+    of, but = admission.type_of(definition), managed.ignored("", has_status=definition.has_status)
+    body, managers = managed.applied(None, config, of, {}, writer, facts.now, but, force=bool(asked.force))
+    body = copy.deepcopy(body)
+    metadata.stamp_new(body, definition, asked.namespace, facts)
+    warnings = admission.admit(body, None, definition, view.catalogue, facts, asked.field_validation)
+    _note(body, managers)
+    return Plan(201, (Put(place_of(view, asked), body),), warnings=warnings)
+
+
+def _apart(body: dict[str, JSON]) -> dict[str, JSON]:
+    """
+    A copy whose fields and metadata can be set. What is below stays shared with the body it came from.
+
+    Parts that a write leaves alone are then the same parts, which `typed.compare` sees without looking inside;
+    copies of a large object cost more than all else that is done with it.
+    """
+    return {**body, "metadata": dict(metadata_of(body))}
+
+
+def _confined(
+    wanted: dict[str, JSON], current: dict[str, JSON], asked: ApiRequest, definition: Definition
+) -> dict[str, JSON]:
+    """What is wanted, with all as it is that a write at this place does not reach."""
+    if asked.subresource == "status":
+        kept = _apart(current)
+        _take_status(kept, wanted)
+        return kept
+    if definition.has_status:
+        _take_status(wanted, current)
+    metadata.keep_identity(wanted, current)
+    metadata_of(wanted)["resourceVersion"] = metadata_of(current).get("resourceVersion")
+    return wanted
+
+
+def _take_status(into: dict[str, JSON], of: Mapping[str, JSON]) -> None:
+    if "status" in of:
+        into["status"] = of["status"]
+    else:
+        into.pop("status", None)
+
+
+def _replaced(
+    key: ObjectKey,
+    definition: Definition,
+    current: dict[str, JSON],
+    wanted: dict[str, JSON],
+    made: Comparison,
+    managers: Managers,
+    warnings: tuple[str, ...],
+) -> Plan:
+    """The plan that puts what is wanted in the place of what is there. made: the difference, but for managedFields."""
+    _note(wanted, managers)
+    if not any(made) and metadata_of(wanted).get("managedFields") == metadata_of(current).get("managedFields"):
         return Plan(200, (), answer=current, warnings=warnings)
+    if metadata.counts_generations(definition) and _is_new_wish(made, definition):
+        metadata_of(wanted)["generation"] = int(metadata_of(current).get("generation") or 0) + 1
     if metadata_of(wanted).get("deletionTimestamp") and not _is_held_back(wanted):
-        return Plan(200, (Remove(asked.key, wanted),), warnings=warnings)
-    return Plan(200, (Put(asked.key, wanted),), warnings=warnings)
+        return Plan(200, (Remove(key, wanted),), warnings=warnings)
+    return Plan(200, (Put(key, wanted),), warnings=warnings)
 
 
 def delete(view: View, key: ObjectKey, options: DeleteOptions, facts: Facts) -> Plan:
@@ -142,20 +245,46 @@ def delete(view: View, key: ObjectKey, options: DeleteOptions, facts: Facts) -> 
         )
     if key.resource == NAMESPACES and key.name in PROTECTED_NAMESPACES:
         raise Forbidden(f'namespaces "{key.name}" is forbidden: this namespace may not be deleted')
-    orphaned = _orphaned(view, str(held.get("uid"))) if options.orphan else []
-    definition = view.catalogue.by_kind("apiextensions.k8s.io", "v1", "CustomResourceDefinition")
-    is_crd = definition is not None and key.resource == definition.resource
-    if is_crd and not held.get("deletionTimestamp"):
-        held["finalizers"] = [*(held.get("finalizers") or []), CRD_FINALIZER]
+    before = list(held.get("finalizers") or [])
+    policy = options.propagation or _policy_of(before)
+    orphaned = _orphaned(view, str(held.get("uid"))) if policy == "Orphan" else []
+    finalizers = [name for name in before if name not in (FOREGROUND_FINALIZER, ORPHAN_FINALIZER)]
+    if policy == "Foreground":
+        finalizers.append(FOREGROUND_FINALIZER)
+    is_marked = bool(held.get("deletionTimestamp"))
+    if key.resource == CUSTOM_RESOURCE_DEFINITIONS and not is_marked:
+        finalizers.append(CRD_FINALIZER)
+    set_finalizers(held, finalizers)
     if key.resource == NAMESPACES:
         current["status"] = (current.get("status") or {}) | {"phase": "Terminating"}
-    if key.resource == NAMESPACES or _is_held_back(current):
-        if held.get("deletionTimestamp"):
-            return Plan(200, (), answer=current)
+    if key.resource != NAMESPACES and not finalizers:
+        return Plan(200, (Remove(key, current), *orphaned), answer=_deleted(key, str(held.get("uid") or "")))
+    if is_marked and finalizers == before:
+        return Plan(200, tuple(orphaned), answer=current)
+    if not is_marked:
         held["deletionTimestamp"] = facts.now
         held["deletionGracePeriodSeconds"] = 0
-        return Plan(200, (Put(key, current), *orphaned))
-    return Plan(200, (Remove(key, current), *orphaned), answer=_deleted(key, str(held.get("uid") or "")))
+    status = 202 if policy == "Foreground" and options.propagation else 200
+    return Plan(status, (Put(key, current), *orphaned))
+
+
+def _policy_of(finalizers: Sequence[str]) -> str:
+    if ORPHAN_FINALIZER in finalizers:
+        return "Orphan"
+    return "Foreground" if FOREGROUND_FINALIZER in finalizers else "Background"
+
+
+def set_finalizers(held: dict[str, JSON], finalizers: Sequence[str]) -> None:
+    """Set an object's finalizers in its metadata; none leave no list."""
+    if finalizers:
+        held["finalizers"] = list(finalizers)
+    else:
+        held.pop("finalizers", None)
+
+
+def place_of(view: View, asked: ApiRequest) -> ObjectKey:
+    """Where the object that is asked for is kept; another version of it may be asked for."""
+    return ObjectKey(view.catalogue.place_of(asked.resource), asked.namespace, asked.name)
 
 
 def _definition(view: View, resource: Resource) -> Definition:
@@ -252,26 +381,22 @@ def _conflict(key: ObjectKey, why: str) -> ApiError:
     )
 
 
-def _with_status_of(current: Mapping[str, JSON], wanted: Mapping[str, JSON]) -> dict[str, JSON]:
-    result = copy.deepcopy(dict(current))
-    if "status" in wanted:
-        result["status"] = wanted["status"]
+def _is_new_wish(made: Comparison, definition: Definition) -> bool:
+    """Whether `generation` counts this: all but the metadata, and the status where it has its own way in."""
+    left_out = {"f:metadata", "f:status"} if definition.has_status else {"f:metadata"}
+    return any(fields.keys() - left_out for fields in made)
+
+
+def _writer(asked: ApiRequest, operation: str) -> Writer:
+    return Writer(asked.field_manager or "unknown", operation, asked.resource.api_version, asked.subresource)
+
+
+def _note(body: dict[str, JSON], managers: Managers) -> None:
+    """Write the managers into the object."""
+    if managers:
+        metadata_of(body)["managedFields"] = managed.written(managers)
     else:
-        result.pop("status", None)
-    return result
-
-
-def _keep_status(wanted: dict[str, JSON], current: Mapping[str, JSON]) -> None:
-    if "status" in current:
-        wanted["status"] = copy.deepcopy(current["status"])
-    else:
-        wanted.pop("status", None)
-
-
-def _wish(body: Mapping[str, JSON], definition: Definition) -> bytes:
-    """What `generation` counts the versions of: all but the metadata, and the status where it has its own way in."""
-    left_out = ("metadata", "status") if definition.has_status else ("metadata",)
-    return canonical({name: value for name, value in body.items() if name not in left_out})
+        metadata_of(body).pop("managedFields", None)
 
 
 def _is_held_back(body: Mapping[str, JSON]) -> bool:

@@ -27,8 +27,15 @@ MEDIA_TYPE = "application/vnd.kubernetes.protobuf"
 MAGIC = b"k8s\x00"
 MAX_DEPTH = 64
 
-_INLINE = frozenset(
-    {"ephemeralContainerCommon", "handler", "localObjectReference", "persistentVolumeSource", "volumeSource"}
+INLINE = frozenset(
+    {
+        "ephemeralContainerCommon",
+        "handler",
+        "ingressRuleValue",
+        "localObjectReference",
+        "persistentVolumeSource",
+        "volumeSource",
+    }
 )
 """Fields of message type whose content stands directly in the JSON object around them."""
 _ZERO_COUNTS = frozenset(
@@ -48,7 +55,7 @@ _ZERO_COUNTS = frozenset(
 """Fields where 0, false or "" differs from absent. Clients send all others as zero where they mean absent."""
 
 
-class _Field(NamedTuple):
+class Field(NamedTuple):
     name: str
     type: str
     shape: str
@@ -56,16 +63,16 @@ class _Field(NamedTuple):
 
 
 @cache
-def _messages() -> Mapping[str, Mapping[int, _Field]]:
+def messages() -> Mapping[str, Mapping[int, Field]]:
     """The table, read when the first protobuf body comes: a server that never sees one does not pay for it."""
-    found: dict[str, dict[int, _Field]] = {}
+    found: dict[str, dict[int, Field]] = {}
     for entry in re.sub(r"\n +", " ", MESSAGES).strip().splitlines():
         name, _, listed = entry.partition(":")
         fields = found[name] = {}
         for text in filter(None, (part.strip() for part in listed.split(","))):
             number, field, kind = text.split()
             shape = kind[:2] if kind[:2] in ("[]", "{}") else ""
-            fields[int(number)] = _Field(field, kind.removeprefix(shape), shape)
+            fields[int(number)] = Field(field, kind.removeprefix(shape), shape)
     return found
 
 
@@ -82,7 +89,7 @@ def decode(data: bytes) -> dict[str, JSON]:
     api_version, kind = _text(meta.get(1, b"")), _text(meta.get(2, b""))
     if envelope.get(3):
         raise UnsupportedMediaType("compressed protobuf is not read by this server: send JSON")
-    if kind not in _messages():
+    if kind not in messages():
         raise UnsupportedMediaType(
             f'protobuf is read for built-in kinds only, and "{kind[:80]}" is none: send application/json'
         )
@@ -126,7 +133,7 @@ def _varint(data: memoryview, place: int) -> tuple[int, int]:
 def _message(data: memoryview, name: str, depth: int) -> dict[str, JSON]:
     if depth > MAX_DEPTH:
         raise BadRequest(f"the protobuf is nested more than {MAX_DEPTH} deep")
-    known = _messages()[name]
+    known = messages()[name]
     out: dict[str, JSON] = {}
     for number, raw in _fields(data):
         field = known.get(number)
@@ -141,14 +148,14 @@ def _message(data: memoryview, name: str, depth: int) -> dict[str, JSON]:
             out.setdefault(field.name, []).append(_value(raw, field, depth))
         else:
             value = _value(raw, field, depth)
-            if field.name in _INLINE and isinstance(value, dict):
+            if field.name in INLINE and isinstance(value, dict):
                 out |= value
             elif value is not None and (value not in ("", 0, False) or field.name in _ZERO_COUNTS):
                 out[field.name] = value
     return out
 
 
-def _value(raw: int | memoryview | bytes, field: _Field, depth: int) -> JSON:
+def _value(raw: int | memoryview | bytes, field: Field, depth: int) -> JSON:
     """One value in the field's type; None for a point in time that is not set."""
     match field.type:
         case "int":

@@ -91,7 +91,8 @@ class ApiRequest:
     field_validation: str = ""
     """"", "Ignore", "Warn" or "Strict"."""
     field_manager: str = ""
-    force: bool = False
+    force: bool | None = None
+    """Of a server-side apply: whether to take what others hold; None when not said."""
     propagation: str = ""
     """propagationPolicy: "", "Background", "Foreground" or "Orphan"; a delete's body may say it too."""
     accepted: Accepted = _PLAIN
@@ -134,7 +135,7 @@ def parse(method: str, target: str, resolve: Resolve, accept: str = "") -> ApiRe
         dry_run=bool(_one_of(options, "dryRun", ("All",))),
         field_validation=_one_of(options, "fieldValidation", ("Ignore", "Warn", "Strict")),
         field_manager=options.get("fieldManager", ""),
-        force=_flag(options, "force"),
+        force=_flag(options, "force") if "force" in options else None,
         propagation=_one_of(options, "propagationPolicy", ("Background", "Foreground", "Orphan")),
         accepted=accepted(accept),
         include_object=_one_of(options, "includeObject", ("None", "Metadata", "Object")) or "Metadata",

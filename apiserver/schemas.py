@@ -3,7 +3,7 @@ Structural schemas: what a custom resource must look like, what it gets by defau
 
 The rules are checked by `jsonschema`; this module translates the OpenAPI dialect of Kubernetes to it and
 its errors back into the sentences that kubectl users know. Pruning and defaulting, which JSON Schema
-does not know, are walks of their own.
+does not know, are walks of their own (`apiserver.pruning`).
 
 Invariants
     prune and default are idempotent; what validates before a default is filled in validates after it,
@@ -14,7 +14,6 @@ Pure. Rules in CEL (x-kubernetes-validations) are not evaluated.
 """
 
 import base64
-import copy
 import ipaddress
 import json
 import re
@@ -27,14 +26,18 @@ from jsonschema.protocols import Validator
 
 from apimachinery.errors import Cause
 from apimachinery.objects import JSON
+from apiserver import pruning
+from apiserver.pruning import PRESERVE, ROOT_FIELDS
 
 MAX_CAUSES = 20  # more than anybody reads; a list of 10,000 wrong items shall not make 10,000 sentences
 MAX_VALUE_SHOWN = 200
 MAX_DEPTH = 64  # of a schema; the deepest in use (pod templates) has about 20
 
-_ROOT_FIELDS = ("apiVersion", "kind", "metadata")
-_PRESERVE = "x-kubernetes-preserve-unknown-fields"
 _INT_OR_STRING = "x-kubernetes-int-or-string"
+_LIST_TYPE = "x-kubernetes-list-type"
+_LIST_KEYS = "x-kubernetes-list-map-keys"
+_MAP_TYPE = "x-kubernetes-map-type"
+_EMBEDDED = "x-kubernetes-embedded-resource"
 _COPIED = (
     "maximum", "exclusiveMaximum", "minimum", "exclusiveMinimum", "maxLength", "minLength", "pattern", "format",
     "maxItems", "minItems", "uniqueItems", "multipleOf", "maxProperties", "minProperties", "required", "enum",
@@ -62,16 +65,15 @@ class Schema:
 
     def unknown_fields(self, body: Mapping[str, JSON]) -> list[str]:
         """The paths of the fields that `prune` would cut off."""
-        return list(_unknown(dict(body), self._schema, "", root=True, cut=False))
+        return pruning.unknown_fields(body, self._schema)
 
     def prune(self, body: dict[str, JSON]) -> None:
         """Cut off what the schema does not know."""
-        for _ in _unknown(body, self._schema, "", root=True, cut=True):
-            pass
+        pruning.prune(body, self._schema)
 
     def default(self, body: dict[str, JSON]) -> None:
         """Fill in defaults where a field is missing, or null without being allowed to."""
-        _default(body, self._schema)
+        pruning.default(body, self._schema)
 
     def causes(self, body: Mapping[str, JSON]) -> list[Cause]:
         """What is wrong, at most MAX_CAUSES; [] when nothing is. Each `message` is complete without the field."""
@@ -105,7 +107,7 @@ def _check_definition(schema: JSON, path: str, causes: list[Cause], *, depth: in
         return
     kind = schema.get("type")
     if kind is None or kind == "":
-        if is_structure and not (schema.get(_INT_OR_STRING) or schema.get(_PRESERVE)):
+        if is_structure and not (schema.get(_INT_OR_STRING) or schema.get(PRESERVE)):
             causes.append(
                 Cause(f"{path}.type", "FieldValueRequired", "Required value: must not be empty for specified fields")
             )
@@ -128,8 +130,42 @@ def _check_definition(schema: JSON, path: str, causes: list[Cause], *, depth: in
         except re.error as exc:
             message = f"Invalid value: {_shown(pattern)}: must be a valid regular expression, but isn't: {exc}"
             causes.append(Cause(f"{path}.pattern", "FieldValueInvalid", message))
+    causes += _extension_causes(schema, path)
     for place, below, is_field in _children(schema, path):
         _check_definition(below, place, causes, depth=depth + 1, is_structure=is_structure and is_field)
+
+
+def _extension_causes(schema: Mapping[str, JSON], path: str) -> Iterator[Cause]:
+    """What is wrong with the x-kubernetes-* fields that say how lists and objects are merged and kept."""
+    for name, allowed in ((_LIST_TYPE, ("atomic", "map", "set")), (_MAP_TYPE, ("atomic", "granular"))):
+        given = schema.get(name)
+        if given is not None and given not in allowed:
+            supported = ", ".join(f'"{value}"' for value in allowed)
+            message = f"Unsupported value: {_shown(given)}: supported values: {supported}"
+            yield Cause(f"{path}.{name}", "FieldValueNotSupported", message)
+    if schema.get(_LIST_TYPE) is not None and schema.get("type") != "array":
+        message = f"Invalid value: {_shown(schema.get('type'))}: must be array if {_LIST_TYPE} is specified"
+        yield Cause(f"{path}.type", "FieldValueInvalid", message)
+    keys = schema.get(_LIST_KEYS)
+    if schema.get(_LIST_TYPE) == "map" and not keys:
+        message = f"Required value: must not be empty if {_LIST_TYPE} is map"
+        yield Cause(f"{path}.{_LIST_KEYS}", "FieldValueRequired", message)
+    elif keys and schema.get(_LIST_TYPE) != "map":
+        message = f"Invalid value: {_shown(schema.get(_LIST_TYPE))}: must be map if {_LIST_KEYS} is non-empty"
+        yield Cause(f"{path}.{_LIST_TYPE}", "FieldValueInvalid", message)
+    items = schema.get("items")
+    properties = items.get("properties") if isinstance(items, Mapping) else None
+    for place, key in enumerate(keys if isinstance(keys, list) else ()):
+        if not isinstance(properties, Mapping) or key not in properties:
+            message = f"Invalid value: {_shown(key)}: entries in {_LIST_KEYS} must all be names of item properties"
+            yield Cause(f"{path}.{_LIST_KEYS}[{place}]", "FieldValueInvalid", message)
+    if schema.get(_EMBEDDED):
+        if schema.get("type") != "object":
+            message = f"Invalid value: {_shown(schema.get('type'))}: must be object if {_EMBEDDED} is true"
+            yield Cause(f"{path}.type", "FieldValueInvalid", message)
+        if not schema.get("properties") and not schema.get(PRESERVE):
+            message = f"Required value: must not be empty if {_EMBEDDED} is true without {PRESERVE}"
+            yield Cause(f"{path}.properties", "FieldValueRequired", message)
 
 
 def _children(schema: Mapping[str, JSON], path: str) -> Iterator[tuple[str, JSON, bool]]:
@@ -193,7 +229,7 @@ def _translated(schema: Mapping[str, JSON], *, root: bool = False, depth: int = 
     if isinstance(properties := schema.get("properties"), Mapping):
         # The object's own metadata is judged by other rules than the schema's.
         out["properties"] = {
-            name: below(value) for name, value in properties.items() if not (root and name in _ROOT_FIELDS)
+            name: below(value) for name, value in properties.items() if not (root and name in ROOT_FIELDS)
         }
     if "items" in schema:
         out["items"] = below(schema["items"])
@@ -316,14 +352,14 @@ def _causes(error: "jsonschema.ValidationError") -> list[Cause]:
 
 
 def _list_causes(value: JSON, schema: JSON, path: str) -> Iterator[Cause]:
-    """Lists that are sets or maps by their keys must not have an entry twice."""
+    """Lists that are sets or maps by keys have no entry twice, and an object in an object says what it is."""
     if not isinstance(schema, Mapping):
         return
     if isinstance(value, list):
-        keys = schema.get("x-kubernetes-list-map-keys")
+        keys = schema.get(_LIST_KEYS)
         seen: set[str] = set()
         for place, item in enumerate(value):
-            match schema.get("x-kubernetes-list-type"):
+            match schema.get(_LIST_TYPE):
                 case "map" if isinstance(item, Mapping) and isinstance(keys, list):
                     identity: JSON = {key: item.get(key) for key in keys}
                 case "set":
@@ -337,8 +373,11 @@ def _list_causes(value: JSON, schema: JSON, path: str) -> Iterator[Cause]:
                 seen.add(text)
             yield from _list_causes(item, schema.get("items"), f"{path}[{place}]")
     elif isinstance(value, Mapping):
+        for name in ("apiVersion", "kind") if schema.get(_EMBEDDED) else ():
+            if not value.get(name):
+                yield Cause(f"{path}.{name}", "FieldValueRequired", "Required value: must not be empty")
         for name, item in value.items():
-            below = _schema_of(schema, name)
+            below = pruning.schema_of(schema, name)
             if isinstance(below, Mapping):
                 yield from _list_causes(item, below, f"{path}.{name}" if path else name)
 
@@ -370,55 +409,3 @@ def _type_of(value: JSON) -> str:
 def _shown(value: JSON) -> str:
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
     return text if len(text) <= MAX_VALUE_SHOWN else text[: MAX_VALUE_SHOWN - 3] + "..."
-
-
-# ---- the walks
-
-
-def _schema_of(schema: Mapping[str, JSON], name: str) -> JSON:
-    """The schema for a field; True where anything goes, None where the field is unknown."""
-    properties = schema.get("properties")
-    if isinstance(properties, Mapping) and name in properties:
-        return properties[name]
-    extra = schema.get("additionalProperties")
-    if isinstance(extra, Mapping) or extra is True:
-        return extra
-    return True if schema.get(_PRESERVE) else None
-
-
-def _unknown(value: JSON, schema: JSON, path: str, *, root: bool, cut: bool) -> Iterator[str]:
-    if not isinstance(schema, Mapping):
-        return
-    if isinstance(value, list):
-        for place, item in enumerate(value):
-            yield from _unknown(item, schema.get("items"), f"{path}[{place}]", root=False, cut=cut)
-    elif isinstance(value, dict):
-        root = root or bool(schema.get("x-kubernetes-embedded-resource"))
-        for name in list(value):
-            if root and name in _ROOT_FIELDS:
-                continue
-            place_of = f"{path}.{name}" if path else name
-            below = _schema_of(schema, name)
-            if below is None:
-                yield place_of
-                if cut:
-                    del value[name]
-            else:
-                yield from _unknown(value[name], below, place_of, root=False, cut=cut)
-
-
-def _default(value: JSON, schema: JSON) -> None:
-    if not isinstance(schema, Mapping):
-        return
-    if isinstance(value, list):
-        for item in value:
-            _default(item, schema.get("items"))
-    elif isinstance(value, dict):
-        properties = schema.get("properties")
-        for name, below in properties.items() if isinstance(properties, Mapping) else ():
-            if not isinstance(below, Mapping) or "default" not in below:
-                continue
-            if name not in value or (value[name] is None and not below.get("nullable")):
-                value[name] = copy.deepcopy(below["default"])
-        for name, item in value.items():
-            _default(item, _schema_of(schema, name))

@@ -42,8 +42,8 @@ from apimachinery.resources import CUSTOM_RESOURCE_DEFINITIONS
 from apimachinery.selectors import FieldSelector, LabelSelector
 from apimachinery.watchcache import WatchCache
 from apiserver.builtins import BUILT_IN, REVIEWS
-from apiserver.crds import is_established
-from apiserver.definitions import Catalogue, Definition, from_crd
+from apiserver.crds import defined_by, is_established
+from apiserver.definitions import Catalogue, Definition
 from apiserver.metadata import owner_uids
 from apiserver.plans import Plan, Remove, View
 from apiserver.protocols import Page, Stored
@@ -543,10 +543,7 @@ class Storage:
             by_place.setdefault((row.group, row.plural), []).append(row)
         definitions = by_place.get((CUSTOM_RESOURCE_DEFINITIONS.group, CUSTOM_RESOURCE_DEFINITIONS.plural), [])
         self._catalogue = _catalogue_of(json.loads(row.body) for row in definitions)
-        found = {
-            definition.resource: by_place.pop((definition.resource.group, definition.resource.plural), [])
-            for definition in self._catalogue
-        }
+        found = {place: by_place.pop((place.group, place.plural), []) for place in self._catalogue.places()}
         for (group, plural), lost in by_place.items():
             logger.warning("objects without a definition", extra={"group": group, "plural": plural, "count": len(lost)})
         # The cache counts each object it takes in as a change, so it starts that much lower, and its
@@ -640,17 +637,18 @@ class _Owners:
 
 
 def _catalogue_of(crds: Iterable[Mapping[str, JSON]]) -> Catalogue:
-    """The built-in kinds and those of established definitions, each in the version it is stored in."""
+    """The built-in kinds and those of established definitions, in all their served versions."""
     found: list[Definition] = [*BUILT_IN, *REVIEWS]
     for crd in crds:
         if is_established(crd):
-            # One object has one key, and that has a version: the other versions wait for issue 5.
-            found += [definition for definition in from_crd(crd) if definition.is_stored]
+            # One object has one key, and a key has a version: the one it is stored in.
+            found += defined_by(crd)
     return Catalogue(found)
 
 
 def _object_at(resource: Resource, body: dict[str, JSON], revision: int) -> Object:
     body["metadata"]["resourceVersion"] = str(revision)
+    body["apiVersion"] = resource.api_version
     return from_json(resource, body)
 
 

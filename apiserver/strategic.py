@@ -50,7 +50,7 @@ _MERGE_KEYS_BY_KIND: Mapping[tuple[str, str], str | None] = {
     ("EndpointSlice", "conditions"): None,
     ("NetworkPolicy", "ports"): None,
 }
-_MERGED_SETS = frozenset({"finalizers", "podCIDRs"})
+MERGED_SETS = frozenset({"finalizers", "podCIDRs"})
 """Lists of plain values that are merged as sets."""
 
 
@@ -77,7 +77,7 @@ def _object_diff(current: Mapping[str, JSON], wanted: Mapping[str, JSON], kind: 
         if isinstance(value, Mapping) and isinstance(held, Mapping):
             if changed := _object_diff(held, value, kind):
                 patch[name] = changed
-        elif isinstance(value, list) and name in _MERGED_SETS:
+        elif isinstance(value, list) and name in MERGED_SETS:
             patch[name] = copy.deepcopy(value)
             if gone := [item for item in _list(held) if item not in value]:
                 patch[_DELETE + name] = gone
@@ -90,7 +90,7 @@ def _object_diff(current: Mapping[str, JSON], wanted: Mapping[str, JSON], kind: 
 
 def _list_diff(current: list[JSON], wanted: list[JSON], field: str, kind: str) -> list[JSON]:
     """Only the entries that differ, where that leads to the list that is wanted, and otherwise all of it."""
-    key = _merge_key(kind, field)
+    key = merge_key(kind, field)
     if key is None or not all(isinstance(item, Mapping) and item.get(key) is not None for item in (*current, *wanted)):
         return copy.deepcopy(wanted)
     held = {json.dumps(item[key]): item for item in current}
@@ -146,7 +146,7 @@ def _object(current: Mapping[str, JSON], patch: Mapping[str, JSON], kind: str, d
         if name.startswith(_ORDER) and isinstance(order, list):
             field = name.removeprefix(_ORDER)
             if isinstance(result.get(field), list):
-                result[field] = _ordered(result[field], order, _list(current.get(field)), _merge_key(kind, field))
+                result[field] = _ordered(result[field], order, _list(current.get(field)), merge_key(kind, field))
     return result
 
 
@@ -154,14 +154,15 @@ def _list(value: JSON) -> list[JSON]:
     return value if isinstance(value, list) else []
 
 
-def _merge_key(kind: str, field: str) -> str | None:
+def merge_key(kind: str, field: str) -> str | None:
+    """What tells the entries of a list apart in a patch; None where the list is replaced as a whole."""
     return _MERGE_KEYS_BY_KIND[kind, field] if (kind, field) in _MERGE_KEYS_BY_KIND else _MERGE_KEYS.get(field)
 
 
 def _merged_list(current: list[JSON], patch: list[JSON], field: str, kind: str, depth: int) -> list[JSON]:
-    if field in _MERGED_SETS:
+    if field in MERGED_SETS:
         return [*current, *(item for item in patch if item not in current)]
-    key = _merge_key(kind, field)
+    key = merge_key(kind, field)
     entries = [item for item in patch if isinstance(item, Mapping)]
     if key is None or len(entries) != len(patch) or any(not isinstance(item, Mapping) for item in current):
         return copy.deepcopy([item for item in patch if not (isinstance(item, Mapping) and item.get(_PATCH))])

@@ -22,6 +22,7 @@ from apiserver.definitions import Definition
 from apiserver.protocols import Page, Storage
 from apiserver.requests import ApiRequest, Form
 from apiserver.selection import selects
+from apiserver.versions import presented
 
 BOOKMARK_S = 60.0  # kube-apiserver's period is about a minute
 TIMEOUT_S = 2700  # where the client asks for none; kube-apiserver takes 1800 to 3600 at random
@@ -37,7 +38,8 @@ async def watch(storage: Storage, asked: ApiRequest, definition: Definition) -> 
     bookmark_at = loop.time() + BOOKMARK_S
     try:
         if _begins_with_state(asked):
-            page = await storage.list(asked.resource, asked.namespace, asked.labels, asked.fields, limit=0, after=None)
+            place = storage.catalogue().place_of(asked.resource)
+            page = await storage.list(place, asked.namespace, asked.labels, asked.fields, limit=0, after=None)
             revision = page.revision
             for chunk in _chunked(lines.state(page)):
                 yield chunk
@@ -80,6 +82,7 @@ class _Lines:
         self._storage = storage
         self._asked = asked
         self._definition = definition
+        self._place = storage.catalogue().place_of(asked.resource)
         self._first = True
 
     def state(self, page: Page) -> Iterator[bytes]:
@@ -90,7 +93,7 @@ class _Lines:
         asked = self._asked
         for change in changes:
             key = change.object.key
-            if key.resource != asked.resource or (asked.namespace and key.namespace != asked.namespace):
+            if key.resource != self._place or (asked.namespace and key.namespace != asked.namespace):
                 continue
             previous = change.previous
             if previous is not None and not selects(previous, asked.labels, asked.fields):
@@ -113,7 +116,7 @@ class _Lines:
         return _line(EventType.BOOKMARK, json.dumps(value, separators=(",", ":")).encode())
 
     def _event(self, kind: EventType, item: Object, revision: int) -> bytes:
-        body = self._storage.render(item, revision)
+        body = presented(self._storage.render(item, revision), self._definition)
         if self._asked.accepted.form is Form.METADATA:
             body = tables.metadata_of(json.loads(body), self._asked.accepted.version)
         elif self._asked.accepted.form is Form.TABLE:

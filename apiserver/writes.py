@@ -10,23 +10,28 @@ import random
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple, Protocol
 
-from apimachinery.errors import BadRequest, MethodNotAllowed, NotFound, UnsupportedMediaType
+from apimachinery.errors import BadRequest, Cause, Invalid, MethodNotAllowed, NotFound, UnsupportedMediaType
 from apimachinery.objects import JSON, Object
-from apiserver import patches, plans, protobuf
+from apiserver import managed, patches, plans, protobuf
 from apiserver.admission import Admission, judge_unknown
 from apiserver.builtins import REVIEWS
+from apiserver.definitions import Catalogue
 from apiserver.messages import Request
 from apiserver.metadata import Facts
 from apiserver.plans import DeleteOptions, Plan, View
 from apiserver.protocols import Answer
 from apiserver.requests import ApiRequest, Verb
+from apiserver.scale import scale_of
 from apiserver.selection import selects
 from apiserver.users import ANONYMOUS, User
 
 _REVIEWS = frozenset(definition.resource for definition in REVIEWS)
 _SUFFIX = "bcdfghjklmnpqrstvwxz2456789"  # no vowels and no look-alikes, so that no word comes of it
+YAML = "application/yaml"
+_POLICIES = ("Foreground", "Background", "Orphan")
 
 Guard = Callable[[Callable[[View], Plan], User], Callable[[View], Plan]]
 """A plan to the same plan, refused where its user may not have it carried out."""
@@ -41,6 +46,8 @@ class Committed(NamedTuple):
 
 class Committer(Protocol):
     """The storage's writing half."""
+
+    def catalogue(self) -> Catalogue: ...
 
     async def commit(self, make: Callable[[View], Plan]) -> Committed:
         """Make the plan against the state at its turn and carry it out durably. What `make` raises comes out."""
@@ -69,10 +76,13 @@ class PlannedWrites:
     async def write(self, request: ApiRequest, http: Request) -> Answer:
         if self._asked is not None and (request.resource in _REVIEWS or request.subresource == "token"):
             return self._review(self._asked, request, http)
-        if request.subresource not in ("", "status"):
+        if request.subresource not in ("", "status", "scale"):
             raise NotFound("the server could not find the requested resource")
         if request.subresource and request.verb not in (Verb.UPDATE, Verb.PATCH):
             raise MethodNotAllowed("the server does not allow this method on the requested resource")
+        _check_options(request, http)
+        manager = request.field_manager or managed.user_agent_manager(http.headers.get("user-agent", ""))
+        request = replace(request, field_manager=manager)
         warnings: tuple[str, ...] = ()
         dry_run = request.dry_run
         match request.verb:
@@ -80,6 +90,14 @@ class PlannedWrites:
                 body, repeated = decode(http)
                 warnings = judge_unknown(repeated, request.resource, request.field_validation)
                 make = self._create(request, body) if request.verb is Verb.CREATE else self._replace(request, body)
+            case Verb.PATCH if media_type_of(http) == patches.APPLY_PATCH and request.subresource == "scale":
+                raise UnsupportedMediaType(
+                    "a Scale is not applied by this server: patch it with " + patches.MERGE_PATCH
+                )
+            case Verb.PATCH if media_type_of(http) == patches.APPLY_PATCH:
+                body, repeated = _yaml(http.body)
+                warnings = _judge_repeated(repeated, request.field_validation)
+                make = self._apply(request, body)
             case Verb.PATCH:
                 make = self._patch(request, http)
             case Verb.DELETE | Verb.DELETE_COLLECTION:
@@ -95,6 +113,8 @@ class PlannedWrites:
             shown = json.dumps(plan.answer, separators=(",", ":"), ensure_ascii=False).encode()
         else:
             shown = objects[0]
+        if request.subresource == "scale":
+            shown = self._scale(request, shown)
         return Answer(plan.status, shown, (*warnings, *plan.warnings))
 
     async def _carry_out(self, make: Callable[[View], Plan], *, dry_run: bool) -> tuple[Plan, list[bytes]]:
@@ -103,6 +123,12 @@ class PlannedWrites:
             return committed.plan, [item.body for item in committed.objects]
         plan = await self._storage.rehearse(make)
         return plan, [json.dumps(write.body, separators=(",", ":")).encode() for write in plan.writes]
+
+    def _scale(self, request: ApiRequest, body: bytes) -> bytes:
+        definition = self._storage.catalogue().of(request.resource)
+        if definition is None:
+            raise NotFound("the server could not find the requested resource")
+        return json.dumps(scale_of(json.loads(body), definition), separators=(",", ":")).encode()
 
     def _review(self, asked: Asked, request: ApiRequest, http: Request) -> Answer:
         if request.verb is not Verb.CREATE:
@@ -116,6 +142,9 @@ class PlannedWrites:
 
     def _replace(self, request: ApiRequest, body: dict[str, JSON]) -> Callable[[View], Plan]:
         return lambda view: plans.update(view, request, lambda _: body, facts(), self._admission)
+
+    def _apply(self, request: ApiRequest, body: dict[str, JSON]) -> Callable[[View], Plan]:
+        return lambda view: plans.apply(view, request, body, facts(), self._admission)
 
     def _patch(self, request: ApiRequest, http: Request) -> Callable[[View], Plan]:
         content_type = http.headers.get("content-type", "")
@@ -144,14 +173,47 @@ def decode(http: Request) -> tuple[dict[str, JSON], list[str]]:
 
     Raises UnsupportedMediaType or BadRequest.
     """
-    media_type = http.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    media_type = media_type_of(http)
     if media_type == protobuf.MEDIA_TYPE:
         return protobuf.decode(http.body), []
+    if media_type == YAML:
+        return _yaml(http.body)
     if media_type != "application/json":
         raise UnsupportedMediaType(
             "the body of the request was in an unknown format - accepted media types include: application/json, "
-            + protobuf.MEDIA_TYPE
+            f"{YAML}, {protobuf.MEDIA_TYPE}"
         )
+    return _json(http.body)
+
+
+def media_type_of(http: Request) -> str:
+    """The body's media type without its parameters; JSON where none is said."""
+    return http.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+
+
+def _yaml(data: bytes) -> tuple[dict[str, JSON], list[str]]:
+    """An object in YAML. Most clients send JSON, which is YAML too, and ten times faster to read as what it is."""
+    if data.lstrip().startswith(b"{"):
+        try:
+            return _json(data)
+        except BadRequest:
+            pass  # YAML has this form as well
+    from apiserver import yamlbodies  # PyYAML is for who sends it
+
+    value, repeated = yamlbodies.load(data)
+    if not isinstance(value, dict):
+        raise BadRequest("the object provided is unrecognized: it must be an object")
+    return value, repeated
+
+
+def _judge_repeated(repeated: list[str], field_validation: str) -> tuple[str, ...]:
+    """`admission.judge_unknown`, in the words that an apply has for it."""
+    if repeated and field_validation == "Strict":
+        raise BadRequest(f"error strict decoding YAML: {', '.join(repeated)}")
+    return () if field_validation == "Ignore" else tuple(repeated)
+
+
+def _json(data: bytes) -> tuple[dict[str, JSON], list[str]]:
     repeated: list[str] = []
 
     def no_repeats(pairs: list[tuple[str, JSON]]) -> dict[str, JSON]:
@@ -162,7 +224,7 @@ def decode(http: Request) -> tuple[dict[str, JSON], list[str]]:
         return value
 
     try:
-        value = json.loads(http.body, object_pairs_hook=no_repeats, parse_constant=_no_constant)
+        value = json.loads(data, object_pairs_hook=no_repeats, parse_constant=_no_constant)
     except (ValueError, RecursionError) as exc:
         raise BadRequest(f"the object provided is unrecognized: it is not JSON: {exc}") from None
     if not isinstance(value, dict):
@@ -172,6 +234,26 @@ def decode(http: Request) -> tuple[dict[str, JSON], list[str]]:
 
 def _no_constant(name: str) -> JSON:
     raise ValueError(f"{name} is not JSON")
+
+
+def _check_options(request: ApiRequest, http: Request) -> None:
+    """The options that only writers give (metav1's CreateOptions, UpdateOptions and PatchOptions)."""
+    causes = list(managed.check_name(request.field_manager))
+    if request.verb is Verb.PATCH:
+        applies = media_type_of(http) == patches.APPLY_PATCH
+        if applies and not request.field_manager:
+            causes.append(Cause("fieldManager", "FieldValueRequired", "Required value: is required for apply patch"))
+        if request.force is not None and not applies:
+            message = "Forbidden: may not be specified for non-apply patch"
+            causes.append(Cause("force", "FieldValueForbidden", message))
+    if causes:
+        raise _wrong_options(f"{request.verb.title()}Options", causes)
+
+
+def _wrong_options(kind: str, causes: list[Cause]) -> Invalid:
+    told = ", ".join(f"{cause.field}: {cause.message}" for cause in causes)
+    told = told if len(causes) == 1 else f"[{told}]"
+    return Invalid(f'{kind}.meta.k8s.io "" is invalid: {told}', causes=causes, kind=kind, group="meta.k8s.io")
 
 
 class _DeleteOptions(NamedTuple):
@@ -184,23 +266,39 @@ def _delete_options(request: ApiRequest, http: Request) -> _DeleteOptions:
     body: Mapping[str, JSON] = decode(http)[0] if http.body.strip() else {}
     preconditions = body.get("preconditions")
     held = preconditions if isinstance(preconditions, Mapping) else {}
-    policy = request.propagation or body.get("propagationPolicy")
+    policy = request.propagation or body.get("propagationPolicy") or ""
+    orphan = body.get("orphanDependents")
+    causes = []
+    if policy and isinstance(orphan, bool):
+        message = f'Invalid value: "{policy}": orphanDependents and deletionPropagation cannot be both set'
+        causes.append(Cause("propagationPolicy", "FieldValueInvalid", message))
+    elif policy and policy not in _POLICIES:
+        supported = ", ".join(f'"{name}"' for name in _POLICIES)
+        message = f"Unsupported value: {json.dumps(policy)}: supported values: {supported}"
+        causes.append(Cause("propagationPolicy", "FieldValueNotSupported", message))
+    if body.get("dryRun") not in (None, [], ["All"]):
+        message = f'Unsupported value: {json.dumps(body["dryRun"])}: supported values: "All"'
+        causes.append(Cause("dryRun", "FieldValueNotSupported", message))
+    if causes:
+        raise _wrong_options("DeleteOptions", causes)
+    if isinstance(orphan, bool):
+        policy = "Orphan" if orphan else "Background"
     options = DeleteOptions(
         uid=str(held.get("uid") or ""),
         resource_version=str(held.get("resourceVersion") or ""),
-        orphan=policy == "Orphan" or body.get("orphanDependents") is True,
+        propagation=policy,
     )
     return _DeleteOptions(options, dry_run=bool(body.get("dryRun")))
 
 
 def _delete(request: ApiRequest, options: DeleteOptions) -> Callable[[View], Plan]:
-    return lambda view: plans.delete(view, request.key, options, facts())
+    return lambda view: plans.delete(view, plans.place_of(view, request), options, facts())
 
 
 def _delete_all(request: ApiRequest, options: DeleteOptions) -> Callable[[View], Plan]:
     def make(view: View) -> Plan:
         writes: list[plans.Put | plans.Remove] = []
-        for item in view.all_of(request.resource, request.namespace):
+        for item in view.all_of(view.catalogue.place_of(request.resource), request.namespace):
             if view.get(item.key) is not None and selects(item, request.labels, request.fields):
                 writes += plans.delete(view, item.key, options, facts()).writes
         return Plan(200, tuple(writes), answer=plans.done())

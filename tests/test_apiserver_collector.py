@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,89 @@ async def test_an_object_whose_owner_was_never_there_goes_but_not_one_of_an_unkn
     await client("POST", CONFIGS, owned("lost", lost))
     await gone(client, f"{CONFIGS}/lost")
     assert await client("GET", f"{CONFIGS}/foreign")
+
+
+def blocking(name: str, *owners: Any, **metadata: Any) -> dict[str, Any]:
+    made = owned(name, *owners, **metadata)
+    for reference in made["metadata"]["ownerReferences"]:
+        reference["blockOwnerDeletion"] = True
+    return made
+
+
+async def until(client: Client, target: str, holds: Callable[[Any], bool]) -> Any:
+    async with asyncio.timeout(5):
+        while not holds(found := await client("GET", target)):
+            await asyncio.sleep(0.01)
+    return found
+
+
+FOREGROUND = {"propagationPolicy": "Foreground"}
+
+
+async def test_in_the_foreground_an_owner_goes_after_all_that_block_it(client: Client) -> None:
+    owner = await client("POST", CONFIGS, {"metadata": {"name": "owner"}})
+    child = await client("POST", CONFIGS, blocking("child", owner, finalizers=["example.com/hold"]))
+    await client("POST", CONFIGS, blocking("grandchild", child, finalizers=["example.com/hold"]))
+    await client("POST", CONFIGS, owned("bystander", owner, finalizers=["example.com/hold"]))
+    response = await client.ask("DELETE", f"{CONFIGS}/owner", FOREGROUND)
+    assert response.status == 202
+    marked = await client("GET", f"{CONFIGS}/owner")
+    assert (marked["metadata"]["finalizers"], "deletionTimestamp" in marked["metadata"]) == (
+        ["foregroundDeletion"],
+        True,
+    )
+    held = await until(client, f"{CONFIGS}/child", lambda found: "deletionTimestamp" in found["metadata"])
+    assert held["metadata"]["finalizers"] == ["example.com/hold", "foregroundDeletion"]
+    await until(client, f"{CONFIGS}/bystander", lambda found: "deletionTimestamp" in found["metadata"])
+    await client("PATCH", f"{CONFIGS}/child", {"metadata": {"finalizers": ["foregroundDeletion"]}})
+    await until(client, f"{CONFIGS}/grandchild", lambda found: "deletionTimestamp" in found["metadata"])
+    assert await client("GET", f"{CONFIGS}/owner")
+    await client("PATCH", f"{CONFIGS}/grandchild", {"metadata": {"finalizers": None}})
+    await gone(client, *(f"{CONFIGS}/{name}" for name in ("grandchild", "child", "owner")))
+    assert await client("GET", f"{CONFIGS}/bystander"), "it does not block, and its finalizer holds it"
+
+
+async def test_in_the_foreground_a_dependent_with_another_owner_only_loses_its_reference(client: Client) -> None:
+    owner = await client("POST", CONFIGS, {"metadata": {"name": "owner"}})
+    other = await client("POST", CONFIGS, {"metadata": {"name": "other"}})
+    await client("POST", CONFIGS, blocking("shared", owner, other))
+    await client("DELETE", f"{CONFIGS}/owner?propagationPolicy=Foreground")
+    await gone(client, f"{CONFIGS}/owner")
+    shared = await client("GET", f"{CONFIGS}/shared")
+    assert [reference["name"] for reference in shared["metadata"]["ownerReferences"]] == ["other"]
+
+
+async def test_who_stops_blocking_lets_its_owner_go(client: Client) -> None:
+    owner = await client("POST", CONFIGS, {"metadata": {"name": "owner"}})
+    await client("POST", CONFIGS, blocking("child", owner, finalizers=["example.com/hold"]))
+    await client("DELETE", f"{CONFIGS}/owner", FOREGROUND)
+    await until(client, f"{CONFIGS}/child", lambda found: "deletionTimestamp" in found["metadata"])
+    assert await client("GET", f"{CONFIGS}/owner")
+    await client("PATCH", f"{CONFIGS}/child", {"metadata": owned("child", owner)["metadata"]})
+    await gone(client, f"{CONFIGS}/owner")
+    assert await client("GET", f"{CONFIGS}/child")
+
+
+async def test_a_later_background_deletion_waits_for_nobody(client: Client) -> None:
+    owner = await client("POST", CONFIGS, {"metadata": {"name": "owner"}})
+    await client("POST", CONFIGS, blocking("child", owner, finalizers=["example.com/hold"]))
+    await client("DELETE", f"{CONFIGS}/owner", FOREGROUND)
+    assert await client("GET", f"{CONFIGS}/owner")
+    await client("DELETE", f"{CONFIGS}/owner", {"propagationPolicy": "Background"})
+    await gone(client, f"{CONFIGS}/owner")
+    assert await client("GET", f"{CONFIGS}/child")
+
+
+async def test_a_finalizer_that_was_there_before_says_how_to_delete(client: Client) -> None:
+    owner = await client("POST", CONFIGS, {"metadata": {"name": "owner", "finalizers": ["foregroundDeletion"]}})
+    await client("POST", CONFIGS, blocking("child", owner))
+    await client("DELETE", f"{CONFIGS}/owner")
+    await gone(client, f"{CONFIGS}/child", f"{CONFIGS}/owner")
+    kept = await client("POST", CONFIGS, {"metadata": {"name": "kept", "finalizers": ["orphan"]}})
+    await client("POST", CONFIGS, owned("left", kept))
+    await client("DELETE", f"{CONFIGS}/kept")
+    await gone(client, f"{CONFIGS}/kept")
+    assert "ownerReferences" not in (await client("GET", f"{CONFIGS}/left"))["metadata"]
 
 
 async def test_orphans_are_left(client: Client) -> None:

@@ -1,5 +1,6 @@
 """Definitions: read from CustomResourceDefinitions whole, reduced or broken, and looked up in a Catalogue."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from apimachinery.keys import Resource
 from apimachinery.resources import PODS
 from apiserver.builtins import BUILT_IN
-from apiserver.definitions import Catalogue, Column, Definition, from_crd
+from apiserver.definitions import Catalogue, Column, Definition, from_crd, version_order
 
 
 def crd(**spec: Any) -> dict[str, Any]:
@@ -46,15 +47,10 @@ def test_each_served_version_becomes_a_definition() -> None:
         "lamp",
         "LampList",
     )
-    assert (first.has_status, first.is_stored, first.is_custom) == (True, True, True)
+    assert (first.has_status, first.is_custom) == (True, True)
     assert first.selectable == ("spec.nodeName",)
     assert first.schema == {"type": "object"}
-    assert (second.resource.version, second.has_status, second.is_stored, second.schema) == (
-        "v1alpha1",
-        False,
-        False,
-        None,
-    )
+    assert (second.resource.version, second.has_status, second.schema) == ("v1alpha1", False, None)
 
 
 def test_scope_decides_about_namespaces() -> None:
@@ -93,7 +89,22 @@ def test_a_catalogue_finds_by_place_by_resource_and_by_kind() -> None:
     assert len(catalogue) == len(BUILT_IN) + 2
 
 
-def test_groups_name_the_stored_version_first() -> None:
+def test_versions_are_in_the_order_that_clients_prefer() -> None:
+    names = ["v10alpha3", "v1", "foo", "v2beta1", "v2", "v10", "v1beta2", "v2beta10", "bar", "v0", "v11alpha2"]
+    assert sorted(names, key=version_order) == [
+        "v10", "v2", "v1", "v2beta10", "v2beta1", "v1beta2", "v11alpha2", "v10alpha3", "bar", "foo", "v0",
+    ]  # fmt: skip
+
+
+def test_objects_of_all_versions_are_kept_under_the_stored_one() -> None:
+    first, second = (replace(one, stored_version="v1alpha1") for one in from_crd(crd()))
+    catalogue = Catalogue([*BUILT_IN, first, second])
+    assert catalogue.place_of(first.resource) == catalogue.place_of(second.resource) == second.resource
+    assert catalogue.place_of(BUILT_IN[0].resource) == BUILT_IN[0].resource
+    assert catalogue.places() == [*(one.resource for one in BUILT_IN), second.resource]
+
+
+def test_groups_name_the_preferred_version_first() -> None:
     first, second = from_crd(crd())
     groups = Catalogue([second, first]).groups()
     assert groups == {"example.com": ["v1", "v1alpha1"]}

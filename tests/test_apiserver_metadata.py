@@ -8,7 +8,7 @@ from apimachinery.errors import BadRequest, Invalid
 from apimachinery.keys import Resource
 from apimachinery.resources import CONFIG_MAPS, DEVICES, NAMESPACES, NODES, PODS
 from apiserver.definitions import Definition
-from apiserver.metadata import Facts, check, invalid, keep_identity, metadata_of, owner_uids, stamp_new
+from apiserver.metadata import Facts, change_causes, check, invalid, keep_identity, metadata_of, owner_uids, stamp_new
 
 FACTS = Facts("2027-01-15T08:00:00Z", "uid-1", "x7k2q")
 
@@ -62,6 +62,42 @@ def test_identity_survives_any_update() -> None:
 
 def problems(metadata: dict[str, Any], resource: Resource = CONFIG_MAPS) -> list[str]:
     return [cause.field for cause in check({"metadata": metadata}, Definition(resource))]
+
+
+@pytest.mark.parametrize(
+    ("finalizers", "words"),
+    [
+        (["example.com/a", "foregroundDeletion"], []),
+        (["a b"], ['Invalid value: "a b": is not a qualified name']),
+        (
+            ["orphan", "foregroundDeletion"],
+            [
+                "Invalid value: ['orphan', 'foregroundDeletion']: "
+                "finalizer orphan and foregroundDeletion cannot be both set"
+            ],
+        ),
+    ],
+)
+def test_finalizers_are_names_and_do_not_contradict(finalizers: list[str], words: list[str]) -> None:
+    found = check({"metadata": {"name": "a", "finalizers": finalizers}}, PLAIN)
+    assert [cause.message for cause in found] == words
+
+
+def test_what_is_being_deleted_gets_no_new_finalizer() -> None:
+    leaving = {"metadata": {"deletionTimestamp": FACTS.now, "finalizers": ["a/a", "b/b"]}}
+    assert change_causes({"metadata": {"finalizers": ["a/a"]}}, leaving) == []
+    assert change_causes({"metadata": {"finalizers": ["c/c"]}}, {"metadata": {}}) == []
+    (cause,) = change_causes({"metadata": {"finalizers": ["a/a", "c/c"]}}, leaving)
+    assert cause.reason == "FieldValueForbidden"
+    assert cause.message.endswith('found new finalizers []string{"c/c"}')
+
+
+def test_an_object_has_one_controller() -> None:
+    owner = {"apiVersion": "v1", "kind": "ConfigMap", "uid": "u", "controller": True}
+    both = [owner | {"name": "one"}, owner | {"name": "two"}]
+    (cause,) = check({"metadata": {"name": "a", "ownerReferences": both}}, PLAIN)
+    assert 'Found "true" in references for one and two' in cause.message
+    assert problems({"name": "a", "ownerReferences": [both[0], both[1] | {"controller": False}]}) == []
 
 
 @pytest.mark.parametrize("name", ["a", "a.b-c", "0", "x" * 253])

@@ -12,7 +12,7 @@ from apiserver import openapi
 from apiserver.builtins import BUILT_IN, REVIEWS
 from apiserver.definitions import Catalogue, Definition
 
-SCHEMA = {"type": "object", "properties": {"spec": {"type": "object"}}}
+SCHEMA: dict[str, Any] = {"type": "object", "properties": {"spec": {"type": "object"}}}
 LAMPS = Definition(Resource("example.com", "v1", "lamps", "Lamp", True), schema=SCHEMA, is_custom=True)
 CATALOGUE = Catalogue([*BUILT_IN, *REVIEWS, LAMPS])
 GVK = {"group": "example.com", "version": "v1", "kind": "Lamp"}
@@ -37,8 +37,9 @@ def test_v3_has_a_document_per_group_version_with_the_schemas_of_custom_resource
     assert index["apis/example.com/v1"] == {"serverRelativeURL": "/openapi/v3/apis/example.com/v1"}
     document = load("v3", "apis", "example.com", "v1")
     assert document["paths"][PATH]["patch"]["x-kubernetes-group-version-kind"] == GVK
-    (schema,) = document["components"]["schemas"].values()
-    assert schema == SCHEMA | {"x-kubernetes-group-version-kind": [GVK]}
+    schema = document["components"]["schemas"]["com.example.v1.Lamp"]
+    assert schema["x-kubernetes-group-version-kind"] == [GVK]
+    assert schema["properties"]["spec"] == SCHEMA["properties"]["spec"]
     assert "/api/v1/nodes/{name}" in load("v3", "api", "v1")["paths"]
 
 
@@ -103,4 +104,4 @@ def test_the_protobuf_form_says_the_same_as_the_json_form() -> None:
     assert set(paths) == set(expected)
     parameters, kind = paths[PATH]
     assert parameters == [parameter["name"] for parameter in expected[PATH]["patch"]["parameters"]]
-    assert kind == 'group: "example.com"\nversion: "v1"\nkind: "Lamp"\n'
+    assert json.loads(kind) == GVK

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from apimachinery.errors import ApiError, BadRequest, Invalid, TooLarge, UnsupportedMediaType
 from apiserver import patches
-from apiserver.patches import APPLY_PATCH, JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, apply, merge
+from apiserver.patches import JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, apply, merge
 
 CURRENT = {"kind": "Pod", "spec": {"a": 1, "list": [1, 2], "containers": [{"name": "c", "image": "x"}]}}
 
@@ -48,7 +48,6 @@ def test_a_strategic_patch_merges_lists_by_their_keys() -> None:
     ("patch", "content_type", "error", "words"),
     [
         ([], "text/plain", UnsupportedMediaType, "accepted media types"),
-        ({}, APPLY_PATCH, UnsupportedMediaType, "server-side apply"),
         ({}, "", UnsupportedMediaType, "accepted media types"),
         ([], MERGE_PATCH, BadRequest, "JSON object"),
         ({}, JSON_PATCH, BadRequest, "list of operations"),

@@ -226,7 +226,7 @@ def test_orphans_lose_their_reference_to_the_owner_only(held: Held) -> None:
     ]
     held.create(PODS, {"metadata": {"name": "one", "ownerReferences": owners[:1]}})
     held.create(PODS, {"metadata": {"name": "both", "ownerReferences": owners}})
-    held.delete(NODES, orphan=True)
+    held.delete(NODES, propagation="Orphan")
     assert "ownerReferences" not in held.body(PODS, "one")["metadata"]
     assert held.body(PODS, "both")["metadata"]["ownerReferences"] == owners[1:]
 

@@ -198,3 +198,51 @@ def test_misspelt_keywords_are_found() -> None:
         "properties": {"a": {"type": "string", "patern": "x", "x-kubernetes-y": 1}},
     }
     assert list(unknown_keywords(schema, "s")) == ["s.propertis", "s.properties.a.patern"]
+
+
+ITEMS = {"type": "object", "properties": {"name": {"type": "string"}}}
+
+
+@pytest.mark.parametrize(
+    ("field", "place", "words"),
+    [
+        ({"type": "array", "x-kubernetes-list-type": "bag"}, "x-kubernetes-list-type", "Unsupported value"),
+        ({"type": "object", "x-kubernetes-map-type": "loose"}, "x-kubernetes-map-type", "Unsupported value"),
+        ({"type": "object", "x-kubernetes-list-type": "set"}, "type", "must be array if"),
+        (
+            {"type": "array", "items": ITEMS, "x-kubernetes-list-type": "map"},
+            "x-kubernetes-list-map-keys",
+            "must not be empty",
+        ),
+        (
+            {"type": "array", "items": ITEMS, "x-kubernetes-list-map-keys": ["name"]},
+            "x-kubernetes-list-type",
+            "must be map if",
+        ),
+        (
+            {"type": "array", "items": ITEMS, "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["id"]},
+            "x-kubernetes-list-map-keys[0]",
+            "must all be names of item properties",
+        ),
+        (
+            {"type": "string", "x-kubernetes-embedded-resource": True, "x-kubernetes-preserve-unknown-fields": True},
+            "type",
+            "must be object if",
+        ),
+        ({"type": "object", "x-kubernetes-embedded-resource": True}, "properties", "must not be empty"),
+    ],
+)  # fmt: skip
+def test_extensions_that_make_no_sense_are_refused_with_the_place(field: Any, place: str, words: str) -> None:
+    (cause,) = definition_causes({"type": "object", "properties": {"x": field}}, "schema")
+    assert cause.field == f"schema.properties[x].{place}"
+    assert words in cause.message
+
+
+def test_an_embedded_object_says_what_it_is() -> None:
+    template = {"type": "object", "x-kubernetes-embedded-resource": True, "x-kubernetes-preserve-unknown-fields": True}
+    schema = Schema({"type": "object", "properties": {"template": template}})
+    assert schema.causes({"template": {"apiVersion": "v1", "kind": "Pod", "spec": {}}}) == []
+    assert [cause.field for cause in schema.causes({"template": {"kind": ""}})] == [
+        "template.apiVersion",
+        "template.kind",
+    ]

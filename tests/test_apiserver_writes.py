@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 
-from apimachinery.errors import ApiError, BadRequest, MethodNotAllowed, NotFound, UnsupportedMediaType
+from apimachinery.errors import (
+    ApiError,
+    BadRequest,
+    Conflict,
+    Invalid,
+    MethodNotAllowed,
+    NotFound,
+    UnsupportedMediaType,
+)
 from apiserver.messages import Request
 from apiserver.protocols import Answer
 from apiserver.requests import parse
@@ -80,6 +88,21 @@ async def test_a_dry_run_answers_and_changes_nothing(write: Writer, method: str,
     assert write.storage.revision == revision
 
 
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({"propagationPolicy": "Sideways"}, 'Unsupported value: "Sideways": supported values: "Foreground"'),
+        ({"propagationPolicy": "Orphan", "orphanDependents": True}, "cannot be both set"),
+        ({"dryRun": ["Some"]}, r'dryRun: Unsupported value: \["Some"\]: supported values: "All"'),
+    ],
+)
+async def test_deletion_options_that_contradict_are_refused(write: Writer, body: Any, words: str) -> None:
+    await write("POST", PATH, {"metadata": {"name": "a"}})
+    with pytest.raises(Invalid, match=f'DeleteOptions.meta.k8s.io "" is invalid: .*{words}'):
+        await write("DELETE", f"{PATH}/a", body)
+    assert await write("DELETE", f"{PATH}/a", {"orphanDependents": True})
+
+
 async def test_a_collection_is_deleted_by_selector(write: Writer) -> None:
     for name, colour in (("a", "red"), ("b", "blue"), ("c", "red")):
         await write("POST", PATH, {"metadata": {"name": name, "labels": {"colour": colour}}})
@@ -111,7 +134,7 @@ async def test_of_racing_writers_none_is_lost(write: Writer) -> None:
 @pytest.mark.parametrize(
     ("method", "target", "body", "media_type", "error"),
     [
-        ("POST", PATH, b"{}", "application/yaml", UnsupportedMediaType),
+        ("POST", PATH, b"<a/>", "application/xml", UnsupportedMediaType),
         ("POST", PATH, b"", "application/json", BadRequest),
         ("POST", PATH, b"[]", "application/json", BadRequest),
         ("POST", PATH, b'{"a":NaN}', "application/json", BadRequest),
@@ -129,6 +152,115 @@ async def test_refusals(
     await write("POST", PATH, {"metadata": {"name": "a"}})
     with pytest.raises(error):
         await write(method, target, body, media_type)
+
+
+YAML, APPLY = "application/yaml", "application/apply-patch+yaml"
+
+
+async def test_bodies_may_be_yaml(write: Writer) -> None:
+    made = await write("POST", PATH, b"metadata: {name: a}\ndata:\n  x: |\n    two\n    lines\n", YAML)
+    assert made["data"] == {"x": "two\nlines\n"}
+    put = await write("PUT", f"{PATH}/a", b"metadata:\n  name: a\ndata: {x: 'on'}\n", f"{YAML}; charset=utf-8")
+    assert put["data"] == {"x": "on"}
+    await write("DELETE", f"{PATH}/a", b"propagationPolicy: Background\n", YAML)
+    with pytest.raises(BadRequest, match="error decoding YAML"):
+        await write("POST", PATH, b"a: [", YAML)
+    with pytest.raises(BadRequest, match="must be an object"):
+        await write("POST", PATH, b"- a\n", YAML)
+
+
+async def test_a_key_repeated_in_yaml_is_warned_of_and_refused_when_strict(write: Writer) -> None:
+    body = b"metadata: {name: a}\ndata: {}\ndata: {}\n"
+    answer = await write.ask("POST", PATH, body, YAML)
+    assert answer.warnings == ('line 3: key "data" already set in map',)
+    with pytest.raises(BadRequest, match="strict decoding error: line 3"):
+        await write.ask("POST", f"{PATH}?fieldValidation=Strict", body, YAML)
+    with pytest.raises(BadRequest, match="error strict decoding YAML: line 3"):
+        await write.ask("PATCH", f"{PATH}/a?fieldManager=m&fieldValidation=Strict", body, APPLY)
+
+
+def config(**data: str) -> bytes:
+    return json.dumps({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": data}).encode()
+
+
+async def test_an_apply_makes_and_then_changes(write: Writer) -> None:
+    answer = await write.ask(
+        "PATCH", f"{PATH}/a?fieldManager=m", b"kind: ConfigMap\napiVersion: v1\ndata: {x: '1'}\n", APPLY
+    )
+    assert answer.status == 201
+    made = json.loads(answer.body)
+    assert made["metadata"]["managedFields"][0]["fieldsV1"] == {"f:data": {"f:x": {}}}
+    answer = await write.ask("PATCH", f"{PATH}/a?fieldManager=m", config(y="2"), APPLY)
+    assert (answer.status, json.loads(answer.body)["data"]) == (200, {"y": "2"})
+    revision = write.storage.revision
+    await write("PATCH", f"{PATH}/a?fieldManager=m", config(y="2"), APPLY)
+    assert write.storage.revision == revision
+    with pytest.raises(Conflict, match=r'conflict with "m": \.data\.y'):
+        await write("PATCH", f"{PATH}/a?fieldManager=n", config(y="3"), APPLY)
+    forced = await write("PATCH", f"{PATH}/a?fieldManager=n&force=true", config(y="3"), APPLY)
+    assert [entry["manager"] for entry in forced["metadata"]["managedFields"]] == ["n"]
+
+
+async def test_an_apply_can_be_rehearsed_and_names_a_version(write: Writer) -> None:
+    made = await write("PATCH", f"{PATH}/a?fieldManager=m&dryRun=All", config(x="1"), APPLY)
+    assert made["data"] == {"x": "1"}
+    with pytest.raises(NotFound):
+        await write("DELETE", f"{PATH}/a")
+    await write("PATCH", f"{PATH}/a?fieldManager=m", config(x="1"), APPLY)
+    old = {"metadata": {"name": "a", "resourceVersion": "1"}, "data": {"x": "2"}}
+    with pytest.raises(Conflict, match="has been modified"):
+        await write("PATCH", f"{PATH}/a?fieldManager=m", old, APPLY)
+    other = {"metadata": {"name": "b", "uid": "u"}, "data": {"x": "2"}}
+    with pytest.raises(Conflict, match="uid mismatch: the provided object specified uid u, and no existing object"):
+        await write("PATCH", f"{PATH}/b?fieldManager=m", other, APPLY)
+
+
+@pytest.mark.parametrize(
+    ("target", "media_type", "error", "words"),
+    [
+        (f"{PATH}/a", APPLY, Invalid, 'PatchOptions.meta.k8s.io "" is invalid: fieldManager: Required value: is'),
+        (f"{PATH}/a?force=true", "application/merge-patch+json", Invalid, "force: Forbidden: may not be specified"),
+        (f"{PATH}/a?fieldManager={'m' * 129}", APPLY, Invalid, "fieldManager: Too long: may not be more than 128"),
+        (f"{PATH}/a?fieldManager=m%07", APPLY, Invalid, "should only contain printable characters"),
+        ("/api/v1/namespaces/none/configmaps/a?fieldManager=m", APPLY, NotFound, 'namespaces "none" not found'),
+        ("/api/v1/namespaces/d/pods/a/status?fieldManager=m", APPLY, NotFound, 'pods "a" not found'),
+        (f"{PATH}/other?fieldManager=m", APPLY, BadRequest, "does not match the name on the URL"),
+    ],
+)  # fmt: skip
+async def test_what_is_asked_for_wrongly_is_refused_in_a_servers_words(
+    write: Writer, target: str, media_type: str, error: type[ApiError], words: str
+) -> None:
+    body = {"metadata": {"name": "a"}}
+    with pytest.raises(error, match=words):
+        await write("PATCH", target, body, media_type)
+
+
+async def test_a_field_manager_is_the_program_where_none_is_named(write: Writer) -> None:
+    http = Request("POST", PATH, {"user-agent": "robot/1.2 (x)"}, config(x="1"))
+    answer = await PlannedWrites(write.storage).write(parse("POST", PATH, write.storage.catalogue().resolve), http)
+    (entry,) = json.loads(answer.body)["metadata"]["managedFields"]
+    assert (entry["manager"], entry["operation"]) == ("robot", "Update")
+
+
+async def test_a_scale_is_read_back_as_it_was_written(write: Writer) -> None:
+    path = "/apis/apps/v1/namespaces/d/deployments"
+    await write("POST", path, {"metadata": {"name": "a"}, "spec": {"replicas": 1}})
+    scale = await write("PATCH", f"{path}/a/scale", {"spec": {"replicas": 4}}, "application/merge-patch+json")
+    assert (scale["kind"], scale["spec"], scale["metadata"]["resourceVersion"]) == (
+        "Scale", {"replicas": 4}, str(write.storage.revision),
+    )  # fmt: skip
+    with pytest.raises(Conflict):
+        await write("PUT", f"{path}/a/scale", scale | {"metadata": {"resourceVersion": "1"}})
+    with pytest.raises(UnsupportedMediaType, match="patch it with"):
+        await write("PATCH", f"{path}/a/scale?fieldManager=m", scale, APPLY)
+
+
+async def test_a_secrets_text_is_seen_as_a_change_of_its_data(write: Writer) -> None:
+    path = "/api/v1/namespaces/d/secrets"
+    await write("POST", path, {"metadata": {"name": "s"}, "data": {"a": "eA=="}})
+    revision = write.storage.revision
+    await write("PATCH", f"{path}/s", {"stringData": {"b": "y"}}, "application/merge-patch+json")
+    assert write.storage.revision == revision + 1
 
 
 async def test_a_repeated_field_is_warned_of_and_refused_when_strict(write: Writer) -> None:

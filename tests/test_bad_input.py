@@ -270,9 +270,9 @@ def test_kubectl_refuses_what_is_malformed_and_says_where(town: Town, kubectl: P
         (device("Bad_Name"), ['metadata.name: Invalid value: "Bad_Name"']),
     ]
     for text, expected in table:
-        answer = town.site.kubectl(
-            kubectl, "apply", "-f", "-", stdin=text + device("beside", node="nowhere"), check=False
-        )
+        # Old kubectl also validates by itself, in words of its own; what is asked for is what the server says.
+        given = text + device("beside", node="nowhere")
+        answer = town.site.kubectl(kubectl, "apply", "--validate=false", "-f", "-", stdin=given, check=False)
         assert answer.returncode == 1
         for words in expected:
             assert words in answer.stderr, answer.stderr

@@ -91,15 +91,18 @@ class Event(NamedTuple):
         return str(self.object["metadata"]["name"])
 
 
-class Client(Protocol):
-    """One client in one namespace. Every method raises Refused for an answer that is an error."""
+class Client:
+    """One client in one namespace, with what it offers. Every method raises Refused for an answer that is an error."""
 
-    async def get(self, kind: Kind, name: str) -> Body: ...
+    async def get(self, kind: Kind, name: str) -> Body:
+        raise NotImplementedError
 
-    async def listing(self, kind: Kind, *, labels: str = "", fields: str = "", everywhere: bool = False) -> Listed: ...
+    async def listing(self, kind: Kind, *, labels: str = "", fields: str = "", everywhere: bool = False) -> Listed:
+        raise NotImplementedError
 
     async def pages(self, kind: Kind, size: int) -> list[Listed]:
         """All of a kind by limit and continue. A client that hides them gives one page and sees to it by itself."""
+        raise NotImplementedError
 
     def watch(
         self, kind: Kind, version: str = "", *, timeout_s: int = 0, bookmarks: bool = False, initial: bool = False
@@ -109,58 +112,79 @@ class Client(Protocol):
 
         version: to go on from; without one the state comes first. initial: sendInitialEvents.
         """
+        raise NotImplementedError
 
-    async def create(self, kind: Kind, body: Body, *, dry_run: bool = False) -> Body: ...
+    async def create(self, kind: Kind, body: Body, *, dry_run: bool = False) -> Body:
+        raise NotImplementedError
 
     async def create_strictly(self, kind: Kind, body: Body) -> Body:
         """With fieldValidation=Strict."""
+        raise NotImplementedError
 
-    async def replace(self, kind: Kind, body: Body) -> Body: ...
+    async def replace(self, kind: Kind, body: Body) -> Body:
+        raise NotImplementedError
 
     async def patch(self, kind: Kind, name: str, patch: Any, how: str = "merge", *, status: bool = False) -> Body:
         """how: json, merge or strategic."""
+        raise NotImplementedError
 
     async def apply(self, kind: Kind, body: Body, manager: str, *, force: bool = False) -> Body:
         """Server-side."""
+        raise NotImplementedError
 
-    async def delete(self, kind: Kind, name: str, *, preconditions: Mapping[str, str] | None = None) -> None: ...
+    async def delete(self, kind: Kind, name: str, *, preconditions: Mapping[str, str] | None = None) -> None:
+        raise NotImplementedError
 
-    async def delete_all(self, kind: Kind, labels: str) -> None: ...
+    async def delete_all(self, kind: Kind, labels: str) -> None:
+        raise NotImplementedError
 
     async def wait(self, kind: Kind, name: str, condition: str) -> None:
         """Until a condition of its status is True."""
+        raise NotImplementedError
 
     async def table(self, kind: Kind) -> tuple[list[str], list[list[str]]]:
         """Column names and rows, as the server makes them."""
+        raise NotImplementedError
 
     async def metadata(self, kind: Kind) -> "list[Body]":
         """As PartialObjectMetadata."""
+        raise NotImplementedError
 
     async def raw(self, path: str) -> Any:
         """A JSON document."""
+        raise NotImplementedError
 
     async def kinds(self) -> set[str]:
         """What discovery names, each as `plural.group`, or `plural`."""
+        raise NotImplementedError
 
     async def version(self) -> str:
         """The server's gitVersion."""
+        raise NotImplementedError
 
-    async def can_i(self, verb: str, kind: Kind) -> bool: ...
+    async def can_i(self, verb: str, kind: Kind) -> bool:
+        raise NotImplementedError
 
-    async def token(self, account: str) -> str: ...
+    async def token(self, account: str) -> str:
+        raise NotImplementedError
 
     async def lead(self, lease: str) -> list[str]:
         """Be elected by a Lease and stay the leader for a while; returns the renewTimes seen meanwhile."""
+        raise NotImplementedError
 
-    async def informed(self, kind: Kind) -> "Informed": ...
+    async def informed(self, kind: Kind) -> "Informed":
+        raise NotImplementedError
 
     async def kubectl(self, *arguments: str, stdin: str = "") -> str:
         """The output of a command; kubectl only."""
+        raise NotImplementedError
 
     def lines(self, *arguments: str) -> AsyncIterator[str]:
         """The output of a command that does not end by itself, line by line; kubectl only."""
+        raise NotImplementedError
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """Give back what it holds."""
 
 
 class Informed(Protocol):

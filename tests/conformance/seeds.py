@@ -1,8 +1,8 @@
 """
 What a client finds in its namespace, made by the admin before it comes.
 
-Where a check changes something, it has an object of its own, named for the check and the place: so the first request that writes is
-the one that the check is about, also where every write is refused.
+Where a check changes something, it has an object of its own, named for the check and the place: so the first request
+that writes is the one that the check is about, also where every write is refused.
 """
 
 from collections.abc import Iterator, Sequence

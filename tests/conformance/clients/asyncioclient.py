@@ -11,7 +11,7 @@ from kubernetes_asyncio.client.exceptions import ApiException
 from kubernetes_asyncio.leaderelection import electionconfig, leaderelection
 from kubernetes_asyncio.leaderelection.resourcelock.leaselock import LeaseLock
 
-from tests.conformance.contract import LEASE, POD, Body, Event, Informed, Kind, Listed, Refused
+from tests.conformance.contract import LEASE, POD, Body, Client, Event, Kind, Listed, Refused
 from tests.conformance.seeds import HOLDER, RENEWALS
 
 PATCHES = {
@@ -23,7 +23,7 @@ PARTIAL = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,appl
 TABLE = "application/json;as=Table;g=meta.k8s.io;v=v1,application/json"
 
 
-class Asyncio:
+class Asyncio(Client):
     """See tests.conformance.contract.Client."""
 
     def __init__(self, api: client.ApiClient, dynamic_client: dynamic.DynamicClient, namespace: str) -> None:
@@ -125,9 +125,6 @@ class Asyncio:
         with _translated():
             _body(await (await self._of(kind)).delete(namespace=self._namespace, label_selector=labels))
 
-    async def wait(self, kind: Kind, name: str, condition: str) -> None:
-        raise NotImplementedError
-
     async def _raw(self, path: str, accept: str = "application/json") -> Any:
         with _translated():
             answer = await self._dynamic.request("get", path, header_params={"Accept": accept}, serialize=False)
@@ -151,7 +148,9 @@ class Asyncio:
     async def kinds(self) -> set[str]:
         with _translated():
             found = await self._dynamic.resources.search()
-        return {f"{each.name}.{each.group}" if each.group else each.name for each in found if hasattr(each, "name")}
+        return {
+            f"{each.name}.{each.group}" if each.group else str(each.name) for each in found if hasattr(each, "name")
+        }
 
     async def version(self) -> str:
         with _translated():
@@ -194,16 +193,6 @@ class Asyncio:
         running.cancel()
         await asyncio.wait([running])
         return found
-
-    async def informed(self, kind: Kind) -> Informed:
-        raise NotImplementedError
-
-    async def kubectl(self, *arguments: str, stdin: str = "") -> str:
-        raise NotImplementedError
-
-    async def lines(self, *arguments: str) -> AsyncGenerator[str, None]:
-        raise NotImplementedError
-        yield ""
 
     async def close(self) -> None:
         await self._api.close()

@@ -8,14 +8,14 @@ from typing import Any
 import kr8s
 from kr8s.asyncio.objects import APIObject, new_class
 
-from tests.conformance.contract import Body, Event, Informed, Kind, Listed, Refused
+from tests.conformance.contract import Body, Client, Event, Kind, Listed, Refused
 
 PATCHES = {"strategic": "application/strategic-merge-patch+json", "apply": "application/apply-patch+yaml"}
 PARTIAL = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 TABLE = "application/json;as=Table;g=meta.k8s.io;v=v1,application/json"
 
 
-class Kr8s:
+class Kr8s(Client):
     """See tests.conformance.contract.Client."""
 
     def __init__(self, api: Any, namespace: str) -> None:
@@ -185,26 +185,15 @@ class Kr8s:
         answer = await self._call("POST", kind, f"{account}/token", content=json.dumps(request))
         return str(answer["status"]["token"])
 
-    async def lead(self, lease: str) -> list[str]:
-        raise NotImplementedError
-
-    async def informed(self, kind: Kind) -> Informed:
-        raise NotImplementedError
-
-    async def kubectl(self, *arguments: str, stdin: str = "") -> str:
-        raise NotImplementedError
-
-    async def lines(self, *arguments: str) -> AsyncGenerator[str, None]:
-        raise NotImplementedError
-        yield ""
-
-    async def close(self) -> None:
-        pass
-
 
 def _body(item: Any) -> Body:
     found: Body = item.to_dict()
     return found
+
+
+def _refused(answered: kr8s.ServerError | None, exc: Exception) -> Refused:
+    response = None if answered is None else answered.response
+    return Refused.of(None if response is None else response.text, str(exc))
 
 
 @contextmanager
@@ -213,10 +202,9 @@ def _translated() -> Iterator[None]:
         yield
     except kr8s.NotFoundError as exc:
         cause = exc.__cause__  # has the server's words, which this one drops
-        raise Refused.of(cause.response.text if isinstance(cause, kr8s.ServerError) else None, str(exc)) from exc
+        raise _refused(cause if isinstance(cause, kr8s.ServerError) else None, exc) from exc
     except kr8s.ServerError as exc:
-        assert exc.response is not None, "there was an answer"
-        raise Refused.of(exc.response.text, str(exc)) from exc
+        raise _refused(exc, exc) from exc
 
 
 async def open_client(name: str, namespace: str) -> Kr8s:

@@ -5,10 +5,10 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
-from tests.conformance.contract import Body, Event, Informed, Kind, Listed, Refused
+from tests.conformance.contract import Body, Client, Event, Kind, Listed, Refused
 from tests.conformance.matrix import KUBECTL_NEW
 
 _ERROR = re.compile(r"Error from server \((\w+)\): (.*)", re.DOTALL)
@@ -22,7 +22,7 @@ _OTHERWISE = (
 """What kubectl says in words of its own, and the reason it had it from."""
 
 
-class Kubectl:
+class Kubectl(Client):
     """See tests.conformance.contract.Client."""
 
     def __init__(self, binary: str, name: str, namespace: str) -> None:
@@ -152,9 +152,6 @@ class Kubectl:
         header, *rows = [line.split() for line in out.splitlines()]
         return header, rows
 
-    async def metadata(self, kind: Kind) -> list[Body]:
-        raise NotImplementedError
-
     async def raw(self, path: str) -> Any:
         out, _ = await self._run("get", "--raw", path)
         return json.loads(out)
@@ -176,15 +173,6 @@ class Kubectl:
         out, _ = await self._run("create", "token", account)
         return out.strip()
 
-    async def lead(self, lease: str) -> list[str]:
-        raise NotImplementedError
-
-    async def informed(self, kind: Kind) -> Informed:
-        raise NotImplementedError
-
-    async def close(self) -> None:
-        pass
-
 
 def _refusal(text: str) -> Refused:
     found = _ERROR.search(text)
@@ -199,6 +187,3 @@ def _refusal(text: str) -> Refused:
 
 def open_client(name: str, namespace: str) -> Kubectl:
     return Kubectl(os.environ["CONFORMANCE_KUBECTL"], name, namespace)
-
-
-__all__ = ["AsyncIterator", "open_client"]

@@ -17,7 +17,7 @@ from lightkube.resources.core_v1 import ConfigMap, Event, Pod, Secret, ServiceAc
 from lightkube.types import PatchType
 
 from tests.conformance import contract
-from tests.conformance.contract import Body, Informed, Kind, Listed, Refused
+from tests.conformance.contract import Body, Kind, Listed, Refused
 
 Widget = create_namespaced_resource("example.com", "v1", "Widget", "widgets", verbs=None)
 CLASSES: Mapping[Kind, Any] = {
@@ -33,7 +33,7 @@ PATCHES = {"json": PatchType.JSON, "merge": PatchType.MERGE, "strategic": PatchT
 MANAGER = "lightkube"
 
 
-class Lightkube:
+class Lightkube(contract.Client):
     """See tests.conformance.contract.Client."""
 
     def __init__(self, namespace: str) -> None:
@@ -72,9 +72,6 @@ class Lightkube:
         with _translated():
             return _body(self._client.create(CLASSES[kind].from_dict(body), dry_run=dry_run))
 
-    async def create_strictly(self, kind: Kind, body: Body) -> Body:
-        raise NotImplementedError
-
     async def replace(self, kind: Kind, body: Body) -> Body:
         with _translated():
             return _body(self._client.replace(CLASSES[kind].from_dict(body)))
@@ -102,21 +99,6 @@ class Lightkube:
         with _translated():
             await asyncio.to_thread(self._client.wait, CLASSES[kind], name, for_conditions=[condition])
 
-    async def table(self, kind: Kind) -> tuple[list[str], list[list[str]]]:
-        raise NotImplementedError
-
-    async def metadata(self, kind: Kind) -> list[Body]:
-        raise NotImplementedError
-
-    async def raw(self, path: str) -> Any:
-        raise NotImplementedError
-
-    async def kinds(self) -> set[str]:
-        raise NotImplementedError
-
-    async def version(self) -> str:
-        raise NotImplementedError
-
     async def can_i(self, verb: str, kind: Kind) -> bool:
         attributes = ResourceAttributes(verb=verb, group=kind.group, resource=kind.plural, namespace=self._namespace)
         review = SelfSubjectAccessReview(spec=SelfSubjectAccessReviewSpec(resourceAttributes=attributes))
@@ -129,19 +111,6 @@ class Lightkube:
         with _translated():
             answer = self._client.create(request, account)
         return str(answer.status.token) if answer.status else ""
-
-    async def lead(self, lease: str) -> list[str]:
-        raise NotImplementedError
-
-    async def informed(self, kind: Kind) -> Informed:
-        raise NotImplementedError
-
-    async def kubectl(self, *arguments: str, stdin: str = "") -> str:
-        raise NotImplementedError
-
-    async def lines(self, *arguments: str) -> AsyncGenerator[str, None]:
-        raise NotImplementedError
-        yield ""
 
     async def close(self) -> None:
         self._client.close()
