@@ -621,7 +621,7 @@ async def kubectl_prune(bench: Bench) -> None:
 async def kubectl_diff(bench: Bench) -> None:
     changed = WIDGET.body("w1", metadata={"labels": {"colour": "black"}}, spec={"size": 2})
     said = await bench.client.kubectl("diff", "-f", "-", stdin=_manifest(changed))
-    changes = [line.split() for line in said.splitlines() if line[:1] in "+-" and "colour" in line]
+    changes = [line.split() for line in said.splitlines() if line[:1] in ("+", "-") and " colour: " in line]
     assert changes == [["-", "colour:", "blue"], ["+", "colour:", "black"]], said
 
 
