@@ -82,12 +82,15 @@ class Definition:
     """From a CustomResourceDefinition: no strategic merge patch, and generation counts always."""
     subresources: tuple[Subresource, ...] = ()
     """Others than the status, where the server knows any."""
-    is_stored: bool = True
-    """The version objects are stored in; the others of the kind are views of it."""
     stored_version: str = ""
     """The version objects are kept in; "" for this one. Where it is another, this one is a view of it."""
     stored_schema: Mapping[str, JSON] | None = None
     """That version's openAPIV3Schema, where it is another version."""
+
+    @property
+    def is_view(self) -> bool:
+        """Whether objects are kept in another version of the kind."""
+        return bool(self.stored_version) and self.stored_version != self.resource.version
 
     @property
     def singular(self) -> str:

@@ -234,5 +234,5 @@ def _aggregated_resource(definition: Definition) -> JSON:
 
 def _below(definition: Definition) -> tuple[Subresource, ...]:
     """What there is below an object beside its status."""
-    scale = () if definition.scale is None else (_SCALE,)
+    scale = (_SCALE,) if definition.scale is not None else ()
     return (*definition.subresources, *scale, *((_TOKENS,) if definition.has_tokens else ()))

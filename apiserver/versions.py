@@ -15,7 +15,7 @@ from apiserver.definitions import Definition
 
 def presented(body: bytes, definition: Definition) -> bytes:
     """An object's JSON as the definition's version has it; as it is where it is kept in that version."""
-    if not definition.stored_version or definition.stored_version == definition.resource.version:
+    if not definition.is_view:
         return body
     value = json.loads(body)
     if value.get("kind") != definition.resource.kind:

@@ -44,7 +44,8 @@ WATCH_S = 300.0  # the middle of client-go's reflectors' 5 to 10 minutes would b
 LINE_BYTES = 8 << 20  # an object of etcd's 1.5 MiB, escaped at its worst, fits several times
 CONNECT_S = 10.0
 ANSWER_S = 30.0  # between two reads of one answer; kube-apiserver ends a request after 60 s
-_CONNECTIONS = httpx2.Limits(max_connections=64, max_keepalive_connections=32, keepalive_expiry=60.0)
+# A watch has one for itself: of nine kinds and up to 48 that nodes ask for. Calls of nodes may take 48 more.
+_CONNECTIONS = httpx2.Limits(max_connections=128, max_keepalive_connections=32, keepalive_expiry=60.0)
 
 _PATCH_TYPES = {
     "merge": "application/merge-patch+json",

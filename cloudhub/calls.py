@@ -25,7 +25,7 @@ from link.frames import CALL_S, MAX_CALL_BYTES, AnswerHead, CallHead
 
 logger = logging.getLogger(__name__)
 
-AT_ONCE = 24  # of the client's 64 connections; watches need theirs
+AT_ONCE = 24  # of the client's 128 connections; watches need theirs
 MAX_BYTES = 64 << 20
 
 

@@ -29,6 +29,7 @@ from apimachinery.keys import Node, ObjectKey, ObjectVersion, Resource
 from apimachinery.resources import SERVICE_ACCOUNTS
 from apimachinery.watchcache import WatchCache
 from cloudhub.horizon import Advance, Horizon, Told
+from cloudhub.identities import NODE_PREFIX
 from cloudhub.interests import Decision, Interests, Standing, affected, judged, selected
 from cloudhub.nodecalls import NodeCalls, Turn
 from cloudhub.outbox import DOUBTFUL, Outbox, Verdict
@@ -73,8 +74,6 @@ FRAME_BYTES = 64 << 10  # a quarter of the window: the node commits one while ot
 MAX_INVENTORY = 1 << 18  # objects: about 100 MB here, and far more than a node's store is made for
 KEY_BYTES = 160  # about what a delta takes besides its body
 UNPACKING = 16  # times FRAME_BYTES is what the bodies of a Push come to at the node, however well they are packed
-IDENTITY_PREFIX = "system:node:"
-"""A node's certificate has this plus its name as common name, as a kubelet's has."""
 
 
 class ReportSink(Protocol):
@@ -395,7 +394,7 @@ class Hub:
         """A connection was accepted. Without a node's certificate it is told so and ended."""
         now = self._clock.time()
         peer = Peer(Role.HUB, now, heartbeat_s=self._heartbeat_s)
-        name = transport.identity.removeprefix(IDENTITY_PREFIX)
+        name = transport.identity.removeprefix(NODE_PREFIX)
         session = Session(self, Node(name), transport, peer, self._clock)
         if name == transport.identity or not name:
             self.counters.turned_away += 1

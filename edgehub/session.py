@@ -28,6 +28,7 @@ from apimachinery.keys import Node, Resource
 from link.errors import LinkError, RemoteProtocolError
 from link.exchange import Incoming, Outgoing
 from link.frames import (
+    MAX_HORIZON,
     PROTOCOL,
     Ack,
     Answer,
@@ -155,6 +156,8 @@ class EdgeSession:
         term: higher than that of any connection before. interests: as they are wanted now.
         """
         self._wanted, self._unsaid = (0, interests), None
+        # Of kinds that are not held any more positions stay. The newest are those that another hub may lag behind.
+        horizon = tuple(sorted(horizon, key=lambda position: position.version)[-MAX_HORIZON:])
         if self.error is None:
             self.pump.send(Hello(PROTOCOL, self._node, cursor, digest, self._agent, term, horizon, interests))
 

@@ -169,7 +169,7 @@ class LocalApi:
         definition = self._held.catalogue().of(asked.resource)
         if definition is None or not asked.verb.is_read:
             return await self._api.answer(asked, request)
-        if asked.subresource not in ("", "status") or "watch" not in definition.verbs or not definition.is_stored:
+        if asked.subresource not in ("", "status") or "watch" not in definition.verbs or definition.is_view:
             # No store can hold it: what is below an object, what is made up for each question, another version.
             if asked.verb is Verb.WATCH:
                 raise MethodNotAllowed("the server does not allow this method on the requested resource")
@@ -197,7 +197,7 @@ class LocalApi:
             name = resource[2] if resource[0] == "namespaces" and len(resource) > 2 else resource[0]
             group, version = ("", parts[1]) if parts[0] == "api" else (parts[1], parts[2])
             known = self._held.catalogue().resolve(group, version, name)
-            if known is None or not link.kinds.definitions:
+            if known is None:
                 await link.kinds.refresh(UNKNOWN_AGE_S)
             if known is None and not link.kinds.definitions:
                 raise Unavailable(f'this node does not know yet whether the cluster has "{name}": it could not ask')

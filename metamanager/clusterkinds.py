@@ -98,19 +98,18 @@ def definitions_of(documents: Iterable[bytes]) -> Iterator[Definition]:
             continue
         for group in _mappings(value, "items"):
             name = str(_mapping(group, "metadata").get("name") or "")
-            seen: set[str] = set()
+            seen: dict[str, str] = {}
             for version in _mappings(group, "versions"):
                 for entry in _mappings(version, "resources"):
                     if (found := _definition(name, str(version.get("version") or ""), entry, seen)) is not None:
                         yield found
 
 
-def _definition(group: str, version: str, entry: Mapping[str, JSON], seen: set[str]) -> Definition | None:
+def _definition(group: str, version: str, entry: Mapping[str, JSON], seen: dict[str, str]) -> Definition | None:
     plural, kind = str(entry.get("resource") or ""), _mapping(entry, "responseKind")
     if not plural or not version or not kind.get("kind"):
         return None
-    is_preferred = plural not in seen
-    seen.add(plural)
+    preferred = seen.setdefault(plural, version)
     below = [
         Subresource(
             str(each.get("subresource") or ""),
@@ -131,7 +130,7 @@ def _definition(group: str, version: str, entry: Mapping[str, JSON], seen: set[s
         has_status=any(each.name == "status" for each in below),
         subresources=tuple(each for each in below if each.name != "status"),
         is_custom="." in group and not group.endswith(".k8s.io"),
-        is_stored=is_preferred,
+        stored_version=preferred,
     )
 
 

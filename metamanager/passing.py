@@ -114,15 +114,13 @@ class Passing:
             seen = (await self._store.look(key)).seen
             if seen is None or not is_object:
                 return json.dumps(mark_versions(value)).encode()
-            value["metadata"]["resourceVersion"] = str(seen.revision)  # nothing changed, so neither did that
-            return json.dumps(value).encode()
+            return _as_held(value, seen.revision)  # nothing changed, so neither did the revision
         if asked.verb is Verb.DELETE and not is_object:
             await self._until_gone(key)
         elif is_object and (answer.head.revision or lookup(value, "metadata.deletionTimestamp")):
             revision = await self._until_held(key, answer.head.revision, value)
             if revision is not None:
-                value["metadata"]["resourceVersion"] = str(revision)
-                return json.dumps(value).encode()
+                return _as_held(value, revision)
         return json.dumps(mark_versions(value)).encode()
 
     async def _until_held(self, key: ObjectKey, revision: str, value: Mapping[str, JSON]) -> int | None:
@@ -146,6 +144,13 @@ class Passing:
         async for _ in _looks(self._store):
             if await self._store.get(key) is None:
                 return
+
+
+def _as_held(value: dict[str, JSON], revision: int) -> bytes:
+    """The apiserver's object as a read here shows it: with the local version, without what is not pushed to nodes."""
+    value["metadata"]["resourceVersion"] = str(revision)
+    value["metadata"].pop("managedFields", None)
+    return json.dumps(value).encode()
 
 
 def caller(request: Request) -> str:

@@ -25,9 +25,11 @@ from apimachinery.resources import (
     SERVICE_ACCOUNTS,
 )
 from cloudhub.apiclient import ApiClient
+from cloudhub.closed import REASON
 from link.errors import LinkClosed
 from link.frames import Interest
 from tests.harness.linked_edge import LinkedEdge, linked_edge
+from tests.harness.mosquitto import free_port
 from tests.harness.proxy import Proxy
 from tests.harness.rights import documented_rights
 from tests.harness.site import Site
@@ -434,6 +436,22 @@ async def test_without_a_link_nothing_is_asked(tmp_path: Path, site: Site) -> No
     async with linked_edge(nowhere, NODE, 1) as edge:
         with pytest.raises(LinkClosed):
             await edge.call("GET", "/version")
+
+
+async def test_a_hub_that_is_configured_so_serves_what_is_placed_and_nothing_else(tmp_path: Path, site: Site) -> None:
+    config = tmp_path / "closed.yaml"
+    config.write_text("interest: {enabled: false}\n")
+    ports = {"link": free_port(), "join": free_port()}
+    closed = await asyncio.to_thread(lambda: site.start_cloud("closed", flags=("--config", str(config)), **ports))
+    (tmp_path / "pki").symlink_to(site.directory / NODE / "pki")
+    async with linked_edge(tmp_path, NODE, ports["link"], interests=[ALL_WIDGETS]) as edge:
+        await edge.until(lambda: edge.connector.status.synced)
+        assert await edge.names(PODS), "its pod is there"
+        code, reason = edge.refusal(ALL_WIDGETS)
+        assert (code, reason) == (403, REASON)
+        answer, body = await edge.call("GET", "/version")
+        assert (answer.head.status, body["message"]) == (403, REASON)
+    assert closed.stop() == 0
 
 
 async def test_status_and_metrics_tell_of_it(site: Site, edge: LinkedEdge) -> None:

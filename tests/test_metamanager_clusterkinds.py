@@ -37,8 +37,8 @@ def entry(**more: Any) -> dict[str, Any]:
 
 def test_the_first_version_is_the_one_that_is_held_here() -> None:
     first, second = definitions_of([document(("v2", [entry()]), ("v1", [entry(shortNames=["la"])]))])
-    assert (first.resource, first.is_stored) == (Resource("example.com", "v2", "lamps", "Lamp", True), True)
-    assert (second.resource.version, second.is_stored, second.short_names) == ("v1", False, ("la",))
+    assert (first.resource, first.is_view) == (Resource("example.com", "v2", "lamps", "Lamp", True), False)
+    assert (second.resource.version, second.is_view, second.short_names) == ("v1", True, ("la",))
     assert first.is_custom
 
 

@@ -11,6 +11,7 @@ from link.codec import decode, encode
 from link.errors import LinkClosed
 from link.frames import (
     MAX_CALL_BYTES,
+    MAX_HORIZON,
     PROTOCOL,
     Ack,
     Answer,
@@ -33,6 +34,7 @@ from link.frames import (
     Nack,
     Ping,
     Pong,
+    Position,
     Push,
     Refusal,
     RefusedInterest,
@@ -326,3 +328,16 @@ def test_what_is_refused_or_dropped_meanwhile_is_not_complete() -> None:
     session.want((ONE,))
     session.committed(session.take_batches(), {})
     assert session.take_completed() == [()]
+
+
+def test_of_a_long_horizon_the_newest_is_said() -> None:
+    """A node that was interested in a hundred kinds, one after the other, must still be let in."""
+    edge = Edge()
+    edge.wire.take()
+    horizon = tuple(Position(f"kind{number}", 1000 - number) for number in range(MAX_HORIZON + 9))
+    edge.session = EdgeSession(Node("n"), agent="test", clock=SimClock(), wake=edge.wake)
+    edge.session.opened(edge.wire)
+    edge.session.greet(None, b"d", 3, horizon)
+    [hello] = edge.wire.take()
+    assert isinstance(hello, Hello)
+    assert set(hello.horizon) == set(horizon[:MAX_HORIZON])
