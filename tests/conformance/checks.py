@@ -625,6 +625,12 @@ async def kubectl_diff(bench: Bench) -> None:
     assert changes == [["-", "colour:", "blue"], ["+", "colour:", "black"]], said
 
 
+async def kubectl_scale(bench: Bench) -> None:
+    name = bench.own("scale")
+    assert f"widget.example.com/{name} scaled" in await bench.client.kubectl("scale", "widget", name, "--replicas=3")
+    assert (await bench.client.get(WIDGET, name))["spec"]["replicas"] == 3
+
+
 async def kubectl_wait_for_deletion(bench: Bench) -> None:
     kubectl = bench.client.kubectl
     held = CONFIG_MAP.body("brief", metadata={"finalizers": [FINALIZER]})

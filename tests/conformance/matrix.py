@@ -109,6 +109,7 @@ COMMANDS = (
     _refused("kubectl_apply_configmap", "kubectl apply of a ConfigMap, three-way"),
     _refused("kubectl_prune", "kubectl apply --prune"),
     _refused("kubectl_diff", "kubectl diff"),
+    _refused("kubectl_scale", "kubectl scale"),
     _refused("kubectl_wait_for_deletion", "kubectl wait --for=delete"),
 )
 SECTIONS: Mapping[str, tuple[Feature, ...]] = {

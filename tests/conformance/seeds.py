@@ -32,7 +32,10 @@ DEFINITION: Body = {
                 "name": "v1",
                 "served": True,
                 "storage": True,
-                "subresources": {"status": {}},
+                "subresources": {
+                    "status": {},
+                    "scale": {"specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas"},
+                },
                 "additionalPrinterColumns": [{"name": "Size", "type": "integer", "jsonPath": ".spec.size"}],
                 "schema": {
                     "openAPIV3Schema": {
@@ -46,10 +49,14 @@ DEFINITION: Body = {
                                         "minimum": 1,
                                         "description": "How large the widget is.",
                                     },
+                                    "replicas": {"type": "integer"},
                                     "parts": {"type": "array", "items": {"type": "string"}},
                                 },
                             },
-                            "status": {"type": "object", "properties": {"phase": {"type": "string"}}},
+                            "status": {
+                                "type": "object",
+                                "properties": {"phase": {"type": "string"}, "replicas": {"type": "integer"}},
+                            },
                         },
                     }
                 },
@@ -95,7 +102,7 @@ def namespace(name: str, places: Sequence[str]) -> list[Body]:
 
 
 def _changed_at(place: str) -> Iterator[Body]:
-    for check in ("update", "stale-update", "json-patch", "merge-patch", "status", "delete", "preconditions"):
+    for check in ("update", "stale-update", "json-patch", "merge-patch", "status", "delete", "preconditions", "scale"):
         yield WIDGET.body(f"{check}-{place}", spec={"size": 1, "parts": ["a"]})
     yield WIDGET.body(f"finalizers-{place}", metadata={"finalizers": [FINALIZER]}, spec={"size": 1})
     yield CONFIG_MAP.body(f"strategic-{place}", metadata={"finalizers": [f"{FINALIZER}-1"]}, data={"a": "1"})
