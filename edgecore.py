@@ -34,6 +34,7 @@ from componentbase.endpoints import Endpoint
 from componentbase.files import lock_dir, open_private_dir
 from componentbase.release import VERSION
 from devicetwin.broker import usercommand
+from edgehub import swarmcommand
 from link.frames import CALL_S, Batch, CallHead, Interest, Refusal, ReportEntry
 
 if TYPE_CHECKING:
@@ -152,6 +153,7 @@ def main() -> None:
         "resync": _resync,
         "device": _history,
         "mqtt": _mqtt,
+        "swarm": _swarm,
         "config": _config,
     }
     sys.exit(commands[args.command](args))
@@ -237,9 +239,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     show.add_argument("--data-dir", type=Path, metavar="DIR", help="print DIR's configuration rather than the defaults")
     users = usercommand.add_parser(commands)
+    swarm = swarmcommand.add_parser(commands)
     for each in users:
         _add_data_dir(each)
-    for each in (run, join, status, resync, history, show, *users):
+    for each in (run, join, status, resync, history, show, swarm, *users):
         cli.add_log_flags(each)
     return parser
 
@@ -275,6 +278,12 @@ def _config(args: argparse.Namespace) -> int:
 
 def _mqtt(args: argparse.Namespace) -> int:
     return cli.guard(PROG, lambda: usercommand.run(args, _load(args.data_dir / CONFIG_NAME).mqtt.users))
+
+
+def _swarm(args: argparse.Namespace) -> int:
+    from metamanager.intake import intake
+
+    return cli.guard(PROG, lambda: swarmcommand.run(args, intake, f"swarm/{VERSION}"))
 
 
 def _load(path: Path) -> EdgeConfig:

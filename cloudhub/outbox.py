@@ -107,6 +107,15 @@ class Outbox:
         return sum(map(len, self._dirty.values()))
 
     @property
+    def has_dirty(self) -> bool:
+        return any(self._dirty.values())
+
+    @property
+    def has_something(self) -> bool:
+        """Whether there may be something to push: a dirty key, or that the node has everything."""
+        return not self.synced_told or any(self._dirty.values())
+
+    @property
     def known_count(self) -> int | None:
         """How many objects the node is known to hold; None when that is not known."""
         return None if self._known is None else len(self._known)
@@ -171,9 +180,10 @@ class Outbox:
 
     def settle(self, seq: int) -> None:
         """Everything up to `seq` is committed at the node. The peer has checked that it was sent."""
-        while self._flights and self._flights[0].seq <= seq:
+        flights = self._flights
+        while flights and flights[0].seq <= seq:
             assert self._known is not None, "nothing is launched before known is there"
-            _land(self._known, self._flights.popleft())
+            _land(self._known, flights.popleft())
         self.acked = max(self.acked, seq)
         self._rebuild_sent()
 

@@ -57,8 +57,12 @@ class HubServer:
             grace_s=grace_s,
         )
 
-    async def listen(self, host: str, port: int, context: ssl.SSLContext) -> Listener:
-        """Let nodes in. To be called when the cache is in step with the apiserver: empty is not unknown."""
+    async def listen(self, host: str, port: int, context: ssl.SSLContext | None) -> Listener:
+        """
+        Let nodes in. To be called when the cache is in step with the apiserver: empty is not unknown.
+
+        context: None speaks no TLS, and then nobody has a certificate.
+        """
         return await listen(host, port, context, self.hub.opened)
 
     async def run(self, listener: Listener) -> None:

@@ -32,10 +32,10 @@ from cloudhub.horizon import Advance, Horizon, Told
 from cloudhub.identities import NODE_PREFIX
 from cloudhub.interests import Decision, Interests, Standing, affected, judged, selected
 from cloudhub.nodecalls import NodeCalls, Turn
-from cloudhub.outbox import DOUBTFUL, Outbox, Verdict
+from cloudhub.outbox import Outbox, Verdict
 from cloudhub.patches import Patches
 from cloudhub.placement import EVERYWHERE, Placement
-from cloudhub.wholes import Wholes
+from cloudhub.wires import Wire, Wires, removal
 from link.codec import MAX_BODY_BYTES
 from link.errors import LinkError, RemoteProtocolError
 from link.exchange import Whole
@@ -47,7 +47,6 @@ from link.frames import (
     CallHead,
     Cancel,
     Check,
-    Delta,
     Frame,
     GoodbyeCode,
     Granted,
@@ -211,6 +210,10 @@ class Session:
 
     def frame_received(self, frame: Frame) -> None:
         match frame:
+            case Ack(seq) if self.outbox is not None:  # first, for it comes most often by far
+                self.outbox.settle(seq)
+                if self.outbox.has_something:
+                    self._hub.ready(self)
             case Hello():
                 self._hub.hello(self, frame)
             case Inventory(entries, last):
@@ -220,9 +223,6 @@ class Session:
                 if last:
                     self._hub.surveyed(self, self._inventory)
                     self._inventory = {}
-            case Ack(seq) if self.outbox is not None:
-                self.outbox.settle(seq)
-                self._hub.ready(self)
             case Nack(seq, refusals) if self.outbox is not None:
                 for refusal in refusals:
                     if refusal.whole:
@@ -330,8 +330,7 @@ class Hub:
         self._interests = Interests()
         self._standings: dict[Node, Standing] = {}
         """Of nodes that are parked, or have an outbox."""
-        self._patches = Patches() if patches is None else patches
-        self._wholes = Wholes()
+        self._wires = Wires(Patches() if patches is None else patches)
         self._cache = cache
         self._placement = placement
         self._nodes = nodes
@@ -358,7 +357,7 @@ class Hub:
         users_changed: dict[Node, None] = {}
         for change in changes:
             if change.previous is not None and change.type is EventType.MODIFIED:
-                self._patches.remember(change.previous)
+                self._wires.replaced(change.previous)
             for node, key in self._placement.observe(change):
                 if node == EVERYWHERE:
                     for each in self._outboxes:
@@ -629,18 +628,20 @@ class Hub:
 
     def _flush(self, session: Session) -> None:
         outbox = session.outbox
-        if outbox is None:
+        if outbox is None or not outbox.has_something:
             return
         node = session.node
 
         def desired(key: ObjectKey) -> ObjectVersion | None:
             return self._desired(node, key)
 
-        made: dict[ObjectKey, Delta] = {}
+        made: dict[ObjectKey, Wire] = {}
 
         def size_of(key: ObjectKey) -> int:
-            delta = made[key] = self._delta(outbox, key)
-            return max(KEY_BYTES + len(delta.body), delta.whole_size // UNPACKING)
+            item = self._cache.get(key)
+            assert item is not None, "what is desired is in the cache"
+            wire = made[key] = self._wires.of(item, outbox.sent(key))
+            return max(KEY_BYTES + wire.body_bytes, wire.whole_bytes // UNPACKING)
 
         while room := session.pump.peer.push_room():
             changes = outbox.pull(desired, size_of, min(room, FRAME_BYTES))
@@ -656,49 +657,28 @@ class Hub:
         session: Session,
         outbox: Outbox,
         changes: Mapping[ObjectKey, ObjectVersion | None],
-        made: Mapping[ObjectKey, Delta],
+        made: Mapping[ObjectKey, Wire],
     ) -> None:
-        deltas = []
+        counters = self.counters
+        wires = []
         for key, version in changes.items():
-            delta = Delta(key, None, b"") if version is None else made[key]
-            assert delta.version == version, "nothing changes the cache between pull and push"
-            self.counters.patches += bool(delta.base)
-            self.counters.packed += bool(delta.size and not delta.base)
-            deltas.append(delta)
-        self.counters.pushes += 1
-        self.counters.deltas += len(deltas)
-        self.counters.push_bytes += sum(len(delta.body) for delta in deltas)
-        synced = not outbox.dirty_count
+            wire = removal(key) if version is None else made[key]
+            counters.patches += wire.is_patch
+            counters.packed += wire.is_packed
+            counters.push_bytes += wire.body_bytes
+            wires.append(wire.data)
+        counters.pushes += 1
+        counters.deltas += len(wires)
+        synced = not outbox.has_dirty
         outbox.synced_told = outbox.synced_told or synced
         deciding = {name for resource in {key.resource for key in changes} for name in self._deciding(resource)}
         horizon = session.told.next(self._horizon, deciding)
-        seq = session.pump.push(tuple(deltas), synced, horizon)
+        seq = session.pump.push(wires, synced, horizon)
         outbox.launch(seq, changes)
 
     def _deciding(self, resource: Resource) -> frozenset[str]:
         """The collections that decide what a node holds of this one; by an interest that is itself."""
         return self._placement.deciding(resource) or frozenset({resource.collection})
-
-    def _delta(self, outbox: Outbox, key: ObjectKey) -> Delta:
-        """An object as it is now, in the fewest bytes that its node can make it of."""
-        item = self._cache.get(key)
-        assert item is not None, "what is desired is in the cache"
-        held = outbox.sent(key)
-        plain = Delta(key, item.version, item.body)
-        if held == DOUBTFUL:
-            return plain  # something went wrong with what was sent before: nothing to be unpacked this time
-        size = len(item.body)
-        patch = self._patches.between(held, item)
-        if patch is not None and held is not None:
-            told = Delta(key, item.version, patch, held.revision, size)
-            if len(patch) <= size // 8:
-                return told
-        else:
-            told = plain
-        packed = self._wholes.packed(item)
-        if packed is not None and len(packed) < len(told.body):
-            return Delta(key, item.version, packed, size=size)
-        return told
 
     def _desired(self, node: Node, key: ObjectKey) -> ObjectVersion | None:
         if not self._placement.is_placed(node, key) and not self._interests.covers(node, key):

@@ -109,10 +109,19 @@ _PACKED = 3
 
 def encode(frame: Frame) -> bytes:
     """One frame as one message. Raises LocalProtocolError when it is larger than the other side would take."""
-    data: bytes = msgpack.packb(_ENCODERS[type(frame)](frame), use_bin_type=True)
-    most = MAX_REPORT_BYTES if isinstance(frame, Report) else MAX_FRAME_BYTES
+    return _packed(type(frame), _ENCODERS[type(frame)](frame))
+
+
+def encode_push(seq: int, deltas: Sequence[bytes], synced: bool, horizon: Sequence[Position] = ()) -> bytes:
+    """encode() of a Push whose deltas are encoded already."""
+    return _packed(Push, [Tag.PUSH, seq, synced, deltas, [list(position) for position in horizon]])
+
+
+def _packed(kind: type[Frame], fields: list[object]) -> bytes:
+    data: bytes = msgpack.packb(fields, use_bin_type=True)
+    most = MAX_REPORT_BYTES if kind is Report else MAX_FRAME_BYTES
     if len(data) > most:
-        raise LocalProtocolError(f"a {type(frame).__name__} of {len(data)} bytes is over {most}")
+        raise LocalProtocolError(f"a {kind.__name__} of {len(data)} bytes is over {most}")
     return data
 
 
@@ -120,7 +129,11 @@ def decode(data: bytes) -> Frame:
     """The frame in one message. Raises RemoteProtocolError."""
     if len(data) > MAX_FRAME_BYTES:
         raise RemoteProtocolError(f"a frame of {len(data)} bytes is over {MAX_FRAME_BYTES}")
-    fields = _Fields(_unpack(data, "frame"), "frame")
+    values = _unpack(data, "frame")
+    match values:
+        case [Tag.ACK, int(seq)] if 0 <= seq <= MAX_SEQ and type(seq) is int:
+            return Ack(seq)  # most of what a hub hears; the general way takes three times as long
+    fields = _Fields(values, "frame")
     number = fields.integer("tag", 255)
     try:
         decoder = _DECODERS[number]

@@ -30,8 +30,9 @@ Invariants
 """
 
 import enum
+from collections.abc import Sequence
 
-from link.codec import decode, encode
+from link.codec import decode, encode, encode_push
 from link.errors import LinkClosed, LocalProtocolError, RemoteProtocolError
 from link.frames import (
     CHUNK_GROWTH,
@@ -45,7 +46,6 @@ from link.frames import (
     Call,
     Cancel,
     Check,
-    Delta,
     Frame,
     Goodbye,
     GoodbyeCode,
@@ -78,6 +78,8 @@ HUB_SILENCE = 1.5  # heartbeats: an idle edge's Ping comes before, so that two i
 class Role(enum.Enum):
     """Which end this is."""
 
+    __hash__ = object.__hash__  # three are hashed for each frame, and enum's own is a call into Python
+
     EDGE = "edge"
     HUB = "hub"
 
@@ -89,6 +91,8 @@ class Role(enum.Enum):
 class State(enum.Enum):
     """How far the conversation is."""
 
+    __hash__ = object.__hash__  # see Role
+
     OPENING = "opening"
     GREETED = "greeted"
     SURVEYING = "surveying"
@@ -98,6 +102,8 @@ class State(enum.Enum):
 
 class Say(enum.Enum):
     """What a frame means to the state machine; finer than its type where a field decides."""
+
+    __hash__ = object.__hash__  # see Role
 
     HELLO = "Hello"
     WELCOME = "Welcome"
@@ -197,6 +203,7 @@ class Peer:
         window_bytes: int = WINDOW_BYTES,
     ) -> None:
         self.role = role
+        self._other = role.other
         self.state = State.OPENING
         self.heartbeat_s = heartbeat_s
         """The edge takes over the hub's, from Welcome."""
@@ -231,7 +238,7 @@ class Peer:
         if self.state is State.CLOSED:
             raise LinkClosed("the link is closed")
         frame = decode(data)
-        after = self._after(frame, self.role.other, RemoteProtocolError)
+        after = self._after(meaning(frame), self._other, RemoteProtocolError)
         self._check_numbers(frame, len(data), now)
         self.state = after
         self._heard_at = now
@@ -295,7 +302,7 @@ class Peer:
 
     def send(self, frame: Frame, now: float) -> None:
         """Say a frame that carries no number of ours. Raises LocalProtocolError where it has no place."""
-        after = self._after(frame, self.role, LocalProtocolError)
+        after = self._after(meaning(frame), self.role, LocalProtocolError)
         match frame:
             case Push() | Report():
                 raise LocalProtocolError("use push() and report(), which number what they send")
@@ -321,18 +328,21 @@ class Peer:
         self.state = after
         self._write(data, now)
 
-    def push(self, deltas: tuple[Delta, ...], synced: bool, now: float, horizon: tuple[Position, ...] = ()) -> int:
-        """Send changes; returns the number they will be acknowledged by. Look at push_room() first."""
-        frame = Push(self._pushes_out.sent + 1, deltas, synced, horizon)
-        self._after(frame, self.role, LocalProtocolError)
-        data = encode(frame)
+    def push(self, deltas: Sequence[bytes], synced: bool, now: float, horizon: tuple[Position, ...] = ()) -> int:
+        """
+        Send changes; returns the number they will be acknowledged by. Look at push_room() first.
+
+        deltas: as encode_delta makes them, so that what goes to many nodes is made once.
+        """
+        self._after(Say.PUSH, self.role, LocalProtocolError)
+        data = encode_push(self._pushes_out.sent + 1, deltas, synced, horizon)
         self._write(data, now)
         return self._pushes_out.send(len(data), now)
 
     def report(self, entries: tuple[ReportEntry, ...], now: float) -> int:
         """Send reports; returns the number they will be acknowledged by. Look at report_room() first."""
         frame = Report(self._reports_out.sent + 1, entries)
-        self._after(frame, self.role, LocalProtocolError)
+        self._after(Say.REPORT, self.role, LocalProtocolError)
         data = encode(frame)
         self._write(data, now)
         return self._reports_out.send(len(data), now)
@@ -379,6 +389,11 @@ class Peer:
             deadlines.append(self._ping_at())
         return min(deadlines)
 
+    @property
+    def deadlines_recede(self) -> bool:
+        """Whether next_deadline() can only move later as long as the state is the present one."""
+        return self.role is Role.HUB and self.state is State.STREAMING
+
     def handle_deadline(self, now: float) -> None:
         """Do what is due. Raises LinkClosed when the other side is to be given up."""
         if self.state is State.CLOSED:
@@ -411,11 +426,11 @@ class Peer:
         # Either silence asks for a Ping: an edge that reports to a hub that cannot answer yet hears nothing.
         return min(self._spoke_at, self._heard_at) + self.heartbeat_s
 
-    def _after(self, frame: Frame, speaker: Role, error: type[Exception]) -> State:
+    def _after(self, said: Say, speaker: Role, error: type[Exception]) -> State:
         try:
-            return TRANSITIONS[self.state, speaker, meaning(frame)]
+            return TRANSITIONS[self.state, speaker, said]
         except KeyError:
-            raise error(f"{speaker.value} may not say {meaning(frame).value} while {self.state.value}") from None
+            raise error(f"{speaker.value} may not say {said.value} while {self.state.value}") from None
 
     def _write(self, data: bytes, now: float) -> None:
         self._outgoing.append(data)

@@ -17,10 +17,11 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from link.errors import LinkClosed, LinkError, RemoteProtocolError
-from link.frames import Delta, Frame, Goodbye, GoodbyeCode, Position, ReportEntry
+from link.frames import Frame, Goodbye, GoodbyeCode, Position, ReportEntry
 from link.peer import Peer
 
 logger = logging.getLogger(__name__)
+_is_debug = logger.isEnabledFor
 
 
 class Timer(Protocol):
@@ -73,6 +74,8 @@ class Pump:
         self._handler = handler
         self._clock = clock
         self._timer: Timer | None = None
+        self._armed_in = peer.state
+        """The state in which the timer was set."""
         self._lost = False
         self.bytes_received = 0
         self.bytes_sent = 0
@@ -111,7 +114,7 @@ class Pump:
         self.peer.send(frame, self._clock.time())
         self._transmit()
 
-    def push(self, deltas: tuple[Delta, ...], synced: bool, horizon: tuple[Position, ...] = ()) -> int:
+    def push(self, deltas: Sequence[bytes], synced: bool, horizon: tuple[Position, ...] = ()) -> int:
         """Push changes; see Peer.push."""
         seq = self.peer.push(deltas, synced, self._clock.time(), horizon)
         self._transmit()
@@ -131,7 +134,8 @@ class Pump:
     def _deliver(self, frame: Frame) -> None:
         if self._lost:
             return
-        logger.debug("<", extra={"remote": self.transport.remote, "frame": type(frame).__name__})
+        if _is_debug(logging.DEBUG):
+            logger.debug("<", extra={"remote": self.transport.remote, "frame": type(frame).__name__})
         if isinstance(frame, Goodbye):
             self._lose(LinkClosed(frame.reason, frame.code, frame.retry_after_s, frame.term))
         else:
@@ -142,7 +146,10 @@ class Pump:
         if messages:
             self.bytes_sent += sum(map(len, messages))
             self.transport.write(messages)
-        deadline = self.peer.next_deadline()
+        peer = self.peer
+        if self._timer is not None and self._armed_in is peer.state and peer.deadlines_recede:
+            return  # it fires before the deadline, and is then set anew: a timer for each frame costs more
+        deadline = peer.next_deadline()
         if self._timer is not None and self._timer.when() == deadline:
             return
         if self._timer is not None:
@@ -150,6 +157,7 @@ class Pump:
             self._timer = None
         if deadline is not None and not self._lost:
             self._timer = self._clock.call_at(deadline, self._deadline)
+            self._armed_in = peer.state
 
     def _deadline(self) -> None:
         self._timer = None

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 
 from apimachinery.objects import JSON, Object, revision_of
-from link.frames import Delta
+from link.frames import Delta, Refusal
 from link.packing import Unpackable, unpack, unpack_against
 
 MAX_BODY_BYTES = 3 << 20  # the link's bound, which is that of a request to an apiserver
@@ -63,6 +63,14 @@ def take(delta: Delta) -> Object:
     if not isinstance(labels, Mapping) or not all(isinstance(text, str) for text in labels.values()):
         raise Untakable("metadata.labels is not a mapping of strings")
     return Object(delta.key, delta.version, labels, delta.body)
+
+
+def intake(delta: Delta, held: Object | None) -> Object | Refusal:
+    """The object of a delta that is no removal, given what is held under its key; or what to tell the hub."""
+    try:
+        return take(unfold(delta, held))
+    except Untakable as error:
+        return Refusal(delta.key, str(error), isinstance(error, NotHeld))
 
 
 def _check_key(delta: Delta) -> None:

@@ -40,7 +40,7 @@ from metamanager import schema
 from metamanager.connection import Database, Row
 from metamanager.errors import StoreCorrupt, StoreFull
 from metamanager.history import MAX_ROWS, History, Recorded, Samples
-from metamanager.intake import NotHeld, Untakable, take, unfold
+from metamanager.intake import intake
 from metamanager.overlay import LocalWrite, StoredObject, shown, survives
 from metamanager.parked import PARKED_DOCUMENT, Parked
 
@@ -147,11 +147,9 @@ class Records:
                     key = delta.key
                     held = latest[key] if key in latest else self._stored(key)
                     before = None if held is None else held.object
-                    try:
-                        wanted = None if delta.version is None else take(unfold(delta, before))
-                    except Untakable as exc:
-                        refusal = Refusal(key, str(exc), isinstance(exc, NotHeld))
-                        applied.refusals.setdefault(batch.cursor.seq, []).append(refusal)
+                    wanted = None if delta.version is None else intake(delta, before)
+                    if isinstance(wanted, Refusal):
+                        applied.refusals.setdefault(batch.cursor.seq, []).append(wanted)
                         continue
                     writes = local.get(key, _NO_WRITES)
                     lost = [write for write in writes.values() if not survives(write, wanted)]

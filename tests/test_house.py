@@ -78,6 +78,7 @@ CORES = (
     "cloudhub.reports",
     "cloudhub.sessions",
     "cloudhub.wholes",
+    "cloudhub.wires",
     "devicetwin.broker.access",
     "devicetwin.broker.config",
     "devicetwin.broker.core",

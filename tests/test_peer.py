@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from apimachinery.keys import ObjectKey
 from apimachinery.resources import PODS
-from link.codec import encode
+from link.codec import encode, encode_delta
 from link.errors import LinkClosed, LocalProtocolError, RemoteProtocolError
 from link.frames import (
     CHUNK_BYTES,
@@ -48,6 +48,7 @@ HELLO = Hello(PROTOCOL, "n", None, b"", "test", 1)
 WELCOME = Welcome("e", 0, False, 10.0)
 SURVEY = Welcome("e", 0, True, 10.0)
 DELTAS = (Delta(KEY, None, b""),)
+WIRES = [encode_delta(delta) for delta in DELTAS]
 ENTRIES = (ReportEntry(KEY, "state", b"{}"),)
 
 
@@ -89,7 +90,7 @@ def test_a_whole_conversation() -> None:
     edge.send(Inventory((), True), 0.0)
     assert len(carry(edge, hub)) == 2
     assert status(edge, hub) == "edge streaming | hub streaming"
-    assert hub.push(DELTAS, True, 0.0) == 1
+    assert hub.push(WIRES, True, 0.0) == 1
     assert carry(hub, edge) == [Push(1, DELTAS, True)]
     edge.send(Nack(1, (Refusal(KEY, "x"),)), 0.0)
     edge.send(Ack(1), 0.0)
@@ -109,7 +110,7 @@ def test_numbers_go_on_from_the_welcome() -> None:
     carry(edge, hub)
     hub.send(Welcome("e", 41, False, 10.0), 0.0)
     carry(hub, edge)
-    assert hub.push(DELTAS, False, 0.0) == 42
+    assert hub.push(WIRES, False, 0.0) == 42
     assert carry(hub, edge) == [Push(42, DELTAS, False)]
 
 
@@ -160,7 +161,7 @@ def test_the_table_is_total_an_illegal_frame_leaves_the_state_untouched(state: S
     with pytest.raises(LocalProtocolError):
         match SAMPLES[say]:
             case Push(_, deltas, synced):
-                sender.push(deltas, synced, 0.0)
+                sender.push([encode_delta(delta) for delta in deltas], synced, 0.0)
             case Report(_, entries):
                 sender.report(entries, 0.0)
             case frame:
@@ -225,7 +226,7 @@ def test_the_window_closes_and_opens_again() -> None:
     assert edge.push_room() > 0, "streaming"
     pushed = 0
     while hub.push_room():
-        hub.push(DELTAS, False, 0.0)
+        hub.push(WIRES, False, 0.0)
         pushed += 1
     assert pushed == 64
     carry(hub, edge)

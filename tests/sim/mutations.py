@@ -293,7 +293,7 @@ def _tell_before_saving(self: SimEdge) -> None:
     outcome, taken = self._unsaved
     self._acknowledge(taken)
     self._unsaved = (outcome, 0)
-    self._later(self._world.rng.random() * 0.3, lambda: _save(self))
+    self._later(self._world.rng.random() * 3.0, lambda: _save(self))
 
 
 def _show_everything(body: dict[str, Any]) -> None: ...

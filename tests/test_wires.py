@@ -1,0 +1,79 @@
+"""What goes to a node makes of what it holds what it should hold; and made once is as good as made anew."""
+
+import random
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from apimachinery.keys import ObjectKey, ObjectVersion
+from apimachinery.objects import Object, canonical, revision_of
+from apimachinery.resources import CONFIG_MAPS
+from cloudhub.outbox import DOUBTFUL
+from cloudhub.patches import Patches
+from cloudhub.wires import Wires, removal
+from link.codec import decode_delta
+from metamanager.intake import unfold
+
+KEY = ObjectKey(CONFIG_MAPS, "default", "c")
+
+
+def state(seed: int, size: int, uid: str = "u") -> Object:
+    rng = random.Random(1)
+    data = {"fixed": f"{rng.getrandbits(8 * size):x}", "changing": str(seed)}
+    body = canonical({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c", "uid": uid}, "data": data})
+    return Object(KEY, ObjectVersion(uid, revision_of(body)), {}, body)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.sampled_from([10, 400, 4000]), st.sampled_from("uv")), min_size=1),
+    st.lists(st.integers(0, 20)),
+)
+def test_whatever_a_node_holds_the_wire_makes_the_present_of_it(
+    history: list[tuple[int, int, str]], places: list[int]
+) -> None:
+    wires = Wires(Patches())
+    states = [state(*each) for each in history]
+    for before, after in pairwise(states):
+        if before != after:
+            wires.replaced(before)
+    now = states[-1]
+    held: list[Object | None] = [None, *(states[place % len(states)] for place in places)]
+    for each in held:
+        wire = wires.of(now, each.version if each else None)
+        assert wires.of(now, each.version if each else None) is wire
+        delta = decode_delta(wire.data)
+        assert unfold(delta, each).body == now.body
+        assert (len(delta.body), delta.whole_size) == (wire.body_bytes, wire.whole_bytes)
+        assert (bool(delta.base), bool(delta.size and not delta.base)) == (wire.is_patch, wire.is_packed)
+
+
+def test_one_change_of_a_large_object_is_small_and_a_doubtful_one_goes_as_it_is() -> None:
+    wires = Wires(Patches())
+    old, new = state(1, 4000), state(2, 4000)
+    wires.replaced(old)
+    assert wires.of(new, old.version).is_patch
+    assert len(wires.of(new, old.version).data) < 300
+    assert wires.of(new, None).is_packed
+    whole = wires.of(new, DOUBTFUL)
+    assert (whole.is_patch, whole.is_packed, whole.body_bytes) == (False, False, len(new.body))
+
+
+def test_a_new_version_takes_the_place_of_the_one_before() -> None:
+    wires = Wires(Patches())
+    first, second = state(1, 400), state(2, 400)
+    assert decode_delta(wires.of(first, None).data).version == first.version
+    assert decode_delta(wires.of(second, None).data).version == second.version
+    assert decode_delta(wires.of(first, None).data).version == first.version
+
+
+def test_what_is_kept_is_bounded() -> None:
+    wires = Wires(Patches(), max_bytes=20_000)
+    for number in range(100):
+        item = state(number, 4000)
+        wires.of(item._replace(key=KEY._replace(name=f"c{number}")), None)
+        assert len(wires) <= 20_000
+
+
+def test_a_removal_says_so() -> None:
+    assert decode_delta(removal(KEY).data).version is None
