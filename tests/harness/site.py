@@ -146,7 +146,7 @@ class Site:
             *("--listen", f"127.0.0.1:{link}", "--join-listen", f"127.0.0.1:{join}"),
             *flags,
         )
-        self.until(lambda: bool((self.status("cloudcore", name) or {}).get("link")), "cloudcore serves", process)
+        self.until(lambda: self.ask("cloudcore", name).get("link"), "cloudcore serves", process)
         return process
 
     def token(self, *flags: str) -> str:
@@ -173,7 +173,7 @@ class Site:
             *flags,
         )
         if wait:
-            self.until(lambda: self.edge_status(node).get("inSync"), f"{node} is in sync", process)
+            self.until(lambda: self.ask("edgecore", node).get("inSync"), f"{node} is in sync", process)
         return process
 
     def edge_status(self, node: str) -> dict[str, Any]:
