@@ -49,6 +49,17 @@ LEASE = Kind("coordination.k8s.io/v1", "Lease", "leases")
 SERVICE_ACCOUNT = Kind("v1", "ServiceAccount", "serviceaccounts")
 
 
+PATCHES = {
+    "json": "application/json-patch+json",
+    "merge": "application/merge-patch+json",
+    "strategic": "application/strategic-merge-patch+json",
+    "apply": "application/apply-patch+yaml",
+}
+"""The kinds of patches, and how a request says which one it is."""
+PARTIAL = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
+TABLE = "application/json;as=Table;g=meta.k8s.io;v=v1,application/json"
+
+
 class Refused(Exception):
     """The server said no, as the client's user is told of it."""
 

@@ -34,7 +34,7 @@ class Offline(Enum):
 
 
 class Feature(NamedTuple):
-    """A row. Its check is the function of that name in tests.conformance.checks."""
+    """A row. Its check is the function of that name in a module of tests.conformance.checks."""
 
     name: str
     title: str

@@ -11,16 +11,8 @@ from kubernetes_asyncio.client.exceptions import ApiException
 from kubernetes_asyncio.leaderelection import electionconfig, leaderelection
 from kubernetes_asyncio.leaderelection.resourcelock.leaselock import LeaseLock
 
-from tests.conformance.contract import LEASE, POD, Body, Client, Event, Kind, Listed, Refused
+from tests.conformance.contract import LEASE, PARTIAL, PATCHES, POD, TABLE, Body, Client, Event, Kind, Listed, Refused
 from tests.conformance.seeds import HOLDER, RENEWALS
-
-PATCHES = {
-    "json": "application/json-patch+json",
-    "merge": "application/merge-patch+json",
-    "strategic": "application/strategic-merge-patch+json",
-}
-PARTIAL = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
-TABLE = "application/json;as=Table;g=meta.k8s.io;v=v1,application/json"
 
 
 class Asyncio(Client):

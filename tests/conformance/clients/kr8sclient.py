@@ -8,11 +8,7 @@ from typing import Any
 import kr8s
 from kr8s.asyncio.objects import APIObject, new_class
 
-from tests.conformance.contract import Body, Client, Event, Kind, Listed, Refused
-
-PATCHES = {"strategic": "application/strategic-merge-patch+json", "apply": "application/apply-patch+yaml"}
-PARTIAL = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
-TABLE = "application/json;as=Table;g=meta.k8s.io;v=v1,application/json"
+from tests.conformance.contract import PARTIAL, PATCHES, TABLE, Body, Client, Event, Kind, Listed, Refused
 
 
 class Kr8s(Client):

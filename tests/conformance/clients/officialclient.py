@@ -17,16 +17,8 @@ from kubernetes.informer import SharedInformer
 from kubernetes.leaderelection import electionconfig, leaderelection
 from kubernetes.leaderelection.resourcelock.leaselock import LeaseLock
 
-from tests.conformance.contract import LEASE, POD, Body, Client, Event, Kind, Listed, Refused
+from tests.conformance.contract import LEASE, PARTIAL, PATCHES, POD, TABLE, Body, Client, Event, Kind, Listed, Refused
 from tests.conformance.seeds import HOLDER, RENEWALS
-
-PATCHES = {
-    "json": "application/json-patch+json",
-    "merge": "application/merge-patch+json",
-    "strategic": "application/strategic-merge-patch+json",
-}
-PARTIAL = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
-TABLE = "application/json;as=Table;g=meta.k8s.io;v=v1,application/json"
 
 
 class Official(Client):

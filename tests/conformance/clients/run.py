@@ -18,7 +18,8 @@ import traceback
 from collections.abc import Sequence
 from types import FrameType
 
-from tests.conformance import checks
+from tests.conformance.checks.bench import Bench, refused_for_want_of_the_cloud
+from tests.conformance.checks.every import CHECKS
 from tests.conformance.contract import Client
 from tests.conformance.matrix import KUBECTLS, Cell
 
@@ -39,7 +40,7 @@ def _too_long(_: int, frame: FrameType | None) -> None:
 async def main(name: str, place: str, namespace: str, features: Sequence[str]) -> None:
     opened = importlib.import_module(f"tests.conformance.clients.{MODULES[name]}").open_client(name, namespace)
     client: Client = await opened if inspect.isawaitable(opened) else opened
-    bench = checks.Bench(client, name, place, namespace)
+    bench = Bench(client, name, place, namespace)
     for feature in features:
         began = time.monotonic()
         problem = await _judged(bench, feature)
@@ -48,14 +49,14 @@ async def main(name: str, place: str, namespace: str, features: Sequence[str]) -
     await client.close()
 
 
-async def _judged(bench: checks.Bench, feature: str) -> str:
+async def _judged(bench: Bench, feature: str) -> str:
     """What is wrong, with where; empty where nothing is."""
-    check: checks.Check = getattr(checks, feature)
+    check = CHECKS[feature]
     signal.alarm(CHECK_S + 2)  # for a client that blocks
     try:
         async with asyncio.timeout(CHECK_S):
             if Cell(bench.place, bench.name, feature).is_refused:
-                await checks.refused_for_want_of_the_cloud(check, bench)
+                await refused_for_want_of_the_cloud(check, bench)
             else:
                 await check(bench)
     except Exception:  # whatever a client raises is a judgement, and the next check is another
