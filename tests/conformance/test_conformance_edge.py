@@ -17,6 +17,8 @@ from tests.conformance.runs import AtEdge, Runs, chosen, parameters, seed
 from tests.conformance.seeds import NODE
 from tests.harness.site import Site
 
+pytestmark = pytest.mark.timeout(180)  # the first test at a place brings the site there, and waits for every client
+
 FLAGS = ("--api-tls",)
 PLACES = (ONLINE, OFFLINE, RESTARTED)
 KINDS = (

@@ -9,6 +9,8 @@ from tests.conformance.matrix import EMBEDDED, Cell
 from tests.conformance.runs import Runs, chosen, parameters, seed
 from tests.harness.site import Site
 
+pytestmark = pytest.mark.timeout(180)  # the first test starts the site and every client
+
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Runs]:

@@ -130,6 +130,7 @@ def scene(tmp_path: Path) -> Iterator[Scene]:
             print(made.operator.said.read_text()[-6000:] if made.operator.said.exists() else "")
 
 
+@pytest.mark.timeout(180)
 def test_an_operator_lives_through_a_cut(scene: Scene) -> None:
     live_through_a_cut(scene, CUT_S)
 

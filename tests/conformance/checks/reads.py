@@ -72,9 +72,9 @@ async def bad_selector(bench: Bench) -> None:
 
 async def pages(bench: Bench) -> None:
     found = await bench.client.pages(WIDGET, 2)
-    names = [name for page in found for name in names(page.items)]
-    assert [name for name in names if name in NAMES] == NAMES
-    assert len(names) == len(set(names))
+    listed = [name for page in found for name in names(page.items)]
+    assert [name for name in listed if name in NAMES] == NAMES
+    assert len(listed) == len(set(listed))
     if len(found) > 1:
         assert [len(page.items) for page in found[:-1]] == [2] * (len(found) - 1)
 
