@@ -97,6 +97,7 @@ WRITES = (
 )
 NODES_OWN = (
     Feature("pod_status", "status of the node's own Pod"),
+    Feature("no_change", "a status that is there already: no new version, no event"),
     Feature("renew_lease", "renew a Lease"),
     Feature("leader_election", "leader election: stay the leader"),
     Feature("event", "create an Event"),

@@ -13,6 +13,16 @@ async def pod_status(bench: Bench) -> None:
     assert held["metadata"]["resourceVersion"] == found["metadata"]["resourceVersion"]
 
 
+async def no_change(bench: Bench) -> None:
+    """Else an operator that answers every event by a write would be told of its own, for ever."""
+    status = {"status": {"message": f"said twice {bench.place}"}}
+    first = await bench.client.patch(POD, "p1", status, status=True)
+    again = await bench.client.patch(POD, "p1", status, status=True)
+    assert again["metadata"]["resourceVersion"] == first["metadata"]["resourceVersion"]
+    held = await bench.client.get(POD, "p1")
+    assert held["metadata"]["resourceVersion"] == first["metadata"]["resourceVersion"]
+
+
 async def renew_lease(bench: Bench) -> None:
     lease = await bench.client.get(LEASE, "held")
     lease["spec"]["renewTime"] = "2026-01-01T00:00:00.500000Z"
