@@ -20,7 +20,6 @@ EDGECORE = (
     ("msgpack, websockets", ("msgpack", "websockets.client", "websockets.server")),
     ("h11", ("h11",)),
     ("sqlite3", ("sqlite3",)),
-    ("SQLAlchemy", ("sqlalchemy", "sqlalchemy.dialects.sqlite")),
     ("link, store, twin, local API", ("edgehub.connector", "metamanager.api", "devicetwin.service")),
     ("the embedded broker", ("devicetwin.broker.server",)),
 )

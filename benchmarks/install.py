@@ -15,7 +15,7 @@ from benchmarks.figures import Figure
 
 ROOT = Path(__file__).resolve().parent.parent
 CLOUD_ONLY = frozenset({"httpx2", "httpcore2", "lightkube", "lightkube-models", "uvloop", "h2", "msgspec", "anyio"})
-EDGE_ONLY = frozenset({"orjson", "sqlalchemy"})
+EDGE_ONLY = frozenset({"orjson"})
 TOOLS = frozenset({"pip", "setuptools", "wheel"})
 
 

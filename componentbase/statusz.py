@@ -5,7 +5,6 @@ Both cores serve GET /statusz there (the name is Kubernetes' own for such pages)
 commands ask of them; only whoever may read the directory can.
 """
 
-import http.client
 import json
 import socket
 from collections.abc import Mapping
@@ -18,22 +17,17 @@ TIMEOUT_S = 5.0
 MAX_BYTES = 16 << 20
 
 
-class _SocketFile(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=TIMEOUT_S)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(TIMEOUT_S)
-        self.sock.connect(str(self._path))
-
-
 def ask(path: Path, prog: str, request: str = "GET /statusz") -> Mapping[str, Any]:
     """What the process answers, a JSON object. Raises CommandError, which says whether it is not running."""
+    # Here and not at the top: with what it brings it would cost a running core 1.5 MB, and they never ask.
+    import http.client
+
     method, _, target = request.partition(" ")
-    connection = _SocketFile(path)
+    connection = http.client.HTTPConnection("localhost", timeout=TIMEOUT_S)
+    connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.sock.settimeout(TIMEOUT_S)
     try:
+        connection.sock.connect(str(path))
         connection.request(method, target)
         answer = connection.getresponse()
         body = answer.read(MAX_BYTES)

@@ -13,13 +13,14 @@ import ssl
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from apimachinery.keys import Node
 from componentbase import cli
 from componentbase.endpoints import Endpoint
-from edgehub.join import CA_FILE, CERTIFICATE_FILE, DEFAULT_PORT, KEY_FILE, PKI, join
-from edgehub.swarm import Intake, Swarm
 
+if TYPE_CHECKING:  # a running edgecore has this module for its flags only, and needs none of these for them
+    from edgehub.swarm import Intake, Swarm
 SAY_S = 1.0
 LINK_FILE = "link"
 """Where a hollow node has noted the hub that it joined, instead of a configuration."""
@@ -37,25 +38,25 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--prefix", default="hollow", metavar="NAME", help="their names are NAME-0, NAME-1, ...; hollow"
     )
     parser.add_argument("--data-dir", type=Path, required=True, metavar="DIR", help="where their certificates are kept")
-    parser.add_argument(
-        "--cloud", type=cli.endpoint_with(DEFAULT_PORT), metavar="HOST:PORT", help="cloudcore's join endpoint"
-    )
+    parser.add_argument("--cloud", type=cli.endpoint_with(10002), metavar="HOST:PORT", help="cloudcore's join endpoint")
     parser.add_argument("--token", help="from `cloudcore token create`; needed for nodes that have not joined yet")
     parser.add_argument("--seconds", type=float, metavar="S", help="end after so long; until interrupted by default")
     return parser
 
 
-def run(args: argparse.Namespace, intake: Intake, agent: str) -> int:
+def run(args: argparse.Namespace, intake: "Intake", agent: str) -> int:
     if args.nodes < 1:
         raise cli.CommandError("--nodes must be at least 1")
     names = [Node(f"{args.prefix}-{number}") for number in range(args.nodes)]
     link = _enrol(names, args)
-    nodes = [(name, _context(args.data_dir / name / PKI)) for name in names]
+    nodes = [(name, _context(args.data_dir / name / "pki")) for name in names]
     return cli.run(_serve(nodes, link, intake, agent, args.seconds), prog="edgecore swarm")
 
 
 def _enrol(names: Sequence[Node], args: argparse.Namespace) -> Endpoint:
     """Have every node join that has not; returns where the hub's link is."""
+    from edgehub.join import join
+
     missing = [name for name in names if not (args.data_dir / name / LINK_FILE).exists()]
     if missing and (args.cloud is None or args.token is None):
         raise cli.CommandError(f"{len(missing)} of the nodes have not joined yet: give --cloud and --token")
@@ -68,6 +69,8 @@ def _enrol(names: Sequence[Node], args: argparse.Namespace) -> Endpoint:
 
 
 def _context(pki: Path) -> ssl.SSLContext:
+    from edgehub.join import CA_FILE, CERTIFICATE_FILE, KEY_FILE
+
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.load_verify_locations(cafile=pki / CA_FILE)
@@ -76,8 +79,10 @@ def _context(pki: Path) -> ssl.SSLContext:
 
 
 async def _serve(
-    nodes: Sequence[tuple[Node, ssl.SSLContext]], link: Endpoint, intake: Intake, agent: str, seconds: float | None
+    nodes: Sequence[tuple[Node, ssl.SSLContext]], link: Endpoint, intake: "Intake", agent: str, seconds: float | None
 ) -> None:
+    from edgehub.swarm import Swarm
+
     swarm = Swarm(nodes, link.host, link.port, intake, agent=agent, draw=random.random)
     began = time.monotonic()
     in_sync_after: float | None = None
@@ -100,7 +105,7 @@ async def _serve(
         )
 
 
-def _line(swarm: Swarm, elapsed_s: float, deltas: int) -> str:
+def _line(swarm: "Swarm", elapsed_s: float, deltas: int) -> str:
     line = f"{elapsed_s:5.0f} s  {swarm.connected} connected, {swarm.synced} in sync, {deltas / SAY_S:.0f} changes/s"
     is_worth_telling = swarm.last_error and swarm.connected < len(swarm.nodes)
     return f"{line}; last problem: {swarm.last_error}" if is_worth_telling else line

@@ -1,5 +1,5 @@
 """
-One SQLite connection through SQLAlchemy Core, set up to lose nothing, with errors in our own words.
+One SQLite connection, set up to lose nothing, with errors in our own words.
 
 The settings and why: docs/why/sqlite.md. All of this belongs to the thread that opened it; sqlite3
 itself refuses any other.
@@ -14,11 +14,6 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
-
-from sqlalchemy import create_engine, event
-from sqlalchemy.engine import Connection
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import NullPool
 
 from metamanager.errors import StoreError, from_sqlite
 
@@ -50,36 +45,34 @@ class Database:
     def __init__(self, path: Path, max_bytes: int | None = None) -> None:
         """max_bytes: how large the file may grow, None for as large as the disk allows."""
         self.path = path
-
-        def connect() -> sqlite3.Connection:
-            connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, cached_statements=64)
-            is_new = connection.execute("PRAGMA page_count").fetchone() == (0,)
-            for pragma in (*_NEW_PRAGMAS, *_PRAGMAS) if is_new else _PRAGMAS:
-                connection.execute(pragma).close()
-            if max_bytes is not None:
-                (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
-                connection.execute(f"PRAGMA max_page_count = {max(1, max_bytes // page_bytes)}").close()
-            return connection
-
-        self._engine = create_engine("sqlite+pysqlite://", creator=connect, poolclass=NullPool, hide_parameters=True)
-        # sqlite3's own transactions begin too late for a consistent read, and not at all for tables.
-        event.listen(self._engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
         with self._translated():
-            self._connection: Connection = self._engine.connect()
+            self._connection = _connect(path, max_bytes)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
         """All of the block or none of it; for reads, one moment. Raises a StoreError."""
-        with self._translated(), self._connection.begin():
-            yield
+        connection = self._connection
+        with self._translated():
+            # sqlite3's own transactions begin too late for a consistent read, and not at all for tables.
+            connection.execute("BEGIN")
+            try:
+                yield
+                connection.execute("COMMIT")
+            except BaseException:
+                # SQLite has rolled back by itself what it could not write at all.
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
 
     def rows(self, statement: str, parameters: tuple[object, ...] = ()) -> Iterator[Row]:
         """The rows of a SELECT or PRAGMA, read as they are asked for, inside the transaction."""
-        return iter(self._connection.exec_driver_sql(statement, parameters))
+        return self._connection.execute(statement, parameters)
 
     def row(self, statement: str, parameters: tuple[object, ...] = ()) -> Row | None:
         """The first row, None when there is none."""
-        return self._connection.exec_driver_sql(statement, parameters).first()
+        with contextlib.closing(self._connection.execute(statement, parameters)) as cursor:
+            found: Row | None = cursor.fetchone()
+        return found
 
     def number(self, statement: str) -> int:
         """The only value of the only row."""
@@ -88,41 +81,47 @@ class Database:
 
     def run(self, statement: str, parameters: tuple[object, ...] = ()) -> int:
         """A statement that changes something; how many rows it changed."""
-        return self._connection.exec_driver_sql(statement, parameters).rowcount
+        return self._connection.execute(statement, parameters).rowcount
 
     def run_many(self, statement: str, parameters: list[tuple[object, ...]]) -> None:
         """One statement for each of `parameters`; none for none."""
         if parameters:
-            self._connection.exec_driver_sql(statement, parameters)
+            self._connection.executemany(statement, parameters)
 
     def inserted(self, statement: str, parameters: tuple[object, ...]) -> int:
         """An INSERT of one row; the number that the row got."""
-        return int(self._connection.exec_driver_sql(statement, parameters).lastrowid)
+        return int(self._connection.execute(statement, parameters).lastrowid or 0)
 
     def give_back(self, pages: int) -> None:
         """Return up to so many free pages to the file system."""
         with self._translated():
-            driver = self._connection.connection.driver_connection
-            assert driver is not None, "connected since __init__"
             # It frees a page per step and has no columns; only executescript steps such a statement to its end.
-            driver.executescript(f"PRAGMA incremental_vacuum({int(pages)})")
+            self._connection.executescript(f"PRAGMA incremental_vacuum({int(pages)})")
 
     def close(self) -> None:
         """Checkpoint the log and close. The log is gone afterwards, unless the disk did not let it."""
         with contextlib.suppress(StoreError), self._translated():
             self._connection.close()
-        self._engine.dispose()
 
     @contextlib.contextmanager
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except DBAPIError as exc:
-            raise _error(self.path, exc.orig) from exc
         except sqlite3.Error as exc:
-            raise _error(self.path, exc) from exc
+            code = getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+            raise from_sqlite(self.path, code, str(exc)) from exc
 
 
-def _error(path: Path, exc: BaseException | None) -> StoreError:
-    code = getattr(exc, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
-    return from_sqlite(path, code, str(exc))
+def _connect(path: Path, max_bytes: int | None) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, cached_statements=64)
+    try:
+        is_new = connection.execute("PRAGMA page_count").fetchone() == (0,)
+        for pragma in (*_NEW_PRAGMAS, *_PRAGMAS) if is_new else _PRAGMAS:
+            connection.execute(pragma).close()
+        if max_bytes is not None:
+            (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
+            connection.execute(f"PRAGMA max_page_count = {max(1, max_bytes // page_bytes)}").close()
+    except BaseException:
+        connection.close()
+        raise
+    return connection

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from apimachinery.keys import ObjectKey
-from metamanager import schema
+from metamanager import statements
 from metamanager.connection import Database
 from metamanager.errors import StoreError
 from metamanager.migrations import SCHEMA
@@ -63,12 +63,12 @@ class History:
         if not samples or not self._max_rows:
             return
         names: list[tuple[object, ...]] = [(key.namespace, key.name, name) for key, name in samples]
-        self._database.run_many(schema.ADD_SERIES, names)
+        self._database.run_many(statements.ADD_SERIES, names)
         rows: list[tuple[object, ...]] = [
             (at_ms // SLOT_MS, at_ms, value and _cut(value), *name)
             for name, (at_ms, value) in zip(names, samples.values(), strict=True)
         ]
-        self._database.run_many(schema.PUT_SAMPLE, rows)
+        self._database.run_many(statements.PUT_SAMPLE, rows)
         self._unchecked += len(rows)
         if self._unchecked >= SLACK:
             self._unchecked = 0
@@ -76,25 +76,25 @@ class History:
 
     def forget(self, device: ObjectKey) -> None:
         """The device is gone."""
-        self._database.run(schema.FORGET_SAMPLES, device[1:])
-        self._database.run(schema.FORGET_SERIES, device[1:])
+        self._database.run(statements.FORGET_SAMPLES, device[1:])
+        self._database.run(statements.FORGET_SERIES, device[1:])
 
     def read(self, device: ObjectKey, name: str, since_ms: int) -> Recorded:
         """What there is of a property from `since_ms` on, and what it was then."""
         place = (since_ms // SLOT_MS, device.namespace, device.name, name)
-        before = self._database.row(schema.SELECT_SAMPLE_BEFORE, place)
+        before = self._database.row(statements.SELECT_SAMPLE_BEFORE, place)
         rows = [] if before is None else [before]
-        rows += self._database.rows(schema.SELECT_SAMPLES, place)
-        names = self._database.rows(schema.SELECT_RECORDED, device[1:])
+        rows += self._database.rows(statements.SELECT_SAMPLES, place)
+        names = self._database.rows(statements.SELECT_RECORDED, device[1:])
         return Recorded([Sample(int(at_ms), value) for at_ms, value in rows], [str(row[0]) for row in names])
 
     def _trim(self) -> None:
-        beyond = self._database.number(schema.COUNT_SAMPLES) - self._max_rows
+        beyond = self._database.number(statements.COUNT_SAMPLES) - self._max_rows
         if beyond > 0:
-            row = self._database.row(schema.SELECT_NTH_SLOT, (beyond - 1,))
+            row = self._database.row(statements.SELECT_NTH_SLOT, (beyond - 1,))
             assert row is not None, "there are more rows than that"
-            self._database.run(schema.DELETE_SAMPLES, (row[0],))
-            self._database.run(schema.DELETE_EMPTY_SERIES)
+            self._database.run(statements.DELETE_SAMPLES, (row[0],))
+            self._database.run(statements.DELETE_EMPTY_SERIES)
 
 
 def read_file(
@@ -110,7 +110,7 @@ def read_file(
         with database.transaction():
             if database.number("PRAGMA user_version") != SCHEMA:
                 raise StoreError(path, "the database is of another release: start edgecore, and ask again")
-            rows = database.rows(schema.SELECT_DOCUMENTS, (prefix, prefix))
+            rows = database.rows(statements.SELECT_DOCUMENTS, (prefix, prefix))
             found = {str(found): bytes(value) for found, _, value in rows}
             return History(database).read(device, name, since_ms), found
     finally:

@@ -2,7 +2,7 @@
 How a database of any earlier release becomes one of this release.
 
 Each migration is the text of what one release changed, and is never edited afterwards: what a database
-went through is history, `metamanager.schema` is what came of it, and a test holds the two together.
+went through is history, scripts/edge_statements.py has what came of it, and a test holds the two together.
 
 Invariants
     a migration and the number that records it commit in one transaction, so that a crash leaves either both
@@ -72,8 +72,8 @@ _FIRST = (
 )
 
 _EVENTS = (
-    # Kubernetes Events on their way up. Their numbers are those of the reports (metamanager.schema.NEXT_ROW), so that
-    # one number says how far both are settled.
+    # Kubernetes Events on their way up. Their numbers are those of the reports (metamanager.statements.NEXT_ROW), so
+    # that one number says how far both are settled.
     """
     CREATE TABLE events (
         seq INTEGER NOT NULL PRIMARY KEY,

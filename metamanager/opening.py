@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 
 from componentbase.files import PRIVATE_FILE, FilesError, open_private_dir
-from metamanager import schema
+from metamanager import statements
 from metamanager.connection import Database
 from metamanager.errors import StoreCorrupt, StoreError, StoreNewer
 from metamanager.history import MAX_ROWS
@@ -133,8 +133,8 @@ def _bring_up_to_date(database: Database) -> None:
         if found < SCHEMA:
             migrate(database.run, found)
         if not found:
-            database.run(schema.INSERT_STATE, (1, secrets.randbelow(_BASES) * _BASE_STEP))
-        if missing := set(schema.TABLES.tables) - _tables(database):
+            database.run(statements.INSERT_STATE, (1, secrets.randbelow(_BASES) * _BASE_STEP))
+        if missing := statements.TABLE_NAMES - _tables(database):
             raise StoreCorrupt(path, f"the database is damaged (no table {min(missing)})")
 
 

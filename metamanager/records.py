@@ -36,7 +36,7 @@ from link.frames import (
     RefusedReport,
     ReportEntry,
 )
-from metamanager import schema
+from metamanager import statements
 from metamanager.connection import Database, Row
 from metamanager.errors import StoreCorrupt, StoreFull
 from metamanager.history import MAX_ROWS, History, Recorded, Samples
@@ -108,7 +108,7 @@ class Records:
         self._digest: bytes | None = None
         self._removed = 0
         with database.transaction():
-            state = database.row(schema.SELECT_STATE)
+            state = database.row(statements.SELECT_STATE)
             if state is None:
                 raise StoreCorrupt(database.path, "the database is damaged (its state is missing)")
             self.revision = int(state[0])
@@ -125,9 +125,9 @@ class Records:
             self._local: dict[ObjectKey, dict[str, LocalWrite]] = {}
             self._local_size = (0, 0)
             self._load_local()
-            self.report_count = database.number(schema.CHECK_REPORTS)
-            self.event_count = database.number(schema.CHECK_EVENTS)
-            database.number(schema.CHECK_DOCUMENTS)
+            self.report_count = database.number(statements.CHECK_REPORTS)
+            self.event_count = database.number(statements.CHECK_EVENTS)
+            database.number(statements.CHECK_DOCUMENTS)
         self.digest()
 
     # Objects
@@ -168,9 +168,9 @@ class Records:
                         applied.changes.append(Change(revision, kind, item, previous))
                         latest[key] = None if wanted is None else StoredObject(wanted, revision)
             removed = self._write(latest)
-            self._database.run_many(schema.DELETE_LOCAL, [(write.seq,) for write in given_up])
+            self._database.run_many(statements.DELETE_LOCAL, [(write.seq,) for write in given_up])
             state = (revision, cursor.epoch, cursor.seq, synced_at_ms, json.dumps(dict(horizon)))
-            self._database.run(schema.UPDATE_STATE, state)
+            self._database.run(statements.UPDATE_STATE, state)
         self.revision, self.cursor, self.synced_at_ms, self.horizon = revision, cursor, synced_at_ms, horizon
         if latest:
             self._digest = None
@@ -184,7 +184,7 @@ class Records:
         if self.synced_at_ms is None:
             return
         with self._writing():
-            self._database.run(schema.UPDATE_SYNCED, (now_ms,))
+            self._database.run(statements.UPDATE_SYNCED, (now_ms,))
         self.synced_at_ms = now_ms
 
     def next_term(self, above: int, now_ms: int) -> int:
@@ -196,7 +196,7 @@ class Records:
         """
         self.term = min(max(self.term + 1, above + 1, now_ms), MAX_TERM)
         with contextlib.suppress(StoreFull), self._writing():
-            self._database.run(schema.UPDATE_TERM, (self.term,))
+            self._database.run(statements.UPDATE_TERM, (self.term,))
         return self.term
 
     def held(self) -> list[Held]:
@@ -204,7 +204,7 @@ class Records:
         with self._database.transaction():
             return [
                 Held(ObjectKey(self._resource(row[0]), row[1], row[2]), ObjectVersion(row[3], row[4]))
-                for row in self._database.rows(schema.SELECT_HELD)
+                for row in self._database.rows(statements.SELECT_HELD)
             ]
 
     def digest(self) -> bytes:
@@ -215,7 +215,7 @@ class Records:
 
     def count(self) -> int:
         with self._database.transaction():
-            return self._database.number(schema.COUNT_OBJECTS)
+            return self._database.number(statements.COUNT_OBJECTS)
 
     def get(self, key: ObjectKey) -> StoredObject | None:
         """The object as clients see it."""
@@ -230,7 +230,7 @@ class Records:
     def resources(self) -> list[Resource]:
         """Those that have objects."""
         with self._database.transaction():
-            return sorted(self._resource(row[0]) for row in self._database.rows(schema.SELECT_RESOURCES_IN_USE))
+            return sorted(self._resource(row[0]) for row in self._database.rows(statements.SELECT_RESOURCES_IN_USE))
 
     def known_resources(self) -> list[Resource]:
         """Those that have or once had objects or reports."""
@@ -257,7 +257,7 @@ class Records:
                 raise TooManyWrites
             revision = self.revision + 1
             kept = self._put_local(write._replace(revision=revision))
-            self._database.run(schema.UPDATE_REVISION, (revision,))
+            self._database.run(statements.UPDATE_REVISION, (revision,))
             writes = {**self._local.get(key, _NO_WRITES), write.subresource: kept}
             after = shown(self._stored(key), writes)
         self.revision = revision
@@ -293,8 +293,8 @@ class Records:
                 changes.append(Change(revision, kind, item, previous))
             if held is not None:
                 self._write({key: StoredObject(held.object, at)})
-            self._database.run(schema.DELETE_LOCAL, (seq,))
-            self._database.run(schema.UPDATE_REVISION, (revision,))
+            self._database.run(statements.DELETE_LOCAL, (seq,))
+            self._database.run(statements.UPDATE_REVISION, (revision,))
         self.revision = revision
         self._take_local({**self._local, key: rest} if rest else {k: v for k, v in self._local.items() if k != key})
         return changes
@@ -308,14 +308,20 @@ class Records:
         with self._database.transaction():
             return [
                 RememberedInterest(self._resource(number), namespace, name, user, used_at_ms, bool(complete))
-                for number, namespace, name, user, used_at_ms, complete in self._database.rows(schema.SELECT_INTERESTS)
+                for number, namespace, name, user, used_at_ms, complete in self._database.rows(
+                    statements.SELECT_INTERESTS
+                )
             ]
 
     def remember(self, interests: Sequence[RememberedInterest], gone: Sequence[RememberedInterest] = ()) -> None:
         """Keep these, in the place of those with the same selection and user, and forget those that are `gone`."""
         with self._writing():
-            self._database.run_many(schema.PUT_INTEREST, [(self._id(each.resource), *each[1:]) for each in interests])
-            self._database.run_many(schema.DELETE_INTEREST, [(self._id(each.resource), *each[1:4]) for each in gone])
+            self._database.run_many(
+                statements.PUT_INTEREST, [(self._id(each.resource), *each[1:]) for each in interests]
+            )
+            self._database.run_many(
+                statements.DELETE_INTEREST, [(self._id(each.resource), *each[1:4]) for each in gone]
+            )
 
     # Documents and reports
 
@@ -336,7 +342,7 @@ class Records:
         with self._writing():
             self._write_documents(documents)
             self._database.run_many(
-                schema.PUT_REPORT,
+                statements.PUT_REPORT,
                 [
                     (self._id(key.resource), key.namespace, key.name, field, zlib.crc32(value), value)
                     for key, field, value in reports
@@ -347,7 +353,7 @@ class Records:
             self._history.record(samples)
             if events:
                 dropped += self._add_events(events)
-                self._database.run(schema.UPDATE_EVENTS_DROPPED, (dropped,))
+                self._database.run(statements.UPDATE_EVENTS_DROPPED, (dropped,))
             counts = self._counts()
         self.report_count, self.event_count = counts
         self.events_dropped = dropped
@@ -369,8 +375,8 @@ class Records:
         """Reports and Events with numbers after `after`, oldest first: about `limit_bytes`, at least one."""
         found: list[tuple[int, ReportEntry]] = []
         with self._database.transaction():
-            reports = map(self._report, self._database.rows(schema.SELECT_REPORTS, (after,)))
-            events = map(self._event, self._database.rows(schema.SELECT_EVENTS, (after,)))
+            reports = map(self._report, self._database.rows(statements.SELECT_REPORTS, (after,)))
+            events = map(self._event, self._database.rows(statements.SELECT_EVENTS, (after,)))
             for seq, entry in heapq.merge(reports, events, key=lambda row: row[0]):
                 limit_bytes -= len(entry.value) + len(entry.field) + len(entry.key.name) + REPORT_OVERHEAD_BYTES
                 if found and (limit_bytes < 0 or len(found) == MAX_REPORT_ENTRIES):
@@ -385,8 +391,8 @@ class Records:
         One that was put again since then has a higher number and stays.
         """
         with self._writing():
-            self._database.run(schema.DELETE_REPORTS, (through,))
-            self._database.run(schema.DELETE_EVENTS, (through,))
+            self._database.run(statements.DELETE_REPORTS, (through,))
+            self._database.run(statements.DELETE_EVENTS, (through,))
             if refused:
                 parked = Parked.from_bytes(self._documents(PARKED_DOCUMENT).get(PARKED_DOCUMENT))
                 self._write_documents({PARKED_DOCUMENT: parked.plus(refused, now_ms).to_bytes()})
@@ -409,32 +415,34 @@ class Records:
 
     def _write_documents(self, documents: Mapping[str, bytes | None]) -> None:
         self._database.run_many(
-            schema.UPSERT_DOCUMENT,
+            statements.UPSERT_DOCUMENT,
             [(name, zlib.crc32(value), value) for name, value in documents.items() if value is not None],
         )
-        self._database.run_many(schema.DELETE_DOCUMENT, [(name,) for name, value in documents.items() if value is None])
+        self._database.run_many(
+            statements.DELETE_DOCUMENT, [(name,) for name, value in documents.items() if value is None]
+        )
 
     def _documents(self, prefix: str) -> dict[str, bytes]:
         found = {}
-        for name, checksum, value in self._database.rows(schema.SELECT_DOCUMENTS, (prefix, prefix)):
+        for name, checksum, value in self._database.rows(statements.SELECT_DOCUMENTS, (prefix, prefix)):
             self._check(checksum == zlib.crc32(value), "a document")
             found[str(name)] = bytes(value)
         return found
 
     def _counts(self) -> tuple[int, int]:
         """Reports and Events that wait."""
-        return self._database.number(schema.COUNT_REPORTS), self._database.number(schema.CHECK_EVENTS)
+        return self._database.number(statements.COUNT_REPORTS), self._database.number(statements.CHECK_EVENTS)
 
     def _add_events(self, events: Sequence[KubeEvent]) -> int:
         """Add Events with the next numbers, and drop the oldest where there are too many; how many were dropped."""
         for event in events:
-            row = self._database.row(schema.NEXT_ROW)
+            row = self._database.row(statements.NEXT_ROW)
             self._check(row is not None, "the numbers of reports")
             assert row is not None, "checked in the line above"
             value = canonical(event.to_json())
             namespace, name = event.key[1:]
-            self._database.run(schema.PUT_EVENT, (row[0], namespace, name, zlib.crc32(value), value))
-        rows = list(self._database.rows(schema.SELECT_EVENT_SIZES))
+            self._database.run(statements.PUT_EVENT, (row[0], namespace, name, zlib.crc32(value), value))
+        rows = list(self._database.rows(statements.SELECT_EVENT_SIZES))
         count, size, dropped = len(rows), sum(row[1] for row in rows), 0
         for _, length in rows:
             if count - dropped <= MAX_EVENTS and size <= MAX_EVENT_BYTES:
@@ -442,7 +450,7 @@ class Records:
             dropped += 1
             size -= length
         if dropped:
-            self._database.run(schema.DELETE_EVENTS, (rows[dropped - 1][0],))
+            self._database.run(statements.DELETE_EVENTS, (rows[dropped - 1][0],))
         return dropped
 
     def _write(self, latest: Mapping[ObjectKey, StoredObject | None]) -> int:
@@ -458,15 +466,15 @@ class Records:
             labels = json.dumps(item.labels) if item.labels else ""
             checksum = _checksum(key, item.version, labels, item.body)
             upserts.append((*place, item.version.uid, item.version.revision, revision, labels, checksum, item.body))
-        self._database.run_many(schema.UPSERT_OBJECT, upserts)
-        self._database.run_many(schema.DELETE_OBJECT, removals)
+        self._database.run_many(statements.UPSERT_OBJECT, upserts)
+        self._database.run_many(statements.DELETE_OBJECT, removals)
         return len(removals)
 
     def _stored(self, key: ObjectKey) -> StoredObject | None:
         number = self._ids.get(key.resource)
         if number is None:
             return None
-        row = self._database.row(schema.SELECT_OBJECT, (number, key.namespace, key.name))
+        row = self._database.row(statements.SELECT_OBJECT, (number, key.namespace, key.name))
         return None if row is None else self._object(key.resource, row)
 
     def _shown(self, key: ObjectKey) -> StoredObject | None:
@@ -492,7 +500,7 @@ class Records:
     def _id(self, resource: Resource) -> int:
         number = self._ids.get(resource)
         if number is None:
-            number = self._database.inserted(schema.INSERT_RESOURCE, tuple(resource))
+            number = self._database.inserted(statements.INSERT_RESOURCE, tuple(resource))
             self._ids[resource] = number
             self._resources[number] = resource
         return number
@@ -504,7 +512,7 @@ class Records:
         return resource
 
     def _load_resources(self) -> None:
-        for number, *names, namespaced in self._database.rows(schema.SELECT_RESOURCES):
+        for number, *names, namespaced in self._database.rows(statements.SELECT_RESOURCES):
             group, version, plural, kind = map(str, names)
             self._resources[number] = Resource(group, version, plural, kind, bool(namespaced))
         self._ids = {resource: number for number, resource in self._resources.items()}
@@ -516,11 +524,11 @@ class Records:
             *(self._id(key.resource), key.namespace, key.name, write.subresource, write.uid, write.creates, write.user),
             *(write.revision, write.at_ms, zlib.crc32(write.value), write.value),
         )
-        return write._replace(seq=self._database.inserted(schema.PUT_LOCAL, row))
+        return write._replace(seq=self._database.inserted(statements.PUT_LOCAL, row))
 
     def _load_local(self) -> None:
         local: dict[ObjectKey, dict[str, LocalWrite]] = {}
-        for row in self._database.rows(schema.SELECT_LOCAL):
+        for row in self._database.rows(statements.SELECT_LOCAL):
             seq, resource, namespace, name, subresource, uid, creates, user, revision, at_ms, checksum, value = row
             self._check(checksum == zlib.crc32(value), "a local write")
             key = ObjectKey(self._resource(resource), namespace, name)
@@ -566,7 +574,7 @@ class Records:
         start = ("", "") if after is None else (after.namespace, after.name)
         parameters = (number, *start, not namespace, namespace, name is None, name or "")
         with self._database.transaction():
-            rows = self._database.rows(schema.SELECT_LIST, parameters)
+            rows = self._database.rows(statements.SELECT_LIST, parameters)
             held = (self._object(resource, row) for row in rows)
             for stored in _with_writes(held, written, namespace, start) if written else held:
                 if selects(stored.object, labels, fields):

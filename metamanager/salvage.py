@@ -19,7 +19,7 @@ from typing import NamedTuple
 from apimachinery.keys import ObjectKey, Resource
 from apimachinery.kubeevents import KubeEvent
 from link.frames import ReportEntry
-from metamanager import schema
+from metamanager import statements
 from metamanager.connection import Database
 from metamanager.errors import StoreError
 from metamanager.overlay import LocalWrite
@@ -65,7 +65,7 @@ def _until_damage() -> Iterator[None]:
 def _resources(database: Database) -> dict[int, Resource]:
     resources: dict[int, Resource] = {}
     with _until_damage(), database.transaction():
-        for number, group, version, plural, kind, namespaced in database.rows(schema.SELECT_RESOURCES):
+        for number, group, version, plural, kind, namespaced in database.rows(statements.SELECT_RESOURCES):
             resources[number] = Resource(group, version, plural, kind, bool(namespaced))
     return resources
 
@@ -74,7 +74,7 @@ def _reports(database: Database, resources: dict[int, Resource]) -> tuple[list[R
     """Readable reports by their numbers, and whether that is all of them."""
     found: dict[int, ReportEntry] = {}
     whole = True
-    for statement, parameters in ((schema.SELECT_REPORTS, (0,)), (schema.SELECT_REPORTS_BACKWARDS, ())):
+    for statement, parameters in ((statements.SELECT_REPORTS, (0,)), (statements.SELECT_REPORTS_BACKWARDS, ())):
         reached_end = False
         with _until_damage(), database.transaction():
             for seq, resource, namespace, name, field, checksum, value in database.rows(statement, parameters):
@@ -92,7 +92,7 @@ def _reports(database: Database, resources: dict[int, Resource]) -> tuple[list[R
 def _documents(database: Database) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
     with _until_damage(), database.transaction():
-        for name, checksum, value in database.rows(schema.SELECT_DOCUMENTS, ("", "")):
+        for name, checksum, value in database.rows(statements.SELECT_DOCUMENTS, ("", "")):
             if zlib.crc32(value) == checksum:
                 found[str(name)] = value
     return found
@@ -101,7 +101,7 @@ def _documents(database: Database) -> dict[str, bytes]:
 def _events(database: Database) -> list[KubeEvent]:
     found: list[KubeEvent] = []
     with _until_damage(), database.transaction():
-        for *_, checksum, value in database.rows(schema.SELECT_EVENTS, (0,)):
+        for *_, checksum, value in database.rows(statements.SELECT_EVENTS, (0,)):
             if zlib.crc32(value) == checksum:
                 found.append(KubeEvent.from_json(json.loads(value)))
     return found
@@ -110,7 +110,7 @@ def _events(database: Database) -> list[KubeEvent]:
 def _writes(database: Database, resources: dict[int, Resource]) -> list[LocalWrite]:
     found: list[LocalWrite] = []
     with _until_damage(), database.transaction():
-        for row in database.rows(schema.SELECT_LOCAL):
+        for row in database.rows(statements.SELECT_LOCAL):
             seq, resource, namespace, name, subresource, uid, creates, user, revision, at_ms, checksum, value = row
             if resource in resources and zlib.crc32(value) == checksum:
                 key = ObjectKey(resources[resource], namespace, name)
@@ -122,7 +122,7 @@ def _interests(database: Database, resources: dict[int, Resource]) -> list[Remem
     """Not as complete: what they select went with the database."""
     found: list[RememberedInterest] = []
     with _until_damage(), database.transaction():
-        for resource, namespace, name, user, used_at_ms, _ in database.rows(schema.SELECT_INTERESTS):
+        for resource, namespace, name, user, used_at_ms, _ in database.rows(statements.SELECT_INTERESTS):
             if resource in resources:
                 found.append(RememberedInterest(resources[resource], namespace, name, user, used_at_ms, False))
     return found

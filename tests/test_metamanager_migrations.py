@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import create_engine
 
 from metamanager.migrations import APPLICATION_ID, MIGRATIONS, SCHEMA, migrate
-from metamanager.schema import TABLES
+from scripts.edge_statements import TABLES
 
 
 def connect(path: str | Path = ":memory:") -> sqlite3.Connection:

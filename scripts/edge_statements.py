@@ -1,10 +1,15 @@
 """
-The tables as SQLAlchemy Core knows them, and the statements on them, compiled once.
+Makes metamanager/statements.py: the edge's tables as SQLAlchemy Core knows them, and the statements on them as text.
 
-Every statement is built by SQLAlchemy, so that names and parameters are checked when the module is
-imported; what runs is its text, which costs a third less per row than executing the expression
-(docs/why/sqlite.md). Each text takes its parameters in the order given beside it.
+    python -m scripts.edge_statements > metamanager/statements.py && ruff format metamanager/statements.py
+
+Every statement is built by SQLAlchemy, so that names and parameters are checked where it is made; what a node runs is
+the text, and so no node imports SQLAlchemy, which would be a third of edgecore's memory (docs/why/sqlite.md). A test
+holds the file to what this makes. Each text takes its parameters in the order given beside it.
 """
+
+import json
+import sys
 
 from sqlalchemy import (
     BLOB,
@@ -351,3 +356,53 @@ SELECT_INTERESTS = _text(select(*(_interests.c[name] for name in _INTEREST)))
 DELETE_INTEREST = _text(
     delete(_interests).where(*(_interests.c[name] == bindparam(name) for name in (*_KEY, "user"))), *_KEY, "user"
 )
+
+_HEAD = '''"""
+The statements of the edge's store: made by scripts/edge_statements.py, not to be edited.
+
+Built by SQLAlchemy Core where that is at hand, run as text where it is not (docs/why/sqlite.md).
+"""
+
+'''
+
+
+TABLE_NAMES = tuple(sorted(TABLES.tables))
+
+
+def texts() -> dict[str, str]:
+    """Every statement by its name."""
+    made = {name: value for name, value in globals().items() if name.isupper() and isinstance(value, str)}
+    return {name: " ".join(value.split()) for name, value in made.items() if not name.startswith("_")}
+
+
+def render() -> str:
+    """The module's text."""
+    lines = []
+    for name, words in texts().items():
+        line = f"{name} = {_quoted(words)}"
+        lines += [line] if len(line) <= WIDTH else [f"{name} = (", *_wrapped(words), ")"]
+    names = ", ".join(map(_quoted, TABLE_NAMES))
+    return f"{_HEAD}TABLE_NAMES = frozenset({{{names}}})\n\n" + "\n".join(lines) + "\n"
+
+
+WIDTH = 120
+
+
+def _quoted(words: str) -> str:
+    return f"'{words}'" if '"' in words else json.dumps(words)
+
+
+def _wrapped(words: str) -> list[str]:
+    """A long text as adjacent literals, cut between words."""
+    parts, part = [], ""
+    for word in words.split(" "):
+        if len(f"    {_quoted(part + word)}") > WIDTH - 1:
+            parts.append(part)
+            part = ""
+        part += f"{word} "
+    parts.append(part.removesuffix(" "))
+    return [f"    {_quoted(each)}" for each in parts]
+
+
+if __name__ == "__main__":
+    sys.stdout.write(render())

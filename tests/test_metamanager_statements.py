@@ -1,13 +1,19 @@
-"""The compiled statements: they are understood, and the ones that look things up do so by an index."""
+"""The statements: SQLAlchemy's own, understood, and the ones that look things up do so by an index."""
 
 import sqlite3
 
 import pytest
 
-from metamanager import schema
+from metamanager import statements
 from metamanager.migrations import migrate
+from scripts import edge_statements
 
-STATEMENTS = {name: text for name, text in vars(schema).items() if name.isupper() and isinstance(text, str)}
+STATEMENTS = {name: text for name, text in vars(statements).items() if name.isupper() and isinstance(text, str)}
+
+
+def test_they_are_what_sqlalchemy_makes() -> None:
+    assert edge_statements.texts() == STATEMENTS, "run python -m scripts.edge_statements, see its first lines"
+    assert set(edge_statements.TABLE_NAMES) == statements.TABLE_NAMES
 
 
 @pytest.fixture
