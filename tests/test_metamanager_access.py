@@ -165,17 +165,17 @@ async def test_a_node_that_never_had_the_keys_says_so(secured: Secured) -> None:
 
 
 async def test_writes_offline_need_a_right_that_was_shown_online(secured: Secured) -> None:
-    running = {"status": {"phase": "Running"}}
-
-    async def report(name: str) -> Any:
+    async def report(name: str, phase: str) -> Any:
         media_type = "application/strategic-merge-patch+json"
         target = f"/api/v1/namespaces/default/pods/{name}/status"
-        return await secured.edge.ask("PATCH", target, running, media_type, authorization=f"Bearer {secured.token}")
+        return await secured.edge.ask(
+            "PATCH", target, {"status": {"phase": phase}}, media_type, authorization=f"Bearer {secured.token}"
+        )
 
-    assert (await report("web")).status == 200
+    assert (await report("web", "Running")).status == 200
     with cut(secured.edge):
-        assert (await report("web")).status == 200
-        assert (await report("op")).status == 503
+        assert (await report("web", "Succeeded")).status == 200
+        assert (await report("op", "Running")).status == 503
         (kept,) = await secured.edge.store.local_writes()
         assert kept.user == OPERATOR
 
