@@ -192,7 +192,9 @@ def not_found(resource: Resource, name: str) -> NotFound:
 
 def _check_verb(asked: ApiRequest, definition: Definition) -> None:
     is_missing = (asked.subresource == "status" and not definition.has_status) or (
-        asked.subresource == "scale" and definition.scale is None
+        asked.subresource == "scale"
+        and definition.scale is None
+        and not any(below.name == "scale" for below in definition.subresources)
     )
     if is_missing:
         raise NotFound("the server could not find the requested resource")

@@ -5,7 +5,7 @@ python -m benchmarks: measure, print a table, leave a JSON file.
     python -m benchmarks --only latency --runs 5     one family
     python -m benchmarks --quick                     a tenth of the samples: does it work at all?
 
-Families: latency, recovery, devices, twins, footprint, start, install, imports.
+Families: latency, recovery, devices, twins, footprint, start, localapi, install, imports.
 What each figure is: docs/performance.md.
 """
 
@@ -19,11 +19,11 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from benchmarks import devices, footprint, imports, install, latency, procfs, recovery, start, twins
+from benchmarks import devices, footprint, imports, install, latency, localapi, procfs, recovery, start, twins
 from benchmarks.figures import Figure, as_json, table
 
 RESULTS = Path(__file__).resolve().parent / "results"
-FAMILIES = ("install", "imports", "footprint", "start", "latency", "recovery", "devices", "twins")
+FAMILIES = ("install", "imports", "footprint", "start", "localapi", "latency", "recovery", "devices", "twins")
 
 QUIET_LOAD = 1.2  # per core, with the measured processes in it
 
@@ -85,6 +85,8 @@ def _plan(wanted: list[str], args: argparse.Namespace, directory: Path) -> Itera
         yield "footprint", partial(footprint.measure, args.runs, args.quick, edgecore)
     if "start" in wanted:
         yield "start", partial(start.measure, args.runs, args.quick, edgecore)
+    if "localapi" in wanted:
+        yield "localapi", partial(localapi.measure, args.runs, args.quick, edgecore)
     if "latency" in wanted:
         yield "latency", partial(latency.measure, args.runs, args.quick)
     if "recovery" in wanted:

@@ -25,6 +25,17 @@ def memory(pid: int) -> Memory:
     return Memory(resident, anonymous)
 
 
+def reset_peak(pid: int) -> None:
+    """From now on `peak` counts."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def peak(pid: int) -> float:
+    """The most resident memory since the start or reset_peak, in MB."""
+    fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return int(fields["VmHWM"].split()[0]) / 1024
+
+
 def cpu_s(pid: int) -> float:
     """Processor time of all its threads, in seconds, to the nanosecond."""
     return sum(int(path.read_text().split()[0]) for path in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9

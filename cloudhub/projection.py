@@ -93,9 +93,11 @@ def _node(body: dict[str, JSON]) -> None:
 
 
 def _definition(body: dict[str, JSON]) -> None:
-    """What an API server at the edge needs to serve the kind: its names and columns, not its schema."""
+    """What an API server at the edge needs to serve the kind: its names, columns and conditions, not its schema."""
     spec = body.get("spec")
-    body.pop("status", None)
+    conditions = lookup(body.pop("status", None), "conditions")
+    if conditions:
+        body["status"] = {"conditions": conditions}  # `kubectl wait --for=condition=established` works on a node
     if not isinstance(spec, dict):
         return
     spec.pop("conversion", None)

@@ -648,6 +648,8 @@ class Hub:
             if not changes:
                 break
             self._push(session, outbox, changes, made)
+            if not outbox.has_something:
+                return
             made.clear()
         if room and outbox.known_count is not None and not outbox.synced_told and not outbox.dirty_count:
             self._push(session, outbox, {}, made)

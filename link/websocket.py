@@ -1,5 +1,5 @@
 """
-The link over websocket: the `websockets` library's sans-I/O protocol under asyncio.
+The link over websocket: the `websockets` library's sans-I/O protocol under asyncio, and whole messages past it.
 
 The library's own asyncio server costs three times the CPU and twice the memory per connection of this
 arrangement; its protocol core does all that is hard. Compression is off (bodies are compressed once
@@ -26,6 +26,7 @@ from websockets.uri import parse_uri
 from componentbase import tcp
 from link.codec import MAX_FRAME_BYTES
 from link.errors import LinkClosed
+from link.wsframes import Cutter, header
 
 PATH = "/v1/link"
 NODE_PREFIX = "system:node:"
@@ -37,6 +38,7 @@ OPEN_S = 10.0  # for TCP, TLS and the HTTP upgrade together; a peer that takes l
 _quiet = logging.getLogger(__name__ + ".library")
 _quiet.setLevel(logging.WARNING)
 
+_HEAD_END = b"\r\n\r\n"
 CLOSE_S = 2.0  # after our close frame the other side has this long to close the connection
 
 
@@ -72,6 +74,11 @@ class WebSocket(asyncio.BufferedProtocol):
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._message: list[bytes] = []
+        """The parts of a fragmented message that came."""
+        self._is_server = isinstance(protocol, ServerProtocol)
+        self._cutter = Cutter(self._is_server, MAX_FRAME_BYTES)
+        self._head = b""
+        """The last bytes of the handshake, in which its end may have begun."""
         self._siblings = siblings if siblings is not None else set()
         self.lost: asyncio.Future[str] = self._loop.create_future()
         """Resolves to the reason when the connection is gone."""
@@ -100,8 +107,38 @@ class WebSocket(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         if self._receiving is not None:
             self._receiving.bytes_arrived()
-        self._protocol.receive_data(bytes(self._buffer[:nbytes]))
+        data = bytes(self._buffer[:nbytes])
+        self._take_frames(data if self._receiving is not None else self._shake_hands(data))
+
+    def _shake_hands(self, data: bytes) -> bytes:
+        """Give the library what is the handshake's; returns what came after it, which is frames."""
+        head = self._head + data
+        end = head.find(_HEAD_END)
+        self._head = head[-len(_HEAD_END) + 1 :]
+        size = len(data) if end < 0 else end + len(_HEAD_END) - (len(head) - len(data))
+        self._protocol.receive_data(data[:size])
         self._handle_events()
+        if self._receiving is None:  # more of a head, or of an answer that refuses
+            self._protocol.receive_data(data[size:])
+            self._handle_events()
+            return b""
+        return data[size:]
+
+    def _take_frames(self, data: bytes) -> None:
+        protocol, cutter, receiving = self._protocol, self._cutter, self._receiving
+        if not data or receiving is None:
+            return
+        cutter.feed(data)
+        while self._transport is not None:
+            piece = cutter.next(not self._message and protocol.state is State.OPEN)
+            if piece is None:
+                return
+            is_message, content = piece
+            if is_message:
+                receiving.message_received(content)
+            else:
+                protocol.receive_data(content)
+                self._handle_events()
 
     def eof_received(self) -> bool:
         self._protocol.receive_eof()
@@ -125,9 +162,14 @@ class WebSocket(asyncio.BufferedProtocol):
     def write(self, messages: Sequence[bytes]) -> None:
         if self._transport is None or self._protocol.state is not State.OPEN:
             return
-        for message in messages:
-            self._protocol.send_binary(message)
-        self._flush()
+        if not self._is_server:  # a client's are masked
+            for message in messages:
+                self._protocol.send_binary(message)
+            self._flush()
+            return
+        parts = [part for message in messages for part in (header(len(message)), message)]
+        self._transport.write(b"".join(parts))
+        self._check_unread()
 
     def close(self) -> None:
         if self._transport is None:
@@ -199,8 +241,7 @@ class WebSocket(asyncio.BufferedProtocol):
         data = [chunk for chunk in chunks if chunk]
         if data:
             self._transport.write(data[0] if len(data) == 1 else b"".join(data))
-            if self._transport.get_write_buffer_size() > UNREAD_BYTES:
-                self._give_up("the other side does not read")
+            if not self._check_unread():
                 return
         if len(data) != len(chunks) and not self._transport.is_closing():
             # An empty chunk is the library's word for the end of the stream.
@@ -208,6 +249,13 @@ class WebSocket(asyncio.BufferedProtocol):
                 self._transport.write_eof()
             else:
                 self._transport.close()
+
+    def _check_unread(self) -> bool:
+        """Whether the other side reads; the connection is over where it does not."""
+        if self._transport is None or self._transport.get_write_buffer_size() <= UNREAD_BYTES:
+            return True
+        self._give_up("the other side does not read")
+        return False
 
     def _reason(self, exc: Exception | None) -> str:
         failure = self._protocol.handshake_exc or self._protocol.parser_exc or exc

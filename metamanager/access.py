@@ -158,7 +158,9 @@ class Access:
         if user not in self._decisions:
             name = DECISIONS + user
             kept = (await self._store.documents(name)).get(name, b"{}")
-            self._decisions[user] = {each: _Decision(*value) for each, value in json.loads(kept).items()}
+            known = {each: _Decision(*value) for each, value in json.loads(kept).items()}
+            # Another request of this account's may have been here meanwhile, and have noted decisions since.
+            self._decisions.setdefault(user, known)
         return self._decisions[user]
 
     async def _remember(self, user: str, known: dict[str, _Decision]) -> None:

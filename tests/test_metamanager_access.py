@@ -1,5 +1,6 @@
 """Tokens and rights at a local API with TLS: verified here, decided in the cluster, and both kept for offline."""
 
+import asyncio
 import base64
 import contextlib
 from collections.abc import AsyncIterator, Iterator
@@ -72,6 +73,21 @@ async def secured(tmp_path: Path) -> AsyncIterator[Secured]:
         made = Secured(edge)
         made.token = await token_of(edge, "op")
         yield made
+
+
+async def test_what_is_asked_at_the_same_time_is_remembered_together(secured: Secured) -> None:
+    """An operator begins with several lists at once; the first ones of an account's read what is remembered of it."""
+    kinds = ("configmaps", "services", "endpoints")
+    for kind in kinds:
+        await allow(secured.edge, ["list", "watch"], kind)
+    targets = [f"/api/v1/namespaces/default/{kind}" for kind in kinds]
+    async with asyncio.TaskGroup() as tasks:
+        answers = [tasks.create_task(secured.get(target), name=target) for target in targets]
+    assert [answer.result().status for answer in answers] == [200, 200, 200]
+    restarted = Secured(secured.edge)
+    restarted.token = secured.token
+    with cut(secured.edge):
+        assert [(await restarted.get(target)).status for target in targets] == [200, 200, 200]
 
 
 async def test_nobody_gets_in_without_credentials(secured: Secured) -> None:
@@ -188,17 +204,17 @@ async def test_a_node_that_never_had_the_keys_says_so(secured: Secured) -> None:
 
 
 async def test_writes_offline_need_a_right_that_was_shown_online(secured: Secured) -> None:
-    running = {"status": {"phase": "Running"}}
-
-    async def report(name: str) -> Any:
+    async def report(name: str, phase: str) -> Any:
         media_type = "application/strategic-merge-patch+json"
         target = f"/api/v1/namespaces/default/pods/{name}/status"
-        return await secured.edge.ask("PATCH", target, running, media_type, authorization=f"Bearer {secured.token}")
+        return await secured.edge.ask(
+            "PATCH", target, {"status": {"phase": phase}}, media_type, authorization=f"Bearer {secured.token}"
+        )
 
-    assert (await report("web")).status == 200
+    assert (await report("web", "Running")).status == 200
     with cut(secured.edge):
-        assert (await report("web")).status == 200
-        assert (await report("op")).status == 503
+        assert (await report("web", "Succeeded")).status == 200
+        assert (await report("op", "Running")).status == 503
         (kept,) = await secured.edge.store.local_writes()
         assert kept.user == OPERATOR
 

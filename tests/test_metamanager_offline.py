@@ -61,6 +61,15 @@ async def test_a_put_must_be_based_on_what_is_seen(edge: EdgeApi) -> None:
     assert (without.status, without.body["status"]["phase"]) == (200, "Failed")
 
 
+async def test_what_changes_nothing_is_no_write(edge: EdgeApi) -> None:
+    first = await edge.ask("PATCH", f"{POD}/status", {"status": {"phase": "Running"}}, STRATEGIC)
+    writes, revision = await edge.store.local_writes(), edge.store.feed.revision
+    again = await edge.ask("PATCH", f"{POD}/status", {"status": {"phase": "Running"}}, STRATEGIC)
+    put = await edge.ask("PUT", f"{POD}/status", first.body)
+    assert (again.status, again.body, put.status, put.body) == (200, first.body, 200, first.body)
+    assert (await edge.store.local_writes(), edge.store.feed.revision) == (writes, revision)
+
+
 async def test_a_dry_run_changes_nothing(edge: EdgeApi) -> None:
     dry = await edge.ask("PATCH", f"{POD}/status?dryRun=All", {"status": {"phase": "Running"}}, STRATEGIC)
     assert (dry.status, dry.body["status"]["phase"]) == (200, "Running")

@@ -72,6 +72,13 @@ def test_what_a_node_can_see_is_a_new_version() -> None:
     assert not is_projected_specially(PODS)
 
 
+def test_of_a_definition_s_status_the_conditions_are_seen() -> None:
+    conditions = [{"type": "Established", "status": "True"}]
+    status = {"conditions": conditions, "acceptedNames": {"plural": "lamps"}, "storedVersions": ["v1"]}
+    item = from_json(CUSTOM_RESOURCE_DEFINITIONS, {"metadata": {"name": "a"}, "spec": {}, "status": status})
+    assert project(item).parse()["status"] == {"conditions": conditions}
+
+
 def test_odd_bodies_pass_through() -> None:
     for resource in (DEVICES, LEASES, NODES, CUSTOM_RESOURCE_DEFINITIONS):
         project(from_json(resource, {"metadata": {"name": "a"}, "spec": None, "status": {"conditions": ["x", None]}}))

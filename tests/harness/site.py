@@ -146,7 +146,7 @@ class Site:
             *("--listen", f"127.0.0.1:{link}", "--join-listen", f"127.0.0.1:{join}"),
             *flags,
         )
-        self.until(lambda: bool((self.status("cloudcore", name) or {}).get("link")), "cloudcore serves", process)
+        self.until(lambda: self.ask("cloudcore", name).get("link"), "cloudcore serves", process)
         return process
 
     def token(self, *flags: str) -> str:
@@ -160,7 +160,7 @@ class Site:
             *("--node", node, "--data-dir", str(self.directory / node)),
         )
 
-    def start_edge(self, node: str, *, mqtt: str = "embedded", wait: bool = True) -> Process:
+    def start_edge(self, node: str, *, mqtt: str = "embedded", wait: bool = True, flags: Sequence[str] = ()) -> Process:
         for port in ("api", "mqtt"):
             self.ports.setdefault(f"{node}-{port}", free_port())
         process = self.start(
@@ -170,9 +170,10 @@ class Site:
             *("--data-dir", str(self.directory / node), "--mqtt", mqtt),
             *("--mqtt-listen", f"127.0.0.1:{self.ports[f'{node}-mqtt']}"),
             *("--api", f"127.0.0.1:{self.ports[f'{node}-api']}"),
+            *flags,
         )
         if wait:
-            self.until(lambda: self.edge_status(node).get("inSync"), f"{node} is in sync", process)
+            self.until(lambda: self.ask("edgecore", node).get("inSync"), f"{node} is in sync", process)
         return process
 
     def edge_status(self, node: str) -> dict[str, Any]:
