@@ -648,7 +648,7 @@ class Hub:
             if not changes:
                 break
             self._push(session, outbox, changes, made)
-            if not outbox.has_something:
+            if outbox.synced_told and not outbox.has_dirty:
                 return
             made.clear()
         if room and outbox.known_count is not None and not outbox.synced_told and not outbox.dirty_count:

@@ -5,11 +5,12 @@ A missing tool fails the test and says how to get it. Skipping would let a whole
 """
 
 import shutil
-import socket
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.harness import mosquitto as mosquitto_harness
 
 # A machine that is busy with something else is no failure of what is tested.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -62,7 +63,4 @@ def mosquitto() -> Path:
 @pytest.fixture
 def free_port() -> int:
     """A TCP port on 127.0.0.1 that was free a moment ago. Bind port 0 instead wherever the server can tell its port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    return mosquitto_harness.free_port()

@@ -7,6 +7,8 @@ A real mosquitto for tests: the broker that ours is judged beside, and the exter
 stop() and start() again keep the port; what mosquitto held is gone unless `persistent`.
 """
 
+import contextlib
+import random
 import shutil
 import socket
 import subprocess
@@ -20,12 +22,22 @@ START_DEADLINE_S = 10.0
 STOP_DEADLINE_S = 5.0
 
 
+_DRAW = random.SystemRandom()  # hypothesis seeds the module's own, in all workers alike
+
+
 def free_port() -> int:
-    """A port nobody listens on at the moment. Another process may take it first, so whoever uses it tries again."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """
+    A port nobody listens on at the moment.
+
+    Not of those that the kernel gives to outgoing connections: one of these would take it while a killed process is
+    being started again. Another test may take it first all the same, but that is one in thousands.
+    """
+    first_ephemeral = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    while True:
+        port = _DRAW.randrange(10_000, max(first_ephemeral, 20_000))
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def executable() -> str | None:
