@@ -81,8 +81,9 @@ class Nodes:
         body = change.object.parse()
         node = str(lookup(body, "spec.nodeName") or "")
         if node:
-            account = str(lookup(body, "spec.serviceAccountName") or "default")
-            own = (("pods", key.namespace, key.name), ("serviceaccounts", key.namespace, account))
+            own = [("pods", key.namespace, key.name)]
+            if account := account_of(body):
+                own.append(("serviceaccounts", key.namespace, account))
             refs = frozenset((*references(body), *own))
             self._pods[key] = (node, refs)
             counts = self._by_node.setdefault(node, {})
@@ -136,7 +137,7 @@ def check_write(node: str, key: ObjectKey, body: Mapping[str, JSON], current: Ma
     elif key.resource == resources.PODS:
         if lookup(body, "spec.nodeName") != node:
             told = f"node {node!r} can only write pods with spec.nodeName set to itself"
-        elif current is None and MIRROR not in (lookup(body, "metadata.annotations") or {}):
+        elif current is None and not _is_mirror(body):
             told = f"pod does not have {MIRROR!r} annotation, node {node!r} can only create mirror pods"
         elif current is None and (refs := list(references(body))):
             told = f"node {node!r} can not create pods that reference {refs[0][0]}"
@@ -147,6 +148,20 @@ def check_write(node: str, key: ObjectKey, body: Mapping[str, JSON], current: Ma
             group=key.resource.group,
             name=key.name,
         )
+
+
+def account_of(pod: Mapping[str, JSON]) -> str:
+    """
+    The ServiceAccount that a pod runs as.
+
+    "" for a mirror pod, which has none: a node makes one in any namespace, and would be the default account there.
+    """
+    name = str(lookup(pod, "spec.serviceAccountName") or "")
+    return name or ("" if _is_mirror(pod) else "default")
+
+
+def _is_mirror(pod: Mapping[str, JSON]) -> bool:
+    return MIRROR in (lookup(pod, "metadata.annotations") or {})
 
 
 def references(pod: Mapping[str, JSON]) -> Iterator[_Ref]:
@@ -163,11 +178,14 @@ def references(pod: Mapping[str, JSON]) -> Iterator[_Ref]:
 
 
 _CONTAINERS = ("containers", "initContainers", "ephemeralContainers")
+_DRIVERS = ("cephfs", "cinder", "flexVolume", "iscsi", "rbd", "scaleIO", "storageos")
 _FIELDS: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (("imagePullSecrets",), "secrets", "name"),
     (("volumes", "secret"), "secrets", "secretName"),
     (("volumes", "configMap"), "configmaps", "name"),
     (("volumes", "persistentVolumeClaim"), "persistentvolumeclaims", "claimName"),
+    *((("volumes", each, "secretRef"), "secrets", "name") for each in _DRIVERS),
+    (("volumes", "azureFile"), "secrets", "secretName"),
     (("volumes", "csi", "nodePublishSecretRef"), "secrets", "name"),
     (("volumes", "projected", "sources", "secret"), "secrets", "name"),
     (("volumes", "projected", "sources", "configMap"), "configmaps", "name"),

@@ -19,6 +19,7 @@ from apimachinery.objects import JSON, canonical, lookup
 from apimachinery.resources import NODES, PODS, SECRETS, SERVICE_ACCOUNTS
 from apiserver.messages import Response, json_response
 from apiserver.metadata import Facts, invalid, metadata_of
+from apiserver.nodes import account_of
 from apiserver.plans import View
 from apiserver.requests import ApiRequest
 from apiserver.tokens import Claims, InvalidToken, Ref, Signer, Verifier
@@ -155,7 +156,7 @@ def _bound(view: View, account: ObjectKey, ref: JSON) -> dict[str, Ref]:
     bound = {kind.lower(): Ref(name, found.version.uid)}
     if resource == PODS:
         body = found.parse()
-        if (lookup(body, "spec.serviceAccountName") or "default") != account.name:
+        if account_of(body) != account.name:
             raise BadRequest(
                 f'cannot bind token for serviceaccount "{account.name}" to pod running with different serviceaccount '
                 "name."

@@ -13,7 +13,9 @@ Invariants
 """
 
 import asyncio
+import contextlib
 import logging
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
@@ -30,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 RECHECK_S = 300.0  # how long a right that was taken back may go on; a webhook authorizer's cache has as much
 REFUSED_S = 30.0  # after a right was given, somebody sits there and waits
+MOST_REVIEWS = 1 << 15  # some 30 MB; beyond that, and a node may ask for new names all the time, only what is needed
+_PLURAL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")  # RFC 1035, as a definition's names.plural must be
 REVIEWERS = 8  # at a time; a thousand nodes that come back to a hub that was restarted ask a few thousand times
 
 
@@ -97,6 +101,7 @@ class Access:
     def want(self, node: Node, interests: Sequence[Interest]) -> None:
         for question in self._needed.pop(node, ()):
             self._reviews[question].nodes.discard(node)
+            self._let_go(question)
         if interests:
             self._wanted[node] = tuple(interests)
         else:
@@ -108,6 +113,9 @@ class Access:
         except Forbidden as error:
             return Decision(error.code, str(error))
         resource, namespace, name, _ = interest
+        if not _PLURAL.fullmatch(resource.plural):
+            # With a dot it would be reviewed as one resource and watched as another.
+            return Decision(BadRequest.code, f'"{resource.plural}" is no name of a resource')
         may = self._review(_Question(identity, resource, namespace, name), node).decision
         if may.code != GRANTED:
             return may
@@ -150,18 +158,25 @@ class Access:
         free = asyncio.Semaphore(REVIEWERS)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._demand.run(), name="demand")
+            looked_at = self._now()
             while True:
                 self._work.clear()
+                if self._now() - looked_at >= min(REFUSED_S, self._recheck_s):
+                    looked_at = self._now()
+                    for question in list(self._reviews):
+                        self._let_go(question)
                 for question in self._due(self._now()):
                     await free.acquire()
-                    self._reviews[question].is_under_way = True
+                    review = self._reviews.get(question)
+                    if review is None or not review.nodes:
+                        free.release()  # whoever needed it does not any more
+                        continue
+                    review.is_under_way = True
                     task = tasks.create_task(self._ask(question), name="review")
                     task.add_done_callback(lambda _: free.release())
-                try:
+                with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout_at(self._next_due(self._now())):
                         await self._work.wait()
-                except TimeoutError:
-                    self._forget()
 
     def _due(self, now: float) -> Iterable[_Question]:
         return [
@@ -174,12 +189,12 @@ class Access:
         waiting = (each.due_at for each in self._reviews.values() if each.nodes and not each.is_under_way)
         return max(now, min(waiting, default=now + self._recheck_s))
 
-    def _forget(self) -> None:
-        """What nobody needs any more, once it would have to be asked again."""
-        now = self._now()
-        for question, review in list(self._reviews.items()):
-            if not review.nodes and not review.is_under_way and review.due_at <= now:
-                del self._reviews[question]
+    def _let_go(self, question: _Question) -> None:
+        """Forget an answer that nobody needs any more, once it would have to be asked again or there are too many."""
+        review = self._reviews[question]
+        is_over = review.due_at <= self._now() or len(self._reviews) > MOST_REVIEWS
+        if is_over and not review.nodes and not review.is_under_way:
+            del self._reviews[question]
 
     async def _ask(self, question: _Question) -> None:
         review = self._reviews[question]
@@ -205,6 +220,7 @@ class Access:
         review.decision = decision
         review.due_at = self._now() + delay_s
         self._work.set()
+        self._let_go(question)
         if decision == before:
             return
         if decision.code == Forbidden.code:

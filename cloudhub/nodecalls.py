@@ -3,7 +3,7 @@ One node's calls at the hub, from the first chunk of the request to the last of 
 
 Invariants
     at most MAX_CALLS are under way: begun, and neither answered to the last chunk nor cancelled
-    an answer to what is not under way goes nowhere
+    an answer to what is not under way goes nowhere, and no number is used twice: what was cancelled may still go on
 
 Pure state: no clock, no I/O. The shell is cloudhub/sessions.py.
 """
@@ -31,6 +31,8 @@ class NodeCalls:
         self._asked: Incoming[CallHead] = Incoming()
         self._answers: Outgoing[AnswerHead] = Outgoing()
         self._under_way: set[int] = set()
+        self._begun = -1
+        """The number of the last one that began."""
 
     @property
     def size(self) -> int:
@@ -41,13 +43,16 @@ class NodeCalls:
         """
         Take a chunk in; returns the call that it completes.
 
-        Raises RemoteProtocolError where a node begins a call twice or one too many.
+        Raises RemoteProtocolError where a node begins a call twice, or one too many, or out of order.
         """
         if call.head is not None:
             if call.number in self._under_way:
                 raise RemoteProtocolError(f"call {call.number} begins twice")
+            if call.number <= self._begun:
+                raise RemoteProtocolError(f"call {call.number} begins after call {self._begun}")
             if len(self._under_way) >= MAX_CALLS:
                 raise RemoteProtocolError(f"more than {MAX_CALLS} calls are under way")
+            self._begun = call.number
             self._under_way.add(call.number)
         elif call.number not in self._under_way:
             return Turn.MORE  # it was refused or cancelled, and this was on its way

@@ -21,6 +21,7 @@ from apimachinery.keys import Node, ObjectKey, Resource
 from apimachinery.objects import JSON, Object, lookup
 from apimachinery.resources import LEASES, NAMESPACES, NODE_LEASE_NAMESPACE, NODES
 from cloudhub.backoff import full_jitter_s, write_delay_s
+from cloudhub.devices import entries
 from cloudhub.fences import Claim, Fences, Permit, Standing, claim_of
 from cloudhub.presence import Duty, Presence, Task
 
@@ -224,7 +225,7 @@ class NodeLifecycle:
             "lastHeartbeatTime": at,
             "lastTransitionTime": at,
         }
-        others = [entry for entry in lookup(body, "status.conditions") or () if entry.get("type") != READY]
+        others = [entry for entry in entries(lookup(body, "status.conditions"), "type") if entry["type"] != READY]
         patch = {
             "metadata": {"resourceVersion": lookup(body, "metadata.resourceVersion")},
             "status": {"conditions": [*others, condition]},
@@ -333,8 +334,8 @@ def _lease_key(node: Node) -> ObjectKey:
 
 def _ready(node: Mapping[str, JSON]) -> str:
     """The status of the Ready condition; "" where there is none."""
-    for entry in lookup(node, "status.conditions") or ():
-        if entry.get("type") == READY:
+    for entry in entries(lookup(node, "status.conditions"), "type"):
+        if entry["type"] == READY:
             return str(entry.get("status") or "")
     return ""
 

@@ -29,7 +29,7 @@ METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE"})
 _ENDLESS = frozenset({"exec", "attach", "portforward", "proxy"})
 _SAFE = re.compile(r"/[!-~]*")
 _HEADER = re.compile(r"[ -~]*")
-_FALSE = frozenset({"0", "f", "false", "no"})
+_FALSE = frozenset({"0", "false"})  # apimachinery's conversion takes anything else for true, "no" and "f" as well
 _SUBRESOURCES_OF_NAMESPACES = frozenset({"status", "finalize"})
 
 JSON_PATCH = "application/json-patch+json"
@@ -58,7 +58,7 @@ def checked(head: CallHead) -> Target | None:
     if not _SAFE.fullmatch(head.target) or "#" in head.target:
         raise BadRequest("the request's target must be an absolute path, percent-encoded")
     parts = [urllib.parse.unquote(part) for part in path.split("/")[1:]]
-    if any(part in ("", ".", "..") or "/" in part for part in parts[:-1]) or parts[-1] in (".", ".."):
+    if "" in parts[:-1] or any(part in (".", "..") or "/" in part for part in parts):
         raise BadRequest(f'"{path}" is not a path')
     for name, value in urllib.parse.parse_qsl(query, keep_blank_values=True):
         if name in ("watch", "follow") and value.lower() not in _FALSE:

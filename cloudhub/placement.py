@@ -35,6 +35,9 @@ from apimachinery.resources import (
     SERVICE_ACCOUNTS,
 )
 
+MIRROR = "kubernetes.io/config.mirror"
+"""The annotation of a pod that a node made of a file of its own, for others to see."""
+
 EVERYWHERE = Node("*")
 """Stands for every node, also those not heard of yet; no node can be called this."""
 
@@ -267,7 +270,9 @@ def _pod_references(pod: Mapping[str, JSON], wanted: Resource) -> Iterator[str]:
     if not isinstance(spec, Mapping):
         return
     if wanted == SERVICE_ACCOUNTS:
-        yield str(spec.get("serviceAccountName") or "default")
+        # A mirror pod has none: a node makes one in any namespace, and would speak for any default ServiceAccount.
+        is_mirror = MIRROR in (lookup(pod, "metadata.annotations") or ())
+        yield from _text(spec.get("serviceAccountName") or ("" if is_mirror else "default"))
         return
     of_secret = wanted == SECRETS
     for volume in _mappings(spec.get("volumes")):

@@ -87,11 +87,9 @@ def _lease(body: dict[str, JSON]) -> None:
 
 
 def _node(body: dict[str, JSON]) -> None:
-    status = body.get("status")
-    if isinstance(status, dict):
-        for condition in status.get("conditions") or ():
-            if isinstance(condition, dict):
-                condition.pop("lastHeartbeatTime", None)
+    # An apiserver without the kind's schema takes what the node says of itself, whatever that is.
+    for condition in _mappings(lookup(body, "status.conditions")):
+        condition.pop("lastHeartbeatTime", None)
 
 
 def _definition(body: dict[str, JSON]) -> None:
@@ -103,9 +101,8 @@ def _definition(body: dict[str, JSON]) -> None:
     if not isinstance(spec, dict):
         return
     spec.pop("conversion", None)
-    for version in spec.get("versions") or ():
-        if isinstance(version, dict):
-            version.pop("schema", None)
+    for version in _mappings(spec.get("versions")):
+        version.pop("schema", None)
 
 
 _BY_COLLECTION: dict[str, Projection] = {

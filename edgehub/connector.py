@@ -14,7 +14,7 @@ import ssl
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-from apimachinery.errors import TooLarge, TooManyRequests
+from apimachinery.errors import BadRequest, TooLarge, TooManyRequests
 from apimachinery.keys import Node, Resource
 from edgehub.redial import delay_s
 from edgehub.session import Answered, EdgeSession, Unanswered
@@ -24,6 +24,8 @@ from link.frames import (
     MAX_CALL_BYTES,
     MAX_CALLS,
     MAX_INTERESTS,
+    MAX_TARGET_BYTES,
+    MAX_USER_BYTES,
     Batch,
     CallHead,
     Cursor,
@@ -189,11 +191,17 @@ class Connector:
             CallLost          the link was lost, or `timeout_s` passed, after the hub had it all: it may have been done
             TimeoutError      `timeout_s` passed before that: nothing was done
             TooManyRequests   too many wait
-            TooLarge          the body is over MAX_CALL_BYTES
+            TooLarge          the body is over MAX_CALL_BYTES, or the target over MAX_TARGET_BYTES
+            BadRequest        nobody can be called what head.user says
         Cancelled, it tells the hub that nobody waits any more.
         """
         if len(body) > MAX_CALL_BYTES:
             raise TooLarge(f"the request body is {len(body)} bytes; the limit is {MAX_CALL_BYTES}")
+        # A hub ends the connection over a call that no edge may make, and callers here are not the edge.
+        if len(head.target.encode()) > MAX_TARGET_BYTES:
+            raise TooLarge(f"the request's path and query are over {MAX_TARGET_BYTES} bytes, which the link takes")
+        if len(head.user) > MAX_USER_BYTES or not head.user.isascii():
+            raise BadRequest("nobody has such a name")
         self._linked()
         if self._calls_waiting >= MAX_WAITING:
             raise TooManyRequests("too many requests wait for the cloud, please try again later", retry_after_s=1)

@@ -24,9 +24,11 @@ from link.frames import (
     CHUNK_BYTES,
     MAX_HORIZON,
     MAX_INTERESTS,
+    MAX_NAME_BYTES,
     MAX_REPORT_ENTRIES,
     MAX_TARGET_BYTES,
     MAX_TERM,
+    MAX_USER_BYTES,
     MAX_VERSION,
     MAX_WARNINGS,
     Ack,
@@ -66,9 +68,7 @@ MAX_FRAME_BYTES = 4 << 20  # the largest object Kubernetes takes is 3 MiB (its r
 MAX_BODY_BYTES = 3 << 20
 MAX_UNPACKED_BYTES = 4 << 20  # what the bodies of one Push may come to when unpacked: a node commits them together
 MAX_REPORT_BYTES = 1 << 20  # of a Report frame: all of it may come back refused, with a reason of 1 KiB for each entry
-MAX_NAME_BYTES = 253  # RFC 1123 subdomain, the longest name Kubernetes allows
 MAX_TEXT_BYTES = 1024
-MAX_USER_BYTES = 600  # "system:serviceaccount:" and two names
 MAX_STATUS = 599
 MAX_ENTRIES = 4096  # per frame; a larger inventory comes in chunks
 MAX_SEQ = 2**63 - 1  # SQLite's largest integer, where the cursor is kept

@@ -29,6 +29,11 @@ MAX_VERSION = 2**63 - 1
 MAX_HORIZON = 64
 """Entries of a horizon: resources that nodes hold objects of. There are nine, and what rules add."""
 
+MAX_NAME_BYTES = 253
+"""Of a name or a namespace: RFC 1123's subdomain, the longest that Kubernetes allows for most kinds."""
+MAX_USER_BYTES = 600
+"""Of who asks: "system:serviceaccount:" and two names."""
+
 MAX_REPORT_ENTRIES = 2048
 """Entries of a Report: the ReportAck that refuses all of them, each with its reason, must be a frame, too."""
 

@@ -38,14 +38,21 @@ class Cutter:
 
     def __init__(self, masked: bool, most: int) -> None:
         """masked: whether the other side must mask, as clients do. most: bytes of a message."""
-        self._data = b""
+        self._data: bytes | bytearray = b""
+        """Bytes where what came ends with a frame, as it mostly does; a frame that is gathered is not copied anew."""
         self._at = 0
         self._mask_bytes = 4 if masked else 0
         self._most = most
         self._gives_up = False
 
     def feed(self, data: bytes) -> None:
-        self._data = self._data[self._at :] + data if self._at < len(self._data) else data
+        if self._at == len(self._data):
+            self._data = data
+        else:
+            if isinstance(self._data, bytes):
+                self._data = bytearray(self._data)
+            del self._data[: self._at]
+            self._data += data
         self._at = 0
 
     def next(self, plain: bool) -> tuple[bool, bytes] | None:
@@ -58,7 +65,7 @@ class Cutter:
         left = len(data) - at
         if self._gives_up:
             self._at = len(data)
-            return (False, data[at:]) if left else None
+            return (False, bytes(data[at:])) if left else None
         if left < 2:
             return None
         first, second = data[at], data[at + 1]
@@ -79,7 +86,7 @@ class Cutter:
             return None
         self._at = end
         if first != _FIN_BINARY or not plain:
-            return False, data[at:end]
+            return False, bytes(data[at:end])
         if self._mask_bytes:
             return True, apply_mask(data[start:end], data[start - 4 : start])
-        return True, data[start:end]
+        return True, bytes(data[start:end])

@@ -10,7 +10,7 @@ through the link are judged by the cluster itself, each time.
 Invariants
     nobody gets further than the health probes without this node's certificate or a token of this cluster
     what was never decided is refused while the cluster cannot be asked
-    a token that is bound to a Pod counts on the node that holds that Pod
+    a token that is bound to a Pod counts on the node that holds that Pod, while its account is the one it was made for
 """
 
 import asyncio
@@ -25,14 +25,15 @@ from typing import NamedTuple
 from apimachinery.errors import ApiError, Forbidden, Unauthorized, Unavailable
 from apimachinery.keys import ObjectKey
 from apimachinery.objects import JSON, canonical
-from apimachinery.resources import PODS
+from apimachinery.resources import PODS, SERVICE_ACCOUNTS
 from apiserver.discovery import PUBLIC
 from apiserver.messages import Request
 from apiserver.requests import ApiRequest
-from apiserver.users import User
-from link.frames import CallHead
+from apiserver.users import User, split_service_account
+from link.frames import MAX_USER_BYTES, CallHead
 from metamanager.cloud import JSON_TYPE, Away, Cloud, Lost, ask
 from metamanager.errors import StoreError
+from metamanager.reads import only_name
 from metamanager.store import Store
 
 logger = logging.getLogger(__name__)
@@ -81,10 +82,16 @@ class Access:
             self._verifiers = Tokens(self._store, self._cloud)
         user, pod = await self._verifiers.user_of(token.strip())
         if pod is not None:
-            held = await self._store.get(pod.key)
-            if held is None or (pod.uid and held.object.version.uid != pod.uid):
-                raise Unauthorized("Unauthorized")
+            await self._check_lives(pod.key, pod.uid)
+        if (account := split_service_account(user.name)) is not None:
+            # A Pod brings its account along; of one without a Pod here the node may not know.
+            await self._check_lives(ObjectKey(SERVICE_ACCOUNTS, *account), user.uid, may_be_unknown=pod is None)
         return replace(request, user=user)
+
+    async def _check_lives(self, key: ObjectKey, uid: str, *, may_be_unknown: bool = False) -> None:
+        held = await self._store.get(key)
+        if (held is None and not may_be_unknown) or (held is not None and uid and held.object.version.uid != uid):
+            raise Unauthorized("Unauthorized")
 
     async def check(self, asked: ApiRequest, user: User | None) -> None:
         """That this user may do this. Raises Forbidden, or Away where nobody can tell."""
@@ -93,17 +100,21 @@ class Access:
         place = _place(asked)
         # First whether all of them are allowed, which is the rule: then one decision does for every name.
         refused: ApiError | None = None
-        for question in (place, place | {"name": asked.name}) if asked.name else (place,):
+        unknown: ApiError | None = None
+        name = asked.name or only_name(asked)
+        for question in (place, place | {"name": name}) if name else (place,):
             try:
                 decision = await self._decided(user, question)
             except (Away, Lost, Unavailable) as exc:
-                refused = refused or exc
+                unknown = exc
                 continue
             if decision.allowed:
                 return
             refused = _forbidden(asked, user, decision.reason)
-        assert refused is not None, "there is one question at least"
-        raise refused
+        # A no to all of them is none to this one, which may have been granted by its name.
+        found = unknown or refused
+        assert found is not None, "there is one question at least"
+        raise found
 
     async def note_allowed(self, asked: ApiRequest, user: User | None) -> None:
         """The cluster has let this user do this: offline that will count."""
@@ -266,9 +277,10 @@ def _claimed_subject(token: str) -> str:
     parts = token.split(".")
     try:
         claims = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
-        return str(claims["sub"])[:300]
-    except (IndexError, ValueError, KeyError, TypeError):
+        subject = str(claims["sub"])
+    except (IndexError, ValueError, KeyError, TypeError, RecursionError):
         return ""
+    return subject if len(subject) <= MAX_USER_BYTES and subject.isascii() else ""  # as the link can say it
 
 
 def _forbidden(asked: ApiRequest, user: User, reason: str) -> Forbidden:

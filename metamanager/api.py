@@ -12,7 +12,7 @@ would be a lie.
 Invariants
     resource versions are the store's own revisions, on lists, objects and watch events alike, also over restarts
     no read is answered before a sync was ever complete
-    without TLS nothing is written from other machines
+    without TLS nothing is written from other machines, and nothing by a page in a browser on this one
     without TLS Secrets are served on loopback only, and only to who addresses the API by an IP address or as localhost
     with TLS nothing but health and version is answered to who is not the node or a ServiceAccount (metamanager.access)
 """
@@ -222,6 +222,9 @@ class LocalApi:
             )
         if request.method not in ("GET", "HEAD") and not self._on_loopback:
             raise Forbidden("this API is open to the network without authentication, so it takes no changes")
+        if request.method not in ("GET", "HEAD") and self._access is None and "origin" in request.headers:
+            # Browsers say it of whatever a page sends, and ask nobody first about a POST that has no content type.
+            raise Forbidden("a web page may change nothing here: this API knows nobody from anybody on this machine")
         host = request.headers.get("host", "")
         if self._access is None and self._on_loopback and host and not _is_plain_address(host):
             # A page in a browser on this machine could otherwise have a name of its own point here and read along.

@@ -79,9 +79,12 @@ def _path(head: CallHead) -> str:
 
 
 def mark_versions(value: JSON) -> JSON:
-    """An object, or a list of objects, with the cluster's versions marked. It is changed and returned."""
+    """An object, a list or a Table of objects, with the cluster's versions marked. It is changed and returned."""
     if isinstance(value, dict):
-        for each in (value, *(value.get("items") or ())):
+        below = value.get("rows" if value.get("kind") == "Table" else "items")
+        found = below if isinstance(below, list) else ()  # of a custom kind's object it may be anything
+        rows = (each.get("object") for each in found if isinstance(each, dict) and value.get("kind") == "Table")
+        for each in (value, *found, *rows):
             metadata = each.get("metadata") if isinstance(each, dict) else None
             if isinstance(metadata, dict) and str(metadata.get("resourceVersion", "")).isdecimal():
                 metadata["resourceVersion"] = str(MARK + int(metadata["resourceVersion"]))

@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 from apimachinery.errors import ApiError
 from apimachinery.keys import ObjectKey
-from apimachinery.objects import JSON
+from apimachinery.objects import JSON, canonical
 from apimachinery.resources import LEASES
 from link.frames import CallHead, RefusedReport
 from metamanager.cloud import JSON_TYPE, Cloud, ask
@@ -132,7 +132,9 @@ class Deferred:
                 base = held.object.version.revision
             target = f"{path}/{write.subresource}" if write.subresource else path
             head = CallHead("PATCH", target, write.user, STRATEGIC_PATCH, JSON_TYPE, base)
-        return head, json.dumps(value).encode()
+        return head, canonical(
+            value
+        )  # no larger than it is kept, which the link takes; escaped it would be thrice that
 
     async def _come_back(self, key: ObjectKey, revision: str) -> None:
         """Wait until the store holds what the apiserver has now, so that clients do not see the old state again."""

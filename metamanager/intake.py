@@ -11,11 +11,10 @@ import json
 from collections.abc import Mapping
 
 from apimachinery.objects import JSON, Object, revision_of
-from link.frames import Delta, Refusal
+from link.frames import MAX_NAME_BYTES, Delta, Refusal
 from link.packing import Unpackable, unpack, unpack_against
 
 MAX_BODY_BYTES = 3 << 20  # the link's bound, which is that of a request to an apiserver
-MAX_NAME_BYTES = 253  # RFC 1123 subdomain
 
 
 class Untakable(Exception):

@@ -25,9 +25,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from apimachinery.errors import ApiError, NotFound, TooManyRequests, Unavailable, from_status
+from apimachinery.errors import ApiError, BadRequest, NotFound, TooManyRequests, Unavailable, from_status
 from apimachinery.keys import Resource
-from link.frames import MAX_INTERESTS, Interest, RefusedInterest
+from link.frames import MAX_INTERESTS, MAX_NAME_BYTES, Interest, RefusedInterest
 from metamanager.cloud import Away, Cloud
 from metamanager.errors import StoreError
 from metamanager.store import RememberedInterest, Store
@@ -106,9 +106,12 @@ class Interests:
         """
         Return once the store holds everything in this selection.
 
-        Raises what the hub refused it with, Away where it was never granted and the cloud is away, and Unavailable with
-        a time to come back where it does not come soon.
+        Raises what the hub refused it with, Away where it was never granted and the cloud is away, Unavailable with a
+        time to come back where it does not come soon, and BadRequest where the link cannot say it.
         """
+        if max(len(wanted.namespace), len(wanted.name)) > MAX_NAME_BYTES:
+            # The hub would end the connection over it, again and again: it is remembered.
+            raise BadRequest(f"a node serves no names of more than {MAX_NAME_BYTES} characters: ask the cluster")
         try:
             async with asyncio.timeout(FETCH_S):
                 # More than once where a wider selection of the same user was refused while this one waited for it.
@@ -154,6 +157,9 @@ class Interests:
         self, interests: Sequence[Interest], refused: Sequence[RefusedInterest], resources: Sequence[Resource]
     ) -> None:
         """The hub has decided upon all that was wanted last."""
+        now = time.monotonic()
+        # Any client may ask for any number of names that it is refused.
+        self._refused = {each: known for each, known in self._refused.items() if now - known[0] <= REFUSED_S}
         for interest, code, reason in refused:
             kept = self._kept.get(interest)
             if kept is None:
@@ -162,7 +168,7 @@ class Interests:
                 kept.problem = reason
                 continue
             error = NotFound(reason) if code == 404 else from_status(code, "", reason)
-            self._refused[interest] = (time.monotonic(), error)
+            self._refused[interest] = (now, error)
             logger.info("interest refused", extra={"interest": _told(interest), "code": code, "reason": reason})
             self._drop(kept)
 

@@ -60,7 +60,7 @@ class Reads:
 
         user: on whose behalf, as Interest.user. Raises ApiError where it cannot be answered.
         """
-        resource, namespace, name = asked.resource, asked.namespace, asked.name or _only_name(asked)
+        resource, namespace, name = asked.resource, asked.namespace, asked.name or only_name(asked)
         if name and resource.namespaced and not namespace:
             name = ""  # of that name in any namespace: only the list knows
         if self.is_own(resource, namespace):
@@ -94,7 +94,7 @@ class Reads:
             self._interests.hint(Interest(CUSTOM_RESOURCE_DEFINITIONS, "", resource.collection))
 
 
-def _only_name(asked: ApiRequest) -> str:
+def only_name(asked: ApiRequest) -> str:
     """The one name that a field selector leaves: so ask clients that follow one object."""
     names = [value for path, value, wanted in asked.fields.terms if path == "metadata.name" and wanted]
     return names[0] if len(names) == 1 else ""

@@ -16,6 +16,7 @@ from apimachinery.objects import from_json
 from apimachinery.resources import NODES, PODS, SECRETS
 from apimachinery.watchcache import WatchCache
 from apiserver.messages import Request, Response, json_response
+from cloudhub import access as module
 from cloudhub.access import Access
 from cloudhub.apiclient import ApiClient
 from cloudhub.demand import Demand, Watched
@@ -189,6 +190,22 @@ async def test_what_nobody_wants_any_more_is_not_asked_for_and_not_believed_for_
         assert again.is_pending
 
 
+async def test_a_node_that_asks_for_new_names_all_the_time_fills_no_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with desk(tmp_path) as site:
+        for number in range(200):
+            site.want(N1, *(Interest(SECRETS, "a", f"{number}-{place}") for place in range(20)))
+            assert len(site.access._reviews) <= 20 + module.REVIEWERS
+        monkeypatch.setattr(module, "MOST_REVIEWS", 50)
+        for number in range(200, 210):
+            names = [Interest(SECRETS, "a", f"{number}-{place}") for place in range(20)]
+            site.want(N1, *names)
+            while {site.access.decision(N1, name).code for name in names} != {GRANTED}:
+                await asyncio.sleep(0.005)
+        assert len(site.access._reviews) <= 70, "answers that count still, but are too many"
+
+
 async def test_who_comes_back_soon_is_not_reviewed_again(tmp_path: Path) -> None:
     async with desk(tmp_path) as site:
         interest = Interest(SECRETS)
@@ -208,3 +225,6 @@ async def test_what_makes_no_sense_is_refused(tmp_path: Path) -> None:
         site.want(N1, interest)
         await until(lambda: site.told)
         assert site.access.decision(N1, interest) == Decision(400, "nodes has no namespaces")
+        for plural in ("widgets.example.com", "pods/log", "", "../x"):
+            [odd] = site.want(N1, Interest(Resource("", "v1", plural, "Widget", True)))
+            assert odd.code == 400, "a right to everything of one group is none to another's"

@@ -52,6 +52,9 @@ def test_a_pod_refers_to_what_it_names_anywhere() -> None:
             {"persistentVolumeClaim": {"claimName": "p1"}},
             {"projected": {"sources": [{"secret": {"name": "s2"}}, {"configMap": {"name": "c2"}}, {"x": 1}]}},
             {"csi": {"nodePublishSecretRef": {"name": "s3"}}},
+            {"flexVolume": {"secretRef": {"name": "s6"}}},
+            {"cephfs": {"secretRef": {"name": "s7"}}},
+            {"azureFile": {"secretName": "s8"}},
             {"emptyDir": {}},
         ],
         "containers": [
@@ -63,7 +66,17 @@ def test_a_pod_refers_to_what_it_names_anywhere() -> None:
         "initContainers": [{"env": [{"valueFrom": {"configMapKeyRef": {"name": "c4"}}}]}],
     }
     found = set(references(pod("p", "n", **spec)))
-    assert {name for plural, _, name in found if plural == "secrets"} == {"pull", "s1", "s2", "s3", "s4", "s5"}
+    assert {name for plural, _, name in found if plural == "secrets"} == {
+        "pull",
+        "s1",
+        "s2",
+        "s3",
+        "s4",
+        "s5",
+        "s6",
+        "s7",
+        "s8",
+    }
     assert {name for plural, _, name in found if plural == "configmaps"} == {"c1", "c2", "c3", "c4"}
     assert {("serviceaccounts", "d", "sa"), ("persistentvolumeclaims", "d", "p1")} <= found
     assert {namespace for _, namespace, _ in found} == {"d"}
@@ -189,3 +202,16 @@ async def test_a_node_gets_tokens_for_its_own_pods_only(api: Cluster) -> None:
     assert (await api("POST", place, bound_to("mine"), token="n1"))["status"]["token"]
     for body in ({}, bound_to("other")):
         assert "not bound to a pod on it" in str(await api.refused("POST", place, body, token="n1"))
+
+
+async def test_a_node_is_no_account_by_a_pod_that_it_made_itself(api: Cluster) -> None:
+    """Else it made one in kube-system, and was what the ServiceAccount default is there."""
+    await api("POST", f"{API}/serviceaccounts", {"metadata": {"name": "default"}})
+    body = pod("static", "n1")
+    body["metadata"]["annotations"] = {MIRROR: "x"}
+    await api("POST", f"{API}/pods", body, token="n1")
+    bound = {"spec": {"boundObjectRef": {"kind": "Pod", "apiVersion": "v1", "name": "static"}}}
+    await api.refused("POST", f"{API}/serviceaccounts/default/token", bound, token="n1")
+    unmarked = {"metadata": {"annotations": {MIRROR: None}}}
+    answer = await api("PATCH", f"{API}/pods/static/status", unmarked, token="n1")
+    assert answer["metadata"]["annotations"] == {MIRROR: "x"}, "nor can it be made another one"

@@ -42,10 +42,15 @@ class Desk:
 
     def call(self, method: str, target: str, body: object = None, **head: str) -> int:
         """Say a call; its number."""
-        self._numbers += 1
+        number = self.number()
         content = b"" if body is None else json.dumps(body).encode()
         told = CallHead(method, target, **{"content_type": "application/json" if content else "", **head})
-        self.wire.say(Call(self._numbers, told, content, True))
+        self.wire.say(Call(number, told, content, True))
+        return number
+
+    def number(self) -> int:
+        """The next call's."""
+        self._numbers += 1
         return self._numbers
 
     def collect(self) -> None:
@@ -210,10 +215,11 @@ async def test_all_nodes_share_a_bounded_memory(tmp_path: Path) -> None:
         sizes = iter((1100, 600))
         it.api.answer = lambda request: Response(200, [], b'"' + b"x" * next(sizes) + b'"')
         assert (await it.ask("GET", "/version"))[0].status == 413
-        it.wire.say(Call(90, CallHead("POST", PATH), b"x" * 1100, False))
+        begun = it.number()
+        it.wire.say(Call(begun, CallHead("POST", PATH), b"x" * 1100, False))
         head, body = await it.ask("GET", "/version")
         assert (head.status, head.retry_after_s, body["reason"]) == (429, 1.0, "TooManyRequests")
-        it.wire.say(Cancel(90))
+        it.wire.say(Cancel(begun))
         assert (await it.ask("GET", "/version"))[0].status == 200
 
 

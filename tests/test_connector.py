@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from apimachinery.errors import TooLarge, TooManyRequests
+from apimachinery.errors import BadRequest, TooLarge, TooManyRequests
 from apimachinery.events import EventType, WatchEvent
 from apimachinery.keys import Node, ObjectKey
 from apimachinery.objects import from_json
@@ -25,6 +25,7 @@ from link.frames import (
     MAX_CALL_BYTES,
     MAX_CALLS,
     MAX_INTERESTS,
+    MAX_TARGET_BYTES,
     AnswerHead,
     Batch,
     CallHead,
@@ -295,6 +296,27 @@ async def test_calls_are_answered_in_any_order_and_the_ninth_waits_its_turn(tmp_
         assert [len(answer.body) for answer in answers] == [0, 0, MAX_CALL_BYTES, *[0] * 6]
         with pytest.raises(TooLarge):
             await connector.call(CALL, large + b"x")
+    await store.close()
+
+
+async def test_a_call_that_the_hub_would_end_the_link_over_is_refused_here(tmp_path: Path) -> None:
+    cloud, store = Cloud(tmp_path), await Store.open(tmp_path / "edge.db")
+    desk = cloud.desk = Desk()
+    async with cloud.serving(), connected(cloud, store) as connector:
+        await until(lambda: connector.status.synced)
+        with pytest.raises(TooLarge, match="path and query"):
+            await connector.call(CALL._replace(target="/" + MAX_TARGET_BYTES * "x"))
+        for user in ("system:serviceaccount:d:" + "a" * 600, "system:serviceaccount:d:\ud800"):
+            with pytest.raises(BadRequest):
+                await connector.call(CALL._replace(user=user))
+        task = asyncio.create_task(
+            connector.call(CALL._replace(target="/" + "x" * (MAX_TARGET_BYTES - 1))), name="call"
+        )
+        await until(lambda: desk.calls)
+        [session] = cloud.sink.server.hub._sessions.values()
+        session.answer(desk.calls[0].number, AnswerHead(404), b"")
+        assert (await task).head.status == 404
+        assert cloud.sink.server.hub.counters.sessions == 1
     await store.close()
 
 

@@ -8,7 +8,7 @@ from apimachinery.keys import Node
 from apimachinery.objects import from_json
 from apimachinery.resources import PODS
 from cloudhub.identities import Identity, identity_of
-from cloudhub.placement import Placement
+from cloudhub.placement import MIRROR, Placement
 
 NODE = Node("n1")
 
@@ -59,3 +59,12 @@ def test_an_account_that_is_here_for_another_reason_does_not_count() -> None:
     made.observe(Change(2, EventType.DELETED, from_json(PODS, {"metadata": {"name": "p", "namespace": "a"}}), None))
     with pytest.raises(Forbidden, match="no pod on node"):
         identity_of(NODE, "system:serviceaccount:a:op", made)
+
+
+def test_a_pod_that_a_node_made_itself_gives_it_no_account() -> None:
+    """It may make one in any namespace, and kube-apiserver gives such a pod no ServiceAccount."""
+    made = Placement()
+    metadata = {"name": "p", "namespace": "kube-system", "annotations": {MIRROR: "x"}}
+    made.observe(Change(1, EventType.ADDED, from_json(PODS, {"metadata": metadata, "spec": {"nodeName": "n1"}}), None))
+    with pytest.raises(Forbidden, match="no pod on node"):
+        identity_of(NODE, "system:serviceaccount:kube-system:default", made)

@@ -1,6 +1,7 @@
 """Tokens and rights at a local API with TLS: verified here, decided in the cluster, and both kept for offline."""
 
 import asyncio
+import base64
 import contextlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from apimachinery.errors import ApiError, Forbidden, Unauthorized
-from apimachinery.resources import CONFIG_MAPS, PODS
+from apimachinery.resources import CONFIG_MAPS, PODS, SERVICE_ACCOUNTS
 from apiserver.messages import Request
 from metamanager import access as module
 from metamanager.access import Access
@@ -115,10 +116,24 @@ async def test_rights_are_the_clusters_and_so_are_the_words(secured: Secured) ->
 
 
 async def test_a_right_to_one_name_is_a_right_to_that_name(secured: Secured) -> None:
-    await allow(secured.edge, ["get"], "pods", "web")
+    await allow(secured.edge, ["get", "list"], "pods", "web")
     assert (await secured.get(POD)).status == 200
+    pods = "/api/v1/namespaces/default/pods"
+    assert (await secured.get(f"{pods}?fieldSelector=metadata.name%3Dweb")).names == ["web"]
+    for fields in ("", "?fieldSelector=metadata.name%3Dop", "?fieldSelector=metadata.name!%3Dop"):
+        assert (await secured.get(f"{pods}{fields}")).status == 403
     other = await secured.get("/api/v1/namespaces/default/pods/op")
     assert (other.status, other.body["details"]["name"]) == (403, "op")
+
+
+async def test_what_was_never_decided_of_one_name_is_not_known_whatever_was_of_all(secured: Secured) -> None:
+    for name in ("a", "b"):
+        await secured.edge.cloud.ask("POST", CONFIG, {"metadata": {"name": name}})
+    await allow(secured.edge, ["get"], "configmaps", "b")
+    assert (await secured.get(f"{CONFIG}/a")).status == 403
+    with cut(secured.edge):
+        assert (await secured.get(f"{CONFIG}/a")).status == 403
+        assert (await secured.get(f"{CONFIG}/b")).status == 503
 
 
 async def test_tokens_and_decisions_count_offline_also_after_a_restart(tmp_path: Path, secured: Secured) -> None:
@@ -156,6 +171,30 @@ async def test_a_token_of_a_pod_that_is_not_here_is_nobodys(secured: Secured) ->
     assert (await secured.get("/api", await token_of(secured.edge, "far"))).status == 401
     assert (await secured.get("/api", await token_of(secured.edge))).status == 200, "not bound to a pod"
     assert (await secured.get("/api")).status == 200
+
+
+@pytest.mark.parametrize("claims", [rb'{"sub": "system:serviceaccount:default:\ud800"}', b"[" * 11000])
+async def test_what_a_token_says_that_nobody_signed_goes_no_further(secured: Secured, claims: bytes) -> None:
+    middle = base64.urlsafe_b64encode(claims).decode().rstrip("=")
+    assert (await secured.get("/api", f"e30.{middle}.e30")).status == 401
+    assert secured.edge.cloud.calls == [], "not even the cluster's keys are asked for"
+
+
+async def test_a_token_dies_with_its_account(secured: Secured) -> None:
+    await secured.edge.until_held(SERVICE_ACCOUNTS, "operator")
+    unbound = await token_of(secured.edge)
+
+    async def status_is(status: int, token: str) -> bool:
+        found: int = (await secured.get("/api", token)).status
+        return found == status
+
+    assert await status_is(200, secured.token)
+    assert await status_is(200, unbound)
+    await secured.edge.cloud.ask("DELETE", f"{ACCOUNTS}/operator")
+    await secured.edge.until(lambda: status_is(401, secured.token))
+    await secured.edge.cloud.ask("POST", ACCOUNTS, {"metadata": {"name": "operator"}})
+    await secured.edge.until(lambda: status_is(401, unbound))
+    assert await status_is(401, secured.token), "another account of that name does not revive it"
 
 
 async def test_a_node_that_never_had_the_keys_says_so(secured: Secured) -> None:

@@ -1,5 +1,7 @@
 """What goes wrong on the link, as a client of the local API is told; and the marks on the cluster's versions."""
 
+import json
+
 import pytest
 
 from apimachinery.errors import ApiError, TooManyRequests
@@ -46,3 +48,7 @@ def test_the_clusters_versions_are_marked_on_objects_lists_and_items() -> None:
     }
     assert mark_versions({"metadata": {"resourceVersion": "odd"}}) == {"metadata": {"resourceVersion": "odd"}}
     assert mark_versions([1]) == [1]
+    table = {"kind": "Table", "rows": [{"object": {"metadata": {"resourceVersion": "5"}}}, {"cells": []}]}
+    assert mark_versions(table)["rows"][0] == {"object": {"metadata": {"resourceVersion": str(MARK + 5)}}}
+    odd = {"items": 7, "rows": [{"object": {"metadata": {"resourceVersion": "5"}}}]}
+    assert mark_versions(json.loads(json.dumps(odd))) == odd, "an object of a custom kind"

@@ -1,5 +1,6 @@
 """Local writes on their way up: taken, refused, repeated, overtaken by what the cloud says."""
 
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -140,3 +141,14 @@ async def test_what_the_apiserver_cannot_take_now_is_tried_again_and_holds_up_no
 
 async def _was_tried(edge: EdgeApi, times: int) -> bool:
     return len([call for call in edge.cloud.calls if call.method == "PATCH"]) >= times
+
+
+async def test_a_write_is_no_larger_on_its_way_than_the_store_takes_and_the_link_with_it(edge: EdgeApi) -> None:
+    edge.cloud.go()
+    large = EVENT | {"message": "\N{SNOWMAN}" * 600_000}  # six bytes each where escaped, over the link's limit
+    assert (await edge.ask("POST", EVENTS, json.dumps(large, ensure_ascii=False).encode())).status == 201
+    await phase(edge, "Succeeded")
+    edge.cloud.come_back()
+    await edge.until(lambda: is_drained(edge))
+    assert (await edge.cloud.ask("GET", POD))["status"]["phase"] == "Succeeded"
+    assert [each["message"] for each in (await edge.cloud.ask("GET", EVENTS))["items"]] == [large["message"]]

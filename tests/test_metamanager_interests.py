@@ -174,3 +174,20 @@ async def test_a_selection_covers_what_is_in_it(edge: EdgeApi) -> None:
     assert not interests.covers(SERVICES, "default", "")
     assert not interests.covers(PODS, "default", "")
     assert (await edge.get(f"{CONFIG}?limit=1")).status == 200
+
+
+@pytest.mark.parametrize("target", [f"/api/v1/namespaces/{'n' * 254}/services", f"{SERVICE}/{'s' * 254}"])
+async def test_a_name_that_the_link_cannot_say_is_refused_and_not_remembered(edge: EdgeApi, target: str) -> None:
+    answer = await edge.get(target)
+    assert (answer.status, "ask the cluster" in answer.body["message"]) == (400, True)
+    assert edge.link.interests.selections == []
+    assert (await edge.get(f"{SERVICE}/{'s' * 253}")).status == 404
+
+
+async def test_refusals_are_forgotten_whoever_asks_for_whatever(edge: EdgeApi) -> None:
+    interests = edge.link.interests
+    for number in range(5):
+        edge.cloud.refusals[Interest(SERVICES, "default", f"s{number}")] = (403, "no rule allows it")
+        assert (await edge.get(f"{SERVICE}/s{number}")).status == 403
+        assert len(interests._refused) == 1
+        interests._refused = {each: (at - module.REFUSED_S - 1, why) for each, (at, why) in interests._refused.items()}

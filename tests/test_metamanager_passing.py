@@ -163,3 +163,12 @@ async def test_many_writes_at_once_each_see_their_own(edge: EdgeApi, one: dict[s
     async with asyncio.TaskGroup() as tasks:
         for number in range(10):
             tasks.create_task(write(number))
+
+
+async def test_a_page_in_a_browser_on_this_machine_changes_nothing(edge: EdgeApi) -> None:
+    """It could send a POST without a content type, which the apiserver reads as JSON, in the node's name."""
+    body = {"metadata": {"name": "one"}}
+    refused = await edge.ask("POST", CONFIG, body, origin="https://page.example", host="127.0.0.1:10550")
+    assert (refused.status, "web page" in refused.body["message"]) == (403, True)
+    assert edge.cloud.calls == []
+    assert (await edge.ask("POST", CONFIG, body, host="127.0.0.1:10550")).status == 201

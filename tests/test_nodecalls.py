@@ -51,3 +51,12 @@ def test_who_cancels_makes_room_for_another() -> None:
     assert not calls.cancel(0)
     assert calls.next() is None
     assert calls.take(Call(99, HEAD, b"", True), has_room=True) == Whole(99, HEAD, b"")
+
+
+def test_a_number_that_was_used_is_not_used_again() -> None:
+    calls = NodeCalls()
+    calls.take(Call(2, HEAD, b"", True), has_room=True)
+    calls.cancel(2)
+    for number in (1, 2):
+        with pytest.raises(RemoteProtocolError, match=f"call {number} begins after call 2"):
+            calls.take(Call(number, HEAD, b"", True), has_room=True)

@@ -14,10 +14,12 @@ import pytest
 from apimachinery.errors import ApiError, Conflict, Forbidden, NotFound, Unavailable
 from apimachinery.events import Change
 from apimachinery.keys import Node, ObjectKey
+from apimachinery.objects import lookup
 from apimachinery.resources import LEASES, NAMESPACES, NODE_LEASE_NAMESPACE, NODES
 from apimachinery.watchcache import WatchCache
 from apiserver.messages import Request
 from cloudhub.apiclient import ApiClient
+from cloudhub.devices import entries
 from cloudhub.fences import REPLICA_ANNOTATION, TERM_ANNOTATION, Fences, Permit, Standing
 from cloudhub.nodes import EDGE_LABEL, NodeLifecycle
 from cloudhub.presence import Presence
@@ -65,7 +67,7 @@ class Hub:
         self.nodes.changed(changes)
 
     def ready(self) -> Mapping[str, Any]:
-        for entry in (self.api.objects.get(NODE, {}).get("status") or {}).get("conditions", ()):
+        for entry in entries(lookup(self.api.objects.get(NODE, {}), "status.conditions"), "type"):
             if entry["type"] == "Ready":
                 found: Mapping[str, Any] = entry
                 return found
@@ -192,6 +194,15 @@ async def test_a_ready_that_somebody_took_away_is_given_back(tmp_path: Path) -> 
         await until(lambda: hub.ready().get("status") == "True")
         await hub.api.put(NODES, edge_node("Unknown"))
         await until(lambda: hub.ready()["status"] == "True")
+
+
+async def test_conditions_that_are_none_are_put_right_and_end_nothing(tmp_path: Path) -> None:
+    async with running(tmp_path) as hub:
+        hub.nodes.session_up(EDGE, 8)
+        for odd in (7, ["x", {"type": 7}]):
+            await until(lambda: hub.ready().get("status") == "True")
+            await hub.api.put(NODES, edge_node("True") | {"status": {"conditions": odd}})
+            await until(lambda: hub.ready().get("status") == "True")
 
 
 async def test_a_deleted_node_stays_deleted_until_its_next_session(tmp_path: Path) -> None:

@@ -82,6 +82,8 @@ def test_of_a_definition_s_status_the_conditions_are_seen() -> None:
 def test_odd_bodies_pass_through() -> None:
     for resource in (DEVICES, LEASES, NODES, CUSTOM_RESOURCE_DEFINITIONS):
         project(from_json(resource, {"metadata": {"name": "a"}, "spec": None, "status": {"conditions": ["x", None]}}))
+        odd = {"metadata": {"name": "a"}, "spec": {"versions": 7}, "status": {"conditions": 7}}
+        restored(resource, project(from_json(resource, odd)).parse(), odd)
 
 
 def test_what_no_standard_rule_places_keeps_what_kubectl_applied() -> None:

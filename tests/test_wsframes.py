@@ -84,3 +84,19 @@ def test_in_the_middle_of_a_fragmented_message_nothing_is_plain() -> None:
     cutter = Cutter(True, 1000)
     cutter.feed(raw)
     assert cutter.next(False) == (False, raw)
+
+
+def test_a_large_frame_in_small_pieces_is_not_copied_for_each() -> None:
+    """Whoever sends 4 MiB but for a byte, and then bytes one by one, had the hub copy 4 MiB for each."""
+    cutter, body = Cutter(False, MOST), bytes(MOST)
+    frame = header(len(body)) + body
+    cutter.feed(frame[:10_000])
+    cutter.feed(frame[10_000:10_001])
+    gathered = cutter._data
+    for place in range(10_001, len(frame)):
+        assert cutter.next(True) is None
+        cutter.feed(frame[place : place + 1])
+        assert cutter._data is gathered
+    assert cutter.next(True) == (True, body)
+    cutter.feed(header(1) + b"x")
+    assert cutter.next(True) == (True, b"x")

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from apimachinery.errors import ApiError
+from apimachinery.errors import ApiError, TooLarge
 from apimachinery.keys import Node, ObjectKey
 from apimachinery.objects import JSON
 from apiserver.discovery import About
@@ -25,7 +25,7 @@ from apiserver.writes import PlannedWrites
 from cloudhub.placement import Placement, with_definitions
 from cloudhub.projection import project
 from link.errors import CallLost, LinkClosed
-from link.frames import CALL_S, AnswerHead, Batch, CallHead, Cursor, Delta, Interest, RefusedInterest
+from link.frames import CALL_S, MAX_CALL_BYTES, AnswerHead, Batch, CallHead, Cursor, Delta, Interest, RefusedInterest
 from metamanager.api import ApiLink
 from metamanager.store import Store
 from tests.harness.cluster import Cluster
@@ -80,6 +80,8 @@ class NearCloud:
     async def call(self, head: CallHead, body: bytes = b"", timeout_s: float = CALL_S) -> Answered:
         if not self.connected:
             raise LinkClosed("it was cut")
+        if len(body) > MAX_CALL_BYTES:
+            raise TooLarge("as the link has it")
         self.calls.append(head)
         if self.hangs:
             await asyncio.sleep(timeout_s)
