@@ -2,9 +2,8 @@
 Makes the requests that nodes call for, as whoever asks, and hands the apiserver's answers back.
 
 Nodes share one hub and its connections: at most AT_ONCE requests are under way, the others wait; and what all calls
-of all nodes keep in memory, asked or answered, is within MAX_BYTES. What there is no room for is answered with 429 at
-once.
-A call whose node has gone, or cancelled it, is given up; the apiserver may have done it by then.
+of all nodes keep in memory, asked or answered, is within MAX_BYTES, of one node's within NODE_BYTES, so that one which
+takes no answers leaves room for the others. What there is no room for is answered with 429 at once. A call whose node has gone, or cancelled it, is given up; the apiserver may have done it by then.
 """
 
 import asyncio
@@ -27,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 AT_ONCE = 24  # of the client's 128 connections; watches need theirs
 MAX_BYTES = 64 << 20
+NODE_BYTES = 8 << 20  # two of the largest answers and a bit: on a slow line the next large one is asked for again
 
 
 class Passing(Protocol):
@@ -58,6 +58,7 @@ class Calls:
         *,
         at_once: int = AT_ONCE,
         max_bytes: int = MAX_BYTES,
+        node_bytes: int = NODE_BYTES,
         call_s: float = CALL_S,
     ) -> None:
         """resource: a collection's, as nodes hold it; None where they do not."""
@@ -66,6 +67,7 @@ class Calls:
         self._resource = resource
         self._at_once = asyncio.Semaphore(at_once)
         self._max_bytes = max_bytes
+        self._node_bytes = node_bytes
         self._call_s = call_s
         self._tasks: asyncio.TaskGroup | None = None
         self._under_way: dict[Session, dict[int, asyncio.Task[None]]] = {}
@@ -87,6 +89,8 @@ class Calls:
         for idle in [each for each in self._busy if not each.call_bytes]:
             del self._busy[idle]
         self._busy[session] = None
+        if session.call_bytes >= self._node_bytes:
+            return False
         return self._bytes + sum(each.call_bytes for each in self._busy) < self._max_bytes
 
     def begin(self, session: Session, call: Whole[CallHead]) -> None:
@@ -138,6 +142,9 @@ class Calls:
         self._answer(session, call.number, head, body)
 
     def _answer(self, session: Session, number: int, head: AnswerHead, body: bytes) -> None:
+        if session.call_bytes + len(body) > self._node_bytes:
+            told = "this node has not taken the answers that it has, please try again later"
+            head, body = failure(TooManyRequests(told, retry_after_s=1))
         self.answers[head.status] = self.answers.get(head.status, 0) + 1
         self._busy[session] = None
         session.answer(number, head, body)

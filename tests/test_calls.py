@@ -223,6 +223,22 @@ async def test_all_nodes_share_a_bounded_memory(tmp_path: Path) -> None:
         assert (await it.ask("GET", "/version"))[0].status == 200
 
 
+async def test_a_node_that_takes_no_answers_fills_its_own_share_and_nobody_elses(tmp_path: Path) -> None:
+    large = 400_000  # more than the link has under way, so that most of it stays with the hub
+    async with desk(tmp_path, max_bytes=2_000_000, node_bytes=1_000_000) as it:
+        it.api.answer = lambda request: Response(200, [], b'"' + b"x" * large + b'"')
+        for number in range(1, 4):
+            it.call("GET", "/version")
+            await until(lambda number=number: sum(it.calls.answers.values()) == number)  # type: ignore[misc]
+        assert it.calls.answers == {200: 2, 429: 1}
+        other = it.site.streaming("n2")
+        other.say(Call(1, CallHead("GET", "/version"), b"", True))
+        await until(lambda: it.calls.answers == {200: 3, 429: 1})
+        assert (await it.answered(2))[0].status == 200
+        assert (await it.answered(3))[0].status == 429
+        assert (await it.ask("GET", "/version"))[0].status == 200
+
+
 async def test_so_many_are_made_at_once_and_the_others_wait(tmp_path: Path) -> None:
     async with desk(tmp_path, at_once=2) as it:
         going, most, gate = 0, 0, asyncio.Event()
