@@ -3,7 +3,8 @@ Makes the requests that nodes call for, as whoever asks, and hands the apiserver
 
 Nodes share one hub and its connections: at most AT_ONCE requests are under way, the others wait; and what all calls
 of all nodes keep in memory, asked or answered, is within MAX_BYTES, of one node's within NODE_BYTES, so that one which
-takes no answers leaves room for the others. What there is no room for is answered with 429 at once. A call whose node has gone, or cancelled it, is given up; the apiserver may have done it by then.
+takes no answers leaves room for the others. What there is no room for is answered with 429 at once.
+A call whose node has gone, or cancelled it, is given up; the apiserver may have done it by then.
 """
 
 import asyncio
