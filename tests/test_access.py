@@ -23,6 +23,7 @@ from cloudhub.demand import Demand, Watched
 from cloudhub.interests import GRANTED, UNKNOWN, Decision
 from cloudhub.placement import Placement
 from link.frames import Interest
+from tests.harness.background import running
 from tests.harness.tinyapi import TinyApi, kubeconfig, tiny_api
 from tests.test_reflector import until
 
@@ -82,14 +83,8 @@ async def desk(tmp_path: Path, **options: Any) -> AsyncIterator[Desk]:
         (tmp_path / "kubeconfig").write_text(kubeconfig(api.url))
         async with ApiClient.from_kubeconfig(tmp_path / "kubeconfig") as client:
             made = Desk(api, client, **options)
-            running = asyncio.create_task(made.access.run(), name="access")
-            try:
+            async with running(made.access.run(), "access"):
                 yield made
-            finally:
-                assert not running.done()
-                running.cancel()
-                with pytest.raises(asyncio.CancelledError):
-                    await running
 
 
 async def test_the_apiserver_decides_and_is_asked_once_for_all_nodes_of_one_user(tmp_path: Path) -> None:

@@ -7,8 +7,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from apimachinery.errors import Conflict, InternalError
 from apimachinery.keys import Resource
 from apimachinery.objects import from_json
@@ -18,6 +16,7 @@ from cloudhub.calls import Calls
 from cloudhub.placement import Placement
 from cloudhub.projection import project
 from link.frames import MAX_CALL_BYTES, MAX_CALLS, Answer, AnswerHead, Call, CallHead, Cancel, Taken
+from tests.harness.background import running
 from tests.harness.tinyapi import TinyApi, kubeconfig, tiny_api
 from tests.test_reflector import until
 from tests.test_sessions import Site, Wire
@@ -85,16 +84,8 @@ async def desk(tmp_path: Path, **options: Any) -> AsyncIterator[Desk]:
         async with ApiClient.from_kubeconfig(tmp_path / "kubeconfig") as client:
             held = {WIDGETS.collection: WIDGETS}
             calls = Calls(client, Placement(), held.get, **options)
-            running = asyncio.create_task(calls.run(), name="calls")
-            await asyncio.sleep(0)
-            made = Desk(api, calls)
-            try:
-                yield made
-            finally:
-                assert not running.done()
-                running.cancel()
-                with pytest.raises(asyncio.CancelledError):
-                    await running
+            async with running(calls.run(), "calls"):
+                yield Desk(api, calls)
 
 
 async def test_a_call_is_made_as_who_asks_and_with_nothing_else_of_his(tmp_path: Path) -> None:

@@ -6,8 +6,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from apimachinery.errors import ApiError, Forbidden, InternalError, NotFound
 from apimachinery.events import Change
 from apimachinery.keys import Resource
@@ -19,6 +17,7 @@ from cloudhub.demand import Advanced, Demand, Watched
 from cloudhub.horizon import Advance
 from cloudhub.interests import GRANTED, UNKNOWN, Decision
 from cloudhub.reflector import Reflector
+from tests.harness.background import running
 from tests.harness.tinyapi import TinyApi, kubeconfig, tiny_api
 from tests.test_reflector import until
 
@@ -76,14 +75,8 @@ async def shop(tmp_path: Path, **options: Any) -> AsyncIterator[Shop]:
         (tmp_path / "kubeconfig").write_text(kubeconfig(api.url))
         async with ApiClient.from_kubeconfig(tmp_path / "kubeconfig") as client:
             made = Shop(api, client, **options)
-            running = asyncio.create_task(made.demand.run(), name="demand")
-            try:
+            async with running(made.demand.run(), "demand"):
                 yield made
-            finally:
-                assert not running.done()
-                running.cancel()
-                with pytest.raises(asyncio.CancelledError):
-                    await running
 
 
 async def test_what_is_asked_for_is_found_listed_and_followed(tmp_path: Path) -> None:
