@@ -55,13 +55,15 @@ async def watch(storage: Storage, asked: ApiRequest, definition: Definition) -> 
             if storage.catalogue().of(asked.resource) is None:
                 return  # the definition was deleted
             now = loop.time()
-            if asked.bookmarks and now >= min(bookmark_at, ends_at):
+            due_at = min(bookmark_at, ends_at) if asked.bookmarks else ends_at
+            if asked.bookmarks and now >= due_at:
                 bookmark_at = now + BOOKMARK_S
+                due_at = min(bookmark_at, ends_at)
                 yield lines.bookmark(revision)
             if now >= ends_at:
                 return
             try:
-                async with asyncio.timeout_at(min(bookmark_at, ends_at)):
+                async with asyncio.timeout_at(due_at):
                     await storage.wait(revision)
             except TimeoutError:
                 continue

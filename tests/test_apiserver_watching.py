@@ -148,6 +148,24 @@ async def test_a_timeout_ends_a_watch_with_a_last_bookmark(storage: Storage) -> 
     ]
 
 
+async def test_a_watch_without_bookmarks_sleeps_until_there_is_something(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Once the time of a bookmark that nobody wants had come, the watch went round and round: a third of a core each.
+    monkeypatch.setattr(watching, "BOOKMARK_S", 0.01)
+    looks = 0
+    since = storage.since
+
+    def counted(revision: int) -> Any:
+        nonlocal looks
+        looks += 1
+        return since(revision)
+
+    monkeypatch.setattr(storage, "since", counted)
+    assert await Lines(watch(storage, f"resourceVersion={storage.revision}&timeoutSeconds=1")).rest() == []
+    assert looks <= 3
+
+
 async def test_bookmarks_come_from_time_to_time_to_those_who_asked(
     storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
