@@ -57,6 +57,7 @@ SOCKET_NAME = "edgecore.sock"
 STORE_NAME = "edge.db"
 EMBEDDED = "embedded"
 LAST_REFUSED = 5  # lines of `edgecore status`; with -o json all that are kept
+SILENT_S = 30.0  # an idle link is heard every heartbeat, which is 20 s; a hub that hangs is given up after 50
 NOTE_SYNC_S = 30.0  # a write of a few bytes to the card; how stale the store is after a restart is known this exactly
 
 
@@ -661,7 +662,14 @@ class NodeStatus:
     def link_state(self) -> "LinkState":
         from metamanager.api import LinkState
 
-        return LinkState(self._link.synced, self._left_sync_at_ms)
+        synced = self._link.synced
+        if (synced and self._link.silent_s() > SILENT_S) or (not synced and self._was_in_sync):
+            # It has fallen silent, or its loss was not looked at yet: in sync it was when it was heard last.
+            return LinkState(False, self._heard_at_ms())
+        return LinkState(synced, self._left_sync_at_ms)
+
+    def _heard_at_ms(self) -> int:
+        return _now_ms() - round(self._link.silent_s() * 1000)
 
     async def keep(self) -> None:
         """Note now and then that the node is in sync: after a restart that is all that tells how old the state is."""
@@ -680,15 +688,15 @@ class NodeStatus:
                 await self._note()
         elif self._was_in_sync:
             self._was_in_sync = False
-            self._left_sync_at_ms = _now_ms()
-            await self._note()
+            self._left_sync_at_ms = self._heard_at_ms()
+            await self._note(self._left_sync_at_ms)
 
-    async def _note(self) -> None:
+    async def _note(self, at_ms: int | None = None) -> None:
         from metamanager.errors import StoreError
 
         self._noted_at = time.monotonic()
         with contextlib.suppress(StoreError):  # a full disk; the time noted before stands, and is too old, not too new
-            await self._store.note_in_sync(_now_ms())
+            await self._store.note_in_sync(self._heard_at_ms() if at_ms is None else at_ms)
 
     async def answer(self, request: "Request") -> "Response":
         """The status socket: /statusz, /metrics, and what `edgecore resync` asks."""

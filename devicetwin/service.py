@@ -204,7 +204,7 @@ class TwinService:
             bus=self._bus.status(),
             ready=self._ready,
             devices=len(twins),
-            open_wishes=sum(len(twin.delta()) for twin in twins.values()),
+            open_wishes=sum(each.is_unmet for twin in twins.values() for each in twin.properties.values()),
             ignored=fleet.ignored if fleet else 0,
             missed=fleet.missed if fleet else 0,
             contested=tuple(

@@ -118,6 +118,11 @@ class Property(NamedTuple):
         model = self.model or model_for_word("", self.type)
         return not same_value(model.type, reported.value, self.desired.value)
 
+    @property
+    def is_unmet(self) -> bool:
+        """Whether there is a wish that is not met, be it that it is kept from the device."""
+        return bool(self.desired.value) and (bool(self.desired.problem) or self.is_open)
+
     def entry(self, *, versioned: bool = False) -> TwinEntry:
         """As messages show it. `versioned` adds the number of the cloud's wish, which only a Delta carries."""
         desired, reported = self.desired, self.reported

@@ -108,6 +108,8 @@ class LinkStatus:
         """Failures in a row."""
         self.last_error = ""
         self.refused_reports = 0
+        self.silent_s: Callable[[], float] = lambda: 0.0
+        """Seconds since anything was heard of the hub; once the link is lost, those that there were by then."""
 
 
 class Connector:
@@ -272,6 +274,8 @@ class Connector:
         except LinkError as exc:
             return exc
         self._session = session
+        loop, peer = asyncio.get_running_loop(), session.pump.peer
+        self.status.silent_s = lambda: loop.time() - peer.heard_at
         try:
             await self._greet(session)
         except self._store_errors as exc:
@@ -280,6 +284,8 @@ class Connector:
             tasks.create_task(self._guarded(session, self._down(session, changed)), name="link[down]")
             tasks.create_task(self._guarded(session, self._up(session)), name="link[up]")
         assert session.error is not None, "both tasks end when the link is lost"
+        silent_s = loop.time() - peer.heard_at
+        self.status.silent_s = lambda: silent_s
         if isinstance(session.error, LinkClosed):
             self._known_term = max(self._known_term, session.error.term)
         return session.error

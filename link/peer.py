@@ -390,6 +390,11 @@ class Peer:
         return min(deadlines)
 
     @property
+    def heard_at(self) -> float:
+        """When anything came last, or the connection began."""
+        return self._heard_at
+
+    @property
     def deadlines_recede(self) -> bool:
         """Whether next_deadline() can only move later as long as the state is the present one."""
         return self.role is Role.HUB and self.state is State.STREAMING

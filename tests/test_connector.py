@@ -175,6 +175,24 @@ async def test_the_line_down_up_and_through_a_restart_of_the_hub(tmp_path: Path)
     await store.close()
 
 
+async def test_of_a_silent_hub_it_is_known_since_when(tmp_path: Path) -> None:
+    cloud, store = Cloud(tmp_path), await Store.open(tmp_path / "edge.db")
+    cloud.cache.replace(PODS, [], "1")
+    hub = AsyncExitStack()
+    await hub.enter_async_context(cloud.serving())
+    async with connected(cloud, store) as connector:
+        status = connector.status
+        await until(lambda: status.synced and status.silent_s() > 0.3)
+        cloud.put("web", spec={"nodeName": NODE})
+        await until(lambda: status.silent_s() < 0.2)
+        await hub.aclose()
+        await until(lambda: not status.connected)
+        frozen = status.silent_s()
+        await asyncio.sleep(0.05)
+        assert status.silent_s() == frozen < 10
+    await store.close()
+
+
 async def test_a_store_that_diverged_is_noticed_and_healed(tmp_path: Path) -> None:
     """Nothing we know of does this; a hand in the database does."""
     cloud, store = Cloud(tmp_path), await Store.open(tmp_path / "edge.db")
