@@ -16,7 +16,7 @@ from tests.sim.checks import is_subsequence, problems, run
 from tests.sim.clock import MachineClock, SimClock
 from tests.sim.world import Shape, World
 
-SEEDS = int(os.environ.get("FAIRLEAD_SIM_SEEDS", "1000"))
+SEEDS = int(os.environ.get("FAIRLEAD_SIM_SEEDS", "600"))
 FIRST = int(os.environ.get("FAIRLEAD_SIM_FIRST", "0"))
 SOAK_S = float(os.environ.get("FAIRLEAD_SOAK_S", "600"))
 CHUNK = 50
