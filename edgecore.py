@@ -328,7 +328,8 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _link_context(cloud: CloudConfig) -> ssl.SSLContext:
-    """Trusts the join CA and nothing else; loading the system's would cost 2.5 MB and trust the world."""
+    from edgehub.connector import hub_context
+
     for path in (cloud.certificate_authority, cloud.certificate, cloud.key):
         try:
             path.open("rb").close()
@@ -337,16 +338,12 @@ def _link_context(cloud: CloudConfig) -> ssl.SSLContext:
                 f"cannot read {path}: {exc.strerror}; put it back, or join again with --force"
             ) from exc
     try:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
-        context.load_verify_locations(cafile=cloud.certificate_authority)
-        context.load_cert_chain(cloud.certificate, cloud.key)
-    except (OSError, ssl.SSLError) as exc:
+        return hub_context(cloud.certificate_authority, cloud.certificate, cloud.key)
+    except OSError as exc:  # ssl.SSLError is one
         names = f"{cloud.certificate_authority}, {cloud.certificate}, {cloud.key}"
         raise cli.CommandError(
             f"this node's certificates cannot be used ({names}): {exc}; join again with --force"
         ) from exc
-    return context
 
 
 async def serve(settings: EdgeConfig, data_dir: Path) -> None:
@@ -689,14 +686,14 @@ class NodeStatus:
         elif self._was_in_sync:
             self._was_in_sync = False
             self._left_sync_at_ms = self._heard_at_ms()
-            await self._note(self._left_sync_at_ms)
+            await self._note()
 
-    async def _note(self, at_ms: int | None = None) -> None:
+    async def _note(self) -> None:
         from metamanager.errors import StoreError
 
         self._noted_at = time.monotonic()
         with contextlib.suppress(StoreError):  # a full disk; the time noted before stands, and is too old, not too new
-            await self._store.note_in_sync(self._heard_at_ms() if at_ms is None else at_ms)
+            await self._store.note_in_sync(self._heard_at_ms())
 
     async def answer(self, request: "Request") -> "Response":
         """The status socket: /statusz, /metrics, and what `edgecore resync` asks."""

@@ -9,7 +9,6 @@ disks of edges.
 import asyncio
 import logging
 import random
-import ssl
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from apimachinery.inventory import digest
 from apimachinery.keys import Node, ObjectKey
 from apimachinery.objects import Object
 from componentbase.endpoints import Endpoint
-from edgehub.connector import Connector, Hubs, LinkStatus
+from edgehub.connector import Connector, Hubs, LinkStatus, hub_context
 from edgehub.join import CA_FILE, CERTIFICATE_FILE, KEY_FILE, PKI, join
 from link.frames import Batch, Cursor, Held, Position, Refusal, RefusedReport, ReportEntry
 from metamanager.intake import Untakable, take, unfold
@@ -117,10 +116,7 @@ class Fleet:
 
     def _connector(self, name: str) -> Connector:
         home = self._directory / name / PKI
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
-        context.load_verify_locations(cafile=home / CA_FILE)
-        context.load_cert_chain(home / CERTIFICATE_FILE, home / KEY_FILE)
+        context = hub_context(home / CA_FILE, home / CERTIFICATE_FILE, home / KEY_FILE)
         store = self.stores[name]
         return Connector(
             Node(name),

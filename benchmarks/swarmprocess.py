@@ -10,28 +10,23 @@ how many are connected and in sync. Ends with its standard input.
 import asyncio
 import json
 import random
-import ssl
 import sys
 from pathlib import Path
 
 import uvloop
 
 from apimachinery.keys import Node
+from edgehub.connector import hub_context
 from edgehub.swarm import Swarm
 from metamanager.intake import intake
 
 
-def _context(pki: Path, name: str) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.load_verify_locations(pki / "ca.crt")
-    context.load_cert_chain(pki / f"{name}.crt", pki / f"{name}.key")
-    return context
-
-
 async def _main(port: int, count: int, pki: Path | None) -> None:
     names = [f"hollow-{number}" for number in range(count)]
-    nodes = [(Node(name), _context(pki, name) if pki else None) for name in names]
+    nodes = [
+        (Node(name), hub_context(pki / "ca.crt", pki / f"{name}.crt", pki / f"{name}.key") if pki else None)
+        for name in names
+    ]
     swarm = Swarm(nodes, "127.0.0.1", port, intake, agent="swarm", draw=random.random)
     ended = asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
     async with asyncio.TaskGroup() as tasks:

@@ -113,7 +113,7 @@ class Outbox:
     @property
     def has_something(self) -> bool:
         """Whether there may be something to push: a dirty key, or that the node has everything."""
-        return not self.synced_told or any(self._dirty.values())
+        return not self.synced_told or self.has_dirty
 
     @property
     def known_count(self) -> int | None:
@@ -123,7 +123,7 @@ class Outbox:
     @property
     def is_settled(self) -> bool:
         """Nothing to send and nothing under way."""
-        return self._known is not None and not self._flights and not any(self._dirty.values())
+        return self._known is not None and not self._flights and not self.has_dirty
 
     # What may differ
 
@@ -180,10 +180,9 @@ class Outbox:
 
     def settle(self, seq: int) -> None:
         """Everything up to `seq` is committed at the node. The peer has checked that it was sent."""
-        flights = self._flights
-        while flights and flights[0].seq <= seq:
+        while self._flights and self._flights[0].seq <= seq:
             assert self._known is not None, "nothing is launched before known is there"
-            _land(self._known, flights.popleft())
+            _land(self._known, self._flights.popleft())
         self.acked = max(self.acked, seq)
         self._rebuild_sent()
 

@@ -10,7 +10,6 @@ A node has a task only while it dials, so that ten thousand of them are ten thou
 """
 
 import asyncio
-import logging
 import ssl
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
@@ -24,8 +23,6 @@ from edgehub.session import EdgeSession
 from link.errors import LinkError
 from link.frames import Batch, Cursor, Delta, Held, Position, Refusal
 from link.websocket import dial
-
-logger = logging.getLogger(__name__)
 
 DIALLING = 64  # dials under way at once: a TLS handshake is 2 ms of this process's processor
 COMMONS = 4096  # objects that were unpacked lately and may be what the next node is told
@@ -43,8 +40,6 @@ class SwarmCounters:
     pushes: int = 0
     deltas: int = 0
     refused: int = 0
-    bytes_received: int = 0
-    """As the link counts them, of connections that have ended."""
 
 
 class Swarm:
@@ -192,7 +187,6 @@ class _HollowNode:
             return
         if session.error is not None:
             self._session = None
-            self._swarm.counters.bytes_received += session.pump.bytes_received
             self._swarm.lost(self, session.error)
             return
         if session.wants_inventory:

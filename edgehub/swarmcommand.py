@@ -49,7 +49,7 @@ def run(args: argparse.Namespace, intake: "Intake", agent: str) -> int:
         raise cli.CommandError("--nodes must be at least 1")
     names = [Node(f"{args.prefix}-{number}") for number in range(args.nodes)]
     link = _enrol(names, args)
-    nodes = [(name, _context(args.data_dir / name / "pki")) for name in names]
+    nodes = [(name, _context(args.data_dir / name)) for name in names]
     return cli.run(_serve(nodes, link, intake, agent, args.seconds), prog="edgecore swarm")
 
 
@@ -68,14 +68,12 @@ def _enrol(names: Sequence[Node], args: argparse.Namespace) -> Endpoint:
     return Endpoint.parse((args.data_dir / names[0] / LINK_FILE).read_text().strip(), 0)
 
 
-def _context(pki: Path) -> ssl.SSLContext:
-    from edgehub.join import CA_FILE, CERTIFICATE_FILE, KEY_FILE
+def _context(home: Path) -> ssl.SSLContext:
+    from edgehub.connector import hub_context
+    from edgehub.join import CA_FILE, CERTIFICATE_FILE, KEY_FILE, PKI
 
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.load_verify_locations(cafile=pki / CA_FILE)
-    context.load_cert_chain(pki / CERTIFICATE_FILE, pki / KEY_FILE)
-    return context
+    pki = home / PKI
+    return hub_context(pki / CA_FILE, pki / CERTIFICATE_FILE, pki / KEY_FILE)
 
 
 async def _serve(

@@ -114,7 +114,7 @@ def encode(frame: Frame) -> bytes:
 
 def encode_push(seq: int, deltas: Sequence[bytes], synced: bool, horizon: Sequence[Position] = ()) -> bytes:
     """encode() of a Push whose deltas are encoded already."""
-    return _packed(Push, [Tag.PUSH, seq, synced, deltas, [list(position) for position in horizon]])
+    return _packed(Push, [Tag.PUSH, seq, synced, deltas, _horizon(horizon)])
 
 
 def _packed(kind: type[Frame], fields: list[object]) -> bytes:
@@ -470,7 +470,7 @@ def _decode_granted(fields: _Fields) -> Frame:
 def _encode_hello(frame: Hello) -> list[object]:
     cursor = None if frame.cursor is None else list(frame.cursor)
     head = [Tag.HELLO, frame.protocol, frame.node, cursor, frame.digest, frame.agent, frame.term]
-    return [*head, *_horizon(frame), *_interests(frame)]
+    return [*head, _horizon(frame.horizon), *_interests(frame)]
 
 
 def _decode_hello(fields: _Fields) -> Frame:
@@ -487,8 +487,8 @@ def _decode_hello(fields: _Fields) -> Frame:
     return Hello(protocol, node, cursor, held, agent, term, horizon, fields.interests())
 
 
-def _horizon(frame: Hello | Push) -> list[object]:
-    return [[list(position) for position in frame.horizon]]
+def _horizon(horizon: Sequence[Position]) -> list[list[object]]:
+    return [list(position) for position in horizon]
 
 
 def _interests(frame: Hello | Wanted) -> list[object]:
@@ -543,7 +543,7 @@ def _decode_pong(fields: _Fields) -> Frame:
 
 
 def _encode_push(frame: Push) -> list[object]:
-    return [Tag.PUSH, frame.seq, frame.synced, [encode_delta(delta) for delta in frame.deltas], *_horizon(frame)]
+    return [Tag.PUSH, frame.seq, frame.synced, [encode_delta(delta) for delta in frame.deltas], _horizon(frame.horizon)]
 
 
 def _decode_push(fields: _Fields) -> Frame:
