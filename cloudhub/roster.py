@@ -81,7 +81,7 @@ class Roster:
 
         expires: the certificate's.
         """
-        identity = Identity(key, expires, token.id, token.grant.labels)
+        identity = Identity(key, expires, token.id, dict(token.grant.labels))
         for _ in range(_ATTEMPTS):
             entry = await self.check(node, token, key, now)
             notes = {_IDENTITY: json.dumps(identity._asdict() | {"expires": expires.isoformat()})}

@@ -133,7 +133,8 @@ def check_private_dir(path: str | Path) -> None:
         if not os.access(there, os.W_OK | os.X_OK):
             reason = errno.EROFS if os.statvfs(there).f_flag & os.ST_RDONLY else errno.EACCES
             raise OSError(reason, os.strerror(reason))
-        if os.statvfs(there).f_bavail == 0:
+        room = os.statvfs(there)
+        if room.f_blocks and not room.f_bavail:  # a tmpfs without a limit has no blocks at all
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     except OSError as exc:
         raise Unusable(path, f"cannot be used as a data directory: {_reason(exc)}") from exc

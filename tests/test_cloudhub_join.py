@@ -15,11 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apimachinery.errors import ApiError, BadRequest, Invalid
-from apimachinery.keys import Node
 from cloudhub.join import EACH, GUESS_EACH, MAX_BODY_BYTES, check_name
 from cloudhub.join import _read as read_request
-from componentbase import pki
 from cloudhub.tokens import REPEAT_S
+from componentbase import pki
 from tests.harness.joining import LINK_PORT, JoinableHub, joinable_hub
 
 
@@ -264,13 +263,13 @@ async def test_a_check_tells_what_a_join_would_be_told_and_uses_nothing(hub: Joi
         return status, answer
 
     token = await hub.token("edge-*", is_single_use=True)
-    before = json.dumps([value for value in hub.objects.kept.values()])
+    before = json.dumps(list(hub.objects.kept.values()))
     status, answer = await check(token)
     assert (status, answer["node"], answer["link"]["port"]) == (200, "edge-1", LINK_PORT)
     assert (await check(token, "rack-1"))[0] == 403
     assert (await check("fl1.wrong"))[0] == 401
     assert (await check(token, "Edge"))[0] == 422
-    assert json.dumps([value for value in hub.objects.kept.values()]) == before
+    assert json.dumps(list(hub.objects.kept.values())) == before
     assert (await post(hub, request(token)))[0] == 200
     assert (await check(token, "edge-2"))[0] == 401  # used up
     assert (await check(await hub.token()))[0] == 409
