@@ -147,7 +147,7 @@ def _home(data_dir: Path, node: Node, *, replace: bool) -> Iterator[Path]:
     try:
         home = open_private_dir(data_dir)
         with lock_dir(home):
-            _undo_half(home)
+            _settle(home)
             check_vacant(home, node, replace=replace)
             yield home
     except BaseException:
@@ -182,13 +182,28 @@ def _former_node(home: Path) -> str | None:
         return None
 
 
-def _undo_half(home: Path) -> None:
-    """Put everything back where a crash left it between its two places, see _install."""
+def _settle(home: Path) -> None:
+    """Where a crash left an identity between its two places (see _install): finish, or put back what was there."""
     staged, target = home / STAGED, home / PKI
     if (staged / ASKED_AS).exists() and not (staged / PKI).exists() and target.exists():
+        if _text(home / CONFIGURATION) == _text(staged / CONFIGURATION):
+            _unstage(staged)
+            return
         target.rename(staged / PKI)
     if (staged / FORMER).exists() and not target.exists():
         (staged / FORMER).rename(target)
+
+
+def _text(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def _unstage(staged: Path) -> None:
+    (staged / ASKED_AS).unlink()  # first: what is left of the rest is nothing to go on from
+    shutil.rmtree(staged, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -207,8 +222,7 @@ def _staged(home: Path, node: Node, pin: str) -> Iterator[Path]:
         if not were_asked_for and not isinstance(exc, Unanswered | Busy):
             shutil.rmtree(staged, ignore_errors=True)
         raise
-    (staged / ASKED_AS).unlink()  # first: what is left of the rest is nothing to go on from
-    shutil.rmtree(staged, ignore_errors=True)
+    _unstage(staged)
 
 
 def _is_staged(staged: Path, node: Node, pin: str) -> bool:
@@ -255,6 +269,7 @@ def _install(home: Path, staged: Path, answer: Answer, configuration: str, hub: 
     else:  # a hub of an earlier release signs none
         (folder / SERVING_KEY_FILE).unlink()
     _check_identity(folder, hub)
+    write_atomic(staged / CONFIGURATION, configuration.encode())
     if target.exists():
         target.rename(former)
     folder.rename(target)

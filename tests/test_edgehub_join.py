@@ -2,12 +2,15 @@
 
 import asyncio
 import datetime
+import math
 import os
 import socket
 import ssl
 import stat
+import subprocess
+import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -15,12 +18,24 @@ import pytest
 from apimachinery.keys import Node
 from apiserver.http import Request, Response, json_response, serve
 from cloudhub.authority import Authority, server_names
+from cloudhub.join import EACH, GUESS_EACH
 from cloudhub.vault import Vault
 from componentbase import pki
 from componentbase.endpoints import Endpoint
 from componentbase.files import FilesError, Locked, lock_dir, write_atomic
 from edgehub.join import STAGED, Joined, join
-from edgehub.joinhub import AlreadyJoined, BadToken, JoinError, NotReachable, NotTrusted, Refused
+from edgehub.joinhub import (
+    AlreadyJoined,
+    Answer,
+    BadToken,
+    Busy,
+    Hub,
+    JoinError,
+    NotReachable,
+    NotTrusted,
+    Refused,
+    Unanswered,
+)
 from tests.harness.joining import LINK_PORT, JoinableHub, joinable_hub
 from tests.harness.objects import MemoryObjects
 
@@ -363,6 +378,120 @@ async def test_the_link_instead_of_the_join_port_is_said(hub: JoinableHub, home:
         with pytest.raises(NotReachable, match=r"it is the link|closed the connection"):
             await run(Endpoint("127.0.0.1", server.port), await hub.token(), home)
     assert not home.exists()
+
+
+async def test_a_hub_that_says_to_come_back_later_is_asked_again_then(
+    hub: JoinableHub, home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    token = await hub.token()
+    wrong = token.replace(token.split(".")[2], "A" * 43)
+    for _ in range(int(EACH.burst / (1 + GUESS_EACH)) + 1):
+        with pytest.raises(Refused, match="not known"):
+            await run(hub.endpoint, wrong, home)
+    with pytest.raises(Busy, match="too many requests to join"):
+        await asyncio.to_thread(join, hub.endpoint, token, EDGE, home, configuration, patience_s=0.0)
+    key = (home / STAGED / "pki/edge.key").read_bytes()
+    waits: list[float] = []
+
+    def slept(wait_s: float) -> None:
+        waits.append(wait_s)
+        hub.monotonic_s += wait_s
+
+    monkeypatch.setattr("edgehub.join.time.sleep", slept)
+    await run(hub.endpoint, token, home)
+    owed = (int(EACH.burst / (1 + GUESS_EACH)) + 1) * (1 + GUESS_EACH) - EACH.burst + 1
+    assert waits == [math.ceil(owed / EACH.per_s)]
+    assert "the hub says to come back later" in caplog.text
+    assert (home / "pki/edge.key").read_bytes() == key
+
+
+async def test_an_answer_that_is_lost_is_asked_for_again_with_the_same_key(
+    hub: JoinableHub, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = await hub.token(is_single_use=True)
+    ask, lost = Hub.join, 0
+
+    def lose_two(self: Hub, ca_pem: str, asked: Mapping[str, object]) -> Answer:
+        nonlocal lost
+        answer = ask(self, ca_pem, asked)
+        lost += 1
+        if lost == 1:
+            raise Unanswered("it hung up")
+        if lost == 2:
+            raise NotReachable("nothing listens there")
+        return answer
+
+    monkeypatch.setattr("edgehub.join.time.sleep", lambda _: None)
+    with monkeypatch.context() as patched:
+        patched.setattr(Hub, "join", lose_two)
+        await run(hub.endpoint, token, home)
+        assert lost == 3
+        lost = -5
+        patched.setattr(Hub, "join", always_lost)
+        with pytest.raises(Unanswered, match="Run the same command again: the key that was sent is kept"):
+            await run(hub.endpoint, await hub.token(is_single_use=True), home.parent / "other", Node("edge-2"))
+    assert (home.parent / "other" / STAGED / "pki/edge.key").exists()
+
+
+def always_lost(self: Hub, ca_pem: str, asked: Mapping[str, object]) -> Answer:
+    raise Unanswered("it hung up")
+
+
+CRASHING = """
+import os, sys
+from pathlib import Path
+from edgehub import join as module
+from componentbase.endpoints import Endpoint
+
+step, port, home = sys.argv[1:]
+rename, unlink, write_atomic = Path.rename, Path.unlink, module.write_atomic
+
+def die():
+    os.kill(os.getpid(), 9)
+
+def renaming(self, target):
+    if step == "moving" and self.name == "pki" and self.parent.name == ".joining":
+        die()
+    return rename(self, target)
+
+def unlinking(self, *rest):
+    if step == "ending":
+        die()
+    return unlink(self, *rest)
+
+def writing(path, *rest):
+    if step == "configuring" and path == Path(home, "edgecore.yaml"):
+        die()
+    return write_atomic(path, *rest)
+
+Path.rename, Path.unlink, module.write_atomic = renaming, unlinking, writing
+cloud = Endpoint("127.0.0.1", int(port))
+module.join(cloud, sys.stdin.read(), "edge-1", Path(home), lambda joined: "new", replace=True)
+"""
+
+
+@pytest.mark.parametrize("step", ["moving", "configuring", "ending"])
+async def test_a_crash_while_an_identity_is_replaced_is_made_good_by_the_next_join(
+    hub: JoinableHub, home: Path, step: str
+) -> None:
+    await run(hub.endpoint, await hub.token(), home)
+    former = (home / "pki/edge.key").read_bytes()
+    token = await hub.token(may_replace=True, is_single_use=True)
+    command = [sys.executable, "-c", CRASHING, step, str(hub.endpoint.port), str(home)]
+    crashed = await asyncio.to_thread(subprocess.run, command, input=token, text=True, capture_output=True, check=False)
+    assert crashed.returncode == -9, crashed.stderr
+    kept, target = home / STAGED / "pki/edge.key", home / "pki/edge.key"
+    asked = (kept if kept.exists() else target).read_bytes()
+    assert asked != former
+    with pytest.raises(AlreadyJoined):  # all new or all old, also for whoever does not give --force
+        await run(hub.endpoint, token, home)
+    if step == "ending":
+        assert (home / "edgecore.yaml").read_text() == "new"
+    else:
+        assert target.read_bytes() == former
+        await run(hub.endpoint, token, home, replace=True)
+    assert target.read_bytes() == asked
+    assert not (home / STAGED).exists()
 
 
 def answers(hub: JoinableHub) -> list[object]:
