@@ -5,11 +5,12 @@ Where a machine becomes a node: an HTTPS endpoint that trades a join token for a
     POST /v1/join   {"node": NAME, "csr": PEM, "token": TEXT, "serving": {"csr": PEM, "addresses": [IP]}}
                     → {"node": NAME, "certificate": PEM, "ca": PEM, "link": {"port": PORT, "path": PATH},
                        "serving": PEM}
-    POST /v1/check  {"node": NAME, "token": TEXT}
+    POST /v1/check  {"node": NAME, "csr": PEM, "token": TEXT}
                     → {"node": NAME, "expires": TIME, "link": {"port": PORT, "path": PATH}}
 
 `serving` may be left out: it is for the TLS of the node's own API. A check is answered as a join with the same token
-would be, and changes nothing: the token is not used by it.
+would be, and changes nothing: the token is not used by it. Its `csr` is for a machine that has asked before with this
+key and has no answer yet; others leave it out.
 
 Errors are Kubernetes Status objects whose message is a sentence for the person at the edge. The private
 key stays at the edge: what comes here is a signing request, and asking twice with the same one gives a
@@ -58,11 +59,11 @@ MAX_NAME = 52
 
 MAX_ADDRESSES = 16  # of a node; most have one, some one per network
 
-EACH = Rate(per_s=10, burst=600)
-"""Of one address: 600 nodes behind one NAT at once and ten a second from then on, or ten guesses and ten a minute."""
-OVERALL = Rate(per_s=50, burst=500)
-"""Of all together: some six requests to the apiserver and two signatures each, a tenth of a core."""
-GUESS_EACH, GUESS_OVERALL = 60, 5
+EACH = Rate(per_s=20, burst=1200)
+"""Of one address: a fleet may be behind one NAT. Ten guesses in a row, and then ten a minute."""
+OVERALL = Rate(per_s=30, burst=600)
+"""Of all together. A join costs cloudcore 20 ms of processor, and the apiserver five requests and 11."""
+GUESS_EACH, GUESS_OVERALL = 120, 5
 """What a wrong token costs beyond that. Guessing is hopeless anyway; this keeps the log and the apiserver quiet."""
 ORIGINS = 8192
 """Addresses remembered, some 2 MB: those that can be let in while one's bucket fills, and who is still being served."""
@@ -144,8 +145,9 @@ class JoinEndpoint:
     async def _check(self, asked: "_Asked") -> Response:
         now = self._now()
         token = (await self._tokens.check(asked.token, asked.node, now)).token
-        unused(token, now)
-        await self._roster.check(asked.node, token, "", now)
+        key = pki.key_id(self._authority.sign_node(asked.csr, asked.node)) if asked.csr else ""
+        unused(token, now, key)
+        await self._roster.check(asked.node, token, key, now)
         return json_response(
             200, {"node": asked.node, "expires": token.expires.isoformat(), "link": self._link._asdict()}
         )
@@ -173,9 +175,9 @@ class JoinEndpoint:
         dies between, the token's user comes again with the same key.
         """
         key, now, token = pki.key_id(certificate), self._now(), presented.token
-        await self._roster.check(node, token, key, now)
+        seen = await self._roster.check(node, token, key, now)
         await self._tokens.use(presented, node, key, now)
-        await self._roster.claim(node, token, key, pki.not_after(certificate), now)
+        await self._roster.claim(seen, token, key, pki.not_after(certificate), now)
 
 
 def check_name(node: str) -> Node:

@@ -46,6 +46,14 @@ class Identity(NamedTuple):
     labels: Mapping[str, str]
 
 
+class Seen(NamedTuple):
+    """A name as it stood when it was looked at."""
+
+    node: Node
+    entry: Entry | None
+    identity: Identity | None
+
+
 class Roster:
     """The names of one cluster's nodes. Raises ApiError as the apiserver answers."""
 
@@ -53,46 +61,47 @@ class Roster:
         self._vault = Vault(objects)
         self._objects = objects
 
-    async def check(self, node: Node, token: Token, key: str, now: datetime.datetime) -> Entry | None:
+    async def check(self, node: Node, token: Token, key: str, now: datetime.datetime) -> "Seen":
         """What is written of a name that this key may have; AlreadyExists where it may not."""
         try:
             entry = await self._vault.get(_NAME_PREFIX + node)
         except NotFound:
             entry = None
-        identity = None if entry is None else _identity(entry)
-        if token.grant.may_replace or (identity is not None and key and identity.key == key):
-            return entry
-        if identity is not None and now < identity.expires:
-            why = f"its certificate is valid until {identity.expires.isoformat(timespec='seconds')}"
+        seen = Seen(node, entry, None if entry is None else _identity(entry))
+        if token.grant.may_replace or (seen.identity is not None and key and seen.identity.key == key):
+            return seen
+        if seen.identity is not None and now < seen.identity.expires:
+            why = f"its certificate is valid until {seen.identity.expires.isoformat(timespec='seconds')}"
         elif await self._is_in_cluster(node):
             why = "the cluster has a Node of that name"
         else:
-            return entry
+            return seen
         raise AlreadyExists(
             f"a node {node} exists ({why}): choose another name, or let this machine take its place with a token "
             f"from `cloudcore token create --replace --nodes {node}`"
         )
 
     async def claim(
-        self, node: Node, token: Token, key: str, expires: datetime.datetime, now: datetime.datetime
+        self, seen: "Seen", token: Token, key: str, expires: datetime.datetime, now: datetime.datetime
     ) -> None:
         """
         Write down that the name has this key from now on, before a certificate is handed out. AlreadyExists as check().
 
         expires: the certificate's.
         """
+        node = seen.node
         identity = Identity(key, expires, token.id, dict(token.grant.labels))
+        notes = {_IDENTITY: json.dumps(identity._asdict() | {"expires": expires.isoformat()})}
         for _ in range(_ATTEMPTS):
-            entry = await self.check(node, token, key, now)
-            notes = {_IDENTITY: json.dumps(identity._asdict() | {"expires": expires.isoformat()})}
             try:
-                if entry is None:
+                if seen.entry is None:
                     await self._vault.create(_NAME_PREFIX + node, _KIND, {}, labels=_LABEL, notes=notes)
                 else:
-                    await self._vault.note(entry, notes)
-            except (AlreadyExists, Conflict, NotFound):
-                continue  # somebody was quicker: look again who has it
-            former = None if entry is None else _identity(entry)
+                    await self._vault.note(seen.entry, notes)
+            except (AlreadyExists, Conflict, NotFound):  # somebody was quicker
+                seen = await self.check(node, token, key, now)
+                continue
+            former = seen.identity
             if former is not None and former.key != key:
                 logger.warning("node replaced", extra={"node": node, "token": token.id, "former_token": former.token})
             return

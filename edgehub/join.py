@@ -111,6 +111,16 @@ def _patiently(ask: Callable[[], Answer], patience_s: float) -> Answer:
         time.sleep(wait_s)
 
 
+def asked_before(home: Path, node: Node, pin: str) -> str:
+    """The signing request that an earlier join sent from here and that is not answered yet; "" where there is none."""
+    from componentbase import pki
+
+    if not _is_staged(home / STAGED, node, pin):
+        return ""
+    key_pem = (home / STAGED / PKI / KEY_FILE).read_bytes()
+    return pki.make_csr(key_pem, SUBJECT + node, _ORGANIZATION).decode()
+
+
 def _requests(pki_dir: Path, node: Node, cloud: Endpoint) -> dict[str, object]:
     """The signing requests for the keys that are in this directory."""
     # Here and not at the top: importing it costs a running edgecore 9 MB, and it never joins.

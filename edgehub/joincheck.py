@@ -19,7 +19,7 @@ from typing import NamedTuple
 from apimachinery.keys import Node
 from componentbase.endpoints import Endpoint
 from componentbase.files import FilesError, check_private_dir
-from edgehub.join import check_name, check_vacant
+from edgehub.join import asked_before, check_name, check_vacant
 from edgehub.joinhub import CLOCK_SKEW_S, Busy, Hub, JoinError, Refused, client_context, pin_of
 
 
@@ -62,11 +62,14 @@ def check(
     yield (ca := _after(port if _is_good(form) else form, "CA", fetched))
     yield (trusted := _after(ca, "certificate", lambda: _verified(hub, shown[0], cloud)))
     yield _clock(hub) if _is_good(ca) else _untried("clock", ca)
-    yield from _asked(hub, cloud, shown[0] if shown else "", {"node": node, "token": token}, trusted, timeout_s)
+    request = {"node": node, "token": token}
+    if _is_good(form) and (csr := asked_before(data_dir, node, pin_of(token))):
+        request["csr"] = csr
+    yield from _asked(hub, cloud, shown[0] if shown else "", request, trusted, timeout_s)
 
 
 def _asked(
-    hub: Hub, cloud: Endpoint, ca_pem: str, request: dict[str, object], trusted: Finding, timeout_s: float
+    hub: Hub, cloud: Endpoint, ca_pem: str, request: dict[str, str], trusted: Finding, timeout_s: float
 ) -> Iterator[Finding]:
     """What the hub says of token and name, and whether its link is there."""
     if not _is_good(trusted):

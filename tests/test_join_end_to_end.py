@@ -93,6 +93,8 @@ def test_an_answer_that_was_lost_is_given_again_to_the_machine_that_asked(site: 
 
     asked = key.read_bytes()
     assert join(site, "lost", token, home=site.directory / "stranger").returncode == 1
+    checked = join(site, "lost", token, "--check")
+    assert checked.returncode == 0, checked.stdout
     again = join(site, "lost", token)
     assert again.returncode == 0, again.stderr
     assert (home / "pki" / "edge.key").read_bytes() == asked

@@ -31,11 +31,11 @@ def roster(objects: MemoryObjects) -> Roster:
 
 
 async def claim(roster: Roster, key: str, token: Token = PLAIN, now: datetime = NOW) -> None:
-    await roster.claim(EDGE, token, key, now + YEAR, now)
+    await roster.claim(await roster.check(EDGE, token, key, now), token, key, now + YEAR, now)
 
 
 async def test_a_free_name_is_had_by_whoever_comes_first(roster: Roster) -> None:
-    assert await roster.check(EDGE, PLAIN, "one", NOW) is None
+    assert (await roster.check(EDGE, PLAIN, "one", NOW)).identity is None
     await claim(roster, "one")
     await claim(roster, "one", now=NOW + timedelta(days=1))  # again
     for key in ("two", ""):
@@ -43,7 +43,7 @@ async def test_a_free_name_is_had_by_whoever_comes_first(roster: Roster) -> None
             await roster.check(EDGE, PLAIN, key, NOW)
     with pytest.raises(AlreadyExists):
         await claim(roster, "two")
-    await roster.claim(Node("edge-2"), PLAIN, "two", NOW + YEAR, NOW)
+    await roster.check(Node("edge-2"), PLAIN, "two", NOW)
 
 
 async def test_a_token_that_may_replace_takes_the_name_over(roster: Roster) -> None:
@@ -89,7 +89,7 @@ async def test_of_two_replicas_one_gives_the_name_away(objects: MemoryObjects, m
     monkeypatch.setattr(objects, "create", overtaken)
     with pytest.raises(AlreadyExists):
         await claim(roster, "ours")
-    assert await roster.check(EDGE, PLAIN, "theirs", NOW) is not None
+    assert (await roster.check(EDGE, PLAIN, "theirs", NOW)).identity is not None
 
 
 async def test_a_name_that_changes_hands_all_the_time_is_a_conflict(
@@ -122,4 +122,4 @@ async def test_a_damaged_record_is_a_name_that_is_taken(roster: Roster, objects:
             await roster.check(EDGE, PLAIN, key, NOW)
     assert await roster.labels(EDGE) == {}
     await claim(roster, "two", REPLACING)
-    assert await roster.check(EDGE, PLAIN, "two", NOW) is not None
+    assert (await roster.check(EDGE, PLAIN, "two", NOW)).identity is not None
