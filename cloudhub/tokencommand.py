@@ -50,6 +50,8 @@ async def run(args: argparse.Namespace, objects: Objects) -> None:
     tokens = Tokens(vault)
     match args.action:
         case "create":
+            if args.replace and not args.nodes:
+                raise cli.CommandError("--replace needs --nodes: say whose place may be taken, or '*' for anybody's")
             try:
                 grant = Grant(
                     args.nodes, args.single_use, args.replace, node_labels(args.labels) if args.labels else {}

@@ -33,6 +33,7 @@ DEFAULT_PORT = 10002
 ANSWER_BYTES = 64 << 10  # two certificates and a few words; a real answer has 2 KiB
 CLOCK_SKEW_S = 60  # less than this between two clocks explains no refused certificate
 BUSY_S = 5.0  # where a hub does not say when to come back
+_LATER = (429, 503)  # Too Many Requests, Service Unavailable
 SUBJECT = "system:node:"
 
 _TOKEN = re.compile(r"fl1\.[a-z2-7]{8}\.[A-Za-z0-9_-]{43}\.(?P<pin>[0-9a-f]{64})")
@@ -218,11 +219,13 @@ class Hub:
         try:
             message = json.loads(body)["message"]
         except (ValueError, RecursionError, KeyError, TypeError) as exc:
-            raise self.nonsense() from exc
-        if not isinstance(message, str) or not message.isprintable():
+            if status not in _LATER:  # a server that has too much to do may leave it at the status
+                raise self.nonsense() from exc
+            message = ""
+        if not isinstance(message, str) or not message.isprintable() or not message:
             message = f"it answered {status}"
         text = f"{self._cloud} refused: {message}"
-        if status in (429, 503):
+        if status in _LATER:
             raise Busy(text, status, float(retry_after) if retry_after.isdecimal() else BUSY_S)
         raise Refused(text, status)
 

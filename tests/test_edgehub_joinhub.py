@@ -77,6 +77,10 @@ async def test_a_hub_that_is_busy_says_when_to_come_back(hub: JoinableHub) -> No
             with pytest.raises(Busy, match="refused: not now") as caught:
                 await blocking(asked.join, ca, {})
             assert (caught.value.status, caught.value.wait_s) == (status, wait_s)
+    async with answering(hub, lambda: Response(503, [("retry-after", "1")])) as asked:
+        with pytest.raises(Busy, match="it answered 503") as caught:
+            await blocking(asked.join, ca, {})
+        assert caught.value.wait_s == 1.0
 
 
 @pytest.mark.parametrize(

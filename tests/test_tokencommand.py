@@ -42,6 +42,7 @@ async def test_what_is_asked_for_is_granted_and_only_the_text_is_printed(capsys:
     ("words", "said"),
     [
         (("create", "--nodes", "A_"), "cannot be a node name"),
+        (("create", "--replace"), "--replace needs --nodes"),
         (("create", "--labels", "site"), "write KEY=VALUE,KEY=VALUE"),
         (("create", "--ttl", "999d"), "lifetime"),
         (("delete", "no"), "there is no such token"),
