@@ -13,6 +13,7 @@ from componentbase import pki
 from componentbase.endpoints import Endpoint
 from edgehub.joinhub import Busy, Hub, Refused, pin_of
 from tests.conftest import need_tool
+from tests.harness.mosquitto import free_port
 from tests.harness.proxy import Proxy
 from tests.harness.site import Site
 
@@ -68,11 +69,14 @@ def test_a_check_says_that_everything_would_work_and_uses_nothing_up(site: Site)
     assert not (site.directory / "checked-2").exists()
 
 
-def test_of_machines_that_use_a_token_for_one_at_once_one_joins(site: Site) -> None:
-    token = site.token("--single-use")
-    with ThreadPoolExecutor(3) as pool:
-        done = list(pool.map(lambda node: join(site, node, token), ("once-1", "once-2", "once-3")))
-    assert sorted(each.returncode for each in done) == [0, 1, 1]
+def test_of_machines_that_use_a_token_for_one_at_once_one_joins_whichever_replicas_they_ask(site: Site) -> None:
+    token, port = site.token("--single-use"), free_port()
+    replica = site.start_cloud("cloud-2", link=free_port(), join=port)
+    asked = [("once-1", 0), ("once-2", port), ("once-3", 0), ("once-4", port)]
+    with ThreadPoolExecutor(4) as pool:
+        done = list(pool.map(lambda each: site.run(*command(site, each[0], token, port=each[1]), check=False), asked))
+    assert replica.stop() == 0
+    assert sorted(each.returncode for each in done) == [0, 1, 1, 1]
     refused = [each.stderr for each in done if each.returncode]
     assert all("single use and has been used" in text for text in refused), refused
     assert uses(site, token) == "1 of 1"
