@@ -19,6 +19,7 @@ The shell is cloudhub/server.py.
 """
 
 import logging
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -71,8 +72,6 @@ LAG_S = 5.0  # for a watch that lags; a quarter of the handshake's time. A watch
 GRACE_S = 600.0  # an outbox costs a few hundred bytes per object; afterwards a digest does the same job
 FRAME_BYTES = 64 << 10  # a quarter of the window: the node commits one while others come; 3 s on a 200 kbit/s line
 MAX_INVENTORY = 1 << 18  # objects: about 100 MB here, and far more than a node's store is made for
-KEY_BYTES = 160  # about what a delta takes besides its body
-UNPACKING = 16  # times FRAME_BYTES is what the bodies of a Push come to at the node, however well they are packed
 
 
 class ReportSink(Protocol):
@@ -192,6 +191,8 @@ class Counters:
 
 class Session:
     """One node's connection, from accept to loss. Is a link.pump.Handler."""
+
+    __slots__ = ("__weakref__", "_calls", "_hub", "_inventory", "agent", "node", "outbox", "pump", "term", "told")
 
     def __init__(self, hub: "Hub", node: Node, transport: Transport, peer: Peer, clock: Clock) -> None:
         self.node = node
@@ -346,7 +347,7 @@ class Hub:
         self._sessions: dict[Node, Session] = {}
         self._outboxes: dict[Node, Outbox] = {}
         self._absent: dict[Node, _Absent] = {}
-        self._ready: dict[Session, None] = {}
+        self._ready: OrderedDict[Session, None] = OrderedDict()
         self._to_survey: set[Node] = set()
         """Nodes whose inventory somebody asked for, whatever their digests say."""
 
@@ -621,13 +622,13 @@ class Hub:
 
     def work(self, most: int = 64) -> bool:
         """Give up to `most` sessions a turn each; returns whether more are waiting."""
-        for session in list(self._ready)[:most]:
-            del self._ready[session]
+        for _ in range(min(most, len(self._ready))):
+            session, _ = self._ready.popitem(last=False)
             self._flush(session)
         return bool(self._ready)
 
     def _flush(self, session: Session) -> None:
-        outbox = session.outbox
+        outbox, pump = session.outbox, session.pump
         if outbox is None or not outbox.has_something:
             return
         node = session.node
@@ -635,52 +636,45 @@ class Hub:
         def desired(key: ObjectKey) -> ObjectVersion | None:
             return self._desired(node, key)
 
-        made: dict[ObjectKey, Wire] = {}
-
-        def size_of(key: ObjectKey) -> int:
-            item = self._cache.get(key)
-            assert item is not None, "what is desired is in the cache"
-            wire = made[key] = self._wires.of(item, outbox.sent(key))
-            return max(KEY_BYTES + wire.body_bytes, wire.whole_bytes // UNPACKING)
-
-        while room := session.pump.peer.push_room():
-            changes = outbox.pull(desired, size_of, min(room, FRAME_BYTES))
+        while room := pump.peer.push_room():
+            changes, wires = outbox.pull(desired, self._wire, min(room, FRAME_BYTES))
             if not changes:
                 break
-            self._push(session, outbox, changes, made)
+            self._push(session, outbox, changes, wires)
             if outbox.synced_told and not outbox.has_dirty:
                 return
-            made.clear()
-        if room and outbox.known_count is not None and not outbox.synced_told and not outbox.dirty_count:
-            self._push(session, outbox, {}, made)
+        if room and not outbox.synced_told and outbox.known_count is not None and not outbox.has_dirty:
+            self._push(session, outbox, {}, [])
+
+    def _wire(self, key: ObjectKey, version: ObjectVersion | None, held: ObjectVersion | None) -> Wire:
+        if version is None:
+            return removal(key)
+        item = self._cache.get(key)
+        assert item is not None, "what is desired is in the cache"
+        return self._wires.of(item, held)
 
     def _push(
-        self,
-        session: Session,
-        outbox: Outbox,
-        changes: Mapping[ObjectKey, ObjectVersion | None],
-        made: Mapping[ObjectKey, Wire],
+        self, session: Session, outbox: Outbox, changes: Mapping[ObjectKey, ObjectVersion | None], wires: list[Wire]
     ) -> None:
         counters = self.counters
-        wires = []
-        for key, version in changes.items():
-            wire = removal(key) if version is None else made[key]
+        for wire in wires:
             counters.patches += wire.is_patch
             counters.packed += wire.is_packed
             counters.push_bytes += wire.body_bytes
-            wires.append(wire.data)
         counters.pushes += 1
         counters.deltas += len(wires)
         synced = not outbox.has_dirty
         outbox.synced_told = outbox.synced_told or synced
-        deciding = {name for resource in {key.resource for key in changes} for name in self._deciding(resource)}
-        horizon = session.told.next(self._horizon, deciding)
-        seq = session.pump.push(wires, synced, horizon)
+        horizon = session.told.next(self._horizon, self._deciding({key.resource for key in changes}))
+        seq = session.pump.push([wire.data for wire in wires], synced, horizon)
         outbox.launch(seq, changes)
 
-    def _deciding(self, resource: Resource) -> frozenset[str]:
-        """The collections that decide what a node holds of this one; by an interest that is itself."""
-        return self._placement.deciding(resource) or frozenset({resource.collection})
+    def _deciding(self, resources: Iterable[Resource]) -> Iterable[str]:
+        """The collections that decide what a node holds of these; by an interest a resource does that itself."""
+        found: set[str] = set()
+        for resource in resources:
+            found |= self._placement.deciding(resource) or {resource.collection}
+        return found
 
     def _desired(self, node: Node, key: ObjectKey) -> ObjectVersion | None:
         if not self._placement.is_placed(node, key) and not self._interests.covers(node, key):

@@ -25,6 +25,7 @@ from link.frames import Batch, Cursor, Delta, Held, Position, Refusal
 from link.websocket import dial
 
 DIALLING = 64  # dials under way at once: a TLS handshake is 2 ms of this process's processor
+COMMIT_S = 0.005  # from a push to its acknowledgement, about what a disk takes; what came meanwhile goes with it
 COMMONS = 4096  # objects that were unpacked lately and may be what the next node is told
 
 Intake = Callable[[Delta, Object | None], Object | Refusal]
@@ -63,6 +64,7 @@ class Swarm:
         self._commons: OrderedDict[tuple[ObjectKey, str], Object] = OrderedDict()
         self._agent = agent
         self._draw = draw
+        self._committing: list[_HollowNode] = []
         self._dialling = asyncio.Semaphore(DIALLING)
         self._down: asyncio.Queue[tuple[_HollowNode, LinkError | None]] = asyncio.Queue()
         self.nodes = [_HollowNode(self, name, context) for name, context in nodes]
@@ -100,6 +102,17 @@ class Swarm:
             if error is None:
                 return
             node.failures += 1
+
+    def commit_later(self, node: "_HollowNode") -> None:
+        """Give the node its turn when what has come in the meantime is committed together."""
+        if not self._committing:
+            asyncio.get_running_loop().call_later(COMMIT_S, self._commit_all)
+        self._committing.append(node)
+
+    def _commit_all(self) -> None:
+        due, self._committing = self._committing, []
+        for node in due:
+            node.commit()
 
     def lost(self, node: "_HollowNode", error: LinkError) -> None:
         self.counters.lost += 1
@@ -191,6 +204,13 @@ class _HollowNode:
             return
         if session.wants_inventory:
             session.send_inventory([Held(key, item.version) for key, item in self.objects.items()])
+        self._swarm.commit_later(self)
+
+    def commit(self) -> None:
+        """Take in what has come, and acknowledge it."""
+        session = self._session
+        if session is None or session.error is not None:
+            return
         while batches := session.take_batches():
             refusals = self._commit(batches)
             session.committed(batches, refusals)

@@ -2,7 +2,7 @@
 One end of a link as a state machine, for both roles, without I/O.
 
 How to use it, after websockets' and aioquic's sans-I/O cores
-    Give it each message that arrives: receive(data, now). Then take events() and act on them.
+    Give it each message that arrives: receive(data, now), and act on the frame that it returns.
     Tell it what to say: send(frame, now), push(...), report(...).
     After any of these write what frames_to_send() returns, and arrange that handle_deadline(now) is
     called at next_deadline(). Time is a float of seconds on any clock that only moves forward.
@@ -192,6 +192,28 @@ TRANSITIONS[State.OPENING, Role.EDGE, Say.GOODBYE] = State.CLOSED
 class Peer:
     """One end of one connection; made when it opens, thrown away when it closes."""
 
+    __slots__ = (
+        "_chunks_in",
+        "_chunks_out",
+        "_handshake_by",
+        "_handshake_s",
+        "_heard_at",
+        "_other",
+        "_outgoing",
+        "_ping_open",
+        "_pings",
+        "_pushes_in",
+        "_pushes_out",
+        "_reports_in",
+        "_reports_out",
+        "_spoke_at",
+        "_wanted",
+        "_window",
+        "heartbeat_s",
+        "role",
+        "state",
+    )
+
     def __init__(
         self,
         role: Role,
@@ -224,16 +246,15 @@ class Peer:
         self._pings = 0
         self._ping_open = False
         self._outgoing: list[bytes] = []
-        self._events: list[Frame] = []
 
     # What arrives
 
-    def receive(self, data: bytes, now: float) -> None:
+    def receive(self, data: bytes, now: float) -> Frame | None:
         """
-        Take one message in; its frame is then among events().
+        Take one message in; returns its frame, or None for Ping and Pong, which are dealt with here.
 
-        Ping and Pong are dealt with here and are no events. Raises RemoteProtocolError, after which the
-        connection should be ended; raises LinkClosed when the link is already CLOSED.
+        Raises RemoteProtocolError, after which the connection should be ended; raises LinkClosed when the link is
+        already CLOSED.
         """
         if self.state is State.CLOSED:
             raise LinkClosed("the link is closed")
@@ -243,21 +264,33 @@ class Peer:
         self.state = after
         self._heard_at = now
         match frame:
+            case Ack():  # most of what a hub hears, and all of it was done above
+                return frame
             case Ping(number):
                 self.send(Pong(number), now)
+                return None
             case Pong():
                 self._ping_open = False
+                return None
+            case Welcome(_, seq, _, heartbeat_s):
+                self._pushes_in = Receiver(seq, *self._window, PUSH_GROWTH)
+                self.heartbeat_s = heartbeat_s or self.heartbeat_s
+            case Inventory():
+                # A long inventory over a slow line is progress, not silence.
+                self._handshake_by = now + self._handshake_s
+            case Wanted(number):
+                self._wanted = number
             case _:
-                self._take_in(frame, now)
-                self._events.append(frame)
+                pass
+        return frame
 
     def _check_numbers(self, frame: Frame, size: int, now: float) -> None:
         """Everything that may still refuse the frame happens here, before any state changes."""
         match frame:
-            case Push(seq):
-                self._pushes_in.receive(seq, size)
             case Ack(seq):
                 self._pushes_out.acknowledge(seq, now)
+            case Push(seq):
+                self._pushes_in.receive(seq, size)
             case Nack(seq):
                 if not self._pushes_out.acked < seq <= self._pushes_out.sent:
                     raise RemoteProtocolError(f"nack of {seq}, which is not under way")
@@ -279,24 +312,6 @@ class Peer:
                 raise RemoteProtocolError(f"this hub speaks protocol {PROTOCOL}, not {protocol}")
             case _:
                 pass
-
-    def _take_in(self, frame: Frame, now: float) -> None:
-        match frame:
-            case Welcome(_, seq, _, heartbeat_s):
-                self._pushes_in = Receiver(seq, *self._window, PUSH_GROWTH)
-                self.heartbeat_s = heartbeat_s or self.heartbeat_s
-            case Inventory():
-                # A long inventory over a slow line is progress, not silence.
-                self._handshake_by = now + self._handshake_s
-            case Wanted(number):
-                self._wanted = number
-            case _:
-                pass
-
-    def events(self) -> list[Frame]:
-        """What came since the last call, oldest first."""
-        events, self._events = self._events, []
-        return events
 
     # What is said
 
@@ -369,9 +384,11 @@ class Peer:
         if self.state is not State.CLOSED:
             self.send(Goodbye(code, reason, retry_after_s, term), now)
 
-    def frames_to_send(self) -> list[bytes]:
+    def frames_to_send(self) -> Sequence[bytes]:
         """Messages to write, in order; each is one message of the transport."""
-        outgoing, self._outgoing = self._outgoing, []
+        outgoing = self._outgoing
+        if outgoing:
+            self._outgoing = []
         return outgoing
 
     # Time

@@ -11,22 +11,24 @@ is free again when buffer_updated returns.
 
 import asyncio
 import logging
+import os
 import ssl
 from collections.abc import Callable, Sequence
-from typing import Protocol, cast
+from typing import Protocol as Structural
+from typing import cast
 
 from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidHandshake, InvalidStatus
 from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
-from websockets.protocol import State
+from websockets.protocol import CLIENT, SERVER, Protocol, State
 from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 
 from componentbase import tcp
 from link.codec import MAX_FRAME_BYTES
 from link.errors import LinkClosed
-from link.wsframes import Cutter, header
+from link.wsframes import Cutter, framed, masked
 
 PATH = "/v1/link"
 NODE_PREFIX = "system:node:"
@@ -34,6 +36,7 @@ NODE_PREFIX = "system:node:"
 READ_BYTES = 64 << 10
 UNREAD_BYTES = 4 * MAX_FRAME_BYTES  # a window and a large frame, or an inventory of 250,000 objects, are less
 OPEN_S = 10.0  # for TCP, TLS and the HTTP upgrade together; a peer that takes longer is not served
+UNREAD = "the other side does not read"
 # The library logs every frame's bytes at DEBUG, and bodies are nobody's business, Secrets least of all.
 _quiet = logging.getLogger(__name__ + ".library")
 _quiet.setLevel(logging.WARNING)
@@ -42,7 +45,7 @@ _HEAD_END = b"\r\n\r\n"
 CLOSE_S = 2.0  # after our close frame the other side has this long to close the connection
 
 
-class Receiving(Protocol):
+class Receiving(Structural):
     """What a connection hands messages to; link.pump.Pump is one."""
 
     def message_received(self, data: bytes) -> None: ...
@@ -59,6 +62,24 @@ Opened = Callable[["WebSocket"], Receiving]
 class WebSocket(asyncio.BufferedProtocol):
     """One connection, either end. Is a link.pump.Transport."""
 
+    __slots__ = (
+        "__weakref__",
+        "_cutter",
+        "_head",
+        "_is_open",
+        "_is_server",
+        "_library",
+        "_loop",
+        "_message",
+        "_opened",
+        "_receiving",
+        "_siblings",
+        "_timer",
+        "_transport",
+        "identity",
+        "lost",
+        "remote",
+    )
     _buffer = memoryview(bytearray(READ_BYTES))
 
     def __init__(
@@ -67,7 +88,9 @@ class WebSocket(asyncio.BufferedProtocol):
         """siblings: where it is to be found while it lasts, TLS handshake excluded."""
         self.identity = ""
         self.remote = ""
-        self._protocol = protocol
+        self._library: Protocol | None = protocol
+        """None once the handshake is done, and until something comes that is not a whole message: it takes 2 KB."""
+        self._is_open = False
         self._opened = opened
         self._receiving: Receiving | None = None
         self._transport: asyncio.Transport | None = None
@@ -93,22 +116,34 @@ class WebSocket(asyncio.BufferedProtocol):
         self.remote = f"{peer_name[0]}:{peer_name[1]}" if peer_name else "unknown"
         self.identity = _common_name(transport.get_extra_info("peercert"))
         self._timer = self._loop.call_later(OPEN_S, self._give_up, "no upgrade in time")
-        if isinstance(self._protocol, ClientProtocol) and self.identity.startswith(NODE_PREFIX):
+        if not self._is_server and self.identity.startswith(NODE_PREFIX):
             # A node's certificate for its own API is of the same CA and may name any address.
             self._give_up(f"{self.identity} is a node, not a hub")
             return
-        if isinstance(self._protocol, ClientProtocol):
-            self._protocol.send_request(self._protocol.connect())
+        if isinstance(self._library, ClientProtocol):
+            self._library.send_request(self._library.connect())
             self._flush()
+
+    @property
+    def _protocol(self) -> Protocol:
+        if self._library is None:
+            side = SERVER if self._is_server else CLIENT
+            self._library = Protocol(side, state=State.OPEN, max_size=MAX_FRAME_BYTES, logger=_quiet)
+        return self._library
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        if self._receiving is not None:
-            self._receiving.bytes_arrived()
         data = bytes(self._buffer[:nbytes])
-        self._take_frames(data if self._receiving is not None else self._shake_hands(data))
+        receiving = self._receiving
+        if receiving is None:
+            self._take_frames(self._shake_hands(data))
+        elif self._is_open and not self._message and (message := self._cutter.whole(data)) is not None:
+            receiving.message_received(message)
+        else:
+            receiving.bytes_arrived()
+            self._take_frames(data)
 
     def _shake_hands(self, data: bytes) -> bytes:
         """Give the library what is the handshake's; returns what came after it, which is frames."""
@@ -125,19 +160,19 @@ class WebSocket(asyncio.BufferedProtocol):
         return data[size:]
 
     def _take_frames(self, data: bytes) -> None:
-        protocol, cutter, receiving = self._protocol, self._cutter, self._receiving
+        cutter, receiving = self._cutter, self._receiving
         if not data or receiving is None:
             return
         cutter.feed(data)
         while self._transport is not None:
-            piece = cutter.next(not self._message and protocol.state is State.OPEN)
+            piece = cutter.next(self._is_open and not self._message)
             if piece is None:
                 return
             is_message, content = piece
             if is_message:
                 receiving.message_received(content)
             else:
-                protocol.receive_data(content)
+                self._protocol.receive_data(content)
                 self._handle_events()
 
     def eof_received(self) -> bool:
@@ -160,21 +195,21 @@ class WebSocket(asyncio.BufferedProtocol):
     # The pump's side
 
     def write(self, messages: Sequence[bytes]) -> None:
-        if self._transport is None or self._protocol.state is not State.OPEN:
+        if self._transport is None or not self._is_open:
             return
-        if not self._is_server:  # a client's are masked
-            for message in messages:
-                self._protocol.send_binary(message)
-            self._flush()
-            return
-        parts = [part for message in messages for part in (header(len(message)), message)]
-        self._transport.write(b"".join(parts))
-        self._check_unread()
+        if self._is_server:
+            parts = [framed(message) for message in messages]
+        else:
+            parts = [masked(message, os.urandom(4)) for message in messages]
+        self._transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
+        if self._transport.get_write_buffer_size() > UNREAD_BYTES:
+            self._give_up(UNREAD)
 
     def close(self) -> None:
         if self._transport is None:
             return
-        if self._protocol.state is State.OPEN:
+        if self._is_open:
+            self._is_open = False
             self._protocol.send_close(1000)
             self._flush()
         if self._timer is not None:
@@ -188,38 +223,44 @@ class WebSocket(asyncio.BufferedProtocol):
             self._transport.abort()
 
     def _handle_events(self) -> None:
-        for event in self._protocol.events_received():
+        library = self._protocol
+        for event in library.events_received():
             if isinstance(event, Request):
                 self._upgrade(event)
             elif isinstance(event, Response):
-                self._begin()
+                self._begin(library)
             elif isinstance(event, Frame):
                 self._take(event)
             if self._transport is None:
                 return
         self._flush()
-        if self._protocol.handshake_exc is not None and isinstance(self._protocol, ClientProtocol):
+        if self._library is None:
+            return
+        self._is_open = self._is_open and self._library.state is State.OPEN
+        if self._library.handshake_exc is not None and not self._is_server:
             self._transport.close() if self._transport is not None else None
-        if self._protocol.close_expected() and self._transport is not None and self._timer is None:
+        if self._library.close_expected() and self._transport is not None and self._timer is None:
             self._timer = self._loop.call_later(CLOSE_S, self._give_up, "closed")
 
     def _upgrade(self, request: Request) -> None:
-        assert isinstance(self._protocol, ServerProtocol), "only a server gets requests"
+        library = self._library
+        assert isinstance(library, ServerProtocol), "only a server gets requests"
         if request.path == PATH:
-            response = self._protocol.accept(request)
+            response = library.accept(request)
         else:
-            response = self._protocol.reject(404, f"the link is at {PATH}\n")
-        self._protocol.send_response(response)
+            response = library.reject(404, f"the link is at {PATH}\n")
+        library.send_response(response)
         self._flush()
-        if self._protocol.state is State.OPEN:
-            self._begin()
+        self._begin(library)
 
-    def _begin(self) -> None:
-        if self._protocol.state is not State.OPEN:
+    def _begin(self, library: Protocol) -> None:
+        if library.state is not State.OPEN:
             return
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._library = None
+        self._is_open = True
         self._receiving = self._opened(self)
 
     def _take(self, frame: Frame) -> None:
@@ -235,13 +276,14 @@ class WebSocket(asyncio.BufferedProtocol):
             self._receiving.message_received(message)
 
     def _flush(self) -> None:
-        if self._transport is None:
+        if self._transport is None or self._library is None:
             return
-        chunks = self._protocol.data_to_send()
+        chunks = self._library.data_to_send()
         data = [chunk for chunk in chunks if chunk]
         if data:
             self._transport.write(data[0] if len(data) == 1 else b"".join(data))
-            if not self._check_unread():
+            if self._transport.get_write_buffer_size() > UNREAD_BYTES:
+                self._give_up(UNREAD)
                 return
         if len(data) != len(chunks) and not self._transport.is_closing():
             # An empty chunk is the library's word for the end of the stream.
@@ -250,15 +292,9 @@ class WebSocket(asyncio.BufferedProtocol):
             else:
                 self._transport.close()
 
-    def _check_unread(self) -> bool:
-        """Whether the other side reads; the connection is over where it does not."""
-        if self._transport is None or self._transport.get_write_buffer_size() <= UNREAD_BYTES:
-            return True
-        self._give_up("the other side does not read")
-        return False
-
     def _reason(self, exc: Exception | None) -> str:
-        failure = self._protocol.handshake_exc or self._protocol.parser_exc or exc
+        library = self._library
+        failure = exc if library is None else library.handshake_exc or library.parser_exc or exc
         if isinstance(failure, InvalidStatus):
             return f"the server answered HTTP {failure.response.status_code}"
         if isinstance(failure, InvalidHandshake):
