@@ -14,12 +14,14 @@ import ssl
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from apimachinery.inventory import digest
 from apimachinery.keys import Node, ObjectKey
 from apimachinery.objects import Object
 from edgehub.redial import delay_s
 from edgehub.session import EdgeSession
+from link.codec import decode
 from link.errors import LinkError
 from link.frames import Batch, Cursor, Delta, Held, Position, Refusal
 from link.websocket import dial
@@ -27,6 +29,8 @@ from link.websocket import dial
 DIALLING = 64  # dials under way at once: a TLS handshake is 2 ms of this process's processor
 COMMIT_S = 0.005  # from a push to its acknowledgement, about what a disk takes; what came meanwhile goes with it
 COMMONS = 4096  # objects that were unpacked lately and may be what the next node is told
+
+COMMON_FRAMES = 256
 
 Intake = Callable[[Delta, Object | None], Object | Refusal]
 """The object that a delta, no removal, makes of what is held under its key; or why it cannot be taken."""
@@ -62,9 +66,11 @@ class Swarm:
         self._host, self._port = host, port
         self._intake = intake
         self._commons: OrderedDict[tuple[ObjectKey, str], Object] = OrderedDict()
+        self.decode = lru_cache(COMMON_FRAMES)(decode)
+        """What goes to all nodes is mostly the same frame, which is taken apart once."""
         self._agent = agent
         self._draw = draw
-        self._committing: list[_HollowNode] = []
+        self._committing: dict[_HollowNode, None] = {}
         self._dialling = asyncio.Semaphore(DIALLING)
         self._down: asyncio.Queue[tuple[_HollowNode, LinkError | None]] = asyncio.Queue()
         self.nodes = [_HollowNode(self, name, context) for name, context in nodes]
@@ -107,10 +113,10 @@ class Swarm:
         """Give the node its turn when what has come in the meantime is committed together."""
         if not self._committing:
             asyncio.get_running_loop().call_later(COMMIT_S, self._commit_all)
-        self._committing.append(node)
+        self._committing[node] = None
 
     def _commit_all(self) -> None:
-        due, self._committing = self._committing, []
+        due, self._committing = self._committing, {}
         for node in due:
             node.commit()
 
@@ -175,7 +181,9 @@ class _HollowNode:
 
     async def dial(self, host: str, port: int) -> LinkError | None:
         """Connect and say Hello; what follows needs no task. Returns why it did not work."""
-        session = EdgeSession(self.name, agent=self._agent, clock=asyncio.get_running_loop(), wake=self._go_on)
+        session = EdgeSession(
+            self.name, agent=self._agent, clock=asyncio.get_running_loop(), wake=self._go_on, decode=self._swarm.decode
+        )
         try:
             await dial(host, port, self._context, session.opened)
         except LinkError as error:

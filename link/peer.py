@@ -30,7 +30,7 @@ Invariants
 """
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from link.codec import decode, encode, encode_push
 from link.errors import LinkClosed, LocalProtocolError, RemoteProtocolError
@@ -195,6 +195,7 @@ class Peer:
     __slots__ = (
         "_chunks_in",
         "_chunks_out",
+        "_decode",
         "_handshake_by",
         "_handshake_s",
         "_heard_at",
@@ -223,12 +224,15 @@ class Peer:
         handshake_s: float = HANDSHAKE_S,
         window_frames: int = WINDOW_FRAMES,
         window_bytes: int = WINDOW_BYTES,
+        decode: Callable[[bytes], Frame] = decode,
     ) -> None:
+        """decode: link.codec's, or one that remembers what it made."""
         self.role = role
         self._other = role.other
         self.state = State.OPENING
         self.heartbeat_s = heartbeat_s
         """The edge takes over the hub's, from Welcome."""
+        self._decode = decode
         self._window = (window_frames, window_bytes)
         self._pushes_out = Sender(0, *self._window, PUSH_GROWTH)
         self._pushes_in = Receiver(0, *self._window, PUSH_GROWTH)
@@ -258,7 +262,7 @@ class Peer:
         """
         if self.state is State.CLOSED:
             raise LinkClosed("the link is closed")
-        frame = decode(data)
+        frame = self._decode(data)
         after = self._after(meaning(frame), self._other, RemoteProtocolError)
         self._check_numbers(frame, len(data), now)
         self.state = after
@@ -319,10 +323,10 @@ class Peer:
         """Say a frame that carries no number of ours. Raises LocalProtocolError where it has no place."""
         after = self._after(meaning(frame), self.role, LocalProtocolError)
         match frame:
-            case Push() | Report():
-                raise LocalProtocolError("use push() and report(), which number what they send")
             case Ack(seq):
                 self._pushes_in.acknowledge(seq)
+            case Push() | Report():
+                raise LocalProtocolError("use push() and report(), which number what they send")
             case ReportAck(seq):
                 self._reports_in.acknowledge(seq)
             case Welcome(_, seq):

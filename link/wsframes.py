@@ -56,16 +56,22 @@ class Cutter:
 
     def whole(self, data: bytes) -> bytes | None:
         """
-        The message, where what came is one short one and nothing else; None where it is to be fed.
+        The message, where what came is one under 64 KiB and nothing else; None where it is to be fed.
 
-        So an Ack comes, mostly: 1.5 us less than cutting it out.
+        So pushes and acknowledgements come, mostly: 1.5 us less than cutting them out.
         """
         if self._at != len(self._data) or len(data) < 6 or data[0] != _FIN_BINARY or self._gives_up:
             return None
-        start = 2 + self._mask_bytes
-        if data[1] != (_MASKED if self._mask_bytes else 0) + len(data) - start or len(data) - start > 125:
+        second, start = data[1], 2
+        size = second & 127
+        if size == 126:
+            size, start = data[2] << 8 | data[3], 4
+        elif size == 127:
             return None
-        return apply_mask(data[6:], data[2:6]) if self._mask_bytes else data[start:]
+        mask = self._mask_bytes
+        if start + mask + size != len(data) or size > self._most or (second & _MASKED != 0) is not (mask != 0):
+            return None
+        return apply_mask(data[start + 4 :], data[start : start + 4]) if mask else data[start:]
 
     def feed(self, data: bytes) -> None:
         if self._at == len(self._data):
