@@ -417,8 +417,9 @@ class Peer:
 
     @property
     def deadlines_recede(self) -> bool:
-        """Whether next_deadline() can only move later as long as the state is the present one."""
-        return self.role is Role.HUB and self.state is State.STREAMING
+        """Whether next_deadline() can only move later as long as the state is the present one, whatever comes or goes."""
+        # An answer to a Ping brings the next one nearer than the silence that was waited for.
+        return self.state is State.STREAMING and not self._ping_open
 
     def handle_deadline(self, now: float) -> None:
         """Do what is due. Raises LinkClosed when the other side is to be given up."""
