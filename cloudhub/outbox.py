@@ -216,7 +216,10 @@ class Outbox:
             assert self._known is not None, "nothing is launched before known is there"
             _land(self._known, flights.pop(0))
         self.acked = max(self.acked, seq)
-        self._rebuild_sent()
+        if flights:
+            self._rebuild_sent()
+        else:
+            self._sent.clear()
 
     def refuse(self, seq: int, key: ObjectKey, reason: str) -> None:
         """

@@ -22,6 +22,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, Protocol
 
 from apimachinery.events import Change, EventType
@@ -341,6 +342,8 @@ class Hub:
         self._heartbeat_s = heartbeat_s
         self._grace_s = grace_s
         self._horizon = Horizon()
+        self._deciders: dict[Resource, frozenset[str]] = {}
+        """What _deciding() says of each resource that was pushed."""
         # A parked session says nothing, so a short heartbeat would take it for dead.
         self._lag_s = min(LAG_S, 2.0 * heartbeat_s)
         self._parked: dict[Node, _Parked] = {}
@@ -361,8 +364,7 @@ class Hub:
                 self._wires.replaced(change.previous)
             for node, key in self._placement.observe(change):
                 if node == EVERYWHERE:
-                    for each in self._outboxes:
-                        self._mark(each, key)
+                    self._mark_everywhere(key)
                 else:
                     self._mark(node, key)
                     if key.resource == SERVICE_ACCOUNTS and node in self._standings:
@@ -378,6 +380,16 @@ class Hub:
         for parked in list(self._parked.values()):
             if parked.lags and not self._must_wait(parked.hello, parked.session.node):
                 self._unpark(parked)
+
+    def _mark_everywhere(self, key: ObjectKey) -> None:
+        if not self._ready:
+            self._wake()
+        ready, sessions = self._ready, self._sessions
+        for node, outbox in self._outboxes.items():
+            outbox.mark(key)
+            session = sessions.get(node)
+            if session is not None and session.outbox is outbox:
+                ready[session] = None
 
     def _mark(self, node: Node, key: ObjectKey) -> None:
         outbox = self._outboxes.get(node)
@@ -631,11 +643,7 @@ class Hub:
         outbox, pump = session.outbox, session.pump
         if outbox is None or not outbox.has_something:
             return
-        node = session.node
-
-        def desired(key: ObjectKey) -> ObjectVersion | None:
-            return self._desired(node, key)
-
+        desired = partial(self._desired, session.node)
         while room := pump.peer.push_room():
             changes, wires = outbox.pull(desired, self._wire, min(room, FRAME_BYTES))
             if not changes:
@@ -665,15 +673,20 @@ class Hub:
         counters.deltas += len(wires)
         synced = not outbox.has_dirty
         outbox.synced_told = outbox.synced_told or synced
-        horizon = session.told.next(self._horizon, self._deciding({key.resource for key in changes}))
+        horizon = session.told.next(self._horizon, self._deciding(changes))
         seq = session.pump.push([wire.data for wire in wires], synced, horizon)
         outbox.launch(seq, changes)
 
-    def _deciding(self, resources: Iterable[Resource]) -> Iterable[str]:
+    def _deciding(self, keys: Iterable[ObjectKey]) -> frozenset[str]:
         """The collections that decide what a node holds of these; by an interest a resource does that itself."""
-        found: set[str] = set()
-        for resource in resources:
-            found |= self._placement.deciding(resource) or {resource.collection}
+        found: frozenset[str] = frozenset()
+        for key in keys:
+            resource = key.resource
+            deciding = self._deciders.get(resource)
+            if deciding is None:
+                deciding = self._placement.deciding(resource) or frozenset({resource.collection})
+                self._deciders[resource] = deciding
+            found = found | deciding if found else deciding
         return found
 
     def _desired(self, node: Node, key: ObjectKey) -> ObjectVersion | None:

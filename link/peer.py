@@ -263,13 +263,15 @@ class Peer:
         if self.state is State.CLOSED:
             raise LinkClosed("the link is closed")
         frame = self._decode(data)
-        after = self._after(meaning(frame), self._other, RemoteProtocolError)
+        after = self._after(_PLAIN.get(type(frame)) or meaning(frame), self._other, RemoteProtocolError)
+        if type(frame) is Ack:  # most of what a hub hears, and this is all it means
+            self._pushes_out.acknowledge(frame.seq, now)
+            self._heard_at = now
+            return frame
         self._check_numbers(frame, len(data), now)
         self.state = after
         self._heard_at = now
         match frame:
-            case Ack():  # most of what a hub hears, and all of it was done above
-                return frame
             case Ping(number):
                 self.send(Pong(number), now)
                 return None
@@ -291,8 +293,6 @@ class Peer:
     def _check_numbers(self, frame: Frame, size: int, now: float) -> None:
         """Everything that may still refuse the frame happens here, before any state changes."""
         match frame:
-            case Ack(seq):
-                self._pushes_out.acknowledge(seq, now)
             case Push(seq):
                 self._pushes_in.receive(seq, size)
             case Nack(seq):
@@ -355,7 +355,8 @@ class Peer:
         """
         self._after(Say.PUSH, self.role, LocalProtocolError)
         data = encode_push(self._pushes_out.sent + 1, deltas, synced, horizon)
-        self._write(data, now)
+        self._outgoing.append(data)
+        self._spoke_at = now
         return self._pushes_out.send(len(data), now)
 
     def report(self, entries: tuple[ReportEntry, ...], now: float) -> int:
@@ -417,7 +418,7 @@ class Peer:
 
     @property
     def deadlines_recede(self) -> bool:
-        """Whether next_deadline() can only move later as long as the state is the present one, whatever comes or goes."""
+        """Whether next_deadline() can only move later as long as the state is the present one, come what may."""
         # An answer to a Ping brings the next one nearer than the silence that was waited for.
         return self.state is State.STREAMING and not self._ping_open
 

@@ -104,7 +104,14 @@ class Pump:
         try:
             frame = self.peer.receive(data, self._clock.time())
             if frame is not None:
-                self._deliver(frame)
+                if _is_debug(logging.DEBUG):
+                    logger.debug("<", extra={"remote": self.transport.remote, "frame": type(frame).__name__})
+                if isinstance(frame, Goodbye):
+                    self._lose(LinkClosed(frame.reason, frame.code, frame.retry_after_s, frame.term))
+                    return
+                self._handler.frame_received(frame)
+                if self._armed_in is self.peer.state:
+                    return  # nothing was written, and the timer stays
         except RemoteProtocolError as exc:
             self.peer.close(GoodbyeCode.PROTOCOL, str(exc), self._clock.time())
             self._lose(exc)
@@ -143,16 +150,6 @@ class Pump:
         """Say Goodbye and end the connection; the handler's link_lost is called before this returns."""
         self.peer.close(code, reason, self._clock.time(), retry_after_s, term)
         self._lose(LinkClosed(reason, code))
-
-    def _deliver(self, frame: Frame) -> None:
-        if self._lost:
-            return
-        if _is_debug(logging.DEBUG):
-            logger.debug("<", extra={"remote": self.transport.remote, "frame": type(frame).__name__})
-        if isinstance(frame, Goodbye):
-            self._lose(LinkClosed(frame.reason, frame.code, frame.retry_after_s, frame.term))
-        else:
-            self._handler.frame_received(frame)
 
     def _transmit(self) -> None:
         peer = self.peer

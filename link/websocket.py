@@ -197,11 +197,13 @@ class WebSocket(asyncio.BufferedProtocol):
     def write(self, messages: Sequence[bytes]) -> None:
         if self._transport is None or not self._is_open:
             return
-        if self._is_server:
-            parts = [framed(message) for message in messages]
+        if not self._is_server:
+            data = b"".join([masked(message, os.urandom(4)) for message in messages])
+        elif len(messages) == 1:
+            data = framed(messages[0])
         else:
-            parts = [masked(message, os.urandom(4)) for message in messages]
-        self._transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
+            data = b"".join([framed(message) for message in messages])
+        self._transport.write(data)
         if self._transport.get_write_buffer_size() > UNREAD_BYTES:
             self._give_up(UNREAD)
 

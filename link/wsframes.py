@@ -24,7 +24,10 @@ _U64 = struct.Struct("!BBQ")
 
 def framed(message: bytes) -> bytes:
     """A message of a server's, as it is written."""
-    return _header(len(message), 0) + message
+    size = len(message)
+    if 126 <= size < 1 << 16:  # as nearly every push; written out, for a call is a tenth of what it costs
+        return _U16.pack(_FIN_BINARY, 126, size) + message
+    return _header(size, 0) + message
 
 
 def masked(message: bytes, mask: bytes) -> bytes:
