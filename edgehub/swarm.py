@@ -24,7 +24,7 @@ from edgehub.session import EdgeSession
 from link.codec import decode
 from link.errors import LinkError
 from link.frames import Batch, Cursor, Delta, Held, Position, Refusal
-from link.websocket import dial
+from link.websocket import WriteBatch, dial
 
 DIALLING = 64  # dials under way at once: a TLS handshake is 2 ms of this process's processor
 COMMIT_S = 0.005  # from a push to its acknowledgement, about what a disk takes; what came meanwhile goes with it
@@ -70,6 +70,7 @@ class Swarm:
         """What goes to all nodes is mostly the same frame, which is taken apart once."""
         self._agent = agent
         self._draw = draw
+        self.batch = WriteBatch()
         self._committing: dict[_HollowNode, None] = {}
         self._dialling = asyncio.Semaphore(DIALLING)
         self._down: asyncio.Queue[tuple[_HollowNode, LinkError | None]] = asyncio.Queue()
@@ -185,7 +186,7 @@ class _HollowNode:
             self.name, agent=self._agent, clock=asyncio.get_running_loop(), wake=self._go_on, decode=self._swarm.decode
         )
         try:
-            await dial(host, port, self._context, session.opened)
+            await dial(host, port, self._context, session.opened, batch=self._swarm.batch)
         except LinkError as error:
             return error
         if session.error is not None:
