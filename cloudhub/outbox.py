@@ -15,9 +15,9 @@ Pure state: no clock, no I/O. The shell is cloudhub/sessions.py.
 """
 
 import enum
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
+from itertools import islice
 from typing import NamedTuple, Protocol, TypeVar
 
 from apimachinery.inventory import digest
@@ -108,7 +108,7 @@ class Outbox:
         self._flights: list[Flight] = []
         self._sent: dict[ObjectKey, ObjectVersion | None] = {}
         """Overlay on known: the newest version under way, for keys that are."""
-        self._dirty: dict[Rank, OrderedDict[ObjectKey, None]] = {}
+        self._dirty: dict[Rank, dict[ObjectKey, None]] = {}
         """Those of each rank, where there are any."""
 
     def __str__(self) -> str:
@@ -148,7 +148,7 @@ class Outbox:
         rank = rank_of(key.resource)
         keys = self._dirty.get(rank)
         if keys is None:
-            keys = self._dirty[rank] = OrderedDict()
+            keys = self._dirty[rank] = {}
         keys[key] = None
 
     def sent(self, key: ObjectKey) -> ObjectVersion | None:
@@ -183,20 +183,19 @@ class Outbox:
         spent = 0
         for rank in sorted(self._dirty) if len(self._dirty) > 1 else list(self._dirty):
             keys = self._dirty[rank]
-            while keys and len(changes) < most:
-                key, _ = keys.popitem(last=False)
-                version, held = desired(key), self.sent(key)
-                if held == version or (self.refused and self._is_refused(key, version)):
-                    continue
-                piece = send(key, version, held)
-                spent += piece.cost
-                if changes and spent > budget:
-                    keys[key] = None
-                    keys.move_to_end(key, last=False)
-                    return changes, pieces
-                self.refused.pop(key, None)
-                changes[key] = version
-                pieces.append(piece)
+            # A slice at a time: to look for the first key of a dict from which many were deleted is no constant work.
+            while some := list(islice(keys, most - len(changes))):
+                for key in some:
+                    version, held = desired(key), self.sent(key)
+                    if held != version and not (self.refused and self._is_refused(key, version)):
+                        piece = send(key, version, held)
+                        spent += piece.cost
+                        if changes and spent > budget:
+                            return changes, pieces
+                        self.refused.pop(key, None)
+                        changes[key] = version
+                        pieces.append(piece)
+                    del keys[key]
             if keys:
                 break
             del self._dirty[rank]

@@ -19,10 +19,10 @@ The shell is cloudhub/server.py.
 """
 
 import logging
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import NamedTuple, Protocol
 
 from apimachinery.events import Change, EventType
@@ -350,7 +350,7 @@ class Hub:
         self._sessions: dict[Node, Session] = {}
         self._outboxes: dict[Node, Outbox] = {}
         self._absent: dict[Node, _Absent] = {}
-        self._ready: OrderedDict[Session, None] = OrderedDict()
+        self._ready: dict[Session, None] = {}
         self._to_survey: set[Node] = set()
         """Nodes whose inventory somebody asked for, whatever their digests say."""
 
@@ -634,8 +634,8 @@ class Hub:
 
     def work(self, most: int = 64) -> bool:
         """Give up to `most` sessions a turn each; returns whether more are waiting."""
-        for _ in range(min(most, len(self._ready))):
-            session, _ = self._ready.popitem(last=False)
+        for session in list(islice(self._ready, most)):
+            del self._ready[session]
             self._flush(session)
         return bool(self._ready)
 
