@@ -8,18 +8,22 @@ apiserver's client alone is 20 MB.
 
 import argparse
 import asyncio
+import contextlib
 import json
 import sys
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
-from cloudhub import credentials, tokencommand
-from cloudhub.settings import SOCKET_NAME, load
+from cloudhub import credentials, tokencommand, worker
+from cloudhub.settings import SOCKET_NAME, CloudConfig, load
 from cloudhub.statustext import told
 from componentbase import cli, config, statusz
+from componentbase.endpoints import Endpoint, why_not_listening
 from componentbase.files import lock_dir, open_private_dir
 from componentbase.release import VERSION
+from componentbase.reservations import reserved
 
 PROG = "cloudcore"
 
@@ -27,7 +31,8 @@ PROG = "cloudcore"
 def main() -> None:
     """The console script."""
     args = _parser().parse_args()
-    cli.configure_logs(args)
+    number = getattr(args, "worker", None)
+    cli.configure_logs(args, {"worker": number} if number else None)
     commands: dict[str, Callable[[argparse.Namespace], int]] = {
         "run": _run,
         "crds": _crds,
@@ -57,6 +62,8 @@ def _parser() -> argparse.ArgumentParser:
     credentials.add_flag(run)
     run.add_argument("--data-dir", type=Path, required=True, metavar="DIR", help="for the status socket and the lock")
     run.add_argument("--config", type=Path, metavar="FILE", help="see `cloudcore config`")
+    run.add_argument("--workers", type=int, metavar="N", help="processes that share the ports; 1 by default")
+    run.add_argument("--worker", type=int, help=argparse.SUPPRESS)  # from a supervisor
     run.add_argument("--listen", type=cli.endpoint, metavar="HOST:PORT", help="the link; :10000 by default")
     run.add_argument("--join-listen", type=cli.endpoint, metavar="HOST:PORT", help="the join endpoint; :10002")
     run.add_argument(
@@ -118,24 +125,67 @@ def _config(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from cloudhub.replica import Replica
-
-    async def command() -> None:
+    def command() -> int:
         settings = config.override(
             load(args.config),
             {
+                "workers": args.workers,
                 "kubeconfig": args.kubeconfig,
                 "link.listen": args.listen,
                 "join.listen": args.join_listen,
                 "join.advertise": None if args.advertise is None else tuple(args.advertise),
             },
         )
-        open_private_dir(args.data_dir)
-        with lock_dir(args.data_dir):
+        if args.worker:
+            return _hub(replace(settings, metrics=None), worker.data_dir(args.data_dir, args.worker), args.worker)
+        return _hub(settings, args.data_dir) if settings.workers == 1 else _supervise(settings, args.data_dir)
+
+    return cli.guard(PROG, command)
+
+
+def _hub(settings: CloudConfig, data_dir: Path, number: int = 0) -> int:
+    """One hub process, a worker where it has a number."""
+    from cloudhub.replica import Replica
+
+    async def command() -> None:
+        open_private_dir(data_dir)
+        with lock_dir(data_dir):
             async with credentials.client(settings.kubeconfig) as client:
-                await Replica(settings, client, args.data_dir).run()
+                if not number:
+                    await Replica(settings, client, data_dir).run()
+                    return
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(worker.end_with_supervisor(), name="supervisor")
+                    replica = Replica(settings, client, data_dir, worker=number, serving=worker.say_serving)
+                    tasks.create_task(replica.run(), name="replica")
 
     return cli.run(command(), prog=PROG, loop_factory=_loop_factory())
+
+
+def _supervise(settings: CloudConfig, data_dir: Path) -> int:
+    """Several of them. A worker is started as this process was, and told its number and what it shares."""
+    from cloudhub.supervisor import Supervisor
+
+    open_private_dir(data_dir)
+    with (
+        lock_dir(data_dir),
+        _reserved(settings.link.listen, "the link", "--listen") as link,
+        _reserved(settings.join.listen, "the join endpoint", "--join-listen") as join,
+    ):
+        shared = ["--listen", str(link), "--join-listen", str(join), "--worker"]
+        started = [sys.executable, *sys.orig_argv[1:], *shared]
+        return cli.run(Supervisor(settings, data_dir, started).run(), prog=PROG)
+
+
+@contextlib.contextmanager
+def _reserved(endpoint: Endpoint, what: str, flag: str) -> Iterator[Endpoint]:
+    with contextlib.ExitStack() as stack:
+        try:
+            found = stack.enter_context(reserved(endpoint))
+        except OSError as exc:
+            why = why_not_listening(endpoint.host, endpoint.port, exc)
+            raise cli.CommandError(f"{what}: {why}; choose another with {flag}") from exc
+        yield found
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

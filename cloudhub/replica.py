@@ -14,7 +14,7 @@ import logging
 import secrets
 import socket
 import ssl
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -30,7 +30,7 @@ from apimachinery.resources import (
     NODE_LEASE_NAMESPACE,
 )
 from apimachinery.watchcache import WatchCache
-from apiserver.http import Handler, ListenError, serve
+from apiserver.http import ListenError, serve
 from cloudhub.access import Access
 from cloudhub.announcer import Announcer
 from cloudhub.apiclient import ApiClient, ObjectsByName
@@ -41,6 +41,7 @@ from cloudhub.demand import Advanced, Demand, Watched
 from cloudhub.fences import Fences
 from cloudhub.horizon import Advance
 from cloudhub.join import MAX_BODY_BYTES, JoinEndpoint, Link
+from cloudhub.listening import serve_metrics, serve_status
 from cloudhub.nodes import NodeLifecycle
 from cloudhub.placement import STANDARD_RULES, Placement, Rule, with_definitions
 from cloudhub.presence import Presence
@@ -68,13 +69,31 @@ _KNOWN = {resource.collection: resource for resource in (*BUILT_IN, DEVICES, DEV
 T = TypeVar("T")
 
 
+def _log_serving(where: Mapping[str, str]) -> None:
+    logger.info("serving", extra=dict(where))
+
+
 class Replica:
     """One hub process: its parts, and how they are joined."""
 
-    def __init__(self, settings: CloudConfig, client: ApiClient, data_dir: Path) -> None:
+    def __init__(
+        self,
+        settings: CloudConfig,
+        client: ApiClient,
+        data_dir: Path,
+        *,
+        worker: int = 0,
+        serving: Callable[[Mapping[str, str]], None] = _log_serving,
+    ) -> None:
+        """
+        worker: its number where it is one of several that share ports; 0 where it is alone.
+        serving: called once, with where it listens: link, join, apiserver.
+        """
         self._settings = settings
         self._client = client
         self._data_dir = data_dir
+        self._worker = worker
+        self._serving = serving
         self._cache = WatchCache()
         self._announcer = Announcer(client)
         fences = Fences(f"{socket.gethostname()}-{secrets.token_hex(4)}")
@@ -93,14 +112,14 @@ class Replica:
         self._demand: Demand | None = None
         self._access: Access | None = None
         self._calls: Calls | None = None
-        self._page = StatusPage(client, self._cache, self._announcer, self._writer)
+        self._page = StatusPage(client, self._cache, self._announcer, self._writer, worker)
         self._reflectors = self._page.reflectors
 
     async def run(self) -> None:
         """Serve until cancelled."""
         # The status first: it is what tells that the apiserver is not there.
         async with contextlib.AsyncExitStack() as stack:
-            await _serve_status(stack, self._data_dir / SOCKET_NAME, self._page.answer)
+            await serve_status(stack, self._data_dir / SOCKET_NAME, self._page.answer)
             await self._run(stack)
 
     async def _run(self, stack: contextlib.AsyncExitStack) -> None:
@@ -138,7 +157,7 @@ class Replica:
                 tasks.create_task(self._calls.run(), name="calls")
             listener = await self._listen(link, identity.link_context)
             if self._settings.metrics is not None:
-                await _serve_metrics(stack, self._settings.metrics, self._page.scraped)
+                await serve_metrics(stack, self._settings.metrics, self._page.scraped)
             endpoint = JoinEndpoint(authority, Tokens(vault), Link(listener.port))
             joining = await self._serve_join(stack, join, endpoint, identity)
             self._page.endpoints = (str(Endpoint(link.host, listener.port)), joining)
@@ -148,10 +167,7 @@ class Replica:
             tasks.create_task(self._nodes.run(), name="nodes")
             tasks.create_task(identity.keep_fresh(), name="certificate")
             tasks.create_task(_prune(Tokens(vault)), name="tokens")
-            logger.info(
-                "serving",
-                extra={"link": self._page.endpoints[0], "join": joining, "apiserver": self._client.server},
-            )
+            self._serving({"link": self._page.endpoints[0], "join": joining, "apiserver": self._client.server})
 
     async def _patiently(self, what: str, attempt: Callable[[], Coroutine[None, None, T]]) -> T:
         """Try until the apiserver is there; whatever else it answers ends the command."""
@@ -266,7 +282,7 @@ class Replica:
     async def _listen(self, endpoint: Endpoint, context: ssl.SSLContext) -> Listener:
         assert self._server is not None, "the hub is made before it listens"
         try:
-            return await self._server.listen(endpoint.host, endpoint.port, context)
+            return await self._server.listen(endpoint.host, endpoint.port, context, reuse_port=bool(self._worker))
         except OSError as exc:
             raise cli.CommandError(
                 f"the link: {why_not_listening(endpoint.host, endpoint.port, exc)}; choose another with --listen"
@@ -283,6 +299,7 @@ class Replica:
                     port=endpoint.port,
                     ssl_context=identity.join_context,
                     max_body=MAX_BODY_BYTES,
+                    reuse_port=bool(self._worker),
                 )
             )
         except ListenError as exc:
@@ -293,20 +310,6 @@ class Replica:
 def _selection(resource: Resource) -> Selection:
     """Which objects of a resource are watched in any case."""
     return Selection(namespace=NODE_LEASE_NAMESPACE) if resource == LEASES else EVERYTHING
-
-
-async def _serve_status(stack: contextlib.AsyncExitStack, path: Path, handler: Handler) -> None:
-    try:
-        await stack.enter_async_context(serve(handler, unix_path=path))
-    except ListenError as exc:
-        raise cli.CommandError(f"the status socket: {exc}") from exc
-
-
-async def _serve_metrics(stack: contextlib.AsyncExitStack, endpoint: Endpoint, handler: Handler) -> None:
-    try:
-        await stack.enter_async_context(serve(handler, host=endpoint.host or None, port=endpoint.port))
-    except ListenError as exc:
-        raise cli.CommandError(f"the metrics: {exc}; choose another under metrics in the configuration") from exc
 
 
 async def _prune(tokens: Tokens) -> None:

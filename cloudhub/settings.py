@@ -100,6 +100,12 @@ class RuleConfig:
 class CloudConfig:
     """Configuration of cloudcore. Relative paths are taken from the directory of this file."""
 
+    workers: int = setting(
+        1,
+        "Processes that share the ports of the link and the join endpoint, each a hub of its own.",
+        at_least=1,
+        at_most=64,
+    )
     kubeconfig: Path | None = setting(None, "The apiserver; none takes $KUBECONFIG or a pod's service account.")
     link: LinkConfig = LinkConfig()
     join: JoinConfig = JoinConfig()

@@ -29,12 +29,19 @@ class StatusPage:
     """One process's page; its attributes are set as the parts are made."""
 
     def __init__(
-        self, client: ApiClient, cache: WatchCache, announcer: Announcer, writer: StatusWriter[Session]
+        self,
+        client: ApiClient,
+        cache: WatchCache,
+        announcer: Announcer,
+        writer: StatusWriter[Session],
+        worker: int = 0,
     ) -> None:
+        """worker: its number, a label of every figure; 0 for a process that is alone, and no label."""
         self._client = client
         self._cache = cache
         self._announcer = announcer
         self._writer = writer
+        self._labels = {"worker": str(worker)} if worker else {}
         self.hub: Hub | None = None
         self.access: Access | None = None
         self.calls: Calls | None = None
@@ -51,7 +58,9 @@ class StatusPage:
             case "GET", "/statusz":
                 return json_response(200, self._facts())
             case "GET", "/metrics":
-                return Response(200, [("content-type", metrics.CONTENT_TYPE)], metrics.render(self._metrics()))
+                return Response(
+                    200, [("content-type", metrics.CONTENT_TYPE)], metrics.render(self._metrics(), self._labels)
+                )
             case "POST", "/resync":
                 node = Node(dict(request.query).get("node", ""))
                 if self.hub is None or node not in {status.node for status in self.hub.statuses()}:

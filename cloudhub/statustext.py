@@ -26,6 +26,8 @@ def told(facts: Mapping[str, Any]) -> list[str]:
         f"reports    {facts['reports']['reports_taken']} taken, {facts['reports']['reports_refused']} refused",
         f"nodes      {len(connected)} connected, {sum(bool(node['synced']) for node in connected)} in sync",
     ]
+    if "workers" in facts:
+        lines.append(f"workers    {'; '.join(_worker(each) for each in facts['workers'])}")
     interests = sum(node["interests"] for node in nodes)
     if interests or facts["calls"]:
         asked = [each["resource"] for each in facts["resources"] if each["asked"]]
@@ -44,7 +46,14 @@ def told(facts: Mapping[str, Any]) -> list[str]:
         lines.append(one_line(told))  # a node chose these names
     for node in nodes:
         state = "in sync" if node["synced"] else f"{node['dirty']} to send"
-        where = f"{node['remote']}, {state}" if node["connected"] else "away"
+        by = f" at worker {node['worker']}" if "worker" in node else ""
+        where = f"{node['remote']}{by}, {state}" if node["connected"] else "away"
         refused = f", refused {node['refused']} objects" if node["refused"] else ""
         lines.append(f"  {Node(node['node']):<20} {where}{refused}")
     return lines
+
+
+def _worker(worker: Mapping[str, Any]) -> str:
+    restarts = f", started {worker['starts']} times" if worker["starts"] > 1 else ""
+    state = f"{worker['nodes']} nodes" if worker["serving"] else "not serving"
+    return f"{worker['worker']}: {state}{restarts}"

@@ -77,6 +77,7 @@ CORES = (
     "cloudhub.projection",
     "cloudhub.reports",
     "cloudhub.sessions",
+    "cloudhub.together",
     "cloudhub.wholes",
     "cloudhub.wires",
     "devicetwin.broker.access",
