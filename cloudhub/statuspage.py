@@ -63,7 +63,9 @@ class StatusPage:
                 )
             case "POST", "/resync":
                 node = Node(dict(request.query).get("node", ""))
-                if self.hub is None or node not in {status.node for status in self.hub.statuses()}:
+                is_known = self.hub is not None and node in {status.node for status in self.hub.statuses()}
+                # A worker is told of nodes that are with another one: they may come back to this one.
+                if self.hub is None or not (is_known or self._labels):
                     raise NotFound(f'no node "{node}" has been here lately')
                 return json_response(200, {"connected": self.hub.resync(node)})
             case _:

@@ -23,7 +23,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from apimachinery.errors import NotFound
+from apimachinery.errors import NotFound, Unavailable
 from apiserver.http import Request, Response, json_response
 from cloudhub.backoff import full_jitter_s
 from cloudhub.listening import serve_metrics, serve_status
@@ -166,15 +166,22 @@ class Supervisor:
             yield Metric("hub_worker_starts_total", "How often it was started.", child.starts, labels)
 
     async def _resync(self, request: Request) -> Response:
-        """All that know the node: which of them it comes back to is not known."""
-        answers = await self._ask(f"POST {request.target}")
-        taken = [json.loads(answer[1]) for answer in answers if answer is not None and answer[0] == 200]
-        if not taken:
-            raise NotFound(f'no node "{dict(request.query).get("node", "")}" has been here lately')
-        return json_response(200, {"connected": any(each["connected"] for each in taken)})
+        """The worker that has the node comes last, for it ends the link, and the node may come back to any."""
+        name = dict(request.query).get("node", "")
+        nodes = together(VERSION, await self._workers())["nodes"]
+        found = next((each for each in nodes if each["node"] == name), None)
+        if found is None:
+            raise NotFound(f'no node "{name}" has been here lately')
+        others = [child for child in self._children if child.number != found["worker"]]
+        asked = f"POST {request.target}"
+        await self._ask(asked, others)
+        (answer,) = await self._ask(asked, [child for child in self._children if child not in others])
+        if answer is None:
+            raise Unavailable(f"worker {found['worker']}, which has the node, does not answer")
+        return json_response(200, {"connected": json.loads(answer[1])["connected"]})
 
-    async def _ask(self, request: str) -> list[tuple[int, bytes] | None]:
-        """What each worker answers, status and body; None for one that does not. In the workers' order."""
+    async def _ask(self, request: str, children: Sequence[_Child] | None = None) -> list[tuple[int, bytes] | None]:
+        """What workers answer, all unless told otherwise, in their order: status and body; None for no answer."""
 
         def ask(child: _Child) -> tuple[int, bytes] | None:
             try:
@@ -185,7 +192,7 @@ class Supervisor:
         async with asyncio.TaskGroup() as tasks:
             asking = [
                 tasks.create_task(asyncio.to_thread(ask, child), name=f"ask[{child.number}]")
-                for child in self._children
+                for child in (self._children if children is None else children)
             ]
         return [task.result() for task in asking]
 
