@@ -97,7 +97,9 @@ class Replica:
         self._cache = WatchCache()
         self._announcer = Announcer(client)
         fences = Fences(f"{socket.gethostname()}-{secrets.token_hex(4)}")
-        self._nodes = NodeLifecycle(client, Presence(grace_s=settings.nodes.grace_s), fences, self._overtaken)
+        self._nodes = NodeLifecycle(
+            client, Presence(renew_s=settings.nodes.renew_s, grace_s=settings.nodes.grace_s), fences, self._overtaken
+        )
         self._writer: StatusWriter[Session] = StatusWriter(
             client,
             self._cache,

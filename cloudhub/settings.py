@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cloudhub.interests import AT_ONCE, IDLE_S, MOST_RESOURCES, RECHECK_S
 from cloudhub.placement import By
-from cloudhub.presence import NODE_GRACE_S
+from cloudhub.presence import LEASE_RENEW_S, NODE_GRACE_S
 from cloudhub.reports import MIN_INTERVAL_S
 from cloudhub.sessions import GRACE_S
 from componentbase import config
@@ -50,6 +50,9 @@ class NodesConfig:
     """The Node objects of connected nodes."""
 
     grace_s: float = setting(NODE_GRACE_S, "Without a word for this long a node's Ready becomes Unknown.", at_least=1)
+    renew_s: float = setting(
+        LEASE_RENEW_S, "Between renewals of a node's Lease; half of graceSeconds at most.", at_least=1, at_most=3600
+    )
 
 
 @dataclass(frozen=True)

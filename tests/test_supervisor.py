@@ -16,7 +16,9 @@ from cloudhub import worker
 from tests.harness.mosquitto import free_port
 from tests.harness.site import READY_WITHIN_S, ROOT, STOP_WITHIN_S, Process, Site
 
-NODES = 24  # all of them with one of two workers: once in eight million runs
+pytestmark = pytest.mark.timeout(120)  # sixteen nodes join one after another, on two busy cores
+
+NODES = 16  # all of them with one of two workers: once in 33,000 runs
 CLOUD = "cloudcore"
 
 
@@ -143,6 +145,13 @@ def test_nobody_else_gets_the_port_by_mistake(site: Workers, cloud: Process, tmp
         assert last.endswith("choose another with --listen")
 
 
+def test_each_worker_has_its_own_directory_in_that_of_all(site: Workers, cloud: Process) -> None:
+    for number in (1, 2):
+        own = worker.data_dir(site.directory / "cloud", number)
+        told = site.run(CLOUD, "status", "--data-dir", str(own)).stdout
+        assert f"link       127.0.0.1:{site.ports['link']}" in told
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
 def test_no_worker_outlives_its_supervisor(number: signal.Signals, site: Workers, cloud: Process) -> None:
     pids = [each["pid"] for each in site.workers()]
@@ -171,10 +180,3 @@ def test_workers_that_cannot_begin_end_the_command(site: Workers, tmp_path: Path
     assert process.returncode == 1
     assert f"cloudcore: error: {tmp_path / 'none'}: there is no such kubeconfig" in told
     assert "ended before it served: exit code 1; its log says why" in told
-
-
-def test_each_worker_has_its_own_directory_in_that_of_all(site: Workers, cloud: Process) -> None:
-    for number in (1, 2):
-        own = worker.data_dir(site.directory / "cloud", number)
-        told = site.run(CLOUD, "status", "--data-dir", str(own)).stdout
-        assert f"link       127.0.0.1:{site.ports['link']}" in told
