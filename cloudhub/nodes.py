@@ -30,7 +30,8 @@ logger = logging.getLogger(__name__)
 CONCURRENCY = 8
 EDGE_LABEL = "node-role.kubernetes.io/edge"
 """Kubernetes prints it as the node's role; KubeEdge's nodes have it too."""
-LEASE_DURATION_S = 40  # the kubelet's nodeLeaseDurationSeconds
+LEASE_DURATION_S = 40  # the kubelet's nodeLeaseDurationSeconds, at the least
+LEASE_RENEWALS = 4  # in a Lease's duration, as the kubelet has them
 LEASE_ATTEMPTS = 4  # one, one after a look at what it conflicted with, and two for those who renew at that moment
 
 READY = "Ready"
@@ -298,7 +299,7 @@ class NodeLifecycle:
     def _spec(self, node: Node) -> dict[str, JSON]:
         return {
             "holderIdentity": node,
-            "leaseDurationSeconds": LEASE_DURATION_S,
+            "leaseDurationSeconds": max(LEASE_DURATION_S, round(LEASE_RENEWALS * self._presence.renew_s)),
             "renewTime": _microseconds(self._now()),
         }
 

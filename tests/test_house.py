@@ -78,6 +78,7 @@ CORES = (
     "cloudhub.projection",
     "cloudhub.reports",
     "cloudhub.sessions",
+    "cloudhub.together",
     "cloudhub.wholes",
     "cloudhub.wires",
     "devicetwin.broker.access",

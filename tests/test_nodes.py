@@ -113,6 +113,13 @@ def ready_writes(api: TinyApi) -> int:
     return len(api.asked("PATCH", "/nodes/edge-1/status"))
 
 
+async def test_a_lease_that_is_renewed_less_often_lasts_as_much_longer(tmp_path: Path) -> None:
+    async with running(tmp_path, renew_s=60.0, grace_s=300.0) as hub:
+        hub.nodes.session_up(EDGE, 1)
+        await until(lambda: LEASE in hub.api.objects)
+        assert hub.api.objects[LEASE]["spec"]["leaseDurationSeconds"] == 240
+
+
 async def test_a_session_makes_the_node_ready_and_keeps_its_lease(tmp_path: Path) -> None:
     async with running(tmp_path) as hub:
         hub.nodes.session_up(EDGE, 1)
