@@ -270,9 +270,8 @@ async def test_a_request_that_does_not_get_on_is_answered_408(monkeypatch: pytes
         assert (await exchange(server, b"GET / HTTP/1.1\r\nHo")).startswith(b"HTTP/1.1 408 ")
 
 
-async def test_an_idle_connection_is_closed_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "IDLE_S", 0.1)
-    async with serve(echo, host="127.0.0.1", port=0) as server:
+async def test_an_idle_connection_is_closed_without_a_word() -> None:
+    async with serve(echo, host="127.0.0.1", port=0, idle_s=0.1) as server:
         assert await exchange(server, b"") == b""
 
 
