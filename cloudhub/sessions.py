@@ -239,11 +239,11 @@ class Session:
             case Hello():
                 self._hub.hello(self, frame)
             case Inventory(entries, last):
-                if len(self._inventory) + len(entries) > MAX_INVENTORY:
-                    raise RemoteProtocolError(f"an inventory of more than {MAX_INVENTORY} objects")
                 if self.pump.bytes_received > MAX_INVENTORY_BYTES:
                     raise RemoteProtocolError(f"an inventory of more than {MAX_INVENTORY_BYTES} bytes")
                 self._inventory.update(entries)
+                if len(self._inventory) > MAX_INVENTORY:
+                    raise RemoteProtocolError(f"an inventory of more than {MAX_INVENTORY} objects")
                 if last:
                     self._hub.surveyed(self, self._inventory)
                     self._inventory = {}
