@@ -79,5 +79,5 @@ def test_what_a_hub_sends_fills_a_store_up_to_a_bound_and_reports_still_find_roo
     assert records.report_count == 1, "what is the node's own has room"
     smaller = upsert(GADGETS, "g0", "y")
     assert not records.apply([batch(21, smaller)], 0).refusals, "what shrinks is taken"
-    assert not records.apply([batch(22, removal(GADGETS, "g1"), upsert(GADGETS, "new", "z"))], 0).refusals
+    assert not records.apply([batch(22, removal(pushed[1]), upsert(GADGETS, "new", "z"))], 0).refusals
     database.close()
