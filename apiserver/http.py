@@ -48,6 +48,7 @@ logger = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 3 << 20  # kube-apiserver's limit for a request body (MaxRequestBodyBytes)
 MAX_HEAD_BYTES = 64 << 10  # a selector may be long; Go's server allows 1 MiB, which nobody needs
+MAX_HEADERS = 128  # kubectl sends a dozen; values of one name are put together, which takes the square of their number
 MAX_PIPELINED_BYTES = 64 << 10  # read ahead while a handler runs, to see that the peer has left
 MAX_CONNECTIONS = 512  # told so with a 503; of those whose TLS handshake is not done as many again, and they are closed
 READ_BYTES = 64 << 10
@@ -336,6 +337,13 @@ class _Connection(asyncio.BufferedProtocol):
 
     async def _complete(self, head: h11.Request) -> Request | None:
         headers: dict[str, str] = {}
+        # h11 looks at what is incomplete only, and a head may have come as a whole.
+        size = len(head.target) + sum(len(name) + len(value) + 4 for name, value in head.headers)
+        if size > MAX_HEAD_BYTES or len(head.headers) > MAX_HEADERS:
+            await self._refuse(
+                431, f"the request's head has more than {MAX_HEAD_BYTES} bytes, or {MAX_HEADERS} headers"
+            )
+            return None
         for name_bytes, value_bytes in head.headers:
             name, value = name_bytes.decode("latin-1"), value_bytes.decode("latin-1")
             headers[name] = f"{headers[name]}, {value}" if name in headers else value

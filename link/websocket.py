@@ -39,6 +39,7 @@ UNREAD_BYTES = 4 * MAX_FRAME_BYTES  # a window and a large frame, or an inventor
 TURN_MESSAGES = (
     64  # of one connection, then the others have a turn: a read may hold 7,000 frames of 9 bytes, 100 ms of work
 )
+TURN_S = 0.005  # nor for longer than this: what a frame costs is its sender's choice
 OPEN_S = 10.0  # for TCP, TLS and the HTTP upgrade together; a peer that takes longer is not served
 MAX_CONNECTIONS = (
     16_384  # of one hub process: 10,000 nodes are more than one serves, and each may come anew before it has left
@@ -220,9 +221,12 @@ class WebSocket(asyncio.BufferedProtocol):
         """Look at frames that came, but not at so many that the other connections wait for it."""
         cutter, receiving = self._cutter, self._receiving
         assert receiving is not None, "frames come after the upgrade"
+        ends_at = self._loop.time() + TURN_S
         for _ in range(TURN_MESSAGES):
             if self._transport is None:
                 return
+            if self._loop.time() > ends_at:
+                break
             piece = cutter.next(self._is_open and not self._message)
             if piece is None:
                 if self._is_over_its_turn:
