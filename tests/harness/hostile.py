@@ -112,6 +112,12 @@ class RawEdge:
         assert isinstance(found, Goodbye)
         return f"{found.code.value}: {found.reason}"
 
+    async def abort(self) -> None:
+        """Gone without a word."""
+        if self._connection._transport is not None:
+            self._connection._transport.abort()
+        await self._connection.lost
+
     async def close(self) -> None:
         self._connection.close()
         await self._connection.lost
