@@ -378,7 +378,9 @@ FLOODS: dict[str, Callable[[int], bytes]] = {
 async def test_a_flood_of_what_carries_nothing_ends_the_link_that_it_comes_from(ground: Ground, name: str) -> None:
     with ground.attacked(f"a flood of {name}"):
         edge = await ground.evil(obliging=False)
-        edge.say(*(FLOODS[name](number) for number in range(MAX_CHATTER + 50 if name != "sets of 200 interests" else 120)))
+        edge.say(
+            *(FLOODS[name](number) for number in range(MAX_CHATTER + 50 if name != "sets of 200 interests" else 120))
+        )
         assert (await edge.goodbye()).startswith(f"protocol: more than {MAX_CHATTER} frames")
 
 
