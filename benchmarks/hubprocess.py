@@ -33,11 +33,10 @@ import struct
 import sys
 import time
 from collections import defaultdict, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from apimachinery.events import Change
 from apimachinery.keys import Node, Resource
 from apimachinery.resources import CONFIG_MAPS, PODS
 from apimachinery.watchcache import WatchCache
@@ -121,15 +120,17 @@ class HubProcess:
     def nodes(self) -> int:
         return len(self._hub._sessions)
 
-    def take(self, resource: Resource, kind: str, body: dict[str, Any]) -> list[Change]:
-        """One event, as the line of a watch."""
+    def line(self, kind: str, body: dict[str, Any]) -> bytes:
+        """An event as a watch brings it. Made before anything is measured: it is the apiserver's work."""
         self._version += 1
         body["metadata"]["resourceVersion"] = str(self._version)
-        event = event_of(resource, json.dumps({"type": kind, "object": body}).encode())
+        return json.dumps({"type": kind, "object": body}).encode()
+
+    def take(self, resource: Resource, line: bytes) -> None:
+        """What becomes of a line of a watch, up to the mark in the outboxes of whom it concerns."""
+        event = event_of(resource, line)
         assert event.object is not None, "no bookmark"
-        changes = self._cache.apply(event._replace(object=project(event.object)), resource)
-        self._hub.changed(changes)
-        return changes
+        self._hub.changed(self._cache.apply(event._replace(object=project(event.object)), resource))
 
     # Commands
 
@@ -149,7 +150,7 @@ class HubProcess:
 
     async def everywhere(self, count: int) -> dict[str, float]:
         for number in range(self._shared, self._shared + count):
-            self.take(CONFIG_MAPS, "ADDED", _everywhere(number, 0))
+            self.take(CONFIG_MAPS, self.line("ADDED", _everywhere(number, 0)))
             if number % SLICE == 0:
                 await asyncio.sleep(0)
         self._shared += count
@@ -160,34 +161,38 @@ class HubProcess:
             pod = deployed_pod(number, certificates.name_of(number % nodes), self._rng)
             pod["metadata"].update(namespace="default", uid=f"pod-{number}")
             self._pods.append(pod)
-            self.take(PODS, "ADDED", pod)
+            self.take(PODS, self.line("ADDED", pod))
             if number % SLICE == 0:
                 await asyncio.sleep(0)
         return await self.wait(self.nodes)
 
     async def fanout(self, rounds: int) -> dict[str, Any]:
-        return await self._rounds(rounds, self._change_everywhere)
+        lines = [[self._shared_line(0)] for _ in range(rounds)]
+        return await self._rounds(CONFIG_MAPS, lines)
 
     async def distinct(self, rounds: int) -> dict[str, Any]:
-        return await self._rounds(rounds, self._change_pods)
+        lines = [[self._pod_line(place) for place in range(self.nodes)] for _ in range(rounds)]
+        return await self._rounds(PODS, lines)
 
     async def shared(self, rate: int, count: int) -> dict[str, Any]:
+        lines = [self._shared_line(number % self._shared) for number in range(count)]
+
         def change(number: int) -> None:
-            began, outboxes = time.perf_counter(), self._outboxes()
-            for outbox in outboxes:
-                self._paced[outbox].append((outbox.sent_seq + 1, began))
-            self.take(CONFIG_MAPS, "MODIFIED", _everywhere(number % self._shared, self._version))
+            now = time.perf_counter()
+            for session in self._hub._sessions.values():
+                self._await(session, now)
+            self.take(CONFIG_MAPS, lines[number])
 
         return await self._at_rate(rate, count, self.nodes, change)
 
     async def own(self, rate: int, count: int) -> dict[str, Any]:
+        places = [number % len(self._pods) for number in range(count)]
+        lines = [self._pod_line(place) for place in places]
+
         def change(number: int) -> None:
-            pod = self._pods[number % len(self._pods)]
-            outbox = self._hub._sessions[Node(pod["spec"]["nodeName"])].outbox
-            assert outbox is not None, "all are in sync"
-            pod["metadata"]["annotations"]["round"] = str(self._version)
-            self._paced[outbox].append((outbox.sent_seq + 1, time.perf_counter()))
-            self.take(PODS, "MODIFIED", pod)
+            node = Node(self._pods[places[number]]["spec"]["nodeName"])
+            self._await(self._hub._sessions[node], time.perf_counter())
+            self.take(PODS, lines[number])
 
         return await self._at_rate(rate, count, 1, change)
 
@@ -217,32 +222,36 @@ class HubProcess:
 
     # How they are done
 
-    async def _rounds(self, rounds: int, change: Callable[[int], Awaitable[int]]) -> dict[str, Any]:
-        """Each round's change and wait: milliseconds until the last acknowledgement, processor seconds in all."""
+    async def _rounds(self, resource: Resource, rounds: list[list[bytes]]) -> dict[str, Any]:
+        """
+        Take the lines of a round, wait until every node has acknowledged, again.
+
+        Milliseconds of each round until the last acknowledgement; processor seconds in all, for a frame to each node
+        in each round.
+        """
         took: list[float] = []
-        frames = 0
         used = time.process_time()
-        for number in range(rounds):
+        for lines in rounds:
             self._settled, self._awaited = 0, self.nodes
             self._all_settled.clear()
             began = time.perf_counter()
-            frames += await change(number)
+            for place, line in enumerate(lines, 1):
+                self.take(resource, line)
+                if place % SLICE == 0:
+                    await asyncio.sleep(0)
             await self._all_settled.wait()
             took.append((time.perf_counter() - began) * 1000)
         self._awaited = 0
+        frames = len(rounds) * self.nodes
         return {"frames": frames, "processor_s": time.process_time() - used, "milliseconds": took}
 
-    async def _change_everywhere(self, number: int) -> int:
-        self.take(CONFIG_MAPS, "MODIFIED", _everywhere(0, self._version))
-        return self.nodes
+    def _shared_line(self, number: int) -> bytes:
+        return self.line("MODIFIED", _everywhere(number, self._version))
 
-    async def _change_pods(self, number: int) -> int:
-        for place, pod in enumerate(self._pods[: self.nodes]):
-            pod["metadata"]["annotations"]["round"] = str(self._version)
-            self.take(PODS, "MODIFIED", pod)
-            if place % SLICE == SLICE - 1:
-                await asyncio.sleep(0)
-        return self.nodes
+    def _pod_line(self, place: int) -> bytes:
+        pod = self._pods[place]
+        pod["metadata"]["annotations"]["round"] = str(self._version)
+        return self.line("MODIFIED", pod)
 
     async def _at_rate(self, rate: int, count: int, frames: int, change: Callable[[int], None]) -> dict[str, Any]:
         """Milliseconds from each change until each node that it concerns has acknowledged it."""
@@ -271,8 +280,10 @@ class HubProcess:
         if waiting is not None and not waiting:
             del self._paced[outbox]
 
-    def _outboxes(self) -> list[Outbox]:
-        return [each.outbox for each in self._hub._sessions.values() if each.outbox is not None]
+    def _await(self, session: Session, since: float) -> None:
+        """What is changed now goes with the node's next Push."""
+        assert session.outbox is not None, "all are in sync"
+        self._paced[session.outbox].append((session.outbox.sent_seq + 1, since))
 
 
 def _asyncio_transport(session: Session) -> asyncio.Transport:

@@ -92,9 +92,7 @@ class Pair:
         self._tls = [] if self._pki is None else ["--pki", str(self._pki)]
         try:
             self.start_hub()
-            self.swarm = Commanded(
-                SWARM_CORE, "benchmarks.swarmprocess", str(self.port), str(self.nodes), *self._tls
-            )
+            self.swarm = Commanded(SWARM_CORE, "benchmarks.swarmprocess", str(self.port), str(self.nodes), *self._tls)
             self._stack.callback(self.swarm.kill)
             self.hub.ask(f"wait {self.nodes}")
         except BaseException:

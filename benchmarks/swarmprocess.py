@@ -46,7 +46,9 @@ async def _main(port: int, count: int, pki: Path | None) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="swarmprocess", description="Hollow nodes; a line on stdin asks how they are.")
+    parser = argparse.ArgumentParser(
+        prog="swarmprocess", description="Hollow nodes; a line on stdin asks how they are."
+    )
     parser.add_argument("port", type=int)
     parser.add_argument("nodes", type=int)
     parser.add_argument("--pki", type=Path, help="a directory of certificates, see benchmarks/certificates.py")
