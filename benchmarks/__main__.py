@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks import (
+    devapi,
     devices,
     edgeapply,
     fanout,
@@ -31,6 +32,7 @@ from benchmarks import (
     install,
     latency,
     localapi,
+    mappers,
     onenode,
     recovery,
     requests,
@@ -125,6 +127,8 @@ OTHERS = {
     "latency": Plan("from an edit to the device and back", 3, 180, lambda g, n: latency.measure(n, g.quick)),
     "recovery": Plan("bytes, requests and seconds of a sync", 3, 200, lambda g, n: recovery.measure(n, g.quick)),
     "devices": Plan("1,000 devices of one node edited", 3, 200, lambda g, n: devices.measure(n, g.quick)),
+    "mappers": Plan("memory and processor of mappers", 1, 180, lambda g, n: mappers.measure(n, g.quick)),
+    "apiserver": Plan("the embedded apiserver by itself", 1, 60, lambda g, n: devapi.measure(n, g.quick)),
     "twins": Plan("reports from MQTT to the commit", 3, 150, lambda g, n: twins.measure(n, g.quick, g.edgecore)),
 }
 FAMILIES = PROMISED | OTHERS

@@ -12,7 +12,6 @@ time and the load at which it was measured. The page has its figures between mar
 
 import json
 import os
-import platform
 import re
 import ssl
 import time
@@ -37,6 +36,7 @@ class Family:
     """What one family measured, and when."""
 
     runs: int
+    machine: str = field(default_factory=lambda: describe(machine()))
     measured_at: str = field(default_factory=lambda: time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()))
     load_before: float = field(default_factory=lambda: os.getloadavg()[0])
     load_highest: float = 0.0
@@ -73,11 +73,11 @@ class Family:
 
 
 def read(path: Path) -> dict[str, Family]:
-    """Families by name; none where there is no file, or one of another release."""
+    """Families by name; none where there is no file, or one of another make."""
     try:
         told = json.loads(path.read_text())
         return {name: Family.from_json(family) for name, family in told["families"].items()}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
 
 
@@ -92,6 +92,14 @@ def machine() -> dict[str, object]:
     """What a figure must be read with."""
     libraries = {name: version(name) for name in LIBRARIES}
     return procfs.machine() | {"fairlead": VERSION, "openssl": ssl.OPENSSL_VERSION, **libraries}
+
+
+def describe(facts: Mapping[str, object]) -> str:
+    """In a line."""
+    return (
+        f"{facts['cores']} cores of {facts['processor']}, {facts['memory_gb']} GB, Linux {facts['kernel']}, "
+        f"Python {facts['python']}, {facts['openssl']}"
+    )
 
 
 def promises(families: Mapping[str, Family]) -> list[Figure]:
@@ -125,11 +133,7 @@ def _block(name: str, families: Mapping[str, Family]) -> Iterator[str]:
     if name == "promises":
         yield _narrow(table(promises(families)))
     elif name == "machine":
-        facts = machine()
-        yield (
-            f"{facts['cores']} cores of {facts['processor']}, {facts['memory_gb']} GB, Linux {platform.release()}, "
-            f"Python {facts['python']}, {facts['openssl']}."
-        )
+        yield "\n".join(dict.fromkeys(f"{family.machine}." for family in families.values()))
         yield ""
         yield from ("| family | measured | runs | seconds | load |", "|---|---|---:|---:|---|")
         for each, family in families.items():
