@@ -153,8 +153,8 @@ def main() -> int:
         for name, plan in FAMILIES.items():
             print(f"{name:13} {plan.seconds:4} s {plan.runs:2} x  {plan.about}{'' if name in PROMISED else ' (--all)'}")
         return 0
-    families = results.read(args.output)
     if args.write_docs:
+        families = results.read(args.output)
         written = results.write_plots(PAGE.with_suffix(""), families)
         PAGE.write_text(results.fill(PAGE.read_text(), families))
         print(f"{len(families)} families are in {PAGE}, {len(written)} plots beside it")
@@ -162,19 +162,19 @@ def main() -> int:
     end_on_sigterm()
     # Without bytecode files every start would compile everything again, and be measured doing so.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    wanted = args.only or list(FAMILIES if args.all else PROMISED)
-    measured = _measure(wanted, args)
-    families |= measured
-    families = {name: families[name] for name in FAMILIES if name in families}
-    results.write(args.output, families)
-    plots = results.write_plots(args.output.parent, families)
+    measured = _measure(args.only or list(FAMILIES if args.all else PROMISED), args)
+    plots = results.write_plots(args.output.parent, results.read(args.output))
     _tell(measured)
     print(f"\nwritten to {args.output}, and {len(plots)} plots beside it")
     return 1 if any(family.error for family in measured.values()) else 0
 
 
 def _measure(wanted: Sequence[str], args: argparse.Namespace) -> dict[str, results.Family]:
-    """One after another. What fails is told and does not keep the others from being measured."""
+    """
+    One after another, each written when it is there.
+
+    What fails is told, and does not keep the others from being measured.
+    """
     began = time.monotonic()
     measured: dict[str, results.Family] = {}
     with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as directory:
@@ -192,6 +192,8 @@ def _measure(wanted: Sequence[str], args: argparse.Namespace) -> dict[str, resul
                 family.error = str(exc).splitlines()[0] if str(exc) else type(exc).__name__
                 _say(f"{name} FAILED: {exc}", began)
             family.seconds = time.monotonic() - family_began
+            known = results.read(args.output) | measured
+            results.write(args.output, {each: known[each] for each in FAMILIES if each in known})
     return measured
 
 

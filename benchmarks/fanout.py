@@ -18,9 +18,9 @@ from benchmarks.pair import Pair
 
 NODES = (10, 100, 1000)
 QUICK_NODES = (4, 8)
-FRAMES = 20_000  # of the hub's, per run
+FRAMES = 5000  # of the hub's, per run, or twenty rounds
 PUSHES = 60_000  # of the C loop's, per run: a second
-MOST_ROUNDS = 600  # of both: a round to few nodes is all waiting for each other
+MOST_ROUNDS = 300  # of both: a round to few nodes is all waiting for each other
 TARGETS = {False: 30_000.0, True: 18_000.0}
 RATIO = 0.33
 LAST_ACK_MS = 60.0

@@ -24,6 +24,7 @@ import argparse
 import asyncio
 import gc
 import json
+import logging
 import os
 import random
 import resource
@@ -341,4 +342,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="hubprocess", description="A hub without an apiserver; commands on stdin.")
     parser.add_argument("--pki", type=Path, help="a directory of certificates, see benchmarks/certificates.py")
     allow_many_files()
+    logging.getLogger("cloudhub").setLevel(logging.ERROR)  # links are lost on purpose
     uvloop.run(_main(parser.parse_args().pki))

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
+from benchmarks import procfs
 from benchmarks.figures import Figure, Measured
 from devicetwin.messages import DeviceConfig, DeviceId, PropertyConfig, ProtocolConfig
 from tests.harness.fake_sysfs import SENSOR
@@ -71,10 +72,10 @@ async def _measured(
                 edge.configure(device)
             async with _mapper(driver, broker) as mapper:
                 await edge.until(lambda edge=edge: len(_heard(edge)) >= len(devices), "every device")  # type: ignore[misc]
-                began, before = time.monotonic(), mapper.cpu_s()
+                began, before = time.monotonic(), procfs.cpu_s(mapper.pid)
                 await asyncio.sleep(1.0 if quick else WINDOW_S)
-                used.append((mapper.cpu_s() - before) / (time.monotonic() - began) * 100)
-                resident.append(mapper.resident_mib())
+                used.append((procfs.cpu_s(mapper.pid) - before) / (time.monotonic() - began) * 100)
+                resident.append(procfs.memory(mapper.pid).resident)
     about = f"mapper {driver}, {len(devices):,} device{'s' if len(devices) > 1 else ''}"
     return [
         Figure(f"{about}: resident", "MB", resident),

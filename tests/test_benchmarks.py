@@ -6,9 +6,10 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
-from benchmarks.__main__ import FAMILIES, PAGE
+from benchmarks.__main__ import OTHERS, PAGE, PROMISED
 from tests.harness.site import ROOT
 
 COMMAND = [sys.executable, "-m", "benchmarks"]
@@ -34,12 +35,17 @@ def test_sigterm_ends_the_benchmark_and_all_its_processes(tmp_path: Path) -> Non
         bench.stderr.readline()
         bench.send_signal(signal.SIGTERM)
         assert bench.wait(20) == 128 + signal.SIGTERM
-        assert _members(bench.pid) == []
+        # What was just being started ends with its standard input, once it has got so far.
+        by = time.monotonic() + 20
+        while _members(bench.pid):
+            assert time.monotonic() < by, "processes are left"
+            time.sleep(0.02)
 
 
-def test_every_family_has_its_place_on_the_page() -> None:
+def test_what_is_promised_is_on_the_page_between_marks_and_every_other_family_is_named_there() -> None:
     page = PAGE.read_text()
-    assert [name for name in FAMILIES if f"<!-- bench {name} -->" not in page and f"--only {name}" not in page] == []
+    assert [name for name in PROMISED if f"<!-- bench {name} -->" not in page] == []
+    assert [name for name in OTHERS if f"--only {name}" not in page] == []
 
 
 def _members(group: int) -> list[int]:
