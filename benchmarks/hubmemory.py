@@ -17,7 +17,7 @@ from benchmarks.pair import Pair
 HELD = 100
 NODES = (100, 1000)
 QUICK_NODES = (4, 8)
-OWNING = 200  # nodes, with HELD objects each that no other node has
+OWNING = 100  # nodes, with HELD objects each that no other node has
 SETTLE_S = 1.0
 TARGET_KB = {False: 20.0, True: 50.0}
 

@@ -27,7 +27,6 @@ import json
 import logging
 import os
 import random
-import resource
 import socket
 import ssl
 import struct
@@ -330,17 +329,11 @@ async def _main(pki: Path | None) -> None:
         serving.cancel()
 
 
-def allow_many_files() -> None:
-    """A connection is a file; the soft limit is often 1,024."""
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
 if __name__ == "__main__":
     import uvloop
 
     parser = argparse.ArgumentParser(prog="hubprocess", description="A hub without an apiserver; commands on stdin.")
     parser.add_argument("--pki", type=Path, help="a directory of certificates, see benchmarks/certificates.py")
-    allow_many_files()
+    procfs.allow_many_files()
     logging.getLogger("cloudhub").setLevel(logging.ERROR)  # links are lost on purpose
     uvloop.run(_main(parser.parse_args().pki))

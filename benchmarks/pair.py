@@ -22,6 +22,7 @@ from benchmarks import certificates
 
 ROOT = Path(__file__).resolve().parent.parent
 WITHIN_S = 120.0
+CONNECTING_PER_S = 20.0  # on a machine that is busy with much else
 HUB_CORE, SWARM_CORE = 0, 1
 
 
@@ -94,7 +95,7 @@ class Pair:
             self.start_hub()
             self.swarm = Commanded(SWARM_CORE, "benchmarks.swarmprocess", str(self.port), str(self.nodes), *self._tls)
             self._stack.callback(self.swarm.kill)
-            self.hub.ask(f"wait {self.nodes}")
+            self.hub.ask(f"wait {self.nodes}", WITHIN_S + self.nodes / CONNECTING_PER_S)
         except BaseException:
             self._stack.close()
             raise

@@ -138,7 +138,7 @@ def _block(name: str, families: Mapping[str, Family]) -> Iterator[str]:
         yield from ("| family | measured | runs | seconds | load |", "|---|---|---:|---:|---|")
         for each, family in families.items():
             yield f"| {each} | {family.measured_at} | {family.runs} | {family.seconds:.0f} | {family.load} |"
-    elif name in families:
+    elif name in families and families[name].figures:
         family = families[name]
         yield f"*{family.measured_at}, {family.load}.*"
         yield ""

@@ -20,7 +20,7 @@ NODES, QUICK_NODES = 10_000, 8
 RESTARTED_S = {False: 30.0, True: 60.0}
 STORM_NODES = 1000
 STORM_S, STORM_BYTES = 3.0, 1024.0
-WITHIN_S = 400.0
+WITHIN_S = 600.0
 
 
 def measure(runs: int, quick: bool, pki: Path) -> Iterator[list[Measured]]:
