@@ -32,11 +32,13 @@ def measure(runs: int, quick: bool) -> Iterator[list[Measured]]:
         for run in range(runs):
             time.sleep(QUIET_S)
             _, place = ground.requests_since(0)
+            pushed = _pushed(ground) + edits
             ground.edit(
                 (pod_name(f"hollow-{number % nodes}", number // nodes), {"metadata": {"labels": {"edit": f"r{run}"}}})
                 for number in range(edits)
             )
-            wait(lambda: _in_sync(ground) == nodes, "the edits have arrived")
+            wait(lambda pushed=pushed: _pushed(ground) >= pushed, "the edits are pushed")  # type: ignore[misc]
+            wait(lambda: _in_sync(ground) == nodes, "and acknowledged")
             time.sleep(QUIET_S)
             counted, place = ground.requests_since(place)
             pushes.append(float(counted["reads"] + counted["writes"] + counted["own"] - edits))
@@ -62,6 +64,11 @@ def measure(runs: int, quick: bool) -> Iterator[list[Measured]]:
 
 def _in_sync(ground: Ground) -> int:
     return sum(bool(each["connected"] and each["synced"] and not each["dirty"]) for each in ground.hub_nodes())
+
+
+def _pushed(ground: Ground) -> float:
+    """Objects that the hub has pushed, to whichever node."""
+    return ground.site.metrics("cloudcore", "cloud")["hub_deltas_total"]
 
 
 def _connected(ground: Ground) -> int:
