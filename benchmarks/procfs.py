@@ -58,12 +58,10 @@ def machine() -> dict[str, object]:
         ),
         platform.machine(),
     )
-    load = os.getloadavg()
     return {
         "processor": model,
         "cores": os.cpu_count(),
         "memory_gb": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
         "kernel": platform.release(),
         "python": platform.python_version(),
-        "load_at_start": [round(value, 2) for value in load],
     }
