@@ -83,9 +83,10 @@ class HubProcess:
         self._context = context
         self._hub = hub = self.server.hub
         self._version = 0
-        self._rng = random.Random(1)
         self._shared = 0
-        self._pods: list[dict[str, Any]] = []
+        self._pods = 0
+        self._spread = 1
+        """Over so many nodes."""
         self._settled = self._awaited = 0
         self._all_settled = asyncio.Event()
         self._paced: defaultdict[Outbox, deque[tuple[int, float]]] = defaultdict(deque)
@@ -157,13 +158,12 @@ class HubProcess:
         return await self.wait(self.nodes)
 
     async def pods(self, count: int, nodes: int) -> dict[str, float]:
-        for number in range(len(self._pods), len(self._pods) + count):
-            pod = deployed_pod(number, certificates.name_of(number % nodes), self._rng)
-            pod["metadata"].update(namespace="default", uid=f"pod-{number}")
-            self._pods.append(pod)
-            self.take(PODS, self.line("ADDED", pod))
+        self._spread = nodes
+        for number in range(self._pods, self._pods + count):
+            self.take(PODS, self._pod_line("ADDED", number))
             if number % SLICE == 0:
                 await asyncio.sleep(0)
+        self._pods += count
         return await self.wait(self.nodes)
 
     async def fanout(self, rounds: int) -> dict[str, Any]:
@@ -171,7 +171,7 @@ class HubProcess:
         return await self._rounds(CONFIG_MAPS, lines)
 
     async def distinct(self, rounds: int) -> dict[str, Any]:
-        lines = [[self._pod_line(place) for place in range(self.nodes)] for _ in range(rounds)]
+        lines = [[self._pod_line("MODIFIED", number) for number in range(self.nodes)] for _ in range(rounds)]
         return await self._rounds(PODS, lines)
 
     async def shared(self, rate: int, count: int) -> dict[str, Any]:
@@ -186,11 +186,10 @@ class HubProcess:
         return await self._at_rate(rate, count, self.nodes, change)
 
     async def own(self, rate: int, count: int) -> dict[str, Any]:
-        places = [number % len(self._pods) for number in range(count)]
-        lines = [self._pod_line(place) for place in places]
+        lines = [self._pod_line("MODIFIED", number % self._pods) for number in range(count)]
 
         def change(number: int) -> None:
-            node = Node(self._pods[places[number]]["spec"]["nodeName"])
+            node = certificates.name_of(number % self._pods % self._spread)
             self._await(self._hub._sessions[node], time.perf_counter())
             self.take(PODS, lines[number])
 
@@ -248,10 +247,12 @@ class HubProcess:
     def _shared_line(self, number: int) -> bytes:
         return self.line("MODIFIED", _everywhere(number, self._version))
 
-    def _pod_line(self, place: int) -> bytes:
-        pod = self._pods[place]
+    def _pod_line(self, kind: str, number: int) -> bytes:
+        """The pod is made anew from its number: kept as it is, it would be most of this process's memory."""
+        pod = deployed_pod(number, certificates.name_of(number % self._spread), random.Random(number))
+        pod["metadata"].update(namespace="default", uid=f"pod-{number}")
         pod["metadata"]["annotations"]["round"] = str(self._version)
-        return self.line("MODIFIED", pod)
+        return self.line(kind, pod)
 
     async def _at_rate(self, rate: int, count: int, frames: int, change: Callable[[int], None]) -> dict[str, Any]:
         """Milliseconds from each change until each node that it concerns has acknowledged it."""

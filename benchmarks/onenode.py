@@ -33,6 +33,7 @@ OBJECTS = (10, 100, 1000, 10_000)
 GROWING_CHANGES = 200
 BULK = 10_000
 P50_MS, P99_MS = 2.0, 10.0
+LOG = "edge.log"
 
 
 class OneNode:
@@ -57,7 +58,10 @@ class OneNode:
                 self.hub.ask(f"everywhere {self._everywhere}")
             self._join(home, self.hub.ask("listen 0")["port"])
             self._start(home)
-            self.hub.ask("wait 1")
+            try:
+                self.hub.ask("wait 1")
+            except AssertionError as exc:
+                raise AssertionError(f"{exc}; edgecore says:\n{(home / LOG).read_text()[-2000:]}") from exc
         except BaseException:
             self._stack.close()
             raise
@@ -80,7 +84,7 @@ class OneNode:
     def _start(self, home: Path) -> None:
         arguments = ["run", "--data-dir", str(home), "--api", f"127.0.0.1:{free_port()}"]
         arguments += ["--mqtt", "embedded", "--mqtt-listen", f"127.0.0.1:{free_port()}"]
-        with (home / "edge.log").open("ab") as log:
+        with (home / LOG).open("ab") as log:
             edge = subprocess.Popen([*self._program, *arguments], stdout=log, stderr=log, cwd=ROOT)
         self._stack.callback(edge.wait)
         self._stack.callback(edge.kill)
