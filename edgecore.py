@@ -875,7 +875,7 @@ def _purge(args: argparse.Namespace) -> int:
         if not purge(plan, dry_run=args.dry_run, yes=args.yes, ask=input if sys.stdin.isatty() else None):
             return
         print(
-            f"in the cloud, `kubectl delete node {node}` takes the node away. Whoever has a copy of its key can use the "
+            f"in the cloud, `kubectl delete node {node}` takes the node away. Who has a copy of its key can use its "
             "certificate until that expires: where there may be one, ban the node there."
         )
 

@@ -36,7 +36,7 @@ from metamanager.rebuilt import REBUILT_DOCUMENT, Rebuilt
 from metamanager.records import Records
 from metamanager.resealing import may_hold_plain, reseal
 from metamanager.salvage import salvage
-from metamanager.secretkeys import NAME, KeyFileError, Place, add_key, drop_former, make_keys
+from metamanager.secretkeys import KeyFileError, Place, add_key, drop_former, file_of, make_keys
 
 logger = logging.getLogger(__name__)
 
@@ -62,13 +62,13 @@ def open_records(
     The database at `path`, new, as it was, or begun anew; its Secrets under the newest key.
 
     max_bytes: how large it may grow; None for as large as the disk allows. history_rows: how many samples of devices
-    are kept. keys: what Secrets are sealed with; by default what is in a file beside the database, which is made.
-    Raises a StoreError.
+    are kept. keys: what Secrets are sealed with; by default those of metamanager.secretkeys.file_of, which are
+    made where there are none. Raises a StoreError.
     """
     _prepare(path)
     if keys is None:
         try:
-            keys = make_keys(path.with_name(NAME))
+            keys = make_keys(file_of(path.parent))
         except CommandError as exc:
             raise StoreError(path, str(exc)) from exc
     reason = "the database is damaged (a row that was read is not what was written)"

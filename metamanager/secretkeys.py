@@ -55,11 +55,16 @@ def place_of(data_dir: Path, configured: Path | None) -> Place:
         credential = Path(directory, NAME)
         if credential.exists():
             return Place(credential, False)
-    data_dir = data_dir.absolute()
-    sibling, inside = data_dir.with_name(f"{data_dir.name}.{NAME}"), data_dir / NAME
-    if sibling.exists():
+    sibling, inside = _files(data_dir)
+    if not inside.exists() and _lasts_beside(data_dir.absolute()):
         return Place(sibling, True)
-    return Place(inside if inside.exists() or not _lasts_beside(data_dir) else sibling, True)
+    return Place(file_of(data_dir), True)
+
+
+def file_of(data_dir: Path) -> Path:
+    """The file of keys that is there, beside a data directory or in it; where there is none, in it."""
+    sibling, inside = _files(data_dir)
+    return sibling if sibling.exists() else inside
 
 
 def keys_of(place: Place) -> Keyring:
@@ -85,6 +90,12 @@ def add_key(path: Path) -> Keyring:
 def drop_former(path: Path) -> None:
     """Leave the first key only: nothing is sealed with another any more. Raises CommandError."""
     _write(path, key_lines(_text(path))[:1])
+
+
+def _files(data_dir: Path) -> tuple[Path, Path]:
+    """Beside a data directory, and in it."""
+    data_dir = data_dir.absolute()
+    return data_dir.with_name(f"{data_dir.name}.{NAME}"), data_dir / NAME
 
 
 def _lasts_beside(data_dir: Path) -> bool:

@@ -72,9 +72,9 @@ class Store:
         """
         Open the store, make it, or begin it anew where it is damaged (metamanager.opening).
 
-        keys: what Secrets are sealed with; by default what is in a file beside the store, which is made. max_bytes: how
-        large the file may grow; None for as large as the disk allows. history_rows: how many samples of devices are
-        kept; 0 for none. Raises a StoreError.
+        keys: what Secrets are sealed with; by default those of metamanager.secretkeys.file_of. max_bytes: how large the
+        file may grow; None for as large as the disk allows. history_rows: how many samples of devices are kept; 0 for
+        none. Raises a StoreError.
         """
         thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         try:

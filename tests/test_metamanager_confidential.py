@@ -80,7 +80,12 @@ def test_bytes_of_another_row_are_damage_also_with_a_right_checksum(tmp_path: Pa
     records.apply([batch(1, secret("a", "of a"), secret("b", "of b"))], 0)
     database.close()
     connection = sqlite3.connect(path)
-    connection.execute(f"UPDATE objects SET {column} = (SELECT {column} FROM objects WHERE name = 'b')")
+    connection.execute(
+        {
+            "body": "UPDATE objects SET body = (SELECT body FROM objects WHERE name = 'b')",
+            "version": "UPDATE objects SET version = (SELECT version FROM objects WHERE name = 'b')",
+        }[column]
+    )
     for name, uid, version, labels, body in connection.execute(
         "SELECT name, uid, version, labels, body FROM objects"
     ).fetchall():

@@ -2,7 +2,6 @@
 
 import json
 import os
-import sqlite3
 from pathlib import Path
 
 import pytest
@@ -11,16 +10,17 @@ from apimachinery.resources import CONFIG_MAPS, SECRETS
 from componentbase.sealing import Keyring
 from metamanager import statements
 from metamanager.connection import Database
-from metamanager.errors import StoreFull
 from metamanager.migrations import MIGRATIONS, SEALED_SCHEMA, migrate
 from metamanager.opening import mark_corrupt, open_records, rotate
 from metamanager.rebuilt import REBUILT_DOCUMENT, Rebuilt
 from metamanager.records import Records, row_checksum
 from metamanager.resealing import may_hold_plain
 from metamanager.secretkeys import KeyFileError, Place, make_keys
+from tests.harness.small_disk import SmallDisk
 from tests.harness.store_history import batch, upsert
 
 OLD, NEW = os.urandom(32), os.urandom(32)
+ROOM_BYTES = 320 << 10  # enough to write the Secrets anew, and not the file
 VALUES = [os.urandom(12).hex() for _ in range(30)]
 
 
@@ -33,6 +33,9 @@ def plain_store(path: Path) -> None:
         database.run(statements.UPDATE_STATE, (1000, "epoch", 3, 5, "{}"))
         ids = {each: database.inserted(statements.INSERT_RESOURCE, tuple(each)) for each in (SECRETS, CONFIG_MAPS)}
     for number, value in enumerate(VALUES):
+        if number == 15:  # so that the file has some and the log others
+            database.close()
+            database = Database(path)
         for resource in (SECRETS, CONFIG_MAPS):
             text = value * 300 if resource == SECRETS else "elsewhere"
             delta = upsert(resource, f"s{number % 20}", text, tier="db")
@@ -43,7 +46,6 @@ def plain_store(path: Path) -> None:
             row = (ids[resource], *delta.key[1:], uid, version, 1000, labels, checksum, delta.body)
             with database.transaction():
                 database.run(statements.UPSERT_OBJECT, row)
-    database.run("SELECT 1")
     # Closed as a SIGKILL would: the log stays.
     for suffix in ("", "-wal"):
         name = path.name + suffix
@@ -87,27 +89,26 @@ def test_secrets_of_a_former_release_are_encrypted_and_gone_from_every_file(tmp_
     database.close()
 
 
-def test_a_full_disk_puts_the_last_step_off_and_not_the_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    path = tmp_path / "edge.db"
-    plain_store(path)
-    size = path.stat().st_size
-
-    def full(database: Database) -> None:
-        raise StoreFull(path, "full")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Database, "scrub", full)
+def test_a_full_disk_puts_the_last_step_off_and_not_the_start(caplog: pytest.LogCaptureFixture) -> None:
+    with SmallDisk(2) as disk:
+        if not disk.is_mounted:
+            pytest.skip("only root can mount a disk that has room for the one step and not for the other")
+        path = disk.path / "edge.db"
+        plain_store(path)
+        filler = disk.path / "filler"
+        free = os.statvfs(disk.path)
+        filler.write_bytes(bytes(free.f_bavail * free.f_bsize - ROOM_BYTES))
         database, records = open_records(path, keys=Keyring([NEW]))
+        assert "there was no room" in caplog.text
         assert held(records) == WANTED
         database.close()
-    assert f"{len(WANTED)}" in str(caplog.records[-1].__dict__["secrets"])
-    assert "there was no room" in caplog.text
-    database, _ = open_records(path, keys=Keyring([NEW]))
-    database.close()
-    assert found_in(tmp_path) == set()
-    assert path.stat().st_size < 2 * size
+        filler.unlink()
+        caplog.clear()
+        database, records = open_records(path, keys=Keyring([NEW]))
+        assert "there was no room" not in caplog.text
+        assert held(records) == WANTED
+        assert found_in(disk.path) == set()
+        database.close()
 
 
 def test_a_damaged_file_of_a_former_release_is_not_kept(tmp_path: Path) -> None:

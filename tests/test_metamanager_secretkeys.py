@@ -71,7 +71,7 @@ def test_a_file_that_cannot_be_used_is_told_with_what_to_do(tmp_path: Path, capl
         assert str(path) in str(caught.value)
     with pytest.raises(KeyFileError, match="cannot be read"):
         make_keys(tmp_path)
-    with pytest.raises(KeyFileError, match="name another place with secrets.keyFile"):
+    with pytest.raises(KeyFileError, match=r"name another place with secrets\.keyFile"):
         make_keys(tmp_path / "missing" / "key")
     path.write_text(new_key())
     path.chmod(0o644)
