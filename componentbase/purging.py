@@ -15,7 +15,7 @@ from typing import NamedTuple
 from componentbase.errors import CommandError
 from componentbase.files import LOCK_NAME, lock_dir
 
-UNFINISHED = (".*.part", ".probe.*", ".joining.*")
+UNFINISHED = (".*.part", ".probe.*", ".joining*")
 """What write_atomic, open_private_dir and joining leave where they are killed."""
 
 
