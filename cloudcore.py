@@ -50,7 +50,7 @@ from cloudhub.join import MAX_BODY_BYTES, JoinEndpoint, Link, check_name
 from cloudhub.nodes import NodeLifecycle
 from cloudhub.placement import STANDARD_RULES, By, Placement, Rule, with_definitions
 from cloudhub.presence import NODE_GRACE_S, Presence
-from cloudhub.projection import project
+from cloudhub.projection import Look, Projection
 from cloudhub.reflector import EVERYTHING, Reflector, ReflectorStatus, Selection
 from cloudhub.reports import MIN_INTERVAL_S
 from cloudhub.server import HubServer
@@ -376,7 +376,7 @@ class Cloudcore:
         self._settings = settings
         self._client = client
         self._data_dir = data_dir
-        self._cache = WatchCache()
+        self._cache = WatchCache(window=1)  # nobody asks it for what was: a node is sent what is
         self._announcer = Announcer(client)
         fences = Fences(f"{socket.gethostname()}-{secrets.token_hex(4)}")
         self._nodes = NodeLifecycle(client, Presence(grace_s=settings.nodes.grace_s), fences, self._overtaken)
@@ -390,6 +390,7 @@ class Cloudcore:
             min_interval_s=settings.reports.min_interval_s,
         )
         self._server: HubServer | None = None
+        self._look: Look | None = None
         self._reflectors: dict[Resource, Reflector] = {}
         self._following: dict[Resource, asyncio.Task[None]] = {}
         self._demand: Demand | None = None
@@ -410,6 +411,7 @@ class Cloudcore:
         vault = Vault(ObjectsByName(self._client))
         authority = await self._patiently("the certificate authority", lambda: Authority.load(vault))
         placement = await self._patiently("the resources to be placed", self._placement)
+        self._look = placement.look
         if self._settings.interest.enabled:
             self._serve_interest(placement)
         self._server = HubServer(
@@ -532,7 +534,7 @@ class Cloudcore:
             resource,
             self._cache,
             self,
-            project=project,
+            projection=Projection(resource, self._look),
             advanced=advanced,
             observe={DEVICES: self._writer.observe, LEASES: self._nodes.observe_lease}.get(resource, lambda _: None),
             select=select,

@@ -46,6 +46,8 @@ class Object(NamedTuple):
     labels: Mapping[str, str]
     body: bytes
     """Canonical JSON."""
+    found: object = None
+    """What somebody who looked into the body wants to know again without parsing it; None where nobody did."""
 
     def parse(self) -> dict[str, JSON]:
         """A fresh copy of the body, which the caller may change."""

@@ -75,6 +75,7 @@ CORES = (
     "cloudhub.placement",
     "cloudhub.presence",
     "cloudhub.projection",
+    "cloudhub.reading",
     "cloudhub.reports",
     "cloudhub.sessions",
     "cloudhub.wholes",

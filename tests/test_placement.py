@@ -209,8 +209,7 @@ def test_the_index_equals_a_recomputation(steps: list[tuple[str, str, str, list[
         cluster.delete(item)
     assert not cluster.placement._holders
     assert not cluster.placement._on_node
-    assert not cluster.placement._direct
-    assert not cluster.placement._references
+    assert not cluster.placement._bounds
 
 
 def test_what_decides_on_a_resource_is_itself_and_what_refers_to_it() -> None:
