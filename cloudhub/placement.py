@@ -218,7 +218,7 @@ class Placement:
 
         O(references), but where nothing that a rule looks at has changed O(1).
         """
-        is_mirror = MIRROR in (lookup(item.metadata, "annotations") or ())
+        is_mirror = _is_mirror(item.metadata)
         if (
             isinstance(before, Bound)
             and before.is_mirror == is_mirror
@@ -231,7 +231,7 @@ class Placement:
         if isinstance(item.found, Bound):
             return item.found
         body = item.parse()
-        return self._where(item.key, item.labels, body.get, MIRROR in (lookup(body, "metadata.annotations") or ()))
+        return self._where(item.key, item.labels, body.get, _is_mirror(body["metadata"]))
 
     def _paths(self, resource: Resource) -> Iterator[str]:
         """Of what the rules look at in an object, beside its name."""
@@ -308,6 +308,11 @@ class Placement:
         return frozenset(targets)
 
 
+def _is_mirror(metadata: JSON) -> bool:
+    annotations = lookup(metadata, "annotations")
+    return isinstance(annotations, Mapping) and MIRROR in annotations
+
+
 def _text_at(member: Callable[[str], JSON], path: str) -> str:
     """The text at a dotted path, "" where there is none."""
     first, _, rest = path.partition(".")
@@ -323,7 +328,7 @@ _OF_DRIVERS = {"csi": "nodePublishSecretRef", "flexVolume": "secretRef", "cephfs
 
 def _pod_references(spec: JSON, is_mirror: bool) -> Mapping[Resource, Collection[str]]:
     """Names of the ConfigMaps, Secrets and ServiceAccount a pod refers to, after the kubelet's own visitor."""
-    if not isinstance(spec, Mapping):
+    if not isinstance(spec, dict):
         return {}
     # A mirror pod has no account unless it says so: a node makes one in any namespace, and would speak for any default
     # ServiceAccount.
@@ -333,30 +338,34 @@ def _pod_references(spec: JSON, is_mirror: bool) -> Mapping[Resource, Collection
     for volume in _mappings(spec.get("volumes")):
         for kind, source in volume.items():
             if kind == "secret":
-                secrets.append(lookup(source, "secretName"))
+                secrets.append(_field(source, "secretName"))
             elif kind == "configMap":
-                config_maps.append(lookup(source, "name"))
+                config_maps.append(_field(source, "name"))
             elif kind == "projected":
-                for each in _mappings(lookup(source, "sources")):
-                    secrets.append(lookup(each, "secret.name"))
-                    config_maps.append(lookup(each, "configMap.name"))
+                for each in _mappings(_field(source, "sources")):
+                    secrets.append(_field(each.get("secret"), "name"))
+                    config_maps.append(_field(each.get("configMap"), "name"))
             elif kind in _OF_DRIVERS:
-                secrets.append(lookup(source, f"{_OF_DRIVERS[kind]}.name"))
+                secrets.append(_field(_field(source, _OF_DRIVERS[kind]), "name"))
     for group in ("containers", "initContainers", "ephemeralContainers"):
         for container in _mappings(spec.get(group)):
             for source in _mappings(container.get("envFrom")):
-                secrets.append(lookup(source, "secretRef.name"))
-                config_maps.append(lookup(source, "configMapRef.name"))
+                secrets.append(_field(source.get("secretRef"), "name"))
+                config_maps.append(_field(source.get("configMapRef"), "name"))
             for variable in _mappings(container.get("env")):
                 if (source := variable.get("valueFrom")) is not None:
-                    secrets.append(lookup(source, "secretKeyRef.name"))
-                    config_maps.append(lookup(source, "configMapKeyRef.name"))
+                    secrets.append(_field(_field(source, "secretKeyRef"), "name"))
+                    config_maps.append(_field(_field(source, "configMapKeyRef"), "name"))
     secrets += (reference.get("name") for reference in _mappings(spec.get("imagePullSecrets")))
     return {CONFIG_MAPS: _names(config_maps), SECRETS: _names(secrets), SERVICE_ACCOUNTS: _names([account])}
 
 
-def _mappings(value: JSON) -> list[Mapping[str, JSON]]:
-    return [entry for entry in value if isinstance(entry, Mapping)] if isinstance(value, list) else []
+def _field(value: JSON, name: str) -> JSON:
+    return value.get(name) if isinstance(value, dict) else None
+
+
+def _mappings(value: JSON) -> list[dict[str, JSON]]:
+    return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
 
 
 def _names(values: list[JSON]) -> frozenset[str]:

@@ -63,20 +63,24 @@ class _Kept(NamedTuple):
     """Those of MIN_KEPT_BYTES and more."""
 
 
+_NEVER = _Kept(Object(ObjectKey(NODES, "", ""), ObjectVersion("", ""), {}, b""), {})
+"""Stands for what was not seen before."""
+
+
 class Projection:
     """
     The objects of one resource as nodes see them, each made of the last time it was seen.
 
-    Of a pod that is changed the spec mostly is what it was, of a node or a device all but the status: a member that was
-    sent in the same bytes is copied from the last body. 200 bytes are kept per object for that.
+    Of a pod that is changed the spec mostly is what it was, of a device all but the status: a member that was sent in
+    the same bytes is copied from the last body. 500 bytes are kept for that of each object with such a member.
     """
 
     def __init__(self, resource: Resource, look: Look | None = None) -> None:
-        self._resource = resource
         self._look = look
         self._kept: dict[ObjectKey, _Kept] = {}
         self._bookkeeping = _BOOKKEEPING if resource.collection in _STANDARD else _FENCES
         self._special = _BY_COLLECTION.get(resource.collection, {})
+        self._usual = {"apiVersion": text(resource.api_version), "kind": text(resource.kind)}
 
     def seen(self, item: Sent) -> Object:
         """
@@ -84,36 +88,41 @@ class Projection:
 
         O(size of what changed), but for a digest of all. Raises Unavailable for what is not JSON.
         """
-        before = self._kept.get(item.key)
+        before = self._kept.get(item.key, _NEVER)
         kept: dict[str, _Member] = {}
         same: list[str] = []
         parts: list[bytes | memoryview] = []
         start = 0
         for name, raw in sorted(item.members.items()):
-            digest = b""
+            head = _HEADS.get(name) or _head(name)
+            start += len(head)
             part: bytes | memoryview | None
             if name == "metadata":
                 part = text(_stripped(item.metadata, self._bookkeeping))
-            elif len(memoryview(raw)) < MIN_KEPT_BYTES:
-                part = self._part(item, name)
-            else:
-                digest = hashlib.sha256(raw).digest()
-                had = None if before is None else before.members.get(name)
-                if before is not None and had is not None and had.digest == digest:
-                    part = memoryview(before.object.body)[had.start : had.stop]
-                    same.append(name)
-                else:
+            elif (size := len(sent_as := memoryview(raw))) < MIN_KEPT_BYTES or self._special.get(name) is _unseen:
+                # Nearly every object has these two, and they are written as they were sent.
+                part = self._usual.get(name)
+                if part is None or size != len(part) or sent_as != part:
                     part = self._part(item, name)
+            else:
+                digest = hashlib.sha256(sent_as).digest()
+                had = before.members.get(name)
+                if had is None or had.digest != digest:
+                    part = self._part(item, name)
+                    kept[name] = _Member(digest, start, start + len(part or b""))
+                else:
+                    part = memoryview(before.object.body)[had.start : had.stop]
+                    kept[name] = had if had.start == start else _Member(digest, start, start + len(part))
+                    same.append(name)
             if part is None:
+                start -= len(head)
+                kept.pop(name, None)
                 continue
-            head = _HEADS.get(name) or _head(name)
             parts += (head, part)
-            start += len(head) + len(part)
-            if digest:
-                kept[name] = _Member(digest, start - len(part), start)
+            start += len(part)
         parts[0] = b"{" + parts[0][1:]
         parts.append(b"}")
-        return self._keep(item, b"".join(parts), before, kept, same)
+        return self._made(item, b"".join(parts), before.object, kept, same)
 
     def gone(self, item: Sent) -> None:
         """It was deleted."""
@@ -133,24 +142,24 @@ class Projection:
         value = special(decoded(item.members[name]), item.key.namespace)
         return None if value is _UNSEEN else text(value)
 
-    def _keep(
-        self, item: Sent, body: bytes, before: _Kept | None, kept: Mapping[str, _Member], same: Collection[str]
+    def _made(
+        self, item: Sent, body: bytes, last: Object, members: Mapping[str, _Member], same: Collection[str]
     ) -> Object:
-        last = None if before is None else before.object
-        found = None if self._look is None else self._look(item, None if last is None else last.found, same)
-        if last is not None and last.body == body and last.version.uid == item.version.uid:
-            made = last
-        else:
-            labels = item.labels
-            if last is not None and last.labels == labels:
-                labels = last.labels
+        """last: the object as it was returned before; of members that are kept."""
+        is_new = last is _NEVER.object
+        found = None if self._look is None else self._look(item, last.found, same)
+        item.release()
+        if body != last.body:
             version = ObjectVersion(item.version.uid, revision_of(body))
-            made = Object(item.key if last is None else last.key, version, labels, body, found)
-        if kept:
-            self._kept[made.key] = _Kept(made, kept)
-        elif before is not None:
-            del self._kept[made.key]
-        return made
+            labels = item.labels
+            if labels == last.labels:
+                labels = last.labels
+            last = Object(item.key if is_new else last.key, version, labels, body, found)
+        if members:
+            self._kept[last.key] = _Kept(last, members)
+        elif not is_new:
+            del self._kept[last.key]
+        return last
 
 
 def project(item: Object | Sent) -> Object:

@@ -2,8 +2,8 @@
 What an apiserver sends of objects, read once and only as far as somebody asks.
 
 Of a watch event of 4 KB a hub mostly needs the metadata: the rest is what it was before. So a line or a page is taken
-apart into the members of its objects, by msgspec, which passes over what is in them in a quarter of the time that making
-values of it takes. A member is decoded when somebody looks.
+apart into the members of its objects, by msgspec, which passes over what is in them in a quarter of the time that
+making values of it takes. A member is decoded when somebody looks.
 
 Values read as those of json.loads, and text() writes what apimachinery.objects.canonical does, byte for byte. Fractions
 are what libraries write in different ways, so they are read as something that msgspec does not write: whatever holds
@@ -128,6 +128,10 @@ class Sent:
             raw = self.members.get(name)
             self._decoded[name] = None if raw is None else decoded(raw)
         return self._decoded[name]
+
+    def release(self) -> None:
+        """Forget the values of members: of a page of 10,000 pods they would take 250 MB together."""
+        self._decoded.clear()
 
     def parse(self) -> dict[str, JSON]:
         """All of it, a fresh copy, which the caller may change."""
