@@ -231,7 +231,7 @@ class Placement:
         if isinstance(item.found, Bound):
             return item.found
         body = item.parse()
-        return self._where(item.key, item.labels, body.get, _is_mirror(body["metadata"]))
+        return self._where(item.key, item.labels, body.get, _is_mirror(body.get("metadata")))
 
     def _paths(self, resource: Resource) -> Iterator[str]:
         """Of what the rules look at in an object, beside its name."""
