@@ -76,6 +76,7 @@ CORES = (
     "cloudhub.placement",
     "cloudhub.presence",
     "cloudhub.projection",
+    "cloudhub.reading",
     "cloudhub.reports",
     "cloudhub.sessions",
     "cloudhub.together",
