@@ -135,6 +135,7 @@ async def serve(
     ssl_context: ssl.SSLContext | None = None,
     max_body: int = MAX_BODY_BYTES,
     max_connections: int = MAX_CONNECTIONS,
+    reuse_port: bool = False,
 ) -> AsyncIterator[Server]:
     """
     Listen on HOST:PORT (port 0 picks a free one) or on a socket file, until the block is left.
@@ -155,6 +156,7 @@ async def serve(
                 unix_path=unix_path,
                 unix_mode=unix_mode,
                 ssl_context=ssl_context,
+                reuse_port=reuse_port,
             )
         except ListenError as exc:
             failure = exc

@@ -39,8 +39,13 @@ async def listen(
     unix_path: Path | None,
     unix_mode: int,
     ssl_context: ssl.SSLContext | None,
+    reuse_port: bool = False,
 ) -> asyncio.Server:
-    """A listening server, on `unix_path` where it is given, else on HOST:PORT. Raises AddressInUse or ListenError."""
+    """
+    A listening server, on `unix_path` where it is given, else on HOST:PORT. Raises AddressInUse or ListenError.
+
+    reuse_port: other processes of this user may listen there too.
+    """
     loop = asyncio.get_running_loop()
     handshake = HANDSHAKE_S if ssl_context else None
     try:
@@ -52,7 +57,12 @@ async def listen(
             unix_path.chmod(unix_mode)  # noqa: ASYNC240  # one system call
             return listener
         return await loop.create_server(
-            protocol, host or None, port or 0, ssl=ssl_context, ssl_handshake_timeout=handshake
+            protocol,
+            host or None,
+            port or 0,
+            ssl=ssl_context,
+            ssl_handshake_timeout=handshake,
+            reuse_port=reuse_port,
         )
     except ListenError:
         raise

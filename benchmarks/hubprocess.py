@@ -27,7 +27,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from apimachinery.events import Change
+from apimachinery.events import Change, WatchEvent
 from apimachinery.keys import Node, Resource
 from apimachinery.resources import CONFIG_MAPS, PODS
 from apimachinery.watchcache import WatchCache
@@ -36,7 +36,7 @@ from cloudhub.apiwire import event_of
 from cloudhub.identities import NODE_PREFIX
 from cloudhub.outbox import Outbox
 from cloudhub.placement import By, Placement, Rule
-from cloudhub.projection import project
+from cloudhub.projection import Projection
 from cloudhub.server import HubServer
 from cloudhub.sessions import Session
 from link.frames import Hello, ReportEntry
@@ -64,9 +64,11 @@ class HubProcess:
     """The hub and what feeds it."""
 
     def __init__(self, secure: bool) -> None:
-        self._cache = WatchCache()
+        self._cache = WatchCache(window=1)
         nothing = _Unreported()
-        self.server = HubServer(self._cache, Placement(RULES), nothing, nothing)
+        placement = Placement(RULES)
+        self._projections = {each: Projection(each, placement.look) for each in placement.resources()}
+        self.server = HubServer(self._cache, placement, nothing, nothing)
         self._hub = hub = self.server.hub
         self._version = 0
         self._rng = random.Random(1)
@@ -107,7 +109,8 @@ class HubProcess:
         body["metadata"]["resourceVersion"] = str(self._version)
         event = event_of(resource, json.dumps({"type": kind, "object": body}).encode())
         assert event.object is not None, "no bookmark"
-        changes = self._cache.apply(event._replace(object=project(event.object)), resource)
+        seen = self._projections[resource].seen(event.object)
+        changes = self._cache.apply(WatchEvent(event.type, seen, event.resume_version), resource)
         self._hub.changed(changes)
         return changes
 

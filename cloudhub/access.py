@@ -24,13 +24,12 @@ from apimachinery.keys import Node, Resource
 from cloudhub.backoff import read_delay_s
 from cloudhub.demand import Demand
 from cloudhub.identities import Identity, identity_of
-from cloudhub.interests import GRANTED, UNKNOWN, Decision
+from cloudhub.interests import GRANTED, RECHECK_S, UNKNOWN, Decision
 from cloudhub.placement import Placement
 from link.frames import Interest
 
 logger = logging.getLogger(__name__)
 
-RECHECK_S = 300.0  # how long a right that was taken back may go on; a webhook authorizer's cache has as much
 REFUSED_S = 30.0  # after a right was given, somebody sits there and waits
 MOST_REVIEWS = 1 << 15  # some 30 MB; beyond that, and a node may ask for new names all the time, only what is needed
 _PLURAL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")  # RFC 1035, as a definition's names.plural must be

@@ -17,6 +17,7 @@ from apimachinery.keys import ObjectKey, Resource
 from apimachinery.objects import JSON
 from cloudhub.apiclient import RawAnswer
 from cloudhub.identities import identity_of
+from cloudhub.interests import AT_ONCE
 from cloudhub.passing import amended, checked, failure, object_key, revision_of_answer, warnings_in
 from cloudhub.placement import Placement
 from cloudhub.sessions import Session
@@ -25,7 +26,6 @@ from link.frames import CALL_S, MAX_CALL_BYTES, AnswerHead, CallHead
 
 logger = logging.getLogger(__name__)
 
-AT_ONCE = 24  # of the client's 128 connections; watches need theirs
 MAX_BYTES = 64 << 20
 NODE_BYTES = 8 << 20  # two of the largest answers and a bit: on a slow line the next large one is asked for again
 

@@ -19,16 +19,11 @@ from apimachinery.keys import Resource
 from apimachinery.watchcache import WatchCache
 from cloudhub.backoff import BASE_S
 from cloudhub.horizon import Advance
-from cloudhub.interests import GRANTED, UNKNOWN, Decision, is_custom
-from cloudhub.projection import project
+from cloudhub.interests import GRANTED, IDLE_S, MOST_RESOURCES, UNKNOWN, Decision, is_custom
 from cloudhub.reflector import Consumer, Reflector, ReflectorStatus, Source
 
 logger = logging.getLogger(__name__)
 
-IDLE_S = 300.0  # a node that restarts is back in seconds, one that changes hubs in minutes
-MOST_RESOURCES = (
-    32  # each is a watch, and all objects of the cluster in memory; MAX_HORIZON has room for these and rules'
-)
 LOOK_S = 5.0  # how often idle ones are looked for
 LOOK_AGAIN_S = 30.0  # for a resource that there is not; one with a definition is looked for when that is applied
 
@@ -208,7 +203,6 @@ class Demand:
                 resource,
                 self._cache,
                 self._consumer,
-                project=project,
                 advanced=self._has_advanced,
                 failed=self._has_failed,
             )

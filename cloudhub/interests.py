@@ -25,6 +25,14 @@ from link.frames import Interest, RefusedInterest
 GRANTED = 200
 UNKNOWN = 503
 
+# The limits of what nodes may have and ask for, where a configuration says nothing else.
+MOST_RESOURCES = (
+    32  # each is a watch, and all objects of the cluster in memory; MAX_HORIZON has room for these and rules'
+)
+IDLE_S = 300.0  # a node that restarts is back in seconds, one that changes hubs in minutes
+RECHECK_S = 300.0  # how long a right that was taken back may go on; a webhook authorizer's cache has as much
+AT_ONCE = 24  # calls, of the client's 128 connections; watches need theirs
+
 
 class Decision(NamedTuple):
     """What became of an interest."""

@@ -24,13 +24,15 @@ from cloudhub.backoff import full_jitter_s, write_delay_s
 from cloudhub.devices import entries
 from cloudhub.fences import Claim, Fences, Permit, Standing, claim_of
 from cloudhub.presence import Duty, Presence, Task
+from cloudhub.reading import Sent
 
 logger = logging.getLogger(__name__)
 
 CONCURRENCY = 8
 EDGE_LABEL = "node-role.kubernetes.io/edge"
 """Kubernetes prints it as the node's role; KubeEdge's nodes have it too."""
-LEASE_DURATION_S = 40  # the kubelet's nodeLeaseDurationSeconds
+LEASE_DURATION_S = 40  # the kubelet's nodeLeaseDurationSeconds, at the least
+LEASE_RENEWALS = 4  # in a Lease's duration, as the kubelet has them
 LEASE_ATTEMPTS = 4  # one, one after a look at what it conflicted with, and two for those who renew at that moment
 
 READY = "Ready"
@@ -126,7 +128,7 @@ class NodeLifecycle:
                 self._presence.node_seen(Node(key.name), is_edge, ready, self._loop.time())
             self._woken.set()
 
-    def observe_lease(self, lease: Object) -> None:
+    def observe_lease(self, lease: Object | Sent) -> None:
         """A Lease as the apiserver has it."""
         if lease.key.namespace == NODE_LEASE_NAMESPACE:
             node = Node(lease.key.name)
@@ -298,7 +300,7 @@ class NodeLifecycle:
     def _spec(self, node: Node) -> dict[str, JSON]:
         return {
             "holderIdentity": node,
-            "leaseDurationSeconds": LEASE_DURATION_S,
+            "leaseDurationSeconds": max(LEASE_DURATION_S, round(LEASE_RENEWALS * self._presence.renew_s)),
             "renewTime": _microseconds(self._now()),
         }
 

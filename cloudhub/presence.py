@@ -91,7 +91,8 @@ class Presence:
 
     def __init__(self, *, renew_s: float = LEASE_RENEW_S, grace_s: float = NODE_GRACE_S) -> None:
         # Who shortens the grace period must hear of Leases as often within it: other replicas judge by them.
-        self._renew_s = min(renew_s, grace_s / 2)
+        self.renew_s = min(renew_s, grace_s / 2)
+        """Between two renewals of a Lease, about."""
         self._grace_s = grace_s
         self._records: dict[Node, _Record] = {}
         self._agenda: Agenda[Node] = Agenda()
@@ -190,7 +191,7 @@ class Presence:
             case Duty.READY:
                 record.ready = "True"
             case Duty.RENEW:
-                record.renew_at = now + self._renew_s * (0.9 + 0.2 * jitter)
+                record.renew_at = now + self.renew_s * (0.9 + 0.2 * jitter)
                 record.heard_at = now
             case Duty.GIVE_UP:
                 record.ready = "Unknown"

@@ -57,13 +57,15 @@ class HubServer:
             grace_s=grace_s,
         )
 
-    async def listen(self, host: str, port: int, context: ssl.SSLContext | None) -> Listener:
+    async def listen(
+        self, host: str, port: int, context: ssl.SSLContext | None, *, reuse_port: bool = False
+    ) -> Listener:
         """
         Let nodes in. To be called when the cache is in step with the apiserver: empty is not unknown.
 
-        context: None speaks no TLS, and then nobody has a certificate.
+        context: None speaks no TLS, and then nobody has a certificate. reuse_port: as for link.websocket.listen.
         """
-        return await listen(host, port, context, self.hub.opened)
+        return await listen(host, port, context, self.hub.opened, reuse_port=reuse_port)
 
     async def run(self, listener: Listener) -> None:
         """Serve until cancelled; then say Goodbye to everybody and leave no connection behind."""

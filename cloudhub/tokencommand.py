@@ -9,7 +9,8 @@ import argparse
 import datetime
 from collections.abc import Sequence
 
-from apimachinery.errors import NotFound
+from apimachinery.errors import ApiError, NotFound, Unauthorized
+from cloudhub import credentials
 from cloudhub.authority import Authority
 from cloudhub.tokens import DEFAULT_TTL, Grant, Token, Tokens, node_labels
 from cloudhub.vault import Objects, Vault
@@ -21,8 +22,7 @@ _CREATE = (
 _COLUMNS = ("ID", "UNTIL", "NODES", "USES", "LAST USE", "LABELS")
 
 
-def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> Sequence[argparse.ArgumentParser]:
-    """The commands, for flags that others have too."""
+def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     token = cli.add_command(commands, "token", "Make, list and delete join tokens.", f"{_CREATE}\ncloudcore token list")
     actions = token.add_subparsers(dest="action", required=True, metavar="ACTION")
     create = cli.add_command(actions, "create", "Print a new join token.", _CREATE)
@@ -40,10 +40,28 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     listing = cli.add_command(actions, "list", "List join tokens and their uses.", "cloudcore token list")
     delete = cli.add_command(actions, "delete", "Make a join token useless.", "cloudcore token delete abcd2345")
     delete.add_argument("id", metavar="ID", help="as `cloudcore token list` shows it")
-    return create, listing, delete
+    for each in (create, listing, delete):
+        credentials.add_flag(each)
+        cli.add_log_flags(each)
 
 
-async def run(args: argparse.Namespace, objects: Objects) -> None:
+def run(args: argparse.Namespace) -> int:
+    # Here and not at the top: a running cloudcore has this module for its flags only.
+    from cloudhub.apiclient import ObjectsByName
+
+    async def command() -> None:
+        async with credentials.client(args.kubeconfig) as client:
+            try:
+                await act(args, ObjectsByName(client))
+            except Unauthorized as exc:
+                raise cli.CommandError(credentials.refusal(exc)) from exc
+            except ApiError as exc:
+                raise cli.CommandError(str(exc)) from exc
+
+    return cli.run(command(), prog="cloudcore")
+
+
+async def act(args: argparse.Namespace, objects: Objects) -> None:
     """Raises ApiError and CommandError."""
     now = datetime.datetime.now(datetime.UTC)
     vault = Vault(objects)

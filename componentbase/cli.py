@@ -20,7 +20,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 
 from componentbase import logs
 from componentbase.endpoints import Endpoint
@@ -61,9 +61,9 @@ def add_log_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--log-level", choices=logs.LEVELS, default="info", help="info by default")
 
 
-def configure_logs(args: argparse.Namespace) -> None:
-    """Set logging up as the flags of add_log_flags() say."""
-    logs.configure(args.log_format, args.log_level)
+def configure_logs(args: argparse.Namespace, fields: Mapping[str, object] | None = None) -> None:
+    """Set logging up as the flags of add_log_flags() say; every line has these fields."""
+    logs.configure(args.log_format, args.log_level, fields=fields)
 
 
 def endpoint(text: str) -> Endpoint:

@@ -13,6 +13,7 @@ import json
 import logging
 import sys
 import time
+from collections.abc import Mapping
 from typing import Literal, TextIO, get_args
 
 LogFormat = Literal["text", "json"]
@@ -27,10 +28,21 @@ _CHATTY = ("asyncio", "hpack", "httpcore2", "httpx2", "quic", "websockets")
 """Libraries that tell every request or frame at INFO or DEBUG, the bodies among them. They speak from WARNING on."""
 
 
-def configure(format: LogFormat = "text", level: LogLevel = "info", stream: TextIO | None = None) -> None:
-    """Send all log records to stderr (or stream), replacing what was configured before."""
+def configure(
+    format: LogFormat = "text",
+    level: LogLevel = "info",
+    stream: TextIO | None = None,
+    fields: Mapping[str, object] | None = None,
+) -> None:
+    """
+    Send all log records to stderr (or stream), replacing what was configured before.
+
+    fields: what every line has besides its own, as the number of a worker.
+    """
     handler = logging.StreamHandler(sys.stderr if stream is None else stream)
     handler.setFormatter(JsonFormatter() if format == "json" else TextFormatter())
+    if fields:
+        handler.addFilter(_Fields(fields))
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)
@@ -54,6 +66,19 @@ def timestamp(created: float) -> str:
     """Seconds since 1970 as UTC with milliseconds: 2026-11-23T09:30:00.123Z (RFC 3339)."""
     milliseconds = int(created * 1000)
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(milliseconds // 1000))}.{milliseconds % 1000:03d}Z"
+
+
+class _Fields(logging.Filter):
+    """Refuses nothing: adds fields that a record has not."""
+
+    def __init__(self, fields: Mapping[str, object]) -> None:
+        super().__init__()
+        self._fields = dict(fields)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        for name, value in self._fields.items():
+            vars(record).setdefault(name, value)
+        return True
 
 
 class TextFormatter(logging.Formatter):

@@ -372,8 +372,14 @@ class Listener:
         await self._server.wait_closed()
 
 
-async def listen(host: str, port: int, context: ssl.SSLContext | None, opened: Opened) -> Listener:
-    """Serve the link at HOST:PORT; 0 picks a free port. Raises OSError where the port is taken."""
+async def listen(
+    host: str, port: int, context: ssl.SSLContext | None, opened: Opened, *, reuse_port: bool = False
+) -> Listener:
+    """
+    Serve the link at HOST:PORT; 0 picks a free port. Raises OSError where the port is taken.
+
+    reuse_port: let other processes of this user listen there too; the kernel gives each connection to one of them.
+    """
     connections: set[WebSocket] = set()
     batch = WriteBatch()
 
@@ -381,7 +387,13 @@ async def listen(host: str, port: int, context: ssl.SSLContext | None, opened: O
         return WebSocket(ServerProtocol(max_size=MAX_FRAME_BYTES, logger=_quiet), opened, batch, connections)
 
     server = await asyncio.get_running_loop().create_server(
-        accept, host or None, port, ssl=context, backlog=1024, ssl_handshake_timeout=OPEN_S if context else None
+        accept,
+        host or None,
+        port,
+        ssl=context,
+        backlog=1024,
+        reuse_port=reuse_port,
+        ssl_handshake_timeout=OPEN_S if context else None,
     )
     return Listener(server, connections)
 

@@ -106,3 +106,13 @@ def test_one_record_is_one_line_whatever_stands_in_it(message: str, value: objec
         line = written(format, message.replace("%", "%%"), {"key": value})
         assert line.endswith("\n")
         assert len(line.splitlines()) == 1 or (format == "json" and line.count("\n") == 1), sys.version
+
+
+def test_fields_of_a_process_are_on_every_line_and_hide_none_of_its_own() -> None:
+    stream = io.StringIO()
+    logs.configure("text", "info", stream, {"worker": 2})
+    logger.info("x", extra={"node": "a"})
+    logger.info("y", extra={"worker": 1})
+    first, second = stream.getvalue().splitlines()
+    assert first.endswith(" x node=a worker=2")
+    assert second.endswith(" y worker=1")

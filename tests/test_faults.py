@@ -81,6 +81,7 @@ class Line(Site):
         super().__init__(directory)
         self._runner = asyncio.Runner()
         self._client: ApiClient | None = None
+        self.hubs: list[str] = []
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -92,6 +93,8 @@ class Line(Site):
 
     def start_hub(self, name: str = "cloud", heartbeat_s: float = HEARTBEAT_S) -> Process:
         """A cloudcore that notices silence soon; its ports are kept over restarts."""
+        if name not in self.hubs:
+            self.hubs.append(name)
         config = self.directory / f"{name}.yaml"
         config.write_text(CLOUD % heartbeat_s)
         for port in ("link", "join"):
@@ -175,9 +178,9 @@ class Line(Site):
             # Nodes change by themselves, when one is given up: so their list is the same before and after.
             before = self.do(lambda client: client.list(NODES))[0]
             wanted.clear()
-            wanted.update(self.do(lambda client: expected(client, node)) if self.is_quiet(node, *HUBS) else {})
+            wanted.update(self.do(lambda client: expected(client, node)) if self.is_quiet(node, *self.hubs) else {})
             after = self.do(lambda client: client.list(NODES))[0]
-            return bool(wanted) and before == after and self.is_quiet(node, *HUBS)
+            return bool(wanted) and before == after and self.is_quiet(node, *self.hubs)
 
         wanted: dict[ObjectKey, Object] = {}
         self.soon(is_settled, f"{node} is settled")

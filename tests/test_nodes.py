@@ -23,7 +23,6 @@ from cloudhub.devices import entries
 from cloudhub.fences import REPLICA_ANNOTATION, TERM_ANNOTATION, Fences, Permit, Standing
 from cloudhub.nodes import EDGE_LABEL, NodeLifecycle
 from cloudhub.presence import Presence
-from cloudhub.projection import project
 from cloudhub.reflector import Reflector
 from tests.harness.devapi import dev_api
 from tests.harness.tinyapi import TinyApi, kubeconfig, tiny_api
@@ -54,10 +53,8 @@ class Hub:
             now=self._now,
         )
         self.reflectors = [
-            Reflector(client, NODES, self.cache, self, project=project, jitter=lambda: 0.01),
-            Reflector(
-                client, LEASES, self.cache, self, project=project, observe=self.nodes.observe_lease, jitter=lambda: 0.01
-            ),
+            Reflector(client, NODES, self.cache, self, jitter=lambda: 0.01),
+            Reflector(client, LEASES, self.cache, self, observe=self.nodes.observe_lease, jitter=lambda: 0.01),
         ]
 
     async def _labels(self, node: Node) -> Mapping[str, str]:
@@ -111,6 +108,13 @@ def edge_node(ready: str = "True") -> dict[str, Any]:
 
 def ready_writes(api: TinyApi) -> int:
     return len(api.asked("PATCH", "/nodes/edge-1/status"))
+
+
+async def test_a_lease_that_is_renewed_less_often_lasts_as_much_longer(tmp_path: Path) -> None:
+    async with running(tmp_path, renew_s=60.0, grace_s=300.0) as hub:
+        hub.nodes.session_up(EDGE, 1)
+        await until(lambda: LEASE in hub.api.objects)
+        assert hub.api.objects[LEASE]["spec"]["leaseDurationSeconds"] == 240
 
 
 async def test_a_session_makes_the_node_ready_and_keeps_its_lease(tmp_path: Path) -> None:
@@ -388,8 +392,8 @@ async def test_a_node_of_the_embedded_apiserver(tmp_path: Path) -> None:
         cache = WatchCache()
         nodes = NodeLifecycle(client, Presence(renew_s=0.05, grace_s=0.3), Fences("r"), lambda *_: None)
         reflectors = [
-            Reflector(client, NODES, cache, nodes, project=project),
-            Reflector(client, LEASES, cache, nodes, project=project, observe=nodes.observe_lease),
+            Reflector(client, NODES, cache, nodes),
+            Reflector(client, LEASES, cache, nodes, observe=nodes.observe_lease),
         ]
 
         def ready() -> str:

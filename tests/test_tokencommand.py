@@ -2,6 +2,7 @@
 
 import argparse
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,7 @@ from cloudhub.tokens import Grant, Token, Tokens, Uses
 from cloudhub.vault import Vault
 from componentbase.cli import CommandError
 from tests.harness.objects import MemoryObjects
+from tests.test_cloudcore import run
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 
@@ -18,7 +20,7 @@ NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 async def command(objects: MemoryObjects, *words: str) -> None:
     parser = argparse.ArgumentParser()
     tokencommand.add_parser(parser.add_subparsers())
-    await tokencommand.run(parser.parse_args(["token", *words]), objects)
+    await tokencommand.act(parser.parse_args(["token", *words]), objects)
 
 
 async def test_what_is_asked_for_is_granted_and_only_the_text_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -70,3 +72,13 @@ def test_a_list_shows_all_but_the_secret() -> None:
         "bbbbbbbb   2026-11-24 12:00:00Z   edge-*, may replace   1 of 1   2026-11-23 11:00:00Z by edge-7   a=b,c=",
         "cccccccc   2026-11-24 12:00:00Z   any                   12       2026-11-23 11:00:00Z by edge-7",
     ]
+
+
+def test_a_kubeconfig_that_is_not_there_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("token", "list", "--kubeconfig", str(tmp_path / "none")) == 1
+    assert str(tmp_path / "none") in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("text", ["", "h", "1", "1w", "-1h", "1.5h", "9999999999d"])
+def test_a_lifetime_that_is_none_is_wrong_usage(text: str) -> None:
+    assert run("token", "create", f"--ttl={text}") == 2

@@ -15,7 +15,7 @@ It runs in a thread of its own, so that the test may block. "Up" is from the dia
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self, cast
 
@@ -64,6 +64,10 @@ class Proxy:
     def open_count(self) -> int:
         """Connections that the dialler and the proxy have open, stalled ones excepted."""
         return sum(each.is_open and not each.is_stalled for each in list(self.connections))
+
+    def candidates(self) -> list[int]:
+        """Where a connection is to go: to the first of them that takes it."""
+        return [self.target]
 
     def stall(self) -> None:
         """Swallow everything on every connection, present and to come, until heal()."""
@@ -132,6 +136,19 @@ class Proxy:
         await asyncio.sleep(0)
 
 
+class Balancer(Proxy):
+    """Spreads connections over several targets in turn, past those that refuse: as any TCP balancer does."""
+
+    def __init__(self, targets: Sequence[int]) -> None:
+        """targets: ports of loopback."""
+        super().__init__(targets[0])
+        self._targets = deque(targets)
+
+    def candidates(self) -> list[int]:
+        self._targets.rotate(-1)
+        return list(self._targets)
+
+
 class _Wire(asyncio.Protocol):
     """The dialler's side of one connection; dials the target."""
 
@@ -153,10 +170,13 @@ class _Wire(asyncio.Protocol):
             self._dialling = self.proxy._loop.create_task(self._dial(), name="proxy[dial]")
 
     async def _dial(self) -> None:
-        try:
-            await self.proxy._loop.create_connection(lambda: _Far(self), "127.0.0.1", self.proxy.target)
-        except OSError:
-            self.abort()
+        for port in self.proxy.candidates():
+            try:
+                await self.proxy._loop.create_connection(lambda: _Far(self), "127.0.0.1", port)
+            except OSError:
+                continue
+            return
+        self.abort()
 
     def data_received(self, data: bytes) -> None:
         self.count.up += len(data)

@@ -1,0 +1,328 @@
+"""
+One hub process: its parts made, handed what they need, and run in one TaskGroup.
+
+cloudcore.py starts it, once, or several of them as workers (cloudhub/supervisor.py). A process keeps nothing
+that a restart could lose, and shares nothing with another: the CA and the tokens are Secrets of the apiserver,
+what nodes hold the nodes know, and what they should hold is watched.
+"""
+
+import asyncio
+import contextlib
+import datetime
+import gc
+import logging
+import secrets
+import socket
+import ssl
+from collections.abc import Callable, Coroutine, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from apimachinery.errors import ApiError, NotFound, Unavailable
+from apimachinery.events import Change
+from apimachinery.keys import Node, Resource
+from apimachinery.resources import (
+    BUILT_IN,
+    CUSTOM_RESOURCE_DEFINITIONS,
+    DEVICE_MODELS,
+    DEVICES,
+    LEASES,
+    NODE_LEASE_NAMESPACE,
+)
+from apimachinery.watchcache import WatchCache
+from apiserver.http import ListenError, serve
+from cloudhub.access import Access
+from cloudhub.announcer import Announcer
+from cloudhub.apiclient import ApiClient, ObjectsByName
+from cloudhub.authority import Authority, ServerIdentity, server_names
+from cloudhub.calls import Calls
+from cloudhub.credentials import refusal
+from cloudhub.demand import Advanced, Demand, Watched
+from cloudhub.fences import Fences
+from cloudhub.horizon import Advance
+from cloudhub.join import MAX_BODY_BYTES, JoinEndpoint, Link
+from cloudhub.listening import serve_metrics, serve_status
+from cloudhub.nodes import NodeLifecycle
+from cloudhub.placement import STANDARD_RULES, Placement, Rule, with_definitions
+from cloudhub.presence import Presence
+from cloudhub.projection import Look, Projection
+from cloudhub.reflector import EVERYTHING, Reflector, Selection
+from cloudhub.roster import Roster
+from cloudhub.server import HubServer
+from cloudhub.sessions import Session
+from cloudhub.settings import SOCKET_NAME, CloudConfig
+from cloudhub.statuspage import StatusPage
+from cloudhub.statuswriter import StatusWriter
+from cloudhub.tokens import Tokens
+from cloudhub.vault import Vault
+from componentbase import cli
+from componentbase.endpoints import Endpoint, why_not_listening
+from link.frames import RefusedReport
+from link.websocket import Listener
+
+logger = logging.getLogger(__name__)
+
+PRUNE_S = 3600.0
+RETRY_S = 2.0
+
+_KNOWN = {resource.collection: resource for resource in (*BUILT_IN, DEVICES, DEVICE_MODELS)}
+
+T = TypeVar("T")
+
+
+def _log_serving(where: Mapping[str, str]) -> None:
+    logger.info("serving", extra=dict(where))
+
+
+class Replica:
+    """One hub process: its parts, and how they are joined."""
+
+    def __init__(
+        self,
+        settings: CloudConfig,
+        client: ApiClient,
+        data_dir: Path,
+        *,
+        worker: int = 0,
+        serving: Callable[[Mapping[str, str]], None] = _log_serving,
+    ) -> None:
+        """
+        worker: its number where it is one of several that share ports; 0 where it is alone.
+        serving: called once, with where it listens: link, join, apiserver.
+        """
+        self._settings = settings
+        self._client = client
+        self._data_dir = data_dir
+        self._worker = worker
+        self._serving = serving
+        self._cache = WatchCache(window=1)  # nobody asks it for what was: a node is sent what is
+        self._announcer = Announcer(client)
+        fences = Fences(f"{socket.gethostname()}-{secrets.token_hex(4)}")
+        self._roster = Roster(ObjectsByName(client))
+        presence = Presence(renew_s=settings.nodes.renew_s, grace_s=settings.nodes.grace_s)
+        self._nodes = NodeLifecycle(client, presence, fences, self._overtaken, labels=self._roster.labels)
+        self._writer: StatusWriter[Session] = StatusWriter(
+            client,
+            self._cache,
+            self._taken,
+            fences,
+            self._nodes.confirm,
+            announce=self._announcer.say,
+            min_interval_s=settings.reports.min_interval_s,
+        )
+        self._server: HubServer | None = None
+        self._look: Look | None = None
+        self._following: dict[Resource, asyncio.Task[None]] = {}
+        self._demand: Demand | None = None
+        self._access: Access | None = None
+        self._calls: Calls | None = None
+        self._page = StatusPage(client, self._cache, self._announcer, self._writer, worker)
+        self._reflectors = self._page.reflectors
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        # The status first: it is what tells that the apiserver is not there.
+        async with contextlib.AsyncExitStack() as stack:
+            await serve_status(stack, self._data_dir / SOCKET_NAME, self._page.answer)
+            await self._run(stack)
+
+    async def _run(self, stack: contextlib.AsyncExitStack) -> None:
+        vault = Vault(ObjectsByName(self._client))
+        authority = await self._patiently("the certificate authority", lambda: Authority.load(vault))
+        placement = await self._patiently("the resources to be placed", self._placement)
+        self._look = placement.look
+        if self._settings.interest.enabled:
+            self._serve_interest(placement)
+        self._server = HubServer(
+            self._cache,
+            placement,
+            self._writer,
+            self._nodes,
+            access=self._access,
+            calls=self._calls,
+            heartbeat_s=self._settings.link.heartbeat_s,
+            grace_s=self._settings.link.grace_s,
+        )
+        self._page.hub = self._server.hub
+        for resource in placement.resources():
+            self._reflectors[resource] = self._reflector(resource, _selection(resource), self._advanced)
+        link, join = self._settings.link.listen, self._settings.join.listen
+        identity = authority.server(server_names([link.host, join.host], self._settings.join.advertise))
+        async with asyncio.TaskGroup() as tasks:
+            for resource, reflector in self._reflectors.items():
+                name = f"reflector[{resource.collection}]"
+                self._following[resource] = tasks.create_task(reflector.run(), name=name)
+            # Nobody is let in before everything is known: to a node, "none" would mean "delete yours".
+            for reflector in self._reflectors.values():
+                await reflector.wait_synced()
+            # What was imported stays; left in, every full collection would walk it, and stop everything for 37 ms.
+            gc.freeze()
+            if self._access is not None and self._calls is not None:
+                tasks.create_task(self._access.run(), name="access")
+                tasks.create_task(self._calls.run(), name="calls")
+            listener = await self._listen(link, identity.link_context)
+            if self._settings.metrics is not None:
+                await serve_metrics(stack, self._settings.metrics, self._page.scraped)
+            endpoint = JoinEndpoint(authority, Tokens(vault), self._roster, Link(listener.port))
+            joining = await self._serve_join(stack, join, endpoint, identity)
+            self._page.endpoints = (str(Endpoint(link.host, listener.port)), joining)
+            tasks.create_task(self._server.run(listener), name="hub")
+            tasks.create_task(self._writer.run(), name="status-writer")
+            tasks.create_task(self._announcer.run(), name="announcer")
+            tasks.create_task(self._nodes.run(), name="nodes")
+            tasks.create_task(identity.keep_fresh(), name="certificate")
+            tasks.create_task(_prune(Tokens(vault)), name="tokens")
+            self._serving({"link": self._page.endpoints[0], "join": joining, "apiserver": self._client.server})
+
+    async def _patiently(self, what: str, attempt: Callable[[], Coroutine[None, None, T]]) -> T:
+        """Try until the apiserver is there; whatever else it answers ends the command."""
+        while True:
+            try:
+                result = await attempt()
+            except Unavailable as exc:
+                if not self._page.problem:
+                    logger.warning("waiting for the apiserver", extra={"for": what, "problem": refusal(exc)})
+                self._page.problem = f"waiting for {what}: {refusal(exc)}"
+                await asyncio.sleep(RETRY_S)
+            except ApiError as exc:
+                raise cli.CommandError(f"{what}: {refusal(exc)}") from exc
+            else:
+                self._page.problem = ""
+                return result
+
+    async def _placement(self) -> Placement:
+        rules = [
+            Rule(
+                await self._resource(rule.resource),
+                rule.by,
+                rule.path,
+                rule.namespace,
+                frozenset(rule.names),
+                await self._resource(rule.referrer) if rule.referrer else None,
+            )
+            for rule in self._settings.placement
+        ]
+        return Placement(with_definitions((*STANDARD_RULES, *rules)))
+
+    async def _resource(self, collection: str) -> Resource:
+        if collection in _KNOWN:
+            return _KNOWN[collection]
+        try:
+            return await self._client.discover(collection)
+        except NotFound as exc:
+            raise cli.CommandError(
+                f'placement: the apiserver has no resource "{collection}"; apply its definition, or correct the name'
+            ) from exc
+
+    def _serve_interest(self, placement: Placement) -> None:
+        """Let nodes have what they are interested in, and ask."""
+        settings = self._settings.interest
+        self._demand = demand = Demand(
+            self._client,
+            self._cache,
+            self,
+            [Watched(resource, _selection(resource).namespace) for resource in placement.resources()],
+            advanced=self._advanced,
+            changed=self._demand_changed,
+            widen=self._widen,
+            idle_s=settings.idle_s,
+            most=settings.max_resources,
+        )
+        self._access = Access(self._client, placement, demand, decided=self._decided, recheck_s=settings.recheck_s)
+        self._calls = Calls(self._client, placement, demand.resource, at_once=settings.max_calls)
+        self._page.demand, self._page.access, self._page.calls = demand, self._access, self._calls
+
+    def _demand_changed(self, collection: str) -> None:
+        assert self._access is not None, "it is made with the demand"
+        self._access.changed(collection)
+
+    def _decided(self, node: Node) -> None:
+        assert self._server is not None, "nodes come after the hub was made"
+        self._server.hub.decided(node)
+
+    def _widen(self, resource: Resource, advanced: Advanced) -> Reflector:
+        """Follow all of a resource that is followed in part."""
+        self._following.pop(resource).cancel()
+        made = self._reflectors[resource] = self._reflector(resource, EVERYTHING, advanced)
+        return made
+
+    def _reflector(self, resource: Resource, select: Selection, advanced: Advanced) -> Reflector:
+        return Reflector(
+            self._client,
+            resource,
+            self._cache,
+            self,
+            projection=Projection(resource, self._look),
+            advanced=advanced,
+            observe={DEVICES: self._writer.observe, LEASES: self._nodes.observe_lease}.get(resource, lambda _: None),
+            select=select,
+        )
+
+    def changed(self, changes: list[Change]) -> None:
+        """From every reflector: the hub places and pushes, the writers look whether a status must change."""
+        assert self._server is not None, "reflectors run after the hub was made"
+        self._server.hub.changed(changes)
+        self._writer.changed(changes)
+        self._nodes.changed(changes)
+        for change in changes:
+            if change.object.key.resource == CUSTOM_RESOURCE_DEFINITIONS:
+                for resource, reflector in self._reflectors.items():
+                    if resource.collection == change.object.key.name:
+                        reflector.wake()
+                if self._demand is not None:
+                    self._demand.wake(change.object.key.name)
+
+    def _advanced(self, resource: Resource, advance: Advance) -> None:
+        assert self._server is not None, "reflectors run after the hub was made"
+        self._server.hub.advanced(resource, advance)
+
+    def _taken(self, session: Session, seq: int, refused: tuple[RefusedReport, ...]) -> None:
+        assert self._server is not None, "reports come after the hub was made"
+        self._server.hub.reports_taken(session, seq, refused)
+
+    def _overtaken(self, node: Node, term: int, newest: int, was_last: bool) -> None:
+        assert self._server is not None, "who is overtaken has had a session"
+        self._server.hub.overtaken(node, term, newest, was_last=was_last)
+
+    async def _listen(self, endpoint: Endpoint, context: ssl.SSLContext) -> Listener:
+        assert self._server is not None, "the hub is made before it listens"
+        try:
+            return await self._server.listen(endpoint.host, endpoint.port, context, reuse_port=bool(self._worker))
+        except OSError as exc:
+            raise cli.CommandError(
+                f"the link: {why_not_listening(endpoint.host, endpoint.port, exc)}; choose another with --listen"
+            ) from exc
+
+    async def _serve_join(
+        self, stack: contextlib.AsyncExitStack, endpoint: Endpoint, handler: JoinEndpoint, identity: ServerIdentity
+    ) -> str:
+        try:
+            server = await stack.enter_async_context(
+                serve(
+                    handler,
+                    host=endpoint.host or None,
+                    port=endpoint.port,
+                    ssl_context=identity.join_context,
+                    max_body=MAX_BODY_BYTES,
+                    reuse_port=bool(self._worker),
+                )
+            )
+        except ListenError as exc:
+            raise cli.CommandError(f"the join endpoint: {exc}; choose another with --join-listen") from exc
+        return server.endpoint
+
+
+def _selection(resource: Resource) -> Selection:
+    """Which objects of a resource are watched in any case."""
+    return Selection(namespace=NODE_LEASE_NAMESPACE) if resource == LEASES else EVERYTHING
+
+
+async def _prune(tokens: Tokens) -> None:
+    """Expired tokens are deleted now and then, so that Secrets do not pile up."""
+    while True:
+        try:
+            if count := await tokens.prune(datetime.datetime.now(datetime.UTC)):
+                logger.info("expired tokens deleted", extra={"count": count})
+        except ApiError as exc:
+            logger.info("expired tokens not deleted", extra={"problem": str(exc)})
+        await asyncio.sleep(PRUNE_S)

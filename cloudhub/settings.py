@@ -1,0 +1,126 @@
+"""
+The configuration of cloudcore: every setting with its meaning, default and limits.
+
+What is written here is what `cloudcore config` prints. The module is light, for a supervisor of workers needs
+the settings and none of what they configure.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from cloudhub.interests import AT_ONCE, IDLE_S, MOST_RESOURCES, RECHECK_S
+from cloudhub.placement import By
+from cloudhub.presence import LEASE_RENEW_S, NODE_GRACE_S
+from cloudhub.reports import MIN_INTERVAL_S
+from cloudhub.sessions import GRACE_S
+from componentbase import config
+from componentbase.config import setting
+from componentbase.endpoints import Endpoint
+from link.peer import HEARTBEAT_S
+
+SOCKET_NAME = "cloudcore.sock"
+"""In the data directory: where the process answers its own commands."""
+
+
+@dataclass(frozen=True)
+class LinkConfig:
+    """The link that edge nodes connect to."""
+
+    listen: Endpoint = setting(Endpoint("", 10000), "HOST:PORT; an empty host is every address of this machine.")
+    heartbeat_s: float = setting(
+        HEARTBEAT_S, "How often an idle node shows that it is there; 2.5 of them is gone.", at_least=1, at_most=3600
+    )
+    grace_s: float = setting(
+        GRACE_S, "How long what a node has is remembered after it left; then its digest tells.", at_least=0
+    )
+
+
+@dataclass(frozen=True)
+class JoinConfig:
+    """Where new nodes get their certificates."""
+
+    listen: Endpoint = setting(Endpoint("", 10002), "HOST:PORT; an empty host is every address of this machine.")
+    advertise: tuple[str, ...] = setting(
+        (), "Names and addresses that nodes reach this hub under, besides those of this machine."
+    )
+
+
+@dataclass(frozen=True)
+class NodesConfig:
+    """The Node objects of connected nodes."""
+
+    grace_s: float = setting(NODE_GRACE_S, "Without a word for this long a node's Ready becomes Unknown.", at_least=1)
+    renew_s: float = setting(
+        LEASE_RENEW_S, "Between renewals of a node's Lease; half of graceSeconds at most.", at_least=1, at_most=3600
+    )
+
+
+@dataclass(frozen=True)
+class ReportsConfig:
+    """What nodes report, on its way into the status of objects."""
+
+    min_interval_s: float = setting(
+        MIN_INTERVAL_S, "Between two writes of one object's status; the last value always arrives.", at_least=0
+    )
+
+
+@dataclass(frozen=True)
+class InterestConfig:
+    """What nodes may have besides what is placed on them: objects that are read there, requests to the apiserver."""
+
+    enabled: bool = setting(True, "Needs the rights that docs/operations.md lists; without them all of it is refused.")
+    max_resources: int = setting(
+        MOST_RESOURCES, "Kinds watched for nodes beside those of the rules.", at_least=0, at_most=48
+    )
+    idle_s: float = setting(IDLE_S, "How long such a kind is watched after the last node lost interest.", at_least=0)
+    recheck_s: float = setting(RECHECK_S, "How long a right that was taken back may still count.", at_least=1)
+    max_calls: int = setting(AT_ONCE, "Requests of nodes under way to the apiserver at once.", at_least=1, at_most=48)
+
+
+@dataclass(frozen=True)
+class RuleConfig:
+    """One further kind of object for the nodes."""
+
+    resource: str = setting("", "PLURAL.GROUP, or PLURAL for the core group, as kubectl names it.")
+    by: By = setting(
+        By.ALL_NODES, "allNodes, field (path names the node), label (path is its key), reference (from, path)."
+    )
+    path: str = setting("", "The field's path, such as spec.nodeName, or the label's key.")
+    namespace: str = setting("", "Only objects of this namespace.")
+    names: tuple[str, ...] = setting((), "Only objects of these names.")
+    referrer: str = setting("", "For reference: the resource whose objects name these at `path`.")
+
+    def __post_init__(self) -> None:
+        if not self.resource:
+            raise ValueError("a rule needs resource: PLURAL.GROUP, as kubectl names it")
+        if self.by is not By.ALL_NODES and not self.path:
+            raise ValueError(f"a rule by {self.by.value} needs path, or it places nothing")
+        if self.by is By.REFERENCE and not self.referrer:
+            raise ValueError("a rule by reference needs referrer: the resource whose objects name these at path")
+
+
+@dataclass(frozen=True)
+class CloudConfig:
+    """Configuration of cloudcore. Relative paths are taken from the directory of this file."""
+
+    workers: int = setting(
+        1,
+        "Processes that share the ports of the link and the join endpoint, each a hub of its own.",
+        at_least=1,
+        at_most=64,
+    )
+    kubeconfig: Path | None = setting(None, "The apiserver; none takes $KUBECONFIG or a pod's service account.")
+    link: LinkConfig = LinkConfig()
+    join: JoinConfig = JoinConfig()
+    nodes: NodesConfig = NodesConfig()
+    reports: ReportsConfig = ReportsConfig()
+    interest: InterestConfig = InterestConfig()
+    metrics: Endpoint | None = setting(None, "HOST:PORT for Prometheus; they are on the status socket in any case.")
+    placement: tuple[RuleConfig, ...] = setting(
+        (), "Rules beside the standard ones: pods with what they refer to, devices with their models, Node, Lease."
+    )
+
+
+def load(path: Path | None) -> CloudConfig:
+    """The file's, or the defaults where there is none. Raises componentbase.config.ConfigError."""
+    return CloudConfig() if path is None else config.load(CloudConfig, path)

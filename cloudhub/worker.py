@@ -1,0 +1,37 @@
+"""
+The worker's end of its two pipes to the supervisor: "I serve" on its standard output, and nothing without it.
+
+Whatever ends the supervisor, SIGKILL included, closes the other end of the standard input: so no worker is left
+behind that serves on a port which somebody takes for free.
+"""
+
+import asyncio
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from componentbase import cli
+
+
+def data_dir(parent: Path, number: int) -> Path:
+    """The worker's own, for its lock and its status socket, in that of all."""
+    return parent / f"worker-{number}"
+
+
+def say_serving(where: Mapping[str, str]) -> None:
+    """Tell the supervisor, once."""
+    print(json.dumps(where), flush=True)
+
+
+async def end_with_supervisor() -> None:
+    """Returns never: raises CommandError when the supervisor is gone."""
+    reader = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    try:
+        while await reader.read(1024):
+            pass
+    finally:
+        transport.close()
+    raise cli.CommandError("the supervisor is gone")

@@ -1,0 +1,50 @@
+"""The configuration of cloudcore: what a file says is taken, and what it cannot mean is refused with its line."""
+
+from pathlib import Path
+
+import pytest
+
+from cloudhub.placement import By
+from cloudhub.settings import CloudConfig, load
+from componentbase import config
+from componentbase.config import ConfigError
+
+
+def written(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def test_every_default_is_printed_and_read_back() -> None:
+    printed = config.dump(CloudConfig())
+    assert ":10000" in printed
+    assert config.parse(CloudConfig, printed, "printed") == CloudConfig() == load(None)
+
+
+def test_placement_rules_are_configuration(tmp_path: Path) -> None:
+    text = "placement:\n- {resource: policies.example.com, by: field, path: spec.node}\n"
+    (rule,) = load(written(tmp_path / "c.yaml", text)).placement
+    assert (rule.resource, rule.by, rule.path) == ("policies.example.com", By.FIELD, "spec.node")
+    with pytest.raises(ConfigError, match=r"c\.yaml:2"):
+        load(written(tmp_path / "c.yaml", "placement:\n- {resource: x, by: nearby}\n"))
+
+
+@pytest.mark.parametrize(
+    ("rule", "missing"),
+    [
+        ("{by: allNodes}", "a rule needs resource"),
+        ("{resource: x, by: label}", "a rule by label needs path"),
+        ("{resource: x, by: reference, path: a}", "a rule by reference needs referrer"),
+    ],
+)
+def test_a_rule_that_would_place_nothing_is_refused(rule: str, missing: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=missing):
+        load(written(tmp_path / "c.yaml", f"placement:\n- {rule}\n"))
+
+
+def test_how_much_nodes_may_have_is_configuration(tmp_path: Path) -> None:
+    text = "interest: {enabled: false, maxResources: 3, recheckSeconds: 60}\n"
+    settings = load(written(tmp_path / "c.yaml", text)).interest
+    assert (settings.enabled, settings.max_resources, settings.recheck_s) == (False, 3, 60)
+    with pytest.raises(ConfigError, match="maxCalls"):
+        load(written(tmp_path / "c.yaml", "interest: {maxCalls: 0}\n"))
