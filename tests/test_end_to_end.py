@@ -203,7 +203,7 @@ def test_the_local_api_answers_without_the_cloud_and_after_a_restart(kubectl: Pa
         # Before the first sync ever: 503, never an empty list.
         site.processes["cloud"].stop()
         edge = site.start_edge(NODE, wait=False)
-        site.until(lambda: site.edge_status(NODE).get("api"), "edgecore serves", edge)
+        site.until(lambda: site.ask("edgecore", NODE).get("api"), "edgecore serves", edge)
         with pytest.raises(urllib.error.HTTPError) as refused:
             urllib.request.urlopen(f"{site.local_api(NODE)}/api/v1/pods")
         assert refused.value.code == 503
@@ -231,7 +231,7 @@ spec:
         for name in ("cloud", NODE):
             assert site.processes[name].stop() == 0
         site.start_edge(NODE, wait=False)
-        site.until(lambda: site.edge_status(NODE).get("api"), "edgecore serves again")
+        site.until(lambda: site.ask("edgecore", NODE).get("api"), "edgecore serves again")
 
         local = site.local_api(NODE)
         found = site.kubectl(kubectl, "get", "devices,pods,configmaps", "-A", server=local).stdout
@@ -347,9 +347,9 @@ def test_killed_in_the_middle_of_500_edits_everything_is_equal_afterwards(tmp_pa
             return await held(tmp_path / NODE / "edge.db"), wanted
 
         def is_quiet() -> bool:
-            nodes = (site.status("cloudcore", "cloud") or {}).get("nodes", [])
+            nodes = site.ask("cloudcore", "cloud").get("nodes", [])
             return bool(
-                site.edge_status(NODE).get("inSync") and any(node["synced"] and not node["dirty"] for node in nodes)
+                site.ask("edgecore", NODE).get("inSync") and any(node["synced"] and not node["dirty"] for node in nodes)
             )
 
         site.until(is_quiet, "the link is up and quiet")

@@ -143,7 +143,7 @@ class Served:
         """A kubectl without any configuration; its exit code and all it wrote."""
         process = await asyncio.create_subprocess_exec(
             *(str(kubectl), "--server", self.url, "--cache-dir", str(home / "cache"), *args),
-            env={"HOME": str(home), "PATH": os.environ["PATH"]},
+            env={"HOME": str(home), "PATH": os.environ["PATH"], "GOGC": os.environ["GOGC"]},
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
@@ -375,7 +375,7 @@ async def test_kubectl_reads_what_the_node_holds(api: Served, kubectl: Path, tmp
 async def test_kubectl_watches(api: Served, kubectl: Path, tmp_path: Path) -> None:
     process = await asyncio.create_subprocess_exec(
         *(str(kubectl), "--server", api.url, "--cache-dir", str(tmp_path), "get", "devices", "-w", "-o", "name"),
-        env={"HOME": str(tmp_path), "PATH": os.environ["PATH"]},
+        env={"HOME": str(tmp_path), "PATH": os.environ["PATH"], "GOGC": os.environ["GOGC"]},
         stdout=asyncio.subprocess.PIPE,
     )
     assert process.stdout is not None

@@ -89,10 +89,7 @@ class Site:
         self.kubeconfig = directory / "api" / "kubeconfig"
         self.processes: dict[str, Process] = {}
         self.ports = {name: free_port() for name in ("api", "link", "join")}
-        # Bytecode files are wanted: without them every start compiles everything again.
-        environment = {
-            name: text for name, text in os.environ.items() if name not in ("PYTHONDONTWRITEBYTECODE", "KUBECONFIG")
-        }
+        environment = {name: text for name, text in os.environ.items() if name != "KUBECONFIG"}
         self.environment = environment | {"HOME": str(directory), "KUBECACHEDIR": str(directory / "kubecache")}
 
     def __enter__(self) -> Self:
