@@ -26,7 +26,7 @@ import pytest
 
 from apiserver.dev import FIRST_NAMESPACES, Identity, accept_clients, read_token_file
 from componentbase.cli import CommandError
-from tests.conftest import KUBECTLS, find_tool
+from tests.conftest import GO, KUBECTLS, find_tool
 
 DEADLINE_S = 20.0
 ROOT = Path(__file__).resolve().parent.parent
@@ -186,8 +186,8 @@ class Apiserver:
         return str(context.get("namespace", "default"))
 
     def command(self, *args: object) -> tuple[list[str], dict[str, str]]:
-        environment = {name: os.environ[name] for name in ("PATH", "GOGC")}
-        environment |= {"HOME": str(self.home), "KUBECONFIG": str(self.kubeconfig), "TZ": "UTC"}
+        environment = {"HOME": str(self.home), "KUBECONFIG": str(self.kubeconfig), "TZ": "UTC"}
+        environment |= {"PATH": os.environ["PATH"], **GO}
         return [str(self.kubectl), *map(str, args)], environment
 
     def run(self, *args: object, given: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
