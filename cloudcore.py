@@ -37,7 +37,7 @@ from apimachinery.resources import (
 from apimachinery.watchcache import WatchCache
 from apiserver.http import ListenError, serve
 from apiserver.messages import Handler, Request, Response, json_response
-from cloudhub import crds
+from cloudhub import crds, tokencommand
 from cloudhub.access import RECHECK_S, Access
 from cloudhub.announcer import Announcer
 from cloudhub.apiclient import ApiClient, ApiUnreachable, KubeconfigError, ObjectsByName
@@ -46,17 +46,18 @@ from cloudhub.calls import AT_ONCE, Calls
 from cloudhub.demand import IDLE_S, MOST_RESOURCES, Advanced, Demand, Watched
 from cloudhub.fences import Fences
 from cloudhub.horizon import Advance
-from cloudhub.join import MAX_BODY_BYTES, JoinEndpoint, Link, check_name
+from cloudhub.join import MAX_BODY_BYTES, JoinEndpoint, Link
 from cloudhub.nodes import NodeLifecycle
 from cloudhub.placement import STANDARD_RULES, By, Placement, Rule, with_definitions
 from cloudhub.presence import NODE_GRACE_S, Presence
 from cloudhub.projection import project
 from cloudhub.reflector import EVERYTHING, Reflector, ReflectorStatus, Selection
 from cloudhub.reports import MIN_INTERVAL_S
+from cloudhub.roster import Roster
 from cloudhub.server import HubServer
 from cloudhub.sessions import GRACE_S, Session
 from cloudhub.statuswriter import StatusWriter
-from cloudhub.tokens import DEFAULT_TTL, Tokens
+from cloudhub.tokens import Tokens
 from cloudhub.vault import Vault
 from componentbase import cli, config, metrics, statusz
 from componentbase.config import setting
@@ -220,29 +221,7 @@ def _parser() -> argparse.ArgumentParser:
         )
     )
 
-    token = cli.add_command(
-        commands,
-        "token",
-        "Make, list and delete join tokens.",
-        "cloudcore token create --kubeconfig kubeconfig --ttl 1h --node edge-1\ncloudcore token list",
-    )
-    actions = token.add_subparsers(dest="action", required=True, metavar="ACTION")
-    create = cli.add_command(
-        actions,
-        "create",
-        "Print a new join token.",
-        "cloudcore token create --kubeconfig kubeconfig --ttl 1h --node edge-1",
-    )
-    create.add_argument(
-        "--ttl", type=cli.duration, default=DEFAULT_TTL, metavar="TIME", help="such as 30m, 12h, 7d; 24h by default"
-    )
-    create.add_argument("--node", metavar="NAME", help="the only node that may use it")
-    listing = cli.add_command(actions, "list", "List join tokens.", "cloudcore token list --kubeconfig kubeconfig")
-    delete = cli.add_command(
-        actions, "delete", "Make a join token useless.", "cloudcore token delete abcd2345 --kubeconfig kubeconfig"
-    )
-    delete.add_argument("id", metavar="ID", help="as `cloudcore token list` shows it")
-    for each in (create, listing, delete):
+    for each in tokencommand.add_parser(commands):
         _add_kubeconfig(each)
         cli.add_log_flags(each)
 
@@ -314,25 +293,12 @@ def _refusal(exc: ApiError) -> str:
 
 def _token(args: argparse.Namespace) -> int:
     async def command() -> None:
-        now = datetime.datetime.now(datetime.UTC)
         async with _client(args.kubeconfig) as client:
-            vault = Vault(ObjectsByName(client))
-            tokens = Tokens(vault)
             try:
-                if args.action == "create":
-                    node = None if args.node is None else check_name(args.node)
-                    authority = await Authority.load(vault)
-                    print((await tokens.create(pin=authority.pin, now=now, ttl=args.ttl, node=node)).text)
-                elif args.action == "delete":
-                    await tokens.delete(args.id)
-                    print(f"token {args.id} is of no use any more")
-                else:
-                    for token in await tokens.list():
-                        state = "expired" if now >= token.expires else f"until {token.expires.isoformat()}"
-                        print(f"{token.id}  {state}  {token.node or 'any node'}")
+                await tokencommand.run(args, ObjectsByName(client))
             except Unauthorized as exc:
                 raise cli.CommandError(_refusal(exc)) from exc
-            except (ApiError, ValueError) as exc:
+            except ApiError as exc:
                 raise cli.CommandError(str(exc)) from exc
 
     return cli.run(command(), prog=PROG)
@@ -379,7 +345,9 @@ class Cloudcore:
         self._cache = WatchCache()
         self._announcer = Announcer(client)
         fences = Fences(f"{socket.gethostname()}-{secrets.token_hex(4)}")
-        self._nodes = NodeLifecycle(client, Presence(grace_s=settings.nodes.grace_s), fences, self._overtaken)
+        self._roster = Roster(ObjectsByName(client))
+        presence = Presence(grace_s=settings.nodes.grace_s)
+        self._nodes = NodeLifecycle(client, presence, fences, self._overtaken, labels=self._roster.labels)
         self._writer: StatusWriter[Session] = StatusWriter(
             client,
             self._cache,
@@ -441,7 +409,7 @@ class Cloudcore:
             listener = await self._listen(link, identity.link_context)
             if self._settings.metrics is not None:
                 await _serve_metrics(stack, self._settings.metrics, self._scraped)
-            endpoint = JoinEndpoint(authority, Tokens(vault), Link(listener.port))
+            endpoint = JoinEndpoint(authority, Tokens(vault), self._roster, Link(listener.port))
             joining = await self._serve_join(stack, join, endpoint, identity)
             self._endpoints = (str(Endpoint(link.host, listener.port)), joining)
             tasks.create_task(self._server.run(listener), name="hub")

@@ -56,6 +56,7 @@ CONFIG_NAME = "edgecore.yaml"
 SOCKET_NAME = "edgecore.sock"
 STORE_NAME = "edge.db"
 EMBEDDED = "embedded"
+TOKEN_LINE = 1000  # characters of a token's file that are looked at; a token has 121
 LAST_REFUSED = 5  # lines of `edgecore status`; with -o json all that are kept
 SILENT_S = 30.0  # an idle link is heard every heartbeat, which is 20 s; a hub that hangs is given up after 50
 NOTE_SYNC_S = 30.0  # a write of a few bytes to the card; how stale the store is after a restart is known this exactly
@@ -187,15 +188,21 @@ def _parser() -> argparse.ArgumentParser:
         commands,
         "join",
         "Make this machine a node: get a certificate and write the configuration.",
+        "edgecore join --cloud hub.example:10002 --token TOKEN --node edge-1 --data-dir /var/lib/edgecore --check\n"
         "edgecore join --cloud hub.example:10002 --token TOKEN --node edge-1 --data-dir /var/lib/edgecore",
     )
     _add_data_dir(join)
     join.add_argument(
         "--cloud", type=cli.endpoint_with(10002), required=True, metavar="HOST:PORT", help="cloudcore's join endpoint"
     )
-    join.add_argument("--token", required=True, help="from `cloudcore token create`; - reads it from standard input")
+    token = join.add_mutually_exclusive_group(required=True)
+    token.add_argument("--token", help="from `cloudcore token create`; - reads it from standard input")
+    token.add_argument(
+        "--token-file", type=Path, metavar="FILE", help="the token's; removed once the machine has joined"
+    )
     join.add_argument("--node", required=True, metavar="NAME", help="the node's name in Kubernetes")
     join.add_argument("--force", action="store_true", help="take the place of what joined in this directory before")
+    join.add_argument("--check", action="store_true", help="say what would work and what would not, and change nothing")
 
     status = cli.add_command(
         commands, "status", "Say in a few lines how things stand.", "edgecore status --data-dir /var/lib/edgecore"
@@ -262,11 +269,48 @@ def _join(args: argparse.Namespace) -> int:
         def configuration(joined: Joined) -> str:
             return config.dump(EdgeConfig(node=joined.node, cloud=CloudConfig(link=joined.link)))
 
-        token = sys.stdin.readline().strip() if args.token == "-" else args.token  # noqa: S105 - the flag, not a secret
+        token = _token(args)
+        if args.check:
+            _check_join(args, token)
+            return
         joined = join(args.cloud, token, Node(args.node), args.data_dir, configuration, replace=args.force)
+        if args.token_file is not None:
+            _wipe(args.token_file)
         print(f"{joined.node} has joined; start it with: {PROG} run --data-dir {args.data_dir}")
 
     return cli.guard(PROG, command)
+
+
+def _token(args: argparse.Namespace) -> str:
+    if args.token_file is None:
+        return str(sys.stdin.readline().strip() if args.token == "-" else args.token)  # noqa: S105 - the flag, no secret
+    try:
+        with args.token_file.open() as file:
+            return str(file.readline(TOKEN_LINE).strip())
+    except (OSError, UnicodeDecodeError) as exc:
+        raise cli.CommandError(f"cannot read {args.token_file}: {getattr(exc, 'strerror', None) or 'no text'}") from exc
+
+
+def _wipe(token_file: Path) -> None:
+    """The token has done its work; nobody is to find it here. The node is one by now, so this is not to fail."""
+    try:
+        token_file.unlink()
+    except OSError as exc:
+        logger.warning(
+            "the token's file is still there, remove it", extra={"file": token_file, "problem": exc.strerror}
+        )
+
+
+def _check_join(args: argparse.Namespace, token: str) -> None:
+    from edgehub.joincheck import Verdict, check
+
+    failed = 0
+    for finding in check(args.cloud, token, Node(args.node), args.data_dir, replace=args.force):
+        print(finding, flush=True)
+        failed += finding.verdict is Verdict.FAIL
+    if failed:
+        raise cli.CommandError(f"{args.node} cannot join yet: {failed} of these failed, see what they say")
+    print(f"{args.node} can join")
 
 
 def _config(args: argparse.Namespace) -> int:

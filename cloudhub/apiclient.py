@@ -384,6 +384,11 @@ class ObjectsByName:
         objects, _ = await self._client.list(resource, namespace=namespace, labels=labels)
         return [item.parse() for item in objects]
 
+    async def merge(
+        self, resource: Resource, namespace: str, name: str, patch: Mapping[str, JSON]
+    ) -> Mapping[str, JSON]:
+        return await self._client.patch(ObjectKey(resource, namespace, name), patch)
+
     async def delete(self, resource: Resource, namespace: str, name: str) -> None:
         await self._client.delete(ObjectKey(resource, namespace, name))
 

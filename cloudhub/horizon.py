@@ -78,6 +78,8 @@ class Horizon:
 class Told:
     """What one node was told of this, in one session or before it."""
 
+    __slots__ = ("_owed", "_versions")
+
     def __init__(self, horizon: Iterable[Position], owed: frozenset[str]) -> None:
         """owed: what the node has heard of and this hub never will have; the next push is to take it back."""
         self._versions = dict(horizon)
@@ -85,10 +87,12 @@ class Told:
 
     def next(self, horizon: Horizon, collections: Iterable[str]) -> tuple[Position, ...]:
         """What a push that speaks of these collections is to say, now: nothing of what was said already."""
-        news = []
-        for name in {*collections, *self._owed}:
+        news: list[Position] = []
+        for name in {*collections, *self._owed} if self._owed else collections:
             if (seen := horizon.news(name, self._versions.get(name))) is not None:
                 news.append(Position(name, seen))
+        if not news and not self._owed:
+            return ()
         news = sorted(news)[:MAX_HORIZON]
         self._versions.update(news)
         self._owed = frozenset()

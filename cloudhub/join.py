@@ -5,8 +5,12 @@ Where a machine becomes a node: an HTTPS endpoint that trades a join token for a
     POST /v1/join   {"node": NAME, "csr": PEM, "token": TEXT, "serving": {"csr": PEM, "addresses": [IP]}}
                     → {"node": NAME, "certificate": PEM, "ca": PEM, "link": {"port": PORT, "path": PATH},
                        "serving": PEM}
+    POST /v1/check  {"node": NAME, "csr": PEM, "token": TEXT}
+                    → {"node": NAME, "expires": TIME, "link": {"port": PORT, "path": PATH}}
 
-`serving` may be left out: it is for the TLS of the node's own API.
+`serving` may be left out: it is for the TLS of the node's own API. A check is answered as a join with the same token
+would be, and changes nothing: the token is not used by it. Its `csr` is for a machine that has asked before with this
+key and has no answer yet; others leave it out.
 
 Errors are Kubernetes Status objects whose message is a sentence for the person at the edge. The private
 key stays at the edge: what comes here is a signing request, and asking twice with the same one gives a
@@ -14,35 +18,38 @@ certificate that is of use to the key's owner only.
 
 Invariants
     nothing is signed without a valid token, and never for another name than the one asked for
+    no certificate leaves before it is written down that the token was used and that the name has this key
     tokens, requests and certificates are not logged; the node's name and the token's id are
-    failed attempts are counted per address in a table that cannot grow beyond FAILURES_TABLE
+    what an address may ask for is limited, and so is what all may, in a table that cannot grow (cloudhub.buckets)
 """
 
 import datetime
 import ipaddress
 import json
 import logging
+import math
 import re
 import time
-from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from apimachinery.errors import (
+    AlreadyExists,
     ApiError,
     BadRequest,
-    Forbidden,
     Invalid,
     MethodNotAllowed,
     NotFound,
     TooManyRequests,
-    Unauthorized,
     Unavailable,
 )
 from apimachinery.keys import Node
 from apiserver.http import Request, Response, json_response
 from cloudhub.authority import Authority
-from cloudhub.tokens import Tokens
+from cloudhub.buckets import Buckets, Rate, origin_of
+from cloudhub.roster import Roster
+from cloudhub.tokens import BadToken, NotForThisNode, Presented, Tokens, unused
+from componentbase import pki
 
 logger = logging.getLogger(__name__)
 
@@ -52,12 +59,14 @@ MAX_NAME = 52
 
 MAX_ADDRESSES = 16  # of a node; most have one, some one per network
 
-FAILURES_ALLOWED = 10
-"""Wrong tokens an address may present in a row. Guessing is hopeless anyway; this is so that it is cheap to refuse."""
-FAILURE_FORGIVEN_S = 6.0
-"""One failure is forgotten per this many seconds."""
-FAILURES_TABLE = 4096
-"""Addresses remembered; the one that failed longest ago is forgotten first."""
+EACH = Rate(per_s=20, burst=1200)
+"""Of one address: a fleet may be behind one NAT. Ten guesses in a row, and then ten a minute."""
+OVERALL = Rate(per_s=30, burst=600)
+"""Of all together. A join costs cloudcore 20 ms of processor, and the apiserver five requests and 11."""
+GUESS_EACH, GUESS_OVERALL = 120, 5
+"""What a wrong token costs beyond that. Guessing is hopeless anyway; this keeps the log and the apiserver quiet."""
+ORIGINS = 8192
+"""Addresses remembered, some 2 MB: those that can be let in while one's bucket fills, and who is still being served."""
 
 _LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 _NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*")
@@ -77,6 +86,7 @@ class JoinEndpoint:
         self,
         authority: Authority,
         tokens: Tokens,
+        roster: Roster,
         link: Link,
         *,
         now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC),
@@ -84,10 +94,11 @@ class JoinEndpoint:
     ) -> None:
         self._authority = authority
         self._tokens = tokens
+        self._roster = roster
         self._link = link
         self._now = now
-        self._failures = Failures()
         self._monotonic_s = monotonic_s
+        self._buckets = Buckets(EACH, OVERALL, ORIGINS, monotonic_s())
 
     async def __call__(self, request: Request) -> Response:
         """Raises ApiError for whatever is refused, as serve() expects."""
@@ -96,70 +107,77 @@ class JoinEndpoint:
                 pem = self._authority.certificate_pem
                 return Response(200, [("content-type", "application/x-pem-file")], pem)
             case "/v1/join", "POST":
-                return await self._join(request)
-            case "/v1/ca" | "/v1/join", _:
+                return await self._guarded(request, self._join)
+            case "/v1/check", "POST":
+                return await self._guarded(request, self._check)
+            case "/v1/ca" | "/v1/join" | "/v1/check", _:
                 raise MethodNotAllowed(f"{request.method} is not for {request.path}")
             case _:
                 raise NotFound("this is the join endpoint of cloudcore; `edgecore join` talks to it")
 
-    async def _join(self, request: Request) -> Response:
-        address = request.peer.rpartition(":")[0]
-        wait_s = self._failures.wait_s(address, self._monotonic_s())
-        if wait_s > 0:
+    async def _guarded(self, request: Request, answer: Callable[["_Asked"], Awaitable[Response]]) -> Response:
+        """What both have in common: who may ask how often, and what becomes of errors that are not the asker's."""
+        origin = origin_of(request.peer.rpartition(":")[0])
+        if (wait_s := self._buckets.enter(origin, self._monotonic_s())) > 0:
+            wait = math.ceil(wait_s)
             raise TooManyRequests(
-                "too many wrong tokens from this address: wait a minute", retry_after_s=int(wait_s) + 1
+                f"too many requests to join, from this address or from all: come back in {wait} s", retry_after_s=wait
             )
-        node, csr, token, serving = _read(request.body)
+        asked = _read(request.body)
+        facts = {"node": asked.node, "peer": request.peer}
         try:
-            found = await self._tokens.check(token, node, self._now())
-        except (Unauthorized, Forbidden) as exc:
-            self._failures.add(address, self._monotonic_s())
-            logger.warning("join refused", extra={"node": node, "peer": request.peer, "reason": str(exc)})
+            return await answer(asked._replace(peer=request.peer))
+        except (BadToken, NotForThisNode) as exc:
+            self._buckets.charge(origin, GUESS_EACH, GUESS_OVERALL, self._monotonic_s())
+            logger.warning("join refused", extra={**facts, "reason": str(exc)})
+            raise
+        except (AlreadyExists, Invalid) as exc:
+            logger.warning("join refused", extra={**facts, "reason": str(exc)})
             raise
         except ApiError as exc:
-            logger.warning("join not possible", extra={"node": node, "peer": request.peer, "reason": str(exc)})
+            logger.warning("join not possible", extra={**facts, "reason": str(exc)})
             raise Unavailable(
-                "cloudcore cannot read its tokens now: the apiserver does not answer", retry_after_s=5
+                "cloudcore cannot read or write its tokens and names now: the apiserver does not answer, or refuses; "
+                "cloudcore's log says which",
+                retry_after_s=5,
             ) from exc
-        certificate = self._authority.sign_node(csr, node)
+
+    async def _check(self, asked: "_Asked") -> Response:
+        now = self._now()
+        token = (await self._tokens.check(asked.token, asked.node, now)).token
+        key = pki.key_id(self._authority.sign_node(asked.csr, asked.node)) if asked.csr else ""
+        unused(token, now, key)
+        await self._roster.check(asked.node, token, key, now)
+        return json_response(
+            200, {"node": asked.node, "expires": token.expires.isoformat(), "link": self._link._asdict()}
+        )
+
+    async def _join(self, asked: "_Asked") -> Response:
+        node, serving = asked.node, asked.serving
+        presented = await self._tokens.check(asked.token, node, self._now())
+        certificate = self._authority.sign_node(asked.csr, node)
         served = None if serving is None else self._authority.sign_serving(serving.csr, node, serving.addresses)
-        logger.info("node joined", extra={"node": node, "peer": request.peer, "token": found.id})
+        await self._hand_out(presented, node, certificate)
+        logger.info("node joined", extra={"node": node, "peer": asked.peer, "token": presented.token.id})
         answer = {
             "node": node,
             "certificate": certificate.decode(),
             "ca": self._authority.certificate_pem.decode(),
-            "link": {"port": self._link.port, "path": self._link.path},
+            "link": self._link._asdict(),
         } | ({} if served is None else {"serving": served.decode()})
         return json_response(200, answer)
 
+    async def _hand_out(self, presented: Presented, node: Node, certificate: bytes) -> None:
+        """
+        Have it written down that this node has this certificate now.
 
-class Failures:
-    """
-    How often each address failed lately: a leaking bucket per address, in a table of bounded size.
-
-    Pure: the time is an argument, in seconds of a clock that only goes forward.
-    """
-
-    def __init__(self) -> None:
-        self._failed: OrderedDict[str, tuple[float, float]] = OrderedDict()  # address: (how many, as of when)
-
-    def __len__(self) -> int:
-        return len(self._failed)
-
-    def add(self, address: str, now_s: float) -> None:
-        """Count one failure."""
-        self._failed[address] = (self._level(address, now_s) + 1, now_s)
-        self._failed.move_to_end(address)
-        if len(self._failed) > FAILURES_TABLE:
-            self._failed.popitem(last=False)
-
-    def wait_s(self, address: str, now_s: float) -> float:
-        """How long this address must wait before it may try again; 0 when it need not."""
-        return max(0.0, self._level(address, now_s) - FAILURES_ALLOWED + 1) * FAILURE_FORGIVEN_S
-
-    def _level(self, address: str, now_s: float) -> float:
-        count, as_of_s = self._failed.get(address, (0.0, now_s))
-        return max(0.0, count - (now_s - as_of_s) / FAILURE_FORGIVEN_S)
+        The name is looked at first and written last: where it is taken, the token is not used up; and where the process
+        dies between, the token's user comes again with the same key.
+        """
+        key, now, token = pki.key_id(certificate), self._now(), presented.token
+        seen = await self._roster.check(node, token, key, now)
+        await self._tokens.use(presented, node, key, now)
+        await self._roster.claim(seen, token, key, pki.not_after(certificate), now)
 
 
 def check_name(node: str) -> Node:
@@ -196,19 +214,29 @@ def _read_serving(value: object) -> Serving | None:
         raise BadRequest('"serving.addresses" must be IP addresses') from None
 
 
-def _read(body: bytes) -> tuple[Node, bytes, str, Serving | None]:
-    """Node, signing requests and token of a request's body; BadRequest or Invalid when it is not one."""
+class _Asked(NamedTuple):
+    """A request, its form checked."""
+
+    node: Node
+    token: str
+    csr: bytes
+    serving: Serving | None
+    peer: str = ""
+
+
+def _read(body: bytes) -> _Asked:
+    """What a request's body says; BadRequest or Invalid when it is not one. A check has no "csr"."""
     try:
         value = json.loads(body)
     except (ValueError, RecursionError):
         raise BadRequest("the request is not JSON") from None
     if not isinstance(value, dict):
         raise BadRequest("the request is not a JSON object")
-    texts = [value.get(name) for name in ("node", "csr", "token")]
-    for name, text in zip(("node", "csr", "token"), texts, strict=True):
+    texts = {name: value.get(name) for name in ("node", "token")} | {"csr": value.get("csr", "")}
+    for name, text in texts.items():
         if not isinstance(text, str):
             raise BadRequest(f'"{name}" must be a string')
-    node, csr, token = (str(text) for text in texts)
+    node, token, csr = (str(text) for text in texts.values())
     if not csr.isascii():
         raise Invalid("the certificate signing request is not PEM")
-    return check_name(node), csr.encode(), token, _read_serving(value.get("serving"))
+    return _Asked(check_name(node), token, csr.encode(), _read_serving(value.get("serving")))

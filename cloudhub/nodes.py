@@ -12,7 +12,7 @@ import datetime
 import logging
 import random
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import NoReturn, Protocol, assert_never
 
 from apimachinery.errors import AlreadyExists, ApiError, Conflict, NotFound, Unavailable
@@ -54,6 +54,10 @@ def _utc_now() -> datetime.datetime:
     return datetime.datetime.now(datetime.UTC)
 
 
+async def _no_labels(_: Node) -> Mapping[str, str]:
+    return {}
+
+
 class NodeLifecycle:
     """
     All nodes of one hub. Is a cloudhub.sessions.NodeWatcher and a cloudhub.reflector.Consumer.
@@ -68,17 +72,20 @@ class NodeLifecycle:
         fences: Fences,
         overtaken: Callable[[Node, int, int, bool], None],
         *,
+        labels: Callable[[Node], Awaitable[Mapping[str, str]]] = _no_labels,
         jitter: Callable[[], float] = random.random,
         now: Callable[[], datetime.datetime] = _utc_now,
     ) -> None:
         """
         overtaken: a node's session of this term is not its newest; that one's term, and whether ours once was the last.
+        labels: what a Node is labelled with when it is made; ApiErrors are as those of the client.
         jitter: gives numbers uniform in [0, 1). now: the wall clock, for what is written.
         """
         self._client = client
         self._presence = presence
         self._fences = fences
         self._overtaken = overtaken
+        self._labels = labels
         self._jitter = jitter
         self._now = now
         self._loop = asyncio.get_running_loop()
@@ -200,7 +207,7 @@ class NodeLifecycle:
                 assert_never(task.duty)
 
     async def _register(self, node: Node) -> None:
-        labels = {"kubernetes.io/hostname": node, EDGE_LABEL: ""}
+        labels = {**await self._labels(node), "kubernetes.io/hostname": node, EDGE_LABEL: ""}
         value = {"apiVersion": "v1", "kind": NODES.kind, "metadata": {"name": node, "labels": labels}, "spec": {}}
         try:
             await self._client.create(NODES, "", value)

@@ -15,12 +15,13 @@ Pure state: no clock, no I/O. The shell is cloudhub/sessions.py.
 """
 
 import enum
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from functools import lru_cache
+from itertools import islice
+from typing import NamedTuple, Protocol, TypeVar
 
 from apimachinery.inventory import digest
-from apimachinery.keys import ObjectKey, ObjectVersion
+from apimachinery.keys import ObjectKey, ObjectVersion, Resource
 from apimachinery.resources import DEVICE_GROUP
 from cloudhub.delta import diff
 from link.frames import Cursor
@@ -59,9 +60,9 @@ class Rank(enum.IntEnum):
     DEVICES = 4
 
 
-def rank_of(key: ObjectKey) -> Rank:
+@lru_cache(maxsize=256)
+def rank_of(resource: Resource) -> Rank:
     """A pod must not arrive before its ConfigMap, nor a Device before its model."""
-    resource = key.resource
     if resource.group == DEVICE_GROUP:
         return Rank.MODELS if resource.plural == "devicemodels" else Rank.DEVICES
     if resource.group == "apiextensions.k8s.io" or resource.plural in ("nodes", "namespaces"):
@@ -69,6 +70,17 @@ def rank_of(key: ObjectKey) -> Rank:
     if resource.plural == "pods" and not resource.group:
         return Rank.WORKLOADS
     return Rank.REFERRED
+
+
+class Sized(Protocol):
+    """What an object's change becomes on its way."""
+
+    @property
+    def cost(self) -> int:
+        """Bytes that count for how much goes into one Push."""
+
+
+Sent = TypeVar("Sent", bound=Sized)
 
 
 class Flight(NamedTuple):
@@ -81,6 +93,9 @@ class Flight(NamedTuple):
 class Outbox:
     """What one hub keeps of one node. `epoch` names its life; a cursor of another epoch means nothing to it."""
 
+    # A hub has as many of these as nodes: what is empty in most of them is made when it is needed.
+    __slots__ = ("_dirty", "_flights", "_known", "_sent", "acked", "epoch", "refused", "sent_seq", "synced_told")
+
     def __init__(self, epoch: str) -> None:
         self.epoch = epoch
         self.acked = 0
@@ -90,10 +105,11 @@ class Outbox:
         self.refused: dict[ObjectKey, tuple[ObjectVersion | None, str]] = {}
         """What the node could not take in: at which version, and why. Sent again when the version changes."""
         self._known: dict[ObjectKey, ObjectVersion] | None = None
-        self._flights: deque[Flight] = deque()
+        self._flights: list[Flight] = []
         self._sent: dict[ObjectKey, ObjectVersion | None] = {}
         """Overlay on known: the newest version under way, for keys that are."""
-        self._dirty: dict[Rank, dict[ObjectKey, None]] = {rank: {} for rank in Rank}
+        self._dirty: dict[Rank, dict[ObjectKey, None]] = {}
+        """Those of each rank, where there are any."""
 
     def __str__(self) -> str:
         known = "void" if self._known is None else str(len(self._known))
@@ -108,12 +124,12 @@ class Outbox:
 
     @property
     def has_dirty(self) -> bool:
-        return any(self._dirty.values())
+        return bool(self._dirty)
 
     @property
     def has_something(self) -> bool:
         """Whether there may be something to push: a dirty key, or that the node has everything."""
-        return not self.synced_told or self.has_dirty
+        return not self.synced_told or bool(self._dirty)
 
     @property
     def known_count(self) -> int | None:
@@ -123,13 +139,17 @@ class Outbox:
     @property
     def is_settled(self) -> bool:
         """Nothing to send and nothing under way."""
-        return self._known is not None and not self._flights and not self.has_dirty
+        return self._known is not None and not self._flights and not self._dirty
 
     # What may differ
 
     def mark(self, key: ObjectKey) -> None:
         """This object may have changed for the node, in what it is or in whether it is placed there."""
-        self._dirty[rank_of(key)][key] = None
+        rank = rank_of(key.resource)
+        keys = self._dirty.get(rank)
+        if keys is None:
+            keys = self._dirty[rank] = {}
+        keys[key] = None
 
     def sent(self, key: ObjectKey) -> ObjectVersion | None:
         """The version the node will hold once everything under way has arrived."""
@@ -144,32 +164,42 @@ class Outbox:
     # What goes out
 
     def pull(
-        self, desired: Desired, size_of: Callable[[ObjectKey], int], budget_bytes: int, most: int = 512
-    ) -> dict[ObjectKey, ObjectVersion | None]:
+        self,
+        desired: Desired,
+        send: Callable[[ObjectKey, ObjectVersion | None, ObjectVersion | None], Sent],
+        budget: int,
+        most: int = 512,
+    ) -> tuple[dict[ObjectKey, ObjectVersion | None], list[Sent]]:
         """
-        Take dirty keys that really differ, up to a budget, and at least one if there is any.
+        Take dirty keys that really differ, and what they are sent as, up to a budget, and at least one if there is any.
 
-        The caller sends them and says so with launch(). Empty when nothing is dirty or nothing is known.
+        send: given the key, the version that the node is to hold and the one it holds. budget: what the costs may come
+        to. The caller sends them and says so with launch(). Empty when nothing is dirty or nothing is known.
         """
-        taken: dict[ObjectKey, ObjectVersion | None] = {}
+        changes: dict[ObjectKey, ObjectVersion | None] = {}
+        pieces: list[Sent] = []
         if self._known is None:
-            return taken
+            return changes, pieces
         spent = 0
-        for keys in self._dirty.values():
-            while keys and len(taken) < most:
-                key = next(iter(keys))
-                version = desired(key)
-                if self.sent(key) == version or self._is_refused(key, version):
+        for rank in sorted(self._dirty) if len(self._dirty) > 1 else list(self._dirty):
+            keys = self._dirty[rank]
+            # A slice at a time: to look for the first key of a dict from which many were deleted is no constant work.
+            while some := list(islice(keys, most - len(changes))):
+                for key in some:
+                    version, held = desired(key), self.sent(key)
+                    if held != version and not (self.refused and self._is_refused(key, version)):
+                        piece = send(key, version, held)
+                        spent += piece.cost
+                        if changes and spent > budget:
+                            return changes, pieces
+                        self.refused.pop(key, None)
+                        changes[key] = version
+                        pieces.append(piece)
                     del keys[key]
-                    continue
-                size = size_of(key) if version is not None else 0
-                if taken and spent + size > budget_bytes:
-                    return taken
-                del keys[key]
-                self.refused.pop(key, None)
-                taken[key] = version
-                spent += size
-        return taken
+            if keys:
+                break
+            del self._dirty[rank]
+        return changes, pieces
 
     def launch(self, seq: int, changes: Mapping[ObjectKey, ObjectVersion | None]) -> None:
         """What pull() gave went out as number `seq`."""
@@ -180,11 +210,15 @@ class Outbox:
 
     def settle(self, seq: int) -> None:
         """Everything up to `seq` is committed at the node. The peer has checked that it was sent."""
-        while self._flights and self._flights[0].seq <= seq:
+        flights = self._flights
+        while flights and flights[0].seq <= seq:
             assert self._known is not None, "nothing is launched before known is there"
-            _land(self._known, self._flights.popleft())
+            _land(self._known, flights.pop(0))
         self.acked = max(self.acked, seq)
-        self._rebuild_sent()
+        if flights:
+            self._rebuild_sent()
+        else:
+            self._sent.clear()
 
     def refuse(self, seq: int, key: ObjectKey, reason: str) -> None:
         """
@@ -282,8 +316,7 @@ class Outbox:
     ) -> None:
         """This is what the node holds, all of it; what differs from `desired` is dirty, and nothing else."""
         self._known = dict(held)
-        for keys in self._dirty.values():
-            keys.clear()
+        self._dirty.clear()
         for key, _ in diff(desired, self._known):
             self.mark(key)
 

@@ -19,7 +19,7 @@ from link.websocket import Listener, listen
 
 logger = logging.getLogger(__name__)
 
-TURNS = 64  # sessions served before other work gets a chance: about 5 ms with small objects
+TURNS = 256  # sessions served before other work gets a chance: about 5 ms with small objects
 UPKEEP_S = 30.0
 RETRY_REFUSED_S = 300.0
 EPOCH_BYTES = 12

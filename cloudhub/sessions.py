@@ -21,6 +21,8 @@ The shell is cloudhub/server.py.
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from typing import NamedTuple, Protocol
 
 from apimachinery.events import Change, EventType
@@ -71,8 +73,6 @@ LAG_S = 5.0  # for a watch that lags; a quarter of the handshake's time. A watch
 GRACE_S = 600.0  # an outbox costs a few hundred bytes per object; afterwards a digest does the same job
 FRAME_BYTES = 64 << 10  # a quarter of the window: the node commits one while others come; 3 s on a 200 kbit/s line
 MAX_INVENTORY = 1 << 18  # objects: about 100 MB here, and far more than a node's store is made for
-KEY_BYTES = 160  # about what a delta takes besides its body
-UNPACKING = 16  # times FRAME_BYTES is what the bodies of a Push come to at the node, however well they are packed
 
 
 class ReportSink(Protocol):
@@ -192,6 +192,8 @@ class Counters:
 
 class Session:
     """One node's connection, from accept to loss. Is a link.pump.Handler."""
+
+    __slots__ = ("__weakref__", "_calls", "_hub", "_inventory", "agent", "node", "outbox", "pump", "term", "told")
 
     def __init__(self, hub: "Hub", node: Node, transport: Transport, peer: Peer, clock: Clock) -> None:
         self.node = node
@@ -340,6 +342,8 @@ class Hub:
         self._heartbeat_s = heartbeat_s
         self._grace_s = grace_s
         self._horizon = Horizon()
+        self._deciders: dict[Resource, frozenset[str]] = {}
+        """What _deciding() says of each resource that was pushed."""
         # A parked session says nothing, so a short heartbeat would take it for dead.
         self._lag_s = min(LAG_S, 2.0 * heartbeat_s)
         self._parked: dict[Node, _Parked] = {}
@@ -360,8 +364,7 @@ class Hub:
                 self._wires.replaced(change.previous)
             for node, key in self._placement.observe(change):
                 if node == EVERYWHERE:
-                    for each in self._outboxes:
-                        self._mark(each, key)
+                    self._mark_everywhere(key)
                 else:
                     self._mark(node, key)
                     if key.resource == SERVICE_ACCOUNTS and node in self._standings:
@@ -377,6 +380,16 @@ class Hub:
         for parked in list(self._parked.values()):
             if parked.lags and not self._must_wait(parked.hello, parked.session.node):
                 self._unpark(parked)
+
+    def _mark_everywhere(self, key: ObjectKey) -> None:
+        if not self._ready:
+            self._wake()
+        ready, sessions = self._ready, self._sessions
+        for node, outbox in self._outboxes.items():
+            outbox.mark(key)
+            session = sessions.get(node)
+            if session is not None and session.outbox is outbox:
+                ready[session] = None
 
     def _mark(self, node: Node, key: ObjectKey) -> None:
         outbox = self._outboxes.get(node)
@@ -621,66 +634,60 @@ class Hub:
 
     def work(self, most: int = 64) -> bool:
         """Give up to `most` sessions a turn each; returns whether more are waiting."""
-        for session in list(self._ready)[:most]:
+        for session in list(islice(self._ready, most)):
             del self._ready[session]
             self._flush(session)
         return bool(self._ready)
 
     def _flush(self, session: Session) -> None:
-        outbox = session.outbox
+        outbox, pump = session.outbox, session.pump
         if outbox is None or not outbox.has_something:
             return
-        node = session.node
-
-        def desired(key: ObjectKey) -> ObjectVersion | None:
-            return self._desired(node, key)
-
-        made: dict[ObjectKey, Wire] = {}
-
-        def size_of(key: ObjectKey) -> int:
-            item = self._cache.get(key)
-            assert item is not None, "what is desired is in the cache"
-            wire = made[key] = self._wires.of(item, outbox.sent(key))
-            return max(KEY_BYTES + wire.body_bytes, wire.whole_bytes // UNPACKING)
-
-        while room := session.pump.peer.push_room():
-            changes = outbox.pull(desired, size_of, min(room, FRAME_BYTES))
+        desired = partial(self._desired, session.node)
+        while room := pump.peer.push_room():
+            changes, wires = outbox.pull(desired, self._wire, min(room, FRAME_BYTES))
             if not changes:
                 break
-            self._push(session, outbox, changes, made)
+            self._push(session, outbox, changes, wires)
             if outbox.synced_told and not outbox.has_dirty:
                 return
-            made.clear()
-        if room and outbox.known_count is not None and not outbox.synced_told and not outbox.dirty_count:
-            self._push(session, outbox, {}, made)
+        if room and not outbox.synced_told and outbox.known_count is not None and not outbox.has_dirty:
+            self._push(session, outbox, {}, [])
+
+    def _wire(self, key: ObjectKey, version: ObjectVersion | None, held: ObjectVersion | None) -> Wire:
+        if version is None:
+            return removal(key)
+        item = self._cache.get(key)
+        assert item is not None, "what is desired is in the cache"
+        return self._wires.of(item, held)
 
     def _push(
-        self,
-        session: Session,
-        outbox: Outbox,
-        changes: Mapping[ObjectKey, ObjectVersion | None],
-        made: Mapping[ObjectKey, Wire],
+        self, session: Session, outbox: Outbox, changes: Mapping[ObjectKey, ObjectVersion | None], wires: list[Wire]
     ) -> None:
         counters = self.counters
-        wires = []
-        for key, version in changes.items():
-            wire = removal(key) if version is None else made[key]
+        for wire in wires:
             counters.patches += wire.is_patch
             counters.packed += wire.is_packed
             counters.push_bytes += wire.body_bytes
-            wires.append(wire.data)
         counters.pushes += 1
         counters.deltas += len(wires)
         synced = not outbox.has_dirty
         outbox.synced_told = outbox.synced_told or synced
-        deciding = {name for resource in {key.resource for key in changes} for name in self._deciding(resource)}
-        horizon = session.told.next(self._horizon, deciding)
-        seq = session.pump.push(wires, synced, horizon)
+        horizon = session.told.next(self._horizon, self._deciding(changes))
+        seq = session.pump.push([wire.data for wire in wires], synced, horizon)
         outbox.launch(seq, changes)
 
-    def _deciding(self, resource: Resource) -> frozenset[str]:
-        """The collections that decide what a node holds of this one; by an interest that is itself."""
-        return self._placement.deciding(resource) or frozenset({resource.collection})
+    def _deciding(self, keys: Iterable[ObjectKey]) -> frozenset[str]:
+        """The collections that decide what a node holds of these; by an interest a resource does that itself."""
+        found: frozenset[str] = frozenset()
+        for key in keys:
+            resource = key.resource
+            deciding = self._deciders.get(resource)
+            if deciding is None:
+                deciding = self._placement.deciding(resource) or frozenset({resource.collection})
+                self._deciders[resource] = deciding
+            found = found | deciding if found else deciding
+        return found
 
     def _desired(self, node: Node, key: ObjectKey) -> ObjectVersion | None:
         if not self._placement.is_placed(node, key) and not self._interests.covers(node, key):

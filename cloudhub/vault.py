@@ -6,8 +6,12 @@ of replicas share it and none has a disk worth saving; what encrypts, audits and
 cluster does so here too. Two replicas that start at once both try to create and one is told
 AlreadyExists: it reads what the other made.
 
+What happens to an entry later (a token was used, a node got another certificate) is a note: an annotation of the
+Secret, written by compare-and-swap, so that of two replicas that would both do a thing once, one does.
+
 Invariants
-    an entry is written once and never changed, so there is nothing to merge and no lock
+    an entry's fields are written once and never changed, so there is nothing to merge and no lock
+    a note is written over what was read and nothing else: Conflict where somebody was quicker
     values are bytes here and base64 in the Secret's `data`; nothing in this module logs them
 """
 
@@ -15,6 +19,7 @@ import base64
 import binascii
 import contextlib
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from apimachinery.errors import AlreadyExists, InternalError, NotFound
@@ -24,6 +29,8 @@ from apimachinery.resources import NAMESPACES, SECRETS
 
 NAMESPACE = "fairlead-system"
 """Where the Secrets are; made when it is missing."""
+NOTES = "fairlead.io/"
+"""What the names of notes begin with; other annotations are other people's."""
 
 
 class Objects(Protocol):
@@ -35,6 +42,10 @@ class Objects(Protocol):
 
     async def list_all(self, resource: Resource, namespace: str, labels: str) -> Sequence[Mapping[str, JSON]]: ...
 
+    async def merge(
+        self, resource: Resource, namespace: str, name: str, patch: Mapping[str, JSON]
+    ) -> Mapping[str, JSON]: ...
+
     async def delete(self, resource: Resource, namespace: str, name: str) -> None: ...
 
 
@@ -43,6 +54,10 @@ class Entry(NamedTuple):
 
     name: str
     fields: Mapping[str, bytes]
+    notes: Mapping[str, str] = MappingProxyType({})
+    """What was noted since, by name; the names begin with NOTES."""
+    version: str = ""
+    """The Secret's resourceVersion, for note()."""
 
 
 class Vault:
@@ -52,7 +67,13 @@ class Vault:
         self._objects = objects
 
     async def create(
-        self, name: str, kind: str, fields: Mapping[str, bytes], *, labels: Mapping[str, str] | None = None
+        self,
+        name: str,
+        kind: str,
+        fields: Mapping[str, bytes],
+        *,
+        labels: Mapping[str, str] = MappingProxyType({}),
+        notes: Mapping[str, str] = MappingProxyType({}),
     ) -> Entry:
         """
         Keep a new entry; AlreadyExists when there is one of that name.
@@ -62,7 +83,7 @@ class Vault:
         value: dict[str, JSON] = {
             "apiVersion": SECRETS.api_version,
             "kind": SECRETS.kind,
-            "metadata": {"name": name, "namespace": NAMESPACE, "labels": dict(labels or {})},
+            "metadata": {"name": name, "namespace": NAMESPACE, "labels": dict(labels), "annotations": dict(notes)},
             "type": kind,
             "immutable": True,
             "data": {field: base64.b64encode(content).decode() for field, content in fields.items()},
@@ -82,6 +103,11 @@ class Vault:
     async def list(self, labels: str) -> Sequence[Entry]:
         """The entries a label selector picks, such as "fairlead.io/kind=join-token"; none without the namespace."""
         return [_decode(value) for value in await self._objects.list_all(SECRETS, NAMESPACE, labels)]
+
+    async def note(self, entry: Entry, notes: Mapping[str, str]) -> Entry:
+        """Write these notes on an entry as it was read: Conflict where it has changed since, NotFound where it went."""
+        patch: dict[str, JSON] = {"metadata": {"resourceVersion": entry.version, "annotations": dict(notes)}}
+        return _decode(await self._objects.merge(SECRETS, NAMESPACE, entry.name, patch))
 
     async def delete(self, name: str) -> None:
         """NotFound when there is none."""
@@ -103,4 +129,8 @@ def _decode(value: Mapping[str, JSON]) -> Entry:
             fields[str(field)] = base64.b64decode(content, validate=True)
     except (binascii.Error, ValueError, TypeError, AttributeError) as exc:
         raise InternalError(f"the Secret {NAMESPACE}/{name} is not readable: {type(exc).__name__} in its data") from exc
-    return Entry(str(name), fields)
+    annotations = metadata.get("annotations") if isinstance(metadata, Mapping) else None
+    noted = annotations.items() if isinstance(annotations, Mapping) else ()
+    notes = {key: str(text) for key, text in noted if key.startswith(NOTES)}
+    version = metadata.get("resourceVersion") if isinstance(metadata, Mapping) else None
+    return Entry(str(name), fields, notes, str(version or ""))

@@ -27,18 +27,19 @@ MAX_BYTES = (
     16 << 20
 )  # what is under way to many nodes at a time; what goes to one node is looked up once and is no loss
 ENTRY_BYTES = 300
+KEY_BYTES = 160  # about what a delta takes besides its body
+UNPACKING = 16  # times what a Push may cost is what its bodies come to at the node, however well they are packed
 PATCH_WORTH = 8  # a difference this many times smaller than the body is not worth a look at the body packed
 
 
 class Wire(NamedTuple):
-    """One object's change, as it travels."""
+    """One object's change, as it travels. Is a cloudhub.outbox.Sized."""
 
     data: bytes
     """link.codec.encode_delta's."""
     body_bytes: int
     """Of them, what the object itself takes."""
-    whole_bytes: int
-    """What it unpacks to."""
+    cost: int
     is_patch: bool = False
     is_packed: bool = False
 
@@ -52,6 +53,10 @@ class Wires:
         self._max_bytes = max_bytes
         self._bytes = 0
         self._made: OrderedDict[tuple[ObjectKey, ObjectVersion | None], tuple[ObjectVersion, Wire]] = OrderedDict()
+        # What goes to all nodes is looked up a thousand times in a row.
+        self._last_item: Object | None = None
+        self._last_held: ObjectVersion | None = None
+        self._last = Wire(b"", 0, 0)
 
     def __len__(self) -> int:
         """Bytes kept."""
@@ -63,6 +68,13 @@ class Wires:
 
     def of(self, item: Object, held: ObjectVersion | None) -> Wire:
         """For a node that holds this version of it, or None of it."""
+        if item is self._last_item and held == self._last_held:
+            return self._last
+        self._last = self._of(item, held)
+        self._last_item, self._last_held = item, held
+        return self._last
+
+    def _of(self, item: Object, held: ObjectVersion | None) -> Wire:
         place = (item.key, held)
         found = self._made.get(place)
         if found is not None and found[0] == item.version:
@@ -80,7 +92,8 @@ class Wires:
     def _wire(self, item: Object, held: ObjectVersion | None) -> Wire:
         delta = self._delta(item, held)
         is_patch = bool(delta.base)
-        return Wire(encode_delta(delta), len(delta.body), delta.whole_size, is_patch, bool(delta.size) and not is_patch)
+        cost = max(KEY_BYTES + len(delta.body), delta.whole_size // UNPACKING)
+        return Wire(encode_delta(delta), len(delta.body), cost, is_patch, bool(delta.size) and not is_patch)
 
     def _delta(self, item: Object, held: ObjectVersion | None) -> Delta:
         plain = Delta(item.key, item.version, item.body)

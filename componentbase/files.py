@@ -80,13 +80,22 @@ def write_atomic(path: str | Path, data: bytes, mode: int = PRIVATE_FILE) -> Non
             os.fsync(file.fileno())
         os.replace(temporary, path)
         temporary = None
-        _fsync_dir(path.parent)
+        fsync_dir(path.parent)
     except OSError as exc:
         raise Unusable(path, f"cannot be written: {_reason(exc)}") from exc
     finally:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
+
+
+def fsync_dir(path: Path) -> None:
+    """Have what was made, renamed or removed in a directory survive a power cut. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def open_private_dir(path: str | Path) -> Path:
@@ -105,6 +114,30 @@ def open_private_dir(path: str | Path) -> Path:
     except OSError as exc:
         raise Unusable(path, f"cannot be used as a data directory: {_reason(exc)}") from exc
     return path
+
+
+def check_private_dir(path: str | Path) -> None:
+    """
+    What open_private_dir and lock_dir would raise, as far as that can be told without changing anything.
+
+    A directory that is missing is not made: then its parents are looked at.
+    """
+    path = Path(path).absolute()
+    try:
+        there = next(each for each in (path, *path.parents) if each.exists())
+        if not there.is_dir():
+            raise Unusable(path, "is not a directory" if there == path else f"{there} is not a directory")
+        if there == path:
+            _is_open_to_others(path)
+            _check_unlocked(path)
+        if not os.access(there, os.W_OK | os.X_OK):
+            reason = errno.EROFS if os.statvfs(there).f_flag & os.ST_RDONLY else errno.EACCES
+            raise OSError(reason, os.strerror(reason))
+        room = os.statvfs(there)
+        if room.f_blocks and not room.f_bavail:  # a tmpfs without a limit has no blocks at all
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError as exc:
+        raise Unusable(path, f"cannot be used as a data directory: {_reason(exc)}") from exc
 
 
 @contextlib.contextmanager
@@ -129,16 +162,36 @@ def lock_dir(path: str | Path) -> Iterator[None]:
         os.close(fd)  # frees the lock; the file stays, for unlinking it would let two processes lock two files
 
 
+def _check_unlocked(path: Path) -> None:
+    """Raises Locked. Takes the lock for a moment, shared: it makes no file and writes no number."""
+    try:
+        fd = os.open(path / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError as exc:
+        raise Locked(path, _pid_in(fd)) from exc
+    finally:
+        os.close(fd)
+
+
 def _close_to_others(path: Path) -> None:
+    if _is_open_to_others(path):
+        path.chmod(PRIVATE_DIR)
+
+
+def _is_open_to_others(path: Path) -> bool:
+    """Whether it is to be closed first. Raises Unusable where it is not ours to close."""
     status = path.stat()
     mode = stat.S_IMODE(status.st_mode)
     if mode & stat.S_ISVTX:
         raise Unusable(path, "is shared by all users; choose a directory of its own, such as one inside it")
     if status.st_uid == os.geteuid():
-        if mode & 0o077:
-            path.chmod(PRIVATE_DIR)
-    elif mode & 0o022:
+        return bool(mode & 0o077)
+    if mode & 0o022:
         raise Unusable(path, "belongs to another user and others can write to it")
+    return False
 
 
 def _probe(path: Path) -> None:
@@ -159,14 +212,6 @@ def _write_pid(fd: int, lock: Path) -> None:
 def _pid_in(fd: int) -> int | None:
     text = os.pread(fd, 32, 0).strip()
     return int(text) if text.isdigit() else None
-
-
-def _fsync_dir(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _reason(exc: OSError) -> str:

@@ -102,9 +102,20 @@ def issue_server_cert(ca: KeyPair, names: Iterable[str], days: float) -> KeyPair
 
 def make_key_and_csr(common_name: str, organization: str) -> tuple[bytes, bytes]:
     """A new private key, and a request for a client certificate in this name: (key_pem, csr_pem)."""
-    key = ec.generate_private_key(ec.SECP256R1())
+    key_pem = _key_pem(ec.generate_private_key(ec.SECP256R1()))
+    return key_pem, make_csr(key_pem, common_name, organization)
+
+
+def make_csr(key_pem: bytes, common_name: str, organization: str) -> bytes:
+    """A request, PEM, for a certificate in this name and for this key. Raises PkiError where it is no EC key."""
+    try:
+        key = serialization.load_pem_private_key(key_pem, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as exc:
+        raise PkiError("it is not a private key in PEM form") from exc
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise PkiError("it is not an EC key")
     csr = x509.CertificateSigningRequestBuilder().subject_name(_name(common_name, organization))
-    return _key_pem(key), csr.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    return csr.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
 
 def create_signing_key() -> bytes:
@@ -116,15 +127,12 @@ def sign_client_csr(ca: KeyPair, csr_pem: bytes, expect_cn: str, organization: s
     """
     The client certificate for a request from a client that is known to be expect_cn; PEM. Raises CsrRefused.
 
-    The request must be signed with its key, name no other client and ask for no rights; a different organisation is
-    refused rather than replaced, for its sender expects to be somebody else.
+    The request must be signed with its key, name no other client and ask for nothing that it would not get; what is
+    different is refused rather than replaced, for its sender expects something else.
     """
-    csr = _read_csr(csr_pem)
-    key = _checked_key(csr)
-    _check_signature(csr)
-    _check_subject(csr, expect_cn, organization)
-    _check_wishes(csr)
-    leaf = _leaf(ca, _name(expect_cn, organization), key, ExtendedKeyUsageOID.CLIENT_AUTH, days)
+    usage = ExtendedKeyUsageOID.CLIENT_AUTH
+    key = _checked_request(csr_pem, expect_cn, organization, usage)
+    leaf = _leaf(ca, _name(expect_cn, organization), key, usage, days)
     return _pem(leaf.sign(_signing_key(ca), hashes.SHA256()))
 
 
@@ -137,12 +145,9 @@ def sign_server_csr(
     names: DNS names and addresses under which it is valid; the request has no say in them. The subject is the client's,
     so that nobody takes this server for one of the signer's own.
     """
-    csr = _read_csr(csr_pem)
-    key = _checked_key(csr)
-    _check_signature(csr)
-    _check_subject(csr, expect_cn, organization)
-    _check_wishes(csr)
-    leaf = _leaf(ca, _name(expect_cn, organization), key, ExtendedKeyUsageOID.SERVER_AUTH, days)
+    usage = ExtendedKeyUsageOID.SERVER_AUTH
+    key = _checked_request(csr_pem, expect_cn, organization, usage)
+    leaf = _leaf(ca, _name(expect_cn, organization), key, usage, days)
     leaf = leaf.add_extension(x509.SubjectAlternativeName([_general_name(name) for name in names]), critical=False)
     return _pem(leaf.sign(_signing_key(ca), hashes.SHA256()))
 
@@ -174,10 +179,27 @@ def not_after(cert_pem: bytes) -> datetime:
     return _read_cert(cert_pem).not_valid_after_utc
 
 
+def key_id(cert_pem: bytes) -> str:
+    """Which key a certificate is for: SHA-256 of its SubjectPublicKeyInfo in hexadecimal. Raises BadCertificate."""
+    key = _read_cert(cert_pem).public_key()
+    der = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(der).hexdigest()
+
+
 # ---- checks of a request
 
 
 _ClientKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey
+
+
+def _checked_request(csr_pem: bytes, expect_cn: str, organization: str, usage: x509.ObjectIdentifier) -> _ClientKey:
+    """The key of a request that may be signed. Raises CsrRefused."""
+    csr = _read_csr(csr_pem)
+    key = _checked_key(csr)  # before the signature: what a large key costs is known by then
+    _check_signature(csr)
+    _check_subject(csr, expect_cn, organization)
+    _check_wishes(csr, usage)
+    return key
 
 
 def _read_csr(csr_pem: bytes) -> x509.CertificateSigningRequest:
@@ -195,10 +217,10 @@ def _checked_key(csr: x509.CertificateSigningRequest) -> _ClientKey:
     except (ValueError, UnsupportedAlgorithm) as exc:
         raise CsrRefused("its key cannot be read") from exc
     match key:
-        case ec.EllipticCurvePublicKey(curve=ec.SECP256R1() | ec.SECP384R1() | ec.SECP521R1()):
+        case ec.EllipticCurvePublicKey(curve=ec.SECP256R1() | ec.SECP384R1()):
             return key
         case ec.EllipticCurvePublicKey():
-            raise CsrRefused(f"the curve {key.curve.name} is not allowed: use P-256, P-384 or P-521")
+            raise CsrRefused(f"the curve {key.curve.name} is not allowed: use P-256 or P-384")
         case rsa.RSAPublicKey() if RSA_BITS_MIN <= key.key_size <= RSA_BITS_MAX:
             return key
         case rsa.RSAPublicKey():
@@ -227,9 +249,12 @@ def _check_subject(csr: x509.CertificateSigningRequest, expect_cn: str, organiza
     ]
     if organizations not in ([], [organization]):
         raise CsrRefused(f"its organisation is {', '.join(map(repr, organizations))} instead of {organization!r}")
+    if len(csr.subject) != len(names) + len(organizations):
+        raise CsrRefused("its subject has more than a common name and an organisation")
 
 
-def _check_wishes(csr: x509.CertificateSigningRequest) -> None:
+def _check_wishes(csr: x509.CertificateSigningRequest, usage: x509.ObjectIdentifier) -> None:
+    """Only what the certificate will have anyway may be asked for; others would be disappointed, or worse."""
     try:
         extensions = list(csr.extensions)
     except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as exc:
@@ -240,8 +265,12 @@ def _check_wishes(csr: x509.CertificateSigningRequest) -> None:
                 raise CsrRefused("it asks to be a CA")
             case x509.KeyUsage(key_cert_sign=True) | x509.KeyUsage(crl_sign=True):
                 raise CsrRefused("it asks for the right to sign certificates")
+            case x509.BasicConstraints() | x509.KeyUsage() | x509.SubjectKeyIdentifier():
+                pass
+            case x509.ExtendedKeyUsage() as wished if set(wished) <= {usage}:
+                pass
             case _:
-                pass  # whatever else it wishes for is not copied
+                raise CsrRefused(f"it asks for the extension {extension.oid.dotted_string}, which it will not get")
 
 
 # ---- parts of a certificate

@@ -115,7 +115,9 @@ class Demo:
     async def _join(self, home: Path) -> None:
         """The way any machine joins: a token made in the cloud, carried over, used once."""
         kubeconfig = str(self._kubeconfig)
-        command = ["-m", "cloudcore", "token", "create", "--kubeconfig", kubeconfig, "--node", NODE]
+        # --replace: the node may be one already, at the address that the cloud had before.
+        command = ["-m", "cloudcore", "token", "create", "--kubeconfig", kubeconfig, "--single-use"]
+        command += ["--replace", "--nodes", NODE]
         token = await output_of(command, self._environment, self._log("cloudcore-token"))
         command = ["-m", "edgecore", "join", "--cloud", _at(self._ports.join), "--token", "-"]  # ps shows arguments
         command += ["--node", NODE, "--data-dir", str(home)]

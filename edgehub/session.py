@@ -25,6 +25,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from apimachinery.keys import Node, Resource
+from link.codec import decode
 from link.errors import LinkError, RemoteProtocolError
 from link.exchange import Incoming, Outgoing
 from link.frames import (
@@ -99,8 +100,16 @@ class Unanswered(NamedTuple):
 class EdgeSession:
     """One connection to a hub, from dialling to loss: opened(), greet(), then the rest. Is a link.pump.Handler."""
 
-    def __init__(self, node: Node, *, agent: str, clock: Clock, wake: Callable[[], None]) -> None:
-        """wake: called whenever something below may have changed."""
+    def __init__(
+        self,
+        node: Node,
+        *,
+        agent: str,
+        clock: Clock,
+        wake: Callable[[], None],
+        decode: Callable[[bytes], Frame] = decode,
+    ) -> None:
+        """wake: called whenever something below may have changed. decode: see link.peer.Peer."""
         self.error: LinkError | None = None
         """Why the link is gone; None while it is there."""
         self.is_welcome = False
@@ -114,6 +123,7 @@ class EdgeSession:
         self._agent = agent
         self._clock = clock
         self._wake = wake
+        self._decode = decode
         self._pump: Pump | None = None
         self._epoch = ""
         self._pushes: deque[Push] = deque()
@@ -138,7 +148,7 @@ class EdgeSession:
 
     def opened(self, transport: Transport) -> Pump:
         """The connection is there; greet() is next."""
-        self._pump = Pump(Peer(Role.EDGE, self._clock.time()), transport, self, self._clock)
+        self._pump = Pump(Peer(Role.EDGE, self._clock.time(), decode=self._decode), transport, self, self._clock)
         return self._pump
 
     def greet(

@@ -14,18 +14,23 @@ import ssl
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from apimachinery.inventory import digest
 from apimachinery.keys import Node, ObjectKey
 from apimachinery.objects import Object
 from edgehub.redial import delay_s
 from edgehub.session import EdgeSession
+from link.codec import decode
 from link.errors import LinkError
 from link.frames import Batch, Cursor, Delta, Held, Position, Refusal
-from link.websocket import dial
+from link.websocket import WriteBatch, dial
 
 DIALLING = 64  # dials under way at once: a TLS handshake is 2 ms of this process's processor
+COMMIT_S = 0.005  # from a push to its acknowledgement, about what a disk takes; what came meanwhile goes with it
 COMMONS = 4096  # objects that were unpacked lately and may be what the next node is told
+
+COMMON_FRAMES = 256
 
 Intake = Callable[[Delta, Object | None], Object | Refusal]
 """The object that a delta, no removal, makes of what is held under its key; or why it cannot be taken."""
@@ -61,8 +66,12 @@ class Swarm:
         self._host, self._port = host, port
         self._intake = intake
         self._commons: OrderedDict[tuple[ObjectKey, str], Object] = OrderedDict()
+        self.decode = lru_cache(COMMON_FRAMES)(decode)
+        """What goes to all nodes is mostly the same frame, which is taken apart once."""
         self._agent = agent
         self._draw = draw
+        self.batch = WriteBatch()
+        self._committing: dict[_HollowNode, None] = {}
         self._dialling = asyncio.Semaphore(DIALLING)
         self._down: asyncio.Queue[tuple[_HollowNode, LinkError | None]] = asyncio.Queue()
         self.nodes = [_HollowNode(self, name, context) for name, context in nodes]
@@ -100,6 +109,17 @@ class Swarm:
             if error is None:
                 return
             node.failures += 1
+
+    def commit_later(self, node: "_HollowNode") -> None:
+        """Give the node its turn when what has come in the meantime is committed together."""
+        if not self._committing:
+            asyncio.get_running_loop().call_later(COMMIT_S, self._commit_all)
+        self._committing[node] = None
+
+    def _commit_all(self) -> None:
+        due, self._committing = self._committing, {}
+        for node in due:
+            node.commit()
 
     def lost(self, node: "_HollowNode", error: LinkError) -> None:
         self.counters.lost += 1
@@ -162,9 +182,11 @@ class _HollowNode:
 
     async def dial(self, host: str, port: int) -> LinkError | None:
         """Connect and say Hello; what follows needs no task. Returns why it did not work."""
-        session = EdgeSession(self.name, agent=self._agent, clock=asyncio.get_running_loop(), wake=self._go_on)
+        session = EdgeSession(
+            self.name, agent=self._agent, clock=asyncio.get_running_loop(), wake=self._go_on, decode=self._swarm.decode
+        )
         try:
-            await dial(host, port, self._context, session.opened)
+            await dial(host, port, self._context, session.opened, batch=self._swarm.batch)
         except LinkError as error:
             return error
         if session.error is not None:
@@ -191,6 +213,13 @@ class _HollowNode:
             return
         if session.wants_inventory:
             session.send_inventory([Held(key, item.version) for key, item in self.objects.items()])
+        self._swarm.commit_later(self)
+
+    def commit(self) -> None:
+        """Take in what has come, and acknowledge it."""
+        session = self._session
+        if session is None or session.error is not None:
+            return
         while batches := session.take_batches():
             refusals = self._commit(batches)
             session.committed(batches, refusals)

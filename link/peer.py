@@ -2,7 +2,7 @@
 One end of a link as a state machine, for both roles, without I/O.
 
 How to use it, after websockets' and aioquic's sans-I/O cores
-    Give it each message that arrives: receive(data, now). Then take events() and act on them.
+    Give it each message that arrives: receive(data, now), and act on the frame that it returns.
     Tell it what to say: send(frame, now), push(...), report(...).
     After any of these write what frames_to_send() returns, and arrange that handle_deadline(now) is
     called at next_deadline(). Time is a float of seconds on any clock that only moves forward.
@@ -30,7 +30,7 @@ Invariants
 """
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from link.codec import decode, encode, encode_push
 from link.errors import LinkClosed, LocalProtocolError, RemoteProtocolError
@@ -192,6 +192,29 @@ TRANSITIONS[State.OPENING, Role.EDGE, Say.GOODBYE] = State.CLOSED
 class Peer:
     """One end of one connection; made when it opens, thrown away when it closes."""
 
+    __slots__ = (
+        "_chunks_in",
+        "_chunks_out",
+        "_decode",
+        "_handshake_by",
+        "_handshake_s",
+        "_heard_at",
+        "_other",
+        "_outgoing",
+        "_ping_open",
+        "_pings",
+        "_pushes_in",
+        "_pushes_out",
+        "_reports_in",
+        "_reports_out",
+        "_spoke_at",
+        "_wanted",
+        "_window",
+        "heartbeat_s",
+        "role",
+        "state",
+    )
+
     def __init__(
         self,
         role: Role,
@@ -201,12 +224,15 @@ class Peer:
         handshake_s: float = HANDSHAKE_S,
         window_frames: int = WINDOW_FRAMES,
         window_bytes: int = WINDOW_BYTES,
+        decode: Callable[[bytes], Frame] = decode,
     ) -> None:
+        """decode: link.codec's, or one that remembers what it made."""
         self.role = role
         self._other = role.other
         self.state = State.OPENING
         self.heartbeat_s = heartbeat_s
         """The edge takes over the hub's, from Welcome."""
+        self._decode = decode
         self._window = (window_frames, window_bytes)
         self._pushes_out = Sender(0, *self._window, PUSH_GROWTH)
         self._pushes_in = Receiver(0, *self._window, PUSH_GROWTH)
@@ -224,40 +250,51 @@ class Peer:
         self._pings = 0
         self._ping_open = False
         self._outgoing: list[bytes] = []
-        self._events: list[Frame] = []
 
     # What arrives
 
-    def receive(self, data: bytes, now: float) -> None:
+    def receive(self, data: bytes, now: float) -> Frame | None:
         """
-        Take one message in; its frame is then among events().
+        Take one message in; returns its frame, or None for Ping and Pong, which are dealt with here.
 
-        Ping and Pong are dealt with here and are no events. Raises RemoteProtocolError, after which the
-        connection should be ended; raises LinkClosed when the link is already CLOSED.
+        Raises RemoteProtocolError, after which the connection should be ended; raises LinkClosed when the link is
+        already CLOSED.
         """
         if self.state is State.CLOSED:
             raise LinkClosed("the link is closed")
-        frame = decode(data)
-        after = self._after(meaning(frame), self._other, RemoteProtocolError)
+        frame = self._decode(data)
+        after = self._after(_PLAIN.get(type(frame)) or meaning(frame), self._other, RemoteProtocolError)
+        if type(frame) is Ack:  # most of what a hub hears, and this is all it means
+            self._pushes_out.acknowledge(frame.seq, now)
+            self._heard_at = now
+            return frame
         self._check_numbers(frame, len(data), now)
         self.state = after
         self._heard_at = now
         match frame:
             case Ping(number):
                 self.send(Pong(number), now)
+                return None
             case Pong():
                 self._ping_open = False
+                return None
+            case Welcome(_, seq, _, heartbeat_s):
+                self._pushes_in = Receiver(seq, *self._window, PUSH_GROWTH)
+                self.heartbeat_s = heartbeat_s or self.heartbeat_s
+            case Inventory():
+                # A long inventory over a slow line is progress, not silence.
+                self._handshake_by = now + self._handshake_s
+            case Wanted(number):
+                self._wanted = number
             case _:
-                self._take_in(frame, now)
-                self._events.append(frame)
+                pass
+        return frame
 
     def _check_numbers(self, frame: Frame, size: int, now: float) -> None:
         """Everything that may still refuse the frame happens here, before any state changes."""
         match frame:
             case Push(seq):
                 self._pushes_in.receive(seq, size)
-            case Ack(seq):
-                self._pushes_out.acknowledge(seq, now)
             case Nack(seq):
                 if not self._pushes_out.acked < seq <= self._pushes_out.sent:
                     raise RemoteProtocolError(f"nack of {seq}, which is not under way")
@@ -280,34 +317,16 @@ class Peer:
             case _:
                 pass
 
-    def _take_in(self, frame: Frame, now: float) -> None:
-        match frame:
-            case Welcome(_, seq, _, heartbeat_s):
-                self._pushes_in = Receiver(seq, *self._window, PUSH_GROWTH)
-                self.heartbeat_s = heartbeat_s or self.heartbeat_s
-            case Inventory():
-                # A long inventory over a slow line is progress, not silence.
-                self._handshake_by = now + self._handshake_s
-            case Wanted(number):
-                self._wanted = number
-            case _:
-                pass
-
-    def events(self) -> list[Frame]:
-        """What came since the last call, oldest first."""
-        events, self._events = self._events, []
-        return events
-
     # What is said
 
     def send(self, frame: Frame, now: float) -> None:
         """Say a frame that carries no number of ours. Raises LocalProtocolError where it has no place."""
         after = self._after(meaning(frame), self.role, LocalProtocolError)
         match frame:
-            case Push() | Report():
-                raise LocalProtocolError("use push() and report(), which number what they send")
             case Ack(seq):
                 self._pushes_in.acknowledge(seq)
+            case Push() | Report():
+                raise LocalProtocolError("use push() and report(), which number what they send")
             case ReportAck(seq):
                 self._reports_in.acknowledge(seq)
             case Welcome(_, seq):
@@ -336,7 +355,8 @@ class Peer:
         """
         self._after(Say.PUSH, self.role, LocalProtocolError)
         data = encode_push(self._pushes_out.sent + 1, deltas, synced, horizon)
-        self._write(data, now)
+        self._outgoing.append(data)
+        self._spoke_at = now
         return self._pushes_out.send(len(data), now)
 
     def report(self, entries: tuple[ReportEntry, ...], now: float) -> int:
@@ -369,9 +389,11 @@ class Peer:
         if self.state is not State.CLOSED:
             self.send(Goodbye(code, reason, retry_after_s, term), now)
 
-    def frames_to_send(self) -> list[bytes]:
+    def frames_to_send(self) -> Sequence[bytes]:
         """Messages to write, in order; each is one message of the transport."""
-        outgoing, self._outgoing = self._outgoing, []
+        outgoing = self._outgoing
+        if outgoing:
+            self._outgoing = []
         return outgoing
 
     # Time
@@ -396,8 +418,9 @@ class Peer:
 
     @property
     def deadlines_recede(self) -> bool:
-        """Whether next_deadline() can only move later as long as the state is the present one."""
-        return self.role is Role.HUB and self.state is State.STREAMING
+        """Whether next_deadline() can only move later as long as the state is the present one, come what may."""
+        # An answer to a Ping brings the next one nearer than the silence that was waited for.
+        return self.state is State.STREAMING and not self._ping_open
 
     def handle_deadline(self, now: float) -> None:
         """Do what is due. Raises LinkClosed when the other side is to be given up."""

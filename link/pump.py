@@ -18,7 +18,7 @@ from typing import Protocol
 
 from link.errors import LinkClosed, LinkError, RemoteProtocolError
 from link.frames import Frame, Goodbye, GoodbyeCode, Position, ReportEntry
-from link.peer import Peer
+from link.peer import Peer, State
 
 logger = logging.getLogger(__name__)
 _is_debug = logger.isEnabledFor
@@ -68,14 +68,27 @@ class Handler(Protocol):
 class Pump:
     """One connection's life. Made by whoever accepts or dials, in the loop's thread."""
 
+    __slots__ = (
+        "__weakref__",
+        "_armed_in",
+        "_clock",
+        "_handler",
+        "_lost",
+        "_timer",
+        "bytes_received",
+        "bytes_sent",
+        "peer",
+        "transport",
+    )
+
     def __init__(self, peer: Peer, transport: Transport, handler: Handler, clock: Clock) -> None:
         self.peer = peer
         self.transport = transport
         self._handler = handler
         self._clock = clock
         self._timer: Timer | None = None
-        self._armed_in = peer.state
-        """The state in which the timer was set."""
+        self._armed_in: State | None = None
+        """The state in which the timer that was set need not be looked at, because the deadlines recede."""
         self._lost = False
         self.bytes_received = 0
         self.bytes_sent = 0
@@ -89,9 +102,16 @@ class Pump:
             return
         self.bytes_received += len(data)
         try:
-            self.peer.receive(data, self._clock.time())
-            for frame in self.peer.events():
-                self._deliver(frame)
+            frame = self.peer.receive(data, self._clock.time())
+            if frame is not None:
+                if _is_debug(logging.DEBUG):
+                    logger.debug("<", extra={"remote": self.transport.remote, "frame": type(frame).__name__})
+                if isinstance(frame, Goodbye):
+                    self._lose(LinkClosed(frame.reason, frame.code, frame.retry_after_s, frame.term))
+                    return
+                self._handler.frame_received(frame)
+                if self._armed_in is self.peer.state:
+                    return  # nothing was written, and the timer stays
         except RemoteProtocolError as exc:
             self.peer.close(GoodbyeCode.PROTOCOL, str(exc), self._clock.time())
             self._lose(exc)
@@ -131,36 +151,29 @@ class Pump:
         self.peer.close(code, reason, self._clock.time(), retry_after_s, term)
         self._lose(LinkClosed(reason, code))
 
-    def _deliver(self, frame: Frame) -> None:
-        if self._lost:
-            return
-        if _is_debug(logging.DEBUG):
-            logger.debug("<", extra={"remote": self.transport.remote, "frame": type(frame).__name__})
-        if isinstance(frame, Goodbye):
-            self._lose(LinkClosed(frame.reason, frame.code, frame.retry_after_s, frame.term))
-        else:
-            self._handler.frame_received(frame)
-
     def _transmit(self) -> None:
-        messages = self.peer.frames_to_send()
+        peer = self.peer
+        messages = peer.frames_to_send()
         if messages:
             self.bytes_sent += sum(map(len, messages))
             self.transport.write(messages)
-        peer = self.peer
-        if self._timer is not None and self._armed_in is peer.state and peer.deadlines_recede:
+        if self._armed_in is peer.state:
             return  # it fires before the deadline, and is then set anew: a timer for each frame costs more
         deadline = peer.next_deadline()
         if self._timer is not None and self._timer.when() == deadline:
             return
         if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+            self._disarm(self._timer)
         if deadline is not None and not self._lost:
             self._timer = self._clock.call_at(deadline, self._deadline)
-            self._armed_in = peer.state
+            self._armed_in = peer.state if peer.deadlines_recede else None
+
+    def _disarm(self, timer: Timer) -> None:
+        timer.cancel()
+        self._timer = self._armed_in = None
 
     def _deadline(self) -> None:
-        self._timer = None
+        self._timer = self._armed_in = None
         try:
             self.peer.handle_deadline(self._clock.time())
         except LinkClosed as exc:
@@ -174,7 +187,6 @@ class Pump:
         self._lost = True
         self._transmit()
         if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+            self._disarm(self._timer)
         self.transport.close()
         self._handler.link_lost(error)

@@ -10,8 +10,6 @@ Invariants
     what is received but not acknowledged is within the window, but for the last frame
 """
 
-from collections import deque
-
 from link.errors import LocalProtocolError, RemoteProtocolError
 from link.frames import WINDOW_BYTES, WINDOW_FRAMES
 
@@ -19,13 +17,15 @@ from link.frames import WINDOW_BYTES, WINDOW_FRAMES
 class Receiver:
     """Finishes never; lives as long as its connection."""
 
+    __slots__ = ("_bytes", "_sizes", "_window_bytes", "_window_frames", "acked", "received")
+
     def __init__(
         self, seq: int = 0, window_frames: int = WINDOW_FRAMES, window_bytes: int = WINDOW_BYTES, growth: int = 1
     ) -> None:
         """seq: the number before the first to be received. growth: times `window_bytes` that the sender may grow to."""
         self.received = seq
         self.acked = seq
-        self._sizes: deque[int] = deque()
+        self._sizes: list[int] = []
         self._bytes = 0
         self._window_frames = window_frames
         self._window_bytes = growth * window_bytes
@@ -52,6 +52,7 @@ class Receiver:
         """
         if not self.acked <= seq <= self.received:
             raise LocalProtocolError(f"cannot acknowledge {seq}: {self.received} received, {self.acked} acknowledged")
-        for _ in range(seq - self.acked):
-            self._bytes -= self._sizes.popleft()
+        count = seq - self.acked
+        self._bytes -= sum(self._sizes[:count])
+        del self._sizes[:count]
         self.acked = seq

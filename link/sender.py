@@ -15,8 +15,6 @@ Invariants
     go where any room is left, so that a frame larger than the window is not stuck for ever
 """
 
-from collections import deque
-
 from link.errors import RemoteProtocolError
 from link.frames import WINDOW_BYTES, WINDOW_FRAMES
 
@@ -27,6 +25,18 @@ SLOW_S = 1.0
 class Sender:
     """Finishes never; lives as long as its connection."""
 
+    # A connection has three of these and three receivers: with slots, and lists for deques, 1.2 KB instead of 6.
+    __slots__ = (
+        "_flights",
+        "_least_bytes",
+        "_most_bytes",
+        "_window_bytes",
+        "_window_frames",
+        "acked",
+        "bytes_under_way",
+        "sent",
+    )
+
     def __init__(
         self, seq: int = 0, window_frames: int = WINDOW_FRAMES, window_bytes: int = WINDOW_BYTES, growth: int = 1
     ) -> None:
@@ -34,7 +44,7 @@ class Sender:
         self.acked = seq
         self.sent = seq
         self.bytes_under_way = 0
-        self._flights: deque[tuple[int, float]] = deque()
+        self._flights: list[tuple[int, float]] = []
         """Size of each frame under way, and when it was sent."""
         self._window_frames = window_frames
         self._least_bytes = self._window_bytes = window_bytes
@@ -65,14 +75,16 @@ class Sender:
         if not self.acked <= seq <= self.sent:
             raise RemoteProtocolError(f"ack of {seq}, but {self.acked} is acknowledged and {self.sent} sent")
         count = seq - self.acked
-        was_under_way, sent_at = self.bytes_under_way, now
-        for _ in range(count):
-            size, sent_at = self._flights.popleft()
-            self.bytes_under_way -= size
+        if not count:
+            return 0
+        flights, was_under_way = self._flights, self.bytes_under_way
+        sent_at = flights[count - 1][1]
+        settled = was_under_way if count == len(flights) else sum(size for size, _ in flights[:count])
+        del flights[:count]
+        self.bytes_under_way -= settled
         self.acked = seq
         if now - sent_at >= SLOW_S:
             self._window_bytes = self._least_bytes
         elif now - sent_at <= PROMPT_S and was_under_way > self._window_bytes // 2:
-            settled = was_under_way - self.bytes_under_way
             self._window_bytes = min(self._window_bytes + settled, self._most_bytes)
         return count

@@ -22,13 +22,25 @@ _U16 = struct.Struct("!BBH")
 _U64 = struct.Struct("!BBQ")
 
 
-def header(size: int) -> bytes:
-    """What goes before a message of a server's."""
+def framed(message: bytes) -> bytes:
+    """A message of a server's, as it is written."""
+    size = len(message)
+    if 126 <= size < 1 << 16:  # as nearly every push; written out, for a call is a tenth of what it costs
+        return _U16.pack(_FIN_BINARY, 126, size) + message
+    return _header(size, 0) + message
+
+
+def masked(message: bytes, mask: bytes) -> bytes:
+    """A message of a client's, as it is written. mask: four bytes that nobody can foretell (RFC 6455, 10.3)."""
+    return _header(len(message), _MASKED) + mask + apply_mask(message, mask)
+
+
+def _header(size: int, bit: int) -> bytes:
     if size < 126:
-        return bytes((_FIN_BINARY, size))
+        return bytes((_FIN_BINARY, bit | size))
     if size < 1 << 16:
-        return _U16.pack(_FIN_BINARY, 126, size)
-    return _U64.pack(_FIN_BINARY, 127, size)
+        return _U16.pack(_FIN_BINARY, bit | 126, size)
+    return _U64.pack(_FIN_BINARY, bit | 127, size)
 
 
 class Cutter:
@@ -36,14 +48,33 @@ class Cutter:
 
     __slots__ = ("_at", "_data", "_gives_up", "_mask_bytes", "_most")
 
-    def __init__(self, masked: bool, most: int) -> None:
-        """masked: whether the other side must mask, as clients do. most: bytes of a message."""
+    def __init__(self, must_mask: bool, most: int) -> None:
+        """must_mask: whether the other side must mask, as clients do. most: bytes of a message."""
         self._data: bytes | bytearray = b""
         """Bytes where what came ends with a frame, as it mostly does; a frame that is gathered is not copied anew."""
         self._at = 0
-        self._mask_bytes = 4 if masked else 0
+        self._mask_bytes = 4 if must_mask else 0
         self._most = most
         self._gives_up = False
+
+    def whole(self, data: bytes) -> bytes | None:
+        """
+        The message, where what came is one under 64 KiB and nothing else; None where it is to be fed.
+
+        So pushes and acknowledgements come, mostly: 1.5 us less than cutting them out.
+        """
+        if self._at != len(self._data) or len(data) < 6 or data[0] != _FIN_BINARY or self._gives_up:
+            return None
+        second, start = data[1], 2
+        size = second & 127
+        if size == 126:
+            size, start = data[2] << 8 | data[3], 4
+        elif size == 127:
+            return None
+        mask = self._mask_bytes
+        if start + mask + size != len(data) or size > self._most or (second & _MASKED != 0) is not (mask != 0):
+            return None
+        return apply_mask(data[start + 4 :], data[start : start + 4]) if mask else data[start:]
 
     def feed(self, data: bytes) -> None:
         if self._at == len(self._data):

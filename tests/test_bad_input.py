@@ -535,7 +535,7 @@ def changed(token: str, part: int, text: str) -> str:
 
 def test_a_join_that_fails_says_what_to_do_and_leaves_nothing(town: Town, tmp_path: Path) -> None:
     site = town.site
-    token, expired, bound = site.token(), site.token("--ttl", "1s"), site.token("--node", "edge-7")
+    token, expired, bound = site.token(), site.token("--ttl", "1s"), site.token("--nodes", "edge-7")
     secret = token.split(".")[2]
     cloud, number = f"127.0.0.1:{site.ports['join']}", iter(range(100))
 
@@ -552,7 +552,7 @@ def test_a_join_that_fails_says_what_to_do_and_leaves_nothing(town: Town, tmp_pa
             (join(changed(token, 2, secret[::-1])), "token is not known here.*`cloudcore token create`"),
             (join(changed(token, 3, "0" * 64)), "not the one this token was made for.*The token was not sent"),
             (join(expired), "expired at .*`cloudcore token create`"),
-            (join(bound), "made for another node than edge-9: make one with `cloudcore token create --node edge-9`"),
+            (join(bound), "made for another node than edge-9: make one with `cloudcore token create --nodes edge-9`"),
             (join(node="Edge_9"), '"Edge_9" cannot be a node name: use lower-case letters'),
             (join(node="../x"), "cannot be a node name"),
             (join(node="x" * 60), "1 to 52 characters"),
@@ -563,7 +563,7 @@ def test_a_join_that_fails_says_what_to_do_and_leaves_nothing(town: Town, tmp_pa
             (join(home=site.directory / SPARE), "has joined already .*or give --force"),
             (join(home=site.directory / "edge-1"), r"in use by process \d+; stop it"),
             (
-                ["cloudcore", "token", "create", "--kubeconfig", str(site.kubeconfig), "--node", "A_"],
+                ["cloudcore", "token", "create", "--kubeconfig", str(site.kubeconfig), "--nodes", "A_"],
                 "cannot be a node",
             ),
         ],

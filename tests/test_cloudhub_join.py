@@ -15,9 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apimachinery.errors import ApiError, BadRequest, Invalid
-from apimachinery.keys import Node
-from cloudhub.join import FAILURE_FORGIVEN_S, FAILURES_ALLOWED, FAILURES_TABLE, MAX_BODY_BYTES, Failures, check_name
+from cloudhub.join import EACH, GUESS_EACH, MAX_BODY_BYTES, check_name
 from cloudhub.join import _read as read_request
+from cloudhub.tokens import REPEAT_S
 from componentbase import pki
 from tests.harness.joining import LINK_PORT, JoinableHub, joinable_hub
 
@@ -118,7 +118,7 @@ async def test_wrong_expired_and_deleted_tokens_are_401(hub: JoinableHub) -> Non
 
 
 async def test_a_token_for_another_node_is_403(hub: JoinableHub) -> None:
-    token = await hub.token(node=Node("edge-2"))
+    token = await hub.token("edge-2")
     assert (await post(hub, request(token)))[0] == 403
     assert (await post(hub, request(token, "edge-2")))[0] == 200
 
@@ -154,6 +154,7 @@ async def test_a_csr_of_rubbish_is_422_but_only_for_who_has_a_token(hub: Joinabl
     for csr in ("rubbish", "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n", "ä"):
         assert (await post(hub, {"node": "edge-1", "csr": csr, "token": await hub.token()}))[0] == 422
     assert (await post(hub, {"node": "edge-1", "csr": "rubbish", "token": "none"}))[0] == 401
+    assert (await post(hub, {"node": "edge-1", "token": await hub.token()}))[0] == 422
 
 
 async def test_an_oversized_body_is_413(hub: JoinableHub) -> None:
@@ -167,15 +168,17 @@ async def test_other_paths_are_404_and_other_methods_405(hub: JoinableHub) -> No
     assert (await ask(hub, "DELETE", "/v1/ca"))[0] == 405
 
 
-async def test_an_address_that_fails_too_often_must_wait_even_with_a_good_token(hub: JoinableHub) -> None:
-    good = await hub.token()
-    for _ in range(FAILURES_ALLOWED):
-        assert (await post(hub, request("fl1.wrong")))[0] == 401
+async def test_an_address_that_guesses_must_wait_even_with_a_good_token(hub: JoinableHub) -> None:
+    good, guesses = await hub.token(), 0
+    while (answer := await post(hub, request("fl1.wrong")))[0] == 401:
+        guesses += 1
+    assert answer[0] == 429
+    assert guesses == EACH.burst // (1 + GUESS_EACH) + 1
     status, body, headers = await ask(hub, "POST", "/v1/join", json.dumps(request(good)).encode())
     assert status == 429
-    assert "wait" in json.loads(body)["message"]
-    assert 0 < int(headers["retry-after"]) <= FAILURE_FORGIVEN_S + 1
-    hub.monotonic_s += FAILURE_FORGIVEN_S
+    assert "too many requests to join" in json.loads(body)["message"]
+    assert (await ask(hub, "POST", "/v1/check", json.dumps(request(good)).encode()))[0] == 429
+    hub.monotonic_s += int(headers["retry-after"])
     assert (await post(hub, request(good)))[0] == 200
 
 
@@ -189,7 +192,7 @@ async def test_tokens_that_cannot_be_read_are_503_and_no_failure(
 
     with monkeypatch.context() as patched:
         patched.setattr(hub.objects, "get", no_answer)
-        for _ in range(FAILURES_ALLOWED + 1):
+        for _ in range(20):
             assert (await post(hub, request(token)))[0] == 503
     assert (await post(hub, request(token)))[0] == 200
 
@@ -207,6 +210,72 @@ async def test_neither_token_nor_csr_is_logged(hub: JoinableHub, caplog: pytest.
     assert "CERTIFICATE" not in logged
 
 
+# ---- single use, names that exist, and what is only asked
+
+
+async def test_a_token_for_a_single_use_is_used_by_one_key(hub: JoinableHub) -> None:
+    token = await hub.token(is_single_use=True)
+    first = request(token)
+    assert (await post(hub, first))[0] == 200
+    assert (await post(hub, first))[0] == 200  # the answer may have been lost
+    status, answer = await post(hub, request(token, "edge-2"))
+    assert status == 401
+    assert "single use" in answer["message"]
+    hub.now += datetime.timedelta(seconds=REPEAT_S)
+    assert (await post(hub, first))[0] == 401
+
+
+async def test_a_request_that_is_refused_uses_nothing_up(hub: JoinableHub) -> None:
+    await post(hub, request(await hub.token()))
+    token = await hub.token(is_single_use=True)
+    assert (await post(hub, request(token)))[0] == 409
+    assert (await post(hub, request(token, "edge-2", subject="system:node:edge-1")))[0] == 422
+    assert (await post(hub, {"node": "edge-2", "csr": "rubbish", "token": token}))[0] == 422
+    assert (await post(hub, request(token, "edge-2")))[0] == 200
+
+
+async def test_of_many_that_use_a_token_at_once_one_gets_a_certificate(hub: JoinableHub) -> None:
+    token = await hub.token(is_single_use=True)
+    async with asyncio.TaskGroup() as group:
+        asked = [group.create_task(post(hub, request(token, f"edge-{n}")), name=f"join[{n}]") for n in range(8)]
+    assert sorted(task.result()[0] for task in asked) == [200] + [401] * 7
+
+
+async def test_a_name_that_exists_takes_a_token_that_may_replace(
+    hub: JoinableHub, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = request(await hub.token())
+    assert (await post(hub, first))[0] == 200
+    status, answer = await post(hub, request(await hub.token()))
+    assert (status, answer["reason"]) == (409, "AlreadyExists")
+    assert "cloudcore token create --replace --nodes edge-1" in answer["message"]
+    assert (await post(hub, first))[0] == 200  # it is who has the name
+    assert "node replaced" not in caplog.text
+    assert (await post(hub, request(await hub.token(may_replace=True))))[0] == 200
+    assert "node replaced" in caplog.text
+    assert (await post(hub, first))[0] == 409  # not any more
+
+
+async def test_a_check_tells_what_a_join_would_be_told_and_uses_nothing(hub: JoinableHub) -> None:
+    async def check(token: str, node: str = "edge-1") -> tuple[int, dict[str, Any]]:
+        status, body, _ = await ask(hub, "POST", "/v1/check", json.dumps({"node": node, "token": token}).encode())
+        answer: dict[str, Any] = json.loads(body)
+        return status, answer
+
+    token = await hub.token("edge-*", is_single_use=True)
+    before = json.dumps(list(hub.objects.kept.values()))
+    status, answer = await check(token)
+    assert (status, answer["node"], answer["link"]["port"]) == (200, "edge-1", LINK_PORT)
+    assert (await check(token, "rack-1"))[0] == 403
+    assert (await check("fl1.wrong"))[0] == 401
+    assert (await check(token, "Edge"))[0] == 422
+    assert json.dumps(list(hub.objects.kept.values())) == before
+    assert (await post(hub, request(token)))[0] == 200
+    assert (await check(token, "edge-2"))[0] == 401  # used up
+    assert (await check(await hub.token()))[0] == 409
+    assert (await check(await hub.token(may_replace=True)))[0] == 200
+
+
 @settings(max_examples=300, deadline=None)
 @given(
     st.recursive(
@@ -220,28 +289,6 @@ def test_any_json_is_read_or_refused(value: object) -> None:
     for body in (value, {"node": value, "csr": value, "token": value}, right):
         with contextlib.suppress(BadRequest, Invalid):
             read_request(json.dumps(body).encode())
-
-
-def test_a_flood_of_addresses_keeps_the_table_bounded_and_forgets_the_oldest() -> None:
-    failures = Failures()
-    for _ in range(FAILURES_ALLOWED):
-        failures.add("first", 0.0)
-    assert failures.wait_s("first", 0.0) > 0
-    for number in range(FAILURES_TABLE + 10):
-        failures.add(f"address-{number}", 1.0)
-    assert len(failures) == FAILURES_TABLE
-    assert failures.wait_s("first", 1.0) == 0
-    assert failures.wait_s("unknown", 1.0) == 0
-
-
-def test_failures_are_forgiven_one_by_one() -> None:
-    failures = Failures()
-    for _ in range(FAILURES_ALLOWED + 5):
-        failures.add("a", 0.0)
-    assert failures.wait_s("a", 0.0) == pytest.approx(6 * FAILURE_FORGIVEN_S)
-    assert failures.wait_s("a", 6 * FAILURE_FORGIVEN_S) == pytest.approx(0.0)
-    failures.add("a", 6 * FAILURE_FORGIVEN_S)
-    assert failures.wait_s("a", 6 * FAILURE_FORGIVEN_S) > 0
 
 
 def test_a_name_too_long_for_a_certificate_says_so() -> None:

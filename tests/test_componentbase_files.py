@@ -10,7 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from componentbase.files import LOCK_NAME, FilesError, Locked, Unusable, lock_dir, open_private_dir, write_atomic
+from componentbase.files import (
+    LOCK_NAME,
+    FilesError,
+    Locked,
+    Unusable,
+    check_private_dir,
+    lock_dir,
+    open_private_dir,
+    write_atomic,
+)
 
 
 def mode_of(path: Path) -> int:
@@ -205,4 +214,43 @@ def test_holder_that_has_not_written_its_number_is_another_process(tmp_path: Pat
 
 def test_directory_that_cannot_be_locked_is_told(tmp_path: Path) -> None:
     with pytest.raises(FilesError, match="lock: cannot be opened: no such file or directory"), lock_dir(tmp_path / "x"):
+        pass
+
+
+# ---- looking without touching
+
+
+def test_a_directory_that_would_do_is_left_as_it_is(tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    there.mkdir(mode=0o755)
+    before = there.stat()
+    check_private_dir(there)
+    check_private_dir(tmp_path / "not" / "yet")
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+    assert not list(there.iterdir())
+    assert there.stat() == before
+
+
+def test_a_directory_that_would_not_do_is_told_as_it_would_be(tmp_path: Path) -> None:
+    file, shared = tmp_path / "file", tmp_path / "shared"
+    file.write_text("x")
+    shared.mkdir()
+    shared.chmod(0o1777)
+    for path in (file, file / "inside", shared):
+        with pytest.raises(Unusable) as opened:
+            open_private_dir(path)
+        with pytest.raises(Unusable) as checked:
+            check_private_dir(path)
+        assert opened.value.path == checked.value.path
+    with pytest.raises(Unusable, match="is not a directory"):
+        check_private_dir(file / "inside")
+
+
+def test_a_directory_in_use_is_told_of(tmp_path: Path) -> None:
+    with lock_dir(tmp_path):
+        with pytest.raises(Locked) as caught:
+            check_private_dir(tmp_path)
+        assert caught.value.pid == os.getpid()
+    check_private_dir(tmp_path)
+    with lock_dir(tmp_path):  # the look has not kept it
         pass

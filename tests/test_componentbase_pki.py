@@ -31,10 +31,12 @@ def csr(
     common_names: tuple[str, ...] = (NODE,),
     organizations: tuple[str, ...] = (GROUP,),
     extensions: tuple[x509.ExtensionType, ...] = (),
+    more: tuple[x509.ObjectIdentifier, str] | None = None,
 ) -> bytes:
     key = key or ec.generate_private_key(ec.SECP256R1())
     names = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, name) for name in organizations]
     names += [x509.NameAttribute(NameOID.COMMON_NAME, name) for name in common_names]
+    names += [] if more is None else [x509.NameAttribute(*more)]
     builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name(names))
     for extension in extensions:
         builder = builder.add_extension(extension, critical=False)
@@ -158,11 +160,10 @@ def test_private_key_does_not_show(ca: KeyPair) -> None:
     "make",
     [
         lambda: ec.generate_private_key(ec.SECP384R1()),
-        lambda: ec.generate_private_key(ec.SECP521R1()),
         lambda: rsa.generate_private_key(65537, 2048),
         ed25519.Ed25519PrivateKey.generate,
     ],
-    ids=["P-384", "P-521", "RSA 2048", "Ed25519"],
+    ids=["P-384", "RSA 2048", "Ed25519"],
 )
 def test_strong_keys_of_other_kinds_are_signed(ca: KeyPair, make: Callable[[], Any]) -> None:
     key = make()
@@ -185,12 +186,23 @@ def test_request_without_organisation_gets_the_signers(ca: KeyPair) -> None:
         (lambda: csr(organizations=(GROUP, "system:masters")), "its organisation is"),
         (lambda: csr(ec.generate_private_key(ec.SECP192R1())), "the curve secp192r1 is not allowed"),
         (lambda: csr(ec.generate_private_key(ec.SECP256K1())), "the curve secp256k1 is not allowed"),
+        (lambda: csr(ec.generate_private_key(ec.SECP521R1())), "use P-256 or P-384"),
         (lambda: csr(rsa.generate_private_key(65537, 1024)), "an RSA key of 1024 bits is not allowed"),  # noqa: S505
         (lambda: csr(dsa.generate_private_key(2048)), "its kind of key is not allowed"),
         (lambda: csr(extensions=(x509.BasicConstraints(ca=True, path_length=None),)), "it asks to be a CA"),
         (
             lambda: csr(extensions=(x509.KeyUsage(False, False, False, False, False, True, False, False, False),)),
             "it asks for the right to sign certificates",
+        ),
+        (lambda: csr(more=(NameOID.ORGANIZATIONAL_UNIT_NAME, "x")), "its subject has more than a common name and an"),
+        (lambda: csr(extensions=(x509.SubjectAlternativeName([x509.DNSName("a")]),)), "the extension 2.5.29.17, which"),
+        (
+            lambda: csr(extensions=(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]),)),
+            "the extension 2.5.29.37, which it will not get",
+        ),
+        (
+            lambda: csr(extensions=(x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"x"),)),
+            "the extension 1.2.3.4, which",
         ),
         (lambda: b"", "it is not a certificate signing request in PEM form"),
         (lambda: b"-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n", "it is not a"),
@@ -211,17 +223,28 @@ def test_request_signed_with_another_key_is_refused(ca: KeyPair) -> None:
     assert refusal(ca, pem) == "its signature does not belong to its key"
 
 
-def test_what_else_a_request_wishes_for_is_not_copied(ca: KeyPair) -> None:
+def test_a_request_may_ask_for_what_it_will_get(ca: KeyPair) -> None:
     wishes = (
-        x509.SubjectAlternativeName([x509.DNSName("kubernetes.default")]),
-        x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]),
+        x509.BasicConstraints(ca=False, path_length=None),
+        x509.KeyUsage(True, False, True, False, False, False, False, False, False),
+        x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]),
     )
     cert = x509.load_pem_x509_certificate(sign(ca, csr(extensions=wishes)))
-    with pytest.raises(x509.ExtensionNotFound):
-        cert.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    assert list(cert.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value) == [
-        ExtendedKeyUsageOID.CLIENT_AUTH
-    ]
+    assert not cert.extensions.get_extension_for_class(x509.KeyUsage).value.key_encipherment
+
+
+def test_a_request_is_made_for_a_key_that_is_there(ca: KeyPair) -> None:
+    key_pem, csr_pem = pki.make_key_and_csr(NODE, GROUP)
+    again = pki.make_csr(key_pem, NODE, GROUP)
+    assert pki.key_id(sign(ca, again)) == pki.key_id(sign(ca, csr_pem)) != pki.key_id(sign(ca, csr()))
+    for pem in (b"", b"rubbish", csr_pem):
+        with pytest.raises(pki.PkiError, match="not a private key"):
+            pki.make_csr(pem, NODE, GROUP)
+    strange = ed25519.Ed25519PrivateKey.generate().private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    with pytest.raises(pki.PkiError, match="not an EC key"):
+        pki.make_csr(strange, NODE, GROUP)
 
 
 # ---- reading

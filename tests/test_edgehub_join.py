@@ -2,12 +2,15 @@
 
 import asyncio
 import datetime
+import math
 import os
 import socket
 import ssl
 import stat
+import subprocess
+import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -15,11 +18,24 @@ import pytest
 from apimachinery.keys import Node
 from apiserver.http import Request, Response, json_response, serve
 from cloudhub.authority import Authority, server_names
+from cloudhub.join import EACH, GUESS_EACH
 from cloudhub.vault import Vault
 from componentbase import pki
 from componentbase.endpoints import Endpoint
 from componentbase.files import FilesError, Locked, lock_dir, write_atomic
-from edgehub.join import AlreadyJoined, BadToken, Joined, JoinError, NotReachable, NotTrusted, Refused, join
+from edgehub.join import STAGED, Joined, join
+from edgehub.joinhub import (
+    AlreadyJoined,
+    Answer,
+    BadToken,
+    Busy,
+    Hub,
+    JoinError,
+    NotReachable,
+    NotTrusted,
+    Refused,
+    Unanswered,
+)
 from tests.harness.joining import LINK_PORT, JoinableHub, joinable_hub
 from tests.harness.objects import MemoryObjects
 
@@ -158,7 +174,7 @@ async def test_a_server_that_only_shows_the_right_ca_does_not_get_the_token(hub:
 
 
 async def test_what_the_hub_refuses_is_told_in_its_words(hub: JoinableHub, home: Path) -> None:
-    token = await hub.token(node=Node("edge-2"), ttl=datetime.timedelta(hours=1))
+    token = await hub.token("edge-2", ttl=datetime.timedelta(hours=1))
     with pytest.raises(Refused, match=f"{hub.endpoint} refused: the token was made for another node than edge-1"):
         await run(hub.endpoint, token, home)
     with pytest.raises(Refused, match='"Edge_2" cannot be a node name'):
@@ -180,7 +196,7 @@ async def test_a_name_without_room_in_a_certificate_is_said_at_once(hub: Joinabl
 
 
 async def test_a_directory_that_has_joined_is_left_alone_unless_told(hub: JoinableHub, home: Path) -> None:
-    token = await hub.token()
+    token = await hub.token(may_replace=True)
     await run(hub.endpoint, token, home)
     before = contents(home)
     with pytest.raises(AlreadyJoined, match="give --force"):
@@ -198,7 +214,7 @@ async def test_a_failed_replacement_leaves_the_old_identity(
     await run(hub.endpoint, await hub.token(), home)
     before = contents(home)
     with pytest.raises(Refused):
-        await run(hub.endpoint, (await hub.token(node=Node("other"))), home, replace=True)
+        await run(hub.endpoint, await hub.token("other"), home, replace=True)
     assert contents(home) == before
 
     from edgehub import join as module
@@ -208,15 +224,22 @@ async def test_a_failed_replacement_leaves_the_old_identity(
             raise FilesError("the disk is full")
         write_atomic(path, data, mode)
 
-    monkeypatch.setattr(module, "write_atomic", failing)
-    with pytest.raises(FilesError):
-        await run(hub.endpoint, await hub.token(), home, replace=True)
-    assert contents(home) == before
-    assert not list(home.glob(".joining*"))
+    token = await hub.token(may_replace=True, is_single_use=True)
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "write_atomic", failing)
+        with pytest.raises(FilesError):
+            await run(hub.endpoint, token, home, replace=True)
+    kept = {name: content for name, content in contents(home).items() if not name.startswith(STAGED)}
+    assert kept == before
+    # The hub has signed for the key, which is kept: with room on the disk the same token does, though it is used up.
+    key = (home / STAGED / "pki/edge.key").read_bytes()
+    await run(hub.endpoint, token, home, replace=True)
+    assert (home / "pki/edge.key").read_bytes() == key
+    assert not (home / STAGED).exists()
 
 
 async def test_data_of_one_node_does_not_become_anothers(hub: JoinableHub, home: Path) -> None:
-    token = await hub.token()
+    token = await hub.token(may_replace=True)
     await run(hub.endpoint, token, home)
     (home / "edge.db").write_bytes(b"reports")
     with pytest.raises(AlreadyJoined, match="holds the data of node edge-1"):
@@ -230,21 +253,22 @@ async def test_a_directory_in_use_is_refused(hub: JoinableHub, home: Path) -> No
         await run(hub.endpoint, await hub.token(), home)
 
 
-async def test_a_failing_configuration_leaves_nothing(hub: JoinableHub, home: Path) -> None:
+async def test_a_failing_configuration_leaves_the_key_that_was_signed_and_nothing_else(
+    hub: JoinableHub, home: Path
+) -> None:
     def broken(_: Joined) -> str:
         raise RuntimeError("a bug")
 
-    token = await hub.token()
     with pytest.raises(RuntimeError):
-        await asyncio.to_thread(join, hub.endpoint, token, EDGE, home, broken)
-    assert not home.exists()
+        await asyncio.to_thread(join, hub.endpoint, await hub.token(), EDGE, home, broken)
+    assert {path.name for path in home.iterdir()} == {"lock", STAGED}
 
 
 async def test_an_existing_directory_is_kept_when_joining_fails(hub: JoinableHub, home: Path) -> None:
     home.mkdir(mode=0o700)
     (home / "note").write_text("mine")
     with pytest.raises(Refused):
-        await run(hub.endpoint, await hub.token(node=Node("other")), home)
+        await run(hub.endpoint, await hub.token("other"), home)
     assert contents(home) == {"note": b"mine"}
 
 
@@ -354,6 +378,120 @@ async def test_the_link_instead_of_the_join_port_is_said(hub: JoinableHub, home:
         with pytest.raises(NotReachable, match=r"it is the link|closed the connection"):
             await run(Endpoint("127.0.0.1", server.port), await hub.token(), home)
     assert not home.exists()
+
+
+async def test_a_hub_that_says_to_come_back_later_is_asked_again_then(
+    hub: JoinableHub, home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    token = await hub.token()
+    wrong = token.replace(token.split(".")[2], "A" * 43)
+    for _ in range(int(EACH.burst / (1 + GUESS_EACH)) + 1):
+        with pytest.raises(Refused, match="not known"):
+            await run(hub.endpoint, wrong, home)
+    with pytest.raises(Busy, match="too many requests to join"):
+        await asyncio.to_thread(join, hub.endpoint, token, EDGE, home, configuration, patience_s=0.0)
+    key = (home / STAGED / "pki/edge.key").read_bytes()
+    waits: list[float] = []
+
+    def slept(wait_s: float) -> None:
+        waits.append(wait_s)
+        hub.monotonic_s += wait_s
+
+    monkeypatch.setattr("edgehub.join.time.sleep", slept)
+    await run(hub.endpoint, token, home)
+    owed = (int(EACH.burst / (1 + GUESS_EACH)) + 1) * (1 + GUESS_EACH) - EACH.burst + 1
+    assert waits == [math.ceil(owed / EACH.per_s)]
+    assert "the hub says to come back later" in caplog.text
+    assert (home / "pki/edge.key").read_bytes() == key
+
+
+async def test_an_answer_that_is_lost_is_asked_for_again_with_the_same_key(
+    hub: JoinableHub, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = await hub.token(is_single_use=True)
+    ask, lost = Hub.join, 0
+
+    def lose_two(self: Hub, ca_pem: str, asked: Mapping[str, object]) -> Answer:
+        nonlocal lost
+        answer = ask(self, ca_pem, asked)
+        lost += 1
+        if lost == 1:
+            raise Unanswered("it hung up")
+        if lost == 2:
+            raise NotReachable("nothing listens there")
+        return answer
+
+    monkeypatch.setattr("edgehub.join.time.sleep", lambda _: None)
+    with monkeypatch.context() as patched:
+        patched.setattr(Hub, "join", lose_two)
+        await run(hub.endpoint, token, home)
+        assert lost == 3
+        lost = -5
+        patched.setattr(Hub, "join", always_lost)
+        with pytest.raises(Unanswered, match="Run the same command again: the key that was sent is kept"):
+            await run(hub.endpoint, await hub.token(is_single_use=True), home.parent / "other", Node("edge-2"))
+    assert (home.parent / "other" / STAGED / "pki/edge.key").exists()
+
+
+def always_lost(self: Hub, ca_pem: str, asked: Mapping[str, object]) -> Answer:
+    raise Unanswered("it hung up")
+
+
+CRASHING = """
+import os, sys
+from pathlib import Path
+from edgehub import join as module
+from componentbase.endpoints import Endpoint
+
+step, port, home = sys.argv[1:]
+rename, unlink, write_atomic = Path.rename, Path.unlink, module.write_atomic
+
+def die():
+    os.kill(os.getpid(), 9)
+
+def renaming(self, target):
+    if step == "moving" and self.name == "pki" and self.parent.name == ".joining":
+        die()
+    return rename(self, target)
+
+def unlinking(self, *rest):
+    if step == "ending":
+        die()
+    return unlink(self, *rest)
+
+def writing(path, *rest):
+    if step == "configuring" and path == Path(home, "edgecore.yaml"):
+        die()
+    return write_atomic(path, *rest)
+
+Path.rename, Path.unlink, module.write_atomic = renaming, unlinking, writing
+cloud = Endpoint("127.0.0.1", int(port))
+module.join(cloud, sys.stdin.read(), "edge-1", Path(home), lambda joined: "new", replace=True)
+"""
+
+
+@pytest.mark.parametrize("step", ["moving", "configuring", "ending"])
+async def test_a_crash_while_an_identity_is_replaced_is_made_good_by_the_next_join(
+    hub: JoinableHub, home: Path, step: str
+) -> None:
+    await run(hub.endpoint, await hub.token(), home)
+    former = (home / "pki/edge.key").read_bytes()
+    token = await hub.token(may_replace=True, is_single_use=True)
+    command = [sys.executable, "-c", CRASHING, step, str(hub.endpoint.port), str(home)]
+    crashed = await asyncio.to_thread(subprocess.run, command, input=token, text=True, capture_output=True, check=False)
+    assert crashed.returncode == -9, crashed.stderr
+    kept, target = home / STAGED / "pki/edge.key", home / "pki/edge.key"
+    asked = (kept if kept.exists() else target).read_bytes()
+    assert asked != former
+    with pytest.raises(AlreadyJoined):  # all new or all old, also for whoever does not give --force
+        await run(hub.endpoint, token, home)
+    if step == "ending":
+        assert (home / "edgecore.yaml").read_text() == "new"
+    else:
+        assert target.read_bytes() == former
+        await run(hub.endpoint, token, home, replace=True)
+    assert target.read_bytes() == asked
+    assert not (home / STAGED).exists()
 
 
 def answers(hub: JoinableHub) -> list[object]:

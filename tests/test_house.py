@@ -61,6 +61,7 @@ CORES = (
     "cloudhub.agenda",
     "cloudhub.apiwire",
     "cloudhub.backoff",
+    "cloudhub.buckets",
     "cloudhub.delta",
     "cloudhub.fences",
     "cloudhub.horizon",

@@ -49,6 +49,7 @@ class Hub:
             Presence(renew_s=renew_s, grace_s=grace_s),
             self.fences,
             lambda *told: self.overtaken.append(told),
+            labels=self._labels,
             jitter=lambda: 0.05,
             now=self._now,
         )
@@ -58,6 +59,9 @@ class Hub:
                 client, LEASES, self.cache, self, project=project, observe=self.nodes.observe_lease, jitter=lambda: 0.01
             ),
         ]
+
+    async def _labels(self, node: Node) -> Mapping[str, str]:
+        return {"site": f"of {node}", EDGE_LABEL: "wished otherwise"}
 
     def _now(self) -> datetime.datetime:
         self.clock += datetime.timedelta(microseconds=1)
@@ -114,7 +118,11 @@ async def test_a_session_makes_the_node_ready_and_keeps_its_lease(tmp_path: Path
         hub.nodes.session_up(EDGE, 1)
         await until(lambda: hub.ready() and LEASE in hub.api.objects)
         node, lease = hub.api.objects[NODE], hub.api.objects[LEASE]
-        assert node["metadata"]["labels"] == {"kubernetes.io/hostname": "edge-1", EDGE_LABEL: ""}
+        assert node["metadata"]["labels"] == {
+            "kubernetes.io/hostname": "edge-1",
+            EDGE_LABEL: "",
+            "site": "of edge-1",
+        }
         assert (hub.ready()["status"], hub.ready()["reason"]) == ("True", "EdgeConnected")
         assert lease["spec"]["holderIdentity"] == "edge-1"
         assert lease["spec"]["leaseDurationSeconds"] == 40

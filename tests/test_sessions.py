@@ -20,7 +20,8 @@ from cloudhub.horizon import Advance
 from cloudhub.interests import GRANTED, UNKNOWN, Decision
 from cloudhub.placement import STANDARD_RULES, By, Placement, Rule
 from cloudhub.projection import project
-from cloudhub.sessions import FRAME_BYTES, LAG_S, UNPACKING, Hub, Session
+from cloudhub.sessions import FRAME_BYTES, LAG_S, Hub, Session
+from cloudhub.wires import UNPACKING
 from link.codec import MAX_BODY_BYTES, decode, encode
 from link.exchange import Whole
 from link.frames import (

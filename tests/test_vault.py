@@ -2,7 +2,7 @@
 
 import pytest
 
-from apimachinery.errors import AlreadyExists, InternalError, NotFound
+from apimachinery.errors import AlreadyExists, Conflict, InternalError, NotFound
 from apimachinery.resources import NAMESPACES, SECRETS
 from cloudhub.vault import NAMESPACE, Vault
 from tests.harness.objects import MemoryObjects
@@ -37,6 +37,22 @@ async def test_a_name_is_given_once_and_the_first_content_stays(vault: Vault) ->
     with pytest.raises(AlreadyExists):
         await vault.create("one", "Opaque", {"key": b"second"})
     assert (await vault.get("one")).fields == {"key": b"first"}
+
+
+async def test_a_note_is_written_over_what_was_read_only(vault: Vault, objects: MemoryObjects) -> None:
+    made = await vault.create("one", "Opaque", {"key": b"x"}, notes={"fairlead.io/a": "1"})
+    assert made.notes == {"fairlead.io/a": "1"}
+    noted = await vault.note(made, {"fairlead.io/b": "2"})
+    assert noted == await vault.get("one")
+    assert noted.notes == {"fairlead.io/a": "1", "fairlead.io/b": "2"}
+    assert noted.fields == made.fields
+    with pytest.raises(Conflict):
+        await vault.note(made, {"fairlead.io/b": "3"})
+    objects.kept[SECRETS, NAMESPACE, "one"]["metadata"]["annotations"]["example.com/theirs"] = "x"
+    assert (await vault.get("one")).notes == noted.notes
+    await vault.delete("one")
+    with pytest.raises(NotFound):
+        await vault.note(noted, {"fairlead.io/b": "4"})
 
 
 async def test_list_goes_by_label(vault: Vault) -> None:

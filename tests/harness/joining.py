@@ -4,12 +4,13 @@ import contextlib
 import datetime
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from apimachinery.keys import Node
 from apiserver.http import serve
 from cloudhub.authority import Authority, server_names
 from cloudhub.join import MAX_BODY_BYTES, JoinEndpoint, Link
-from cloudhub.tokens import DEFAULT_TTL, Tokens
+from cloudhub.roster import Roster
+from cloudhub.tokens import DEFAULT_TTL, Grant, Tokens
 from cloudhub.vault import Vault
 from componentbase.endpoints import Endpoint
 from tests.harness.objects import MemoryObjects
@@ -30,8 +31,10 @@ class JoinableHub:
     monotonic_s: float = 0.0
     endpoint: Endpoint = NOWHERE
 
-    async def token(self, *, node: Node | None = None, ttl: datetime.timedelta = DEFAULT_TTL) -> str:
-        return (await self.tokens.create(pin=self.authority.pin, now=self.now, node=node, ttl=ttl)).text
+    async def token(self, nodes: str = "", *, ttl: datetime.timedelta = DEFAULT_TTL, **grant: Any) -> str:
+        """Its text; the further arguments are those of Grant."""
+        made = await self.tokens.create(pin=self.authority.pin, now=self.now, ttl=ttl, grant=Grant(nodes, **grant))
+        return made.text
 
 
 @contextlib.asynccontextmanager
@@ -42,7 +45,12 @@ async def joinable_hub(names: Sequence[str] | None = None) -> AsyncIterator[Join
     authority = await Authority.load(vault)
     hub = JoinableHub(authority, Tokens(vault), objects)
     endpoint = JoinEndpoint(
-        authority, hub.tokens, Link(LINK_PORT), now=lambda: hub.now, monotonic_s=lambda: hub.monotonic_s
+        authority,
+        hub.tokens,
+        Roster(objects),
+        Link(LINK_PORT),
+        now=lambda: hub.now,
+        monotonic_s=lambda: hub.monotonic_s,
     )
     context = authority.server(names or server_names(["127.0.0.1"], [])).join_context
     async with serve(endpoint, host="127.0.0.1", port=0, ssl_context=context, max_body=MAX_BODY_BYTES) as server:

@@ -1,15 +1,16 @@
 """
-An apiserver's objects in memory, as far as `cloudhub.vault.Objects` asks for them: create, get, list, delete.
+An apiserver's objects in memory, as far as `cloudhub.vault.Objects` asks for them: create, get, list, merge, delete.
 
-It keeps the one rule that the vault leans on, that a name is given once, and refuses a namespace that does not
-exist, as kube-apiserver does. What the embedded apiserver makes of the same requests is for its tests to show.
+It keeps the two rules that the vault leans on, that a name is given once and that a patch of another version is a
+Conflict, and refuses a namespace that does not exist, as kube-apiserver does. What the embedded apiserver makes of the
+same requests is for its tests to show.
 """
 
 import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from apimachinery.errors import AlreadyExists, NotFound
+from apimachinery.errors import AlreadyExists, Conflict, NotFound
 from apimachinery.keys import Resource
 from apimachinery.resources import NAMESPACES
 from apimachinery.selectors import parse_labels
@@ -20,6 +21,7 @@ class MemoryObjects:
 
     def __init__(self) -> None:
         self.kept: dict[tuple[Resource, str, str], dict[str, Any]] = {}
+        self._version = 0
 
     async def create(self, resource: Resource, namespace: str, value: Mapping[str, Any]) -> Mapping[str, Any]:
         key = (resource, namespace, value["metadata"]["name"])
@@ -28,7 +30,7 @@ class MemoryObjects:
         if key in self.kept:
             raise AlreadyExists(f'{resource.plural} "{key[2]}" already exists')
         self.kept[key] = copy.deepcopy(dict(value))
-        return copy.deepcopy(self.kept[key])
+        return self._written(key)
 
     async def get(self, resource: Resource, namespace: str, name: str) -> Mapping[str, Any]:
         try:
@@ -43,6 +45,19 @@ class MemoryObjects:
             for (kind, place, _), value in self.kept.items()
             if (kind, place) == (resource, namespace) and selector.matches(value["metadata"].get("labels") or {})
         ]
+
+    async def merge(self, resource: Resource, namespace: str, name: str, patch: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Of the metadata, which is all that the vault changes."""
+        found, wished = await self.get(resource, namespace, name), dict(patch["metadata"])
+        if wished.pop("resourceVersion") != found["metadata"]["resourceVersion"]:
+            raise Conflict(f'{resource.plural} "{name}" has been modified')
+        self.kept[resource, namespace, name]["metadata"].setdefault("annotations", {}).update(wished["annotations"])
+        return self._written((resource, namespace, name))
+
+    def _written(self, key: tuple[Resource, str, str]) -> Mapping[str, Any]:
+        self._version += 1
+        self.kept[key]["metadata"]["resourceVersion"] = str(self._version)
+        return copy.deepcopy(self.kept[key])
 
     async def delete(self, resource: Resource, namespace: str, name: str) -> None:
         await self.get(resource, namespace, name)

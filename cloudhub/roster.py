@@ -1,0 +1,142 @@
+"""
+Which names are taken: whoever was given a certificate is written down, so that nobody else is given one in its name.
+
+A name exists while a certificate for it is valid, and while a Node of it is in the cluster, whoever made that one. To
+join under such a name takes a token that may replace: a token that leaked lets a stranger join, but not as a node that
+is there already. The key that has the name may ask again at any time: it gets what it has.
+
+What is written down is a note on the Secret `node-NAME`, which holds nothing else and nothing secret. It stays when the
+Node is deleted, since the certificate does, and gives the Node its labels when it is made (again).
+
+Invariants
+    of two keys that ask for a free name at once, one gets it
+    whoever takes over a name is in the log
+"""
+
+import datetime
+import json
+import logging
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from apimachinery.errors import AlreadyExists, Conflict, NotFound
+from apimachinery.keys import Node
+from apimachinery.resources import NODES
+from cloudhub.tokens import Token
+from cloudhub.vault import NOTES, Entry, Objects, Vault
+
+logger = logging.getLogger(__name__)
+
+_NAME_PREFIX = "node-"
+_KIND = "fairlead.io/node"
+_LABEL = {"fairlead.io/kind": "node"}
+_IDENTITY = NOTES + "identity"
+_ATTEMPTS = 4  # each lost one means that somebody else was given the name meanwhile
+
+
+class Identity(NamedTuple):
+    """Who has a name."""
+
+    key: str
+    """The key of its certificate, see pki.key_id; "" where what is written cannot be read."""
+    expires: datetime.datetime
+    """When the certificate lapses."""
+    token: str
+    """The id of the token it joined with."""
+    labels: Mapping[str, str]
+
+
+class Seen(NamedTuple):
+    """A name as it stood when it was looked at."""
+
+    node: Node
+    entry: Entry | None
+    identity: Identity | None
+
+
+class Roster:
+    """The names of one cluster's nodes. Raises ApiError as the apiserver answers."""
+
+    def __init__(self, objects: Objects) -> None:
+        self._vault = Vault(objects)
+        self._objects = objects
+
+    async def check(self, node: Node, token: Token, key: str, now: datetime.datetime) -> "Seen":
+        """What is written of a name that this key may have; AlreadyExists where it may not."""
+        try:
+            entry = await self._vault.get(_NAME_PREFIX + node)
+        except NotFound:
+            entry = None
+        seen = Seen(node, entry, None if entry is None else _identity(entry))
+        if token.grant.may_replace or (seen.identity is not None and key and seen.identity.key == key):
+            return seen
+        if seen.identity is not None and now < seen.identity.expires:
+            why = f"its certificate is valid until {seen.identity.expires.isoformat(timespec='seconds')}"
+        elif await self._is_in_cluster(node):
+            why = "the cluster has a Node of that name"
+        else:
+            return seen
+        raise AlreadyExists(
+            f"a node {node} exists ({why}): choose another name, or let this machine take its place with a token "
+            f"from `cloudcore token create --replace --nodes {node}`"
+        )
+
+    async def claim(
+        self, seen: "Seen", token: Token, key: str, expires: datetime.datetime, now: datetime.datetime
+    ) -> None:
+        """
+        Write down that the name has this key from now on, before a certificate is handed out. AlreadyExists as check().
+
+        expires: the certificate's.
+        """
+        node = seen.node
+        identity = Identity(key, expires, token.id, dict(token.grant.labels))
+        notes = {_IDENTITY: json.dumps(identity._asdict() | {"expires": expires.isoformat()})}
+        for _ in range(_ATTEMPTS):
+            try:
+                if seen.entry is None:
+                    await self._vault.create(_NAME_PREFIX + node, _KIND, {}, labels=_LABEL, notes=notes)
+                else:
+                    await self._vault.note(seen.entry, notes)
+            except (AlreadyExists, Conflict, NotFound):  # somebody was quicker
+                seen = await self.check(node, token, key, now)
+                continue
+            former = seen.identity
+            if former is not None and former.key != key:
+                logger.warning("node replaced", extra={"node": node, "token": token.id, "former_token": former.token})
+            return
+        raise Conflict(f"too many join as {node} at once")
+
+    async def labels(self, node: Node) -> Mapping[str, str]:
+        """What the token wished the Node to be labelled with."""
+        try:
+            identity = _identity(await self._vault.get(_NAME_PREFIX + node))
+        except NotFound:
+            return {}  # it joined before names were written down
+        return {} if identity is None else identity.labels
+
+    async def _is_in_cluster(self, node: Node) -> bool:
+        try:
+            await self._objects.get(NODES, "", node)
+        except NotFound:
+            return False
+        return True
+
+
+def _identity(entry: Entry) -> Identity | None:
+    """
+    None where nothing is written.
+
+    What somebody damaged is a name that is taken for ever, by nobody: better that than a name for the taking.
+    """
+    if _IDENTITY not in entry.notes:
+        return None
+    try:
+        value = json.loads(entry.notes[_IDENTITY])
+        expires = datetime.datetime.fromisoformat(value["expires"])
+        labels = {str(name): str(text) for name, text in value["labels"].items()}
+        if expires.tzinfo is None:
+            raise ValueError("a time without its zone")
+        return Identity(str(value["key"]), expires, str(value["token"]), labels)
+    except (KeyError, ValueError, TypeError, AttributeError):
+        return Identity("", datetime.datetime.max.replace(tzinfo=datetime.UTC), "", {})

@@ -1,0 +1,125 @@
+"""Who has a name, until when, and who may take it over."""
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from apimachinery.errors import AlreadyExists, Conflict
+from apimachinery.keys import Node
+from apimachinery.resources import NODES, SECRETS
+from cloudhub.roster import Roster
+from cloudhub.tokens import Grant, Token
+from cloudhub.vault import NAMESPACE
+from tests.harness.objects import MemoryObjects
+
+NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+YEAR = timedelta(days=365)
+EDGE = Node("edge-1")
+PLAIN = Token("aaaaaaaa", NOW + YEAR, Grant(labels={"site": "berlin"}))
+REPLACING = Token("bbbbbbbb", NOW + YEAR, Grant(may_replace=True))
+
+
+@pytest.fixture
+def objects() -> MemoryObjects:
+    return MemoryObjects()
+
+
+@pytest.fixture
+def roster(objects: MemoryObjects) -> Roster:
+    return Roster(objects)
+
+
+async def claim(roster: Roster, key: str, token: Token = PLAIN, now: datetime = NOW) -> None:
+    await roster.claim(await roster.check(EDGE, token, key, now), token, key, now + YEAR, now)
+
+
+async def test_a_free_name_is_had_by_whoever_comes_first(roster: Roster) -> None:
+    assert (await roster.check(EDGE, PLAIN, "one", NOW)).identity is None
+    await claim(roster, "one")
+    await claim(roster, "one", now=NOW + timedelta(days=1))  # again
+    for key in ("two", ""):
+        with pytest.raises(AlreadyExists, match=r"edge-1 exists \(its certificate is valid until 2027-11-24T12:00"):
+            await roster.check(EDGE, PLAIN, key, NOW)
+    with pytest.raises(AlreadyExists):
+        await claim(roster, "two")
+    await roster.check(Node("edge-2"), PLAIN, "two", NOW)
+
+
+async def test_a_token_that_may_replace_takes_the_name_over(roster: Roster) -> None:
+    await claim(roster, "one")
+    await claim(roster, "two", REPLACING)
+    with pytest.raises(AlreadyExists):
+        await claim(roster, "one")
+
+
+async def test_a_name_is_free_when_its_certificate_has_lapsed_unless_the_cluster_has_its_node(
+    roster: Roster, objects: MemoryObjects
+) -> None:
+    await claim(roster, "one")
+    later = NOW + YEAR
+    await roster.check(EDGE, PLAIN, "two", later)
+    await objects.create(NODES, "", {"metadata": {"name": EDGE}})
+    with pytest.raises(AlreadyExists, match="the cluster has a Node of that name"):
+        await roster.check(EDGE, PLAIN, "two", later)
+    await roster.check(EDGE, REPLACING, "two", later)
+    await objects.delete(NODES, "", EDGE)
+    await claim(roster, "two", now=later)
+
+
+async def test_a_node_of_an_earlier_release_or_of_somebody_elses_is_not_given_away(
+    roster: Roster, objects: MemoryObjects
+) -> None:
+    await objects.create(NODES, "", {"metadata": {"name": EDGE}})
+    with pytest.raises(AlreadyExists, match=r"cloudcore token create --replace --nodes edge-1"):
+        await claim(roster, "one")
+
+
+async def test_of_two_replicas_one_gives_the_name_away(objects: MemoryObjects, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other one has looked before, and seen that it is free."""
+    roster, other = Roster(objects), Roster(objects)
+    real = objects.create
+
+    async def overtaken(*arguments: object) -> object:
+        if arguments[0] == SECRETS:
+            monkeypatch.setattr(objects, "create", real)
+            await claim(other, "theirs")
+        return await real(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(objects, "create", overtaken)
+    with pytest.raises(AlreadyExists):
+        await claim(roster, "ours")
+    assert (await roster.check(EDGE, PLAIN, "theirs", NOW)).identity is not None
+
+
+async def test_a_name_that_changes_hands_all_the_time_is_a_conflict(
+    roster: Roster, objects: MemoryObjects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await claim(roster, "one")
+
+    async def always(*_: object) -> None:
+        raise Conflict("modified")
+
+    monkeypatch.setattr(objects, "merge", always)
+    with pytest.raises(Conflict, match="too many join as edge-1"):
+        await claim(roster, "two", REPLACING)
+
+
+async def test_labels_are_those_of_the_token_that_was_used_last(roster: Roster) -> None:
+    assert await roster.labels(EDGE) == {}
+    await claim(roster, "one")
+    assert await roster.labels(EDGE) == {"site": "berlin"}
+    await claim(roster, "two", REPLACING)
+    assert await roster.labels(EDGE) == {}
+
+
+@pytest.mark.parametrize("damage", ["", "{}", "[]", json.dumps({"key": "k", "expires": "soon", "labels": {}})])
+async def test_a_damaged_record_is_a_name_that_is_taken(roster: Roster, objects: MemoryObjects, damage: str) -> None:
+    await claim(roster, "one")
+    objects.kept[SECRETS, NAMESPACE, "node-edge-1"]["metadata"]["annotations"]["fairlead.io/identity"] = damage
+    for key in ("one", ""):
+        with pytest.raises(AlreadyExists):
+            await roster.check(EDGE, PLAIN, key, NOW)
+    assert await roster.labels(EDGE) == {}
+    await claim(roster, "two", REPLACING)
+    assert (await roster.check(EDGE, PLAIN, "two", NOW)).identity is not None
