@@ -40,6 +40,7 @@ from benchmarks import (
     start,
     tenthousand,
     twins,
+    workers,
 )
 from benchmarks.figures import Measured, table
 from benchmarks.pair import ROOT, end_on_sigterm
@@ -127,6 +128,7 @@ OTHERS = {
     "latency": Plan("from an edit to the device and back", 3, 180, lambda g, n: latency.measure(n, g.quick)),
     "recovery": Plan("bytes, requests and seconds of a sync", 3, 200, lambda g, n: recovery.measure(n, g.quick)),
     "devices": Plan("1,000 devices of one node edited", 3, 200, lambda g, n: devices.measure(n, g.quick)),
+    "workers": Plan("one hub process, and two that share a port", 1, 120, lambda g, n: workers.measure(n, g.quick)),
     "mappers": Plan("memory and processor of mappers", 1, 180, lambda g, n: mappers.measure(n, g.quick)),
     "apiserver": Plan("the embedded apiserver by itself", 1, 60, lambda g, n: devapi.measure(n, g.quick)),
     "twins": Plan("reports from MQTT to the commit", 3, 150, lambda g, n: twins.measure(n, g.quick, g.edgecore)),

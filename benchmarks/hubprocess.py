@@ -37,6 +37,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from apimachinery.events import WatchEvent
 from apimachinery.keys import Node, Resource
 from apimachinery.resources import CONFIG_MAPS, PODS
 from apimachinery.watchcache import WatchCache
@@ -45,7 +46,7 @@ from cloudhub.apiwire import event_of
 from cloudhub.identities import NODE_PREFIX
 from cloudhub.outbox import Outbox
 from cloudhub.placement import By, Placement, Rule
-from cloudhub.projection import project
+from cloudhub.projection import Projection
 from cloudhub.server import HubServer
 from cloudhub.sessions import Session
 from link.frames import Hello, ReportEntry
@@ -76,9 +77,11 @@ class HubProcess:
     """The hub and what feeds it."""
 
     def __init__(self, context: ssl.SSLContext | None) -> None:
-        self._cache = WatchCache()
+        self._cache = WatchCache(window=1)
         nothing = _Unreported()
-        self.server = HubServer(self._cache, Placement(RULES), nothing, nothing)
+        placement = Placement(RULES)
+        self._projections = {each: Projection(each, placement.look) for each in placement.resources()}
+        self.server = HubServer(self._cache, placement, nothing, nothing)
         self.listener: asyncio.Future[Listener] = asyncio.get_running_loop().create_future()
         self._context = context
         self._hub = hub = self.server.hub
@@ -131,7 +134,9 @@ class HubProcess:
         """What becomes of a line of a watch, up to the mark in the outboxes of whom it concerns."""
         event = event_of(resource, line)
         assert event.object is not None, "no bookmark"
-        self._hub.changed(self._cache.apply(event._replace(object=project(event.object)), resource))
+        seen = self._projections[resource].seen(event.object)
+        changes = self._cache.apply(WatchEvent(event.type, seen, event.resume_version), resource)
+        self._hub.changed(changes)
 
     # Commands
 
