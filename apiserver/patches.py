@@ -24,9 +24,7 @@ STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
 
 MAX_OPERATIONS = 10_000  # kube-apiserver's limit for one JSON patch
-MAX_COPIED_BYTES = (
-    3 << 20
-)  # by all copies of one patch together, as there: forty that double an object would take a TiB
+MAX_COPIED_BYTES = 3 << 20  # by all copies of one patch, as there: forty that double an object would take a TiB
 
 
 def apply(current: Mapping[str, JSON], patch: bytes, content_type: str, *, is_custom: bool) -> dict[str, JSON]:
