@@ -220,7 +220,8 @@ def bound(family: int, address: tuple[Any, ...], *, reuse_port: bool) -> socket.
 
 def _made(family: int) -> socket.socket:
     """Connections that were just closed are not in the way; IPv6 means IPv6."""
-    made = socket.socket(family, socket.SOCK_STREAM)
+    # asyncio switches Nagle's algorithm off where a socket says that it is TCP, which what it accepts inherits.
+    made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if family == socket.AF_INET6:
         made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)

@@ -180,3 +180,14 @@ async def test_every_address_of_the_machine_gets_the_same_port() -> None:
     finally:
         door.close()
         await door.wait_closed()
+
+
+async def test_small_packets_are_not_held_back() -> None:
+    async with house(Limits(1, 1)) as made:
+        _, writer = await comes(made.port)
+        async with asyncio.timeout(5):
+            while not made.guests or (transport := made.guests[0].transport) is None:
+                await asyncio.sleep(0.005)
+        sock = transport.get_extra_info("socket")
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        writer.close()
