@@ -56,6 +56,7 @@ from cloudhub.statuswriter import StatusWriter
 from cloudhub.tokens import Tokens
 from cloudhub.vault import Vault
 from componentbase import cli
+from componentbase.allocator import keep_large_blocks_apart
 from componentbase.endpoints import Endpoint, why_not_listening
 from link.frames import RefusedReport
 from link.websocket import Listener
@@ -157,6 +158,7 @@ class Replica:
                 await reflector.wait_synced()
             # What was imported stays; left in, every full collection would walk it, and stop everything for 37 ms.
             gc.freeze()
+            keep_large_blocks_apart()
             if self._access is not None and self._calls is not None:
                 tasks.create_task(self._access.run(), name="access")
                 tasks.create_task(self._calls.run(), name="calls")
