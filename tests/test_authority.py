@@ -1,7 +1,6 @@
 """The CA in its Secret, and what is signed with it, over real TLS sockets on loopback."""
 
 import asyncio
-import os
 import socket
 import ssl
 from pathlib import Path
@@ -12,7 +11,8 @@ from apimachinery.errors import InternalError, Invalid
 from apimachinery.keys import Node
 from apimachinery.resources import SECRETS
 from cloudhub import authority
-from cloudhub.authority import SECRET_NAME, Authority, server_names
+from cloudhub.authority import Authority, server_names
+from cloudhub.cas import SECRET_NAME, Ca
 from cloudhub.vault import NAMESPACE, Vault
 from componentbase import pki
 from tests.harness.objects import MemoryObjects
@@ -142,8 +142,8 @@ async def test_the_link_refuses_certificates_of_another_ca_and_of_another_use(ma
     assert await is_refused(made.server(["127.0.0.1"]).link_context, forged)
     ca = pki.create_ca("fairlead", 1)
     pair = pki.issue_server_cert(ca, ["system:node:edge-1"], 1)
-    misused = with_certificate(client_context(Authority(ca)), tmp_path, pair.cert_pem, pair.key_pem)
-    assert await is_refused(Authority(ca).server(["127.0.0.1"]).link_context, misused)
+    misused = with_certificate(client_context(Authority(Ca.of(ca))), tmp_path, pair.cert_pem, pair.key_pem)
+    assert await is_refused(Authority(Ca.of(ca)).server(["127.0.0.1"]).link_context, misused)
 
 
 async def test_joining_takes_no_certificate(made: Authority) -> None:
@@ -192,12 +192,3 @@ def test_names_cover_loopback_the_machine_and_what_was_said(monkeypatch: pytest.
         assert "198.51.100.9" in names
         assert everywhere not in names
         assert "fe80::1%eth0" not in names
-
-
-def test_without_memory_files_a_private_directory_serves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(os, "memfd_create", raising=False)
-    made = Authority(pki.create_ca("fairlead", 1))
-    assert made.server(["localhost"]).join_context.cert_store_stats() is not None
-    with authority._as_file(b"key") as path:
-        assert Path(path).parent.stat().st_mode & 0o077 == 0
-    assert not Path(path).exists()

@@ -8,7 +8,8 @@ from typing import Any
 
 from apiserver.http import serve
 from cloudhub.authority import Authority, server_names
-from cloudhub.join import MAX_BODY_BYTES, JoinEndpoint, Link
+from cloudhub.join import MAX_BODY_BYTES, JoinEndpoint
+from cloudhub.requests import Link
 from cloudhub.roster import Roster
 from cloudhub.tokens import DEFAULT_TTL, Grant, Tokens
 from cloudhub.vault import Vault
