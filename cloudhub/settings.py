@@ -54,7 +54,7 @@ class JoinConfig:
     )
     certificate_s: float = setting(
         NODE_S,
-        "How long a node's certificate is valid; before two thirds of it the node renews it. Less than an hour is for tests.",
+        "How long a node's certificate is valid; it is renewed before two thirds of that. Below an hour is for tests.",
         at_least=2,
         at_most=10 * NODE_S,
     )
