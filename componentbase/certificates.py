@@ -60,7 +60,7 @@ def validity(pem: bytes) -> Validity:
         raise ValueError("there is no certificate in PEM form")
     try:
         return _validity(found[0])
-    except IndexError as exc:
+    except (IndexError, ValueError) as exc:
         raise ValueError("it is not a certificate") from exc
 
 
@@ -83,7 +83,7 @@ def _parts(data: bytes) -> Iterator[tuple[int, bytes]]:
             size = int.from_bytes(data[at : at + count], "big")
             at += count
         if at + size > len(data):
-            raise ValueError("it is not a certificate: it is cut short")
+            raise ValueError("it is cut short")
         yield tag, data[at : at + size]
         at += size
 
@@ -93,5 +93,5 @@ def _time(tag: int, content: bytes) -> datetime:
     if tag == _UTC_TIME:  # RFC 5280, 4.1.2.5.1: a year from 50 on is of the last century
         text = ("19" if text[:2] >= "50" else "20") + text
     elif tag != _GENERALIZED_TIME:
-        raise ValueError("it is not a certificate: a time is none")
+        raise ValueError("a time is none")
     return datetime.strptime(text, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC)
