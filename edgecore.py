@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -891,6 +891,9 @@ def _metrics(facts: Mapping[str, Any]) -> Iterator[metrics.Metric]:
         ("edge_devices_contested", "Devices that more than one mapper claims.", "devicesContested"),
     ):
         yield metrics.Metric(name, text, float(facts[key]))
+    if facts["certificateUntil"] is not None:
+        left_s = datetime.fromisoformat(facts["certificateUntil"]).timestamp() - time.time()
+        yield metrics.Metric("edge_certificate_seconds", "Until this node's certificate lapses.", left_s)
     if (synced_at := facts["lastSyncedAtMs"]) is not None:
         stale = 0.0 if facts["inSync"] else max(0, _now_ms() - synced_at) / 1000
         yield metrics.Metric("edge_stale_seconds", "How old what is held may be; absent before the first sync.", stale)

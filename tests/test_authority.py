@@ -3,18 +3,20 @@
 import asyncio
 import socket
 import ssl
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from apimachinery.errors import InternalError, Invalid
+from apimachinery.errors import InternalError, Invalid, Unavailable
 from apimachinery.keys import Node
 from apimachinery.resources import SECRETS
-from cloudhub import authority
+from cloudhub import authority, cas
 from cloudhub.authority import Authority, server_names
 from cloudhub.cas import SECRET_NAME, Ca
 from cloudhub.vault import NAMESPACE, Vault
 from componentbase import pki
+from componentbase.certificates import fingerprints
 from tests.harness.objects import MemoryObjects
 
 EDGE = Node("edge-1")
@@ -192,3 +194,44 @@ def test_names_cover_loopback_the_machine_and_what_was_said(monkeypatch: pytest.
         assert "198.51.100.9" in names
         assert everywhere not in names
         assert "fe80::1%eth0" not in names
+
+
+async def test_where_the_first_ca_has_expired_the_second_signs_and_is_shown() -> None:
+    past, future = (datetime.now(UTC) + timedelta(days=days) for days in (-1, 1))
+    first, second = Ca.of(pki.create_ca("first", 9)), Ca.of(pki.create_ca("second", 9, 1), "fairlead-ca-2", future)
+    assert Authority(first, second).signer_pin == first.pin, "its time has not come"
+    made = Authority(first._replace(expires=past), second)
+    assert made.signer_pin == second.pin
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(cadata=second.pair.cert_pem.decode())
+    assert await exchange(made.server(["127.0.0.1"]).join_context, context) == "nobody"
+
+
+async def test_a_hub_follows_the_cas_and_goes_on_with_what_it_has_when_it_cannot_look(
+    made: Authority, objects: MemoryObjects, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    identity, asked, vault = made.server(["127.0.0.1"]), asyncio.Event(), Vault(objects)
+    first = client_context(made)
+
+    async def away(*_: object) -> None:
+        raise Unavailable("no answer")
+
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        keeping = tasks.create_task(identity.keep_fresh(vault, 0.02, asked), name="keeping")
+        with monkeypatch.context() as patched:
+            patched.setattr(objects, "list_all", away)
+            asked.set()
+            while "certificates not looked after" not in caplog.text:
+                await asyncio.sleep(0.01)
+        assert await exchange(identity.join_context, first) == "nobody"
+        second = await cas.begin(vault, datetime.now(UTC))
+        while made.pin != second.pin:
+            await asyncio.sleep(0.01)
+        await cas.drop_first(vault, await cas.load(vault))
+        while len(fingerprints(made.certificate_pem)) > 1:
+            await asyncio.sleep(0.01)
+        keeping.cancel()
+    with pytest.raises(ssl.SSLCertVerificationError):
+        identity.renew()
+        await exchange(identity.join_context, first)
+    assert await exchange(identity.join_context, client_context(made)) == "nobody"

@@ -111,6 +111,7 @@ def test_a_node_renews_while_it_is_linked_and_comes_back_after_its_certificate_h
     facts = site.ask("edgecore", "renews")
     assert (facts["inSync"], facts["failures"], facts["certificateProblem"]) == (True, 0, "")
     assert site.metrics("cloudcore", "short")["hub_sessions_total"] == 1, "the connection went on"
+    assert -1 < site.metrics("edgecore", "renews")["edge_certificate_seconds"] <= SHORT
 
     edge.kill()
     last = pem(site, "renews")
