@@ -46,6 +46,8 @@ class Object(NamedTuple):
     labels: Mapping[str, str]
     body: bytes
     """Canonical JSON."""
+    found: object = None
+    """What somebody who looked into the body wants to know again without parsing it; None where nobody did."""
 
     def parse(self) -> dict[str, JSON]:
         """A fresh copy of the body, which the caller may change."""
@@ -83,7 +85,8 @@ def lookup(value: JSON, path: str) -> JSON:
     A step may be quoted by nothing: label keys with dots are read with `metadata.labels` and a subscript.
     """
     for step in path.split("."):
-        if not isinstance(value, Mapping):
+        # A dict nearly always, and that is told in a fifth of the time.
+        if type(value) is not dict and not isinstance(value, Mapping):
             return None
         value = value.get(step)
     return value

@@ -18,14 +18,14 @@ from pathlib import Path
 
 from apimachinery.events import Change
 from apimachinery.keys import ObjectKey
-from apimachinery.objects import Object
 from apimachinery.resources import CONFIG_MAPS, LEASES, NODE_LEASE_NAMESPACE, PODS
 from apimachinery.watchcache import WatchCache
 from benchmarks import procfs
 from benchmarks.figures import Figure
 from cloudhub.apiclient import ApiClient
 from cloudhub.fences import claim_of
-from cloudhub.projection import project
+from cloudhub.projection import Projection
+from cloudhub.reading import Sent
 from cloudhub.reflector import Reflector
 from tests.harness.site import Process, Site
 
@@ -158,7 +158,7 @@ class _Counting:
 
     def changed(self, changes: list[Change]) -> None: ...
 
-    def observe(self, lease: Object) -> None:
+    def observe(self, lease: Sent) -> None:
         claim_of(lease.parse())
         self.seen += 1
 
@@ -175,7 +175,7 @@ async def _leases(site: Site, count: int) -> tuple[float, float]:
         told = _Counting()
         async with asyncio.TaskGroup() as tasks:
             reflectors = [
-                Reflector(client, LEASES, WatchCache(), told, project=project, observe=told.observe)
+                Reflector(client, LEASES, WatchCache(), told, projection=Projection(LEASES), observe=told.observe)
                 for _ in range(WATCHES)
             ]
             running = [tasks.create_task(each.run(), name="watch") for each in reflectors]

@@ -32,12 +32,12 @@ from lightkube.config.models import User, UserExec
 from lightkube.core.exceptions import ConfigError
 
 from apimachinery.errors import ApiError, Forbidden, NotFound, TooLarge, Unavailable
-from apimachinery.events import WatchEvent
 from apimachinery.keys import ObjectKey, Resource
-from apimachinery.objects import JSON, Object
+from apimachinery.objects import JSON
 from apimachinery.resources import CUSTOM_RESOURCE_DEFINITIONS
-from cloudhub.apiwire import error_in, event_of, object_of, path_of, segment, selection
+from cloudhub.apiwire import Event, Page, error_in, event_of, page_of, path_of, segment, selection
 from cloudhub.execplugin import CredentialsUnavailable, ExecPlugin
+from cloudhub.reading import Sent
 
 PAGE_OBJECTS = 500  # client-go's pager's default
 WATCH_S = 300.0  # the middle of client-go's reflectors' 5 to 10 minutes would be 450; routers cut idle streams sooner
@@ -66,13 +66,6 @@ class KubeconfigError(Exception):
 
 class ApiUnreachable(Unavailable):
     """There was no answer: the network, TLS, or credentials that could not be had. Worth retrying."""
-
-
-class Page(NamedTuple):
-    """A part of a list, all of it at one resource version."""
-
-    objects: list[Object]
-    resource_version: str
 
 
 class RawAnswer(NamedTuple):
@@ -151,22 +144,18 @@ class ApiClient:
         if resource_version:
             query |= {"resourceVersion": resource_version, "resourceVersionMatch": _NOT_OLDER_THAN}
         while True:
-            value = await self._request("GET", path, query)
-            metadata = value.get("metadata") or {}
-            yield Page(
-                [object_of(resource, item) for item in value.get("items") or ()],
-                str(metadata.get("resourceVersion") or ""),
-            )
-            if not (token := metadata.get("continue")):
+            page = page_of(resource, await self._ask("GET", path, query))
+            yield page
+            if not page.token:
                 return
             # "Specifying resource version is not allowed when using continue": the token has it.
-            query = {"limit": str(PAGE_OBJECTS), "continue": str(token), **selection(labels, fields)}
+            query = {"limit": str(PAGE_OBJECTS), "continue": page.token, **selection(labels, fields)}
 
     async def list(
         self, resource: Resource, resource_version: str = "", *, namespace: str = "", labels: str = "", fields: str = ""
-    ) -> tuple[Sequence[Object], str]:
+    ) -> tuple[Sequence[Sent], str]:
         """All objects of a resource and the resource version of the list. For resource_version see pages()."""
-        objects: list[Object] = []
+        objects: list[Sent] = []
         version = ""
         async for page in self.pages(resource, resource_version, namespace=namespace, labels=labels, fields=fields):
             objects += page.objects
@@ -182,7 +171,7 @@ class ApiClient:
         labels: str = "",
         fields: str = "",
         timeout_s: float = WATCH_S,
-    ) -> AsyncGenerator[WatchEvent, None]:
+    ) -> AsyncGenerator[Event, None]:
         """
         What happens after `resource_version`; ends when the server ends it, about `timeout_s` later.
 
@@ -347,6 +336,24 @@ class ApiClient:
         body: Mapping[str, JSON] | Sequence[Mapping[str, JSON]] | None = None,
         content_type: str = "application/json",
     ) -> dict[str, JSON]:
+        answer = await self._ask(method, path, query, body=body, content_type=content_type)
+        try:
+            value = json.loads(answer)
+        except ValueError:
+            value = None
+        if not isinstance(value, dict):
+            raise ApiUnreachable(f"what answers at {self.server} is no apiserver: its answer is not a JSON object")
+        return value
+
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        *,
+        body: Mapping[str, JSON] | Sequence[Mapping[str, JSON]] | None = None,
+        content_type: str = "application/json",
+    ) -> bytes:
         content = None if body is None else json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
         headers = {} if body is None else {"Content-Type": content_type}
         try:
@@ -355,13 +362,7 @@ class ApiClient:
             raise self._unreachable(exc) from exc
         if not response.is_success:
             raise _error(response)
-        try:
-            value = json.loads(response.content)
-        except ValueError:
-            value = None
-        if not isinstance(value, dict):
-            raise ApiUnreachable(f"what answers at {self.server} is no apiserver: its answer is not a JSON object")
-        return value
+        return response.content
 
     def _unreachable(self, exc: Exception) -> ApiUnreachable:
         why = str(exc) or type(exc).__name__

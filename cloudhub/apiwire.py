@@ -3,7 +3,7 @@ How requests to a Kubernetes API and its answers are spelled: paths, list items,
 
 Invariants
     no name or namespace, whoever it comes from, makes a path lead elsewhere
-    an object reads the same whether a list, a watch or a get brought it
+    an object reads the same whether a list or a watch brought it
 
 Pure; the shell is cloudhub/apiclient.py.
 """
@@ -11,11 +11,13 @@ Pure; the shell is cloudhub/apiclient.py.
 import json
 import urllib.parse
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from apimachinery.errors import ApiError, BadRequest, Cause, Unavailable, from_status
-from apimachinery.events import EventType, WatchEvent
+from apimachinery.events import EventType
 from apimachinery.keys import Resource
-from apimachinery.objects import JSON, Object, from_json
+from apimachinery.objects import JSON
+from cloudhub.reading import Sent, decoded, read_line, read_page, typed
 
 
 def segment(text: str) -> str:
@@ -35,29 +37,52 @@ def selection(labels: str, fields: str) -> dict[str, str]:
     return {name: text for name, text in (("labelSelector", labels), ("fieldSelector", fields)) if text}
 
 
-def object_of(resource: Resource, value: dict[str, JSON]) -> Object:
-    """The object for a body, with its resourceVersion as its version's revision. Changes `value`."""
-    # The items of a list of a built-in kind do not say what they are, those of a watch do; versions are
-    # digests of bodies, so both must read alike.
-    value.setdefault("apiVersion", resource.api_version)
-    value.setdefault("kind", resource.kind)
-    return from_json(resource, value)
+class Event(NamedTuple):
+    """One line of a watch, with the object as it was sent: see apimachinery.events.WatchEvent."""
+
+    type: EventType
+    object: Sent | None
+    resume_version: str
 
 
-def event_of(resource: Resource, line: bytes) -> WatchEvent:
+class Page(NamedTuple):
+    """A part of a list, all of it at one resource version."""
+
+    objects: list[Sent]
+    resource_version: str
+    token: str = ""
+    """How to ask for the next part; "" when this is the last."""
+
+
+_TYPES = {each.value: each for each in EventType}
+
+
+def event_of(resource: Resource, line: bytes) -> Event:
     """The event in one line of a watch. Raises the error it tells; Unavailable where it makes no sense."""
     try:
-        value = json.loads(line)
-        kind, body = value["type"], value["object"]
-        version = str((body.get("metadata") or {}).get("resourceVersion") or "")
-        if kind == "ERROR":
-            raise _error_of(int(body.get("code") or 500), body)
-        if kind == EventType.BOOKMARK:
-            return WatchEvent(EventType.BOOKMARK, None, version)
-        return WatchEvent(EventType(kind), object_of(resource, body), version)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        read = read_line(line)
+        kind = _TYPES.get(read.type)
+        if kind is None or kind is EventType.BOOKMARK:
+            body = {name: decoded(raw) for name, raw in read.object.items()}
+            if read.type == "ERROR":
+                raise _error_of(int(body.get("code") or 500), body)
+            version = str((body.get("metadata") or {}).get("resourceVersion") or "")
+            return Event(EventType(read.type), None, version)
+        item = Sent(resource, typed(resource, read.object))
+        return Event(kind, item, item.version.revision)
+    except (ValueError, TypeError, AttributeError, RecursionError):
         # Without the cause: a JSON error quotes its document.
         raise Unavailable(f"the watch of {resource.collection} sent what is no event") from None
+
+
+def page_of(resource: Resource, content: bytes) -> Page:
+    """A page of a list. Raises Unavailable where it is none, BadRequest where what it lists are no objects."""
+    try:
+        read = read_page(content)
+        objects = [Sent(resource, typed(resource, members)) for members in read.items or ()]
+    except (ValueError, RecursionError):
+        raise Unavailable(f"what should be the list of {resource.collection} is none") from None
+    return Page(objects, read.metadata.resource_version, read.metadata.token)
 
 
 def error_in(code: int, body: bytes, retry_after: str, where: str) -> ApiError:

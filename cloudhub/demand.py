@@ -20,7 +20,6 @@ from apimachinery.watchcache import WatchCache
 from cloudhub.backoff import BASE_S
 from cloudhub.horizon import Advance
 from cloudhub.interests import GRANTED, IDLE_S, MOST_RESOURCES, UNKNOWN, Decision, is_custom
-from cloudhub.projection import project
 from cloudhub.reflector import Consumer, Reflector, ReflectorStatus, Source
 
 logger = logging.getLogger(__name__)
@@ -204,7 +203,6 @@ class Demand:
                 resource,
                 self._cache,
                 self._consumer,
-                project=project,
                 advanced=self._has_advanced,
                 failed=self._has_failed,
             )

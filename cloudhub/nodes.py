@@ -24,6 +24,7 @@ from cloudhub.backoff import full_jitter_s, write_delay_s
 from cloudhub.devices import entries
 from cloudhub.fences import Claim, Fences, Permit, Standing, claim_of
 from cloudhub.presence import Duty, Presence, Task
+from cloudhub.reading import Sent
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +128,7 @@ class NodeLifecycle:
                 self._presence.node_seen(Node(key.name), is_edge, ready, self._loop.time())
             self._woken.set()
 
-    def observe_lease(self, lease: Object) -> None:
+    def observe_lease(self, lease: Object | Sent) -> None:
         """A Lease as the apiserver has it."""
         if lease.key.namespace == NODE_LEASE_NAMESPACE:
             node = Node(lease.key.name)

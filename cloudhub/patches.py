@@ -3,13 +3,13 @@ Bodies told as what changed: a new body compressed with the old one as its dicti
 
 A one-field change of a 4 KB object becomes 90 to 230 bytes in 20 µs, whatever the field; it needs no
 knowledge of JSON and does not care about lists, on which a merge patch of one of twenty twin values
-costs the whole list. Each (old, new) pair is computed once and shared by all nodes that hold the old.
+costs the whole list.
 
 Old bodies are remembered up to a bound. Where one is forgotten, or there is any doubt, the whole body
 goes; docs/why/deltas.md has the figures and what was refused.
 
 Invariants
-    bytes kept (old bodies and patches) <= max_bytes, but for one entry
+    bytes of old bodies kept <= max_bytes, but for one entry
     unpack_against(patch, its size, old body) is the new body, bit for bit; the node checks that against the version
 
 Pure state: no clock, no I/O.
@@ -27,14 +27,13 @@ WORTH = 0.8  # a patch that saves less is not worth an unpacking on a small mach
 
 
 class Patches:
-    """The differences between versions that were and versions that are."""
+    """The differences between versions that were and versions that are. What is made is kept by cloudhub.wires."""
 
     def __init__(self, max_bytes: int = MAX_BYTES, min_body_bytes: int = MIN_BODY_BYTES) -> None:
         self._max_bytes = max_bytes
         self._min_body_bytes = min_body_bytes
         self._bytes = 0
         self._old: OrderedDict[tuple[ObjectKey, ObjectVersion], bytes] = OrderedDict()
-        self._made: OrderedDict[tuple[ObjectKey, ObjectVersion, ObjectVersion], bytes | None] = OrderedDict()
 
     def __len__(self) -> int:
         """Bytes kept."""
@@ -45,32 +44,21 @@ class Patches:
         if len(previous.body) < self._min_body_bytes:
             return
         place = (previous.key, previous.version)
-        if place not in self._old:
-            self._old[place] = previous.body
-            self._bytes += len(previous.body)
-        self._old.move_to_end(place)
+        if place in self._old:
+            self._old.move_to_end(place)
+            return
+        self._old[place] = previous.body
+        self._bytes += len(previous.body)
         while self._bytes > self._max_bytes and len(self._old) > 1:
-            self._forget()
+            _, forgotten = self._old.popitem(last=False)
+            self._bytes -= len(forgotten)
 
     def between(self, held: ObjectVersion | None, item: Object) -> bytes | None:
-        """What turns the body that a node holds into this one; None where the whole body should go."""
+        """What turns the body that a node holds into this one; None where the whole body should go. O(both sizes)."""
         if held is None or held.uid != item.version.uid:
             return None
         old = self._old.get((item.key, held))
         if old is None:
             return None
-        pair = (item.key, held, item.version)
-        if pair not in self._made:
-            patch = pack_against(item.body, old)
-            kept = patch if len(patch) < WORTH * len(item.body) else None
-            self._made[pair] = kept
-            self._bytes += len(kept or b"")
-        return self._made[pair]
-
-    def _forget(self) -> None:
-        if self._made:
-            _, patch = self._made.popitem(last=False)
-            self._bytes -= len(patch or b"")
-        else:
-            _, body = self._old.popitem(last=False)
-            self._bytes -= len(body)
+        patch = pack_against(item.body, old)
+        return patch if len(patch) < WORTH * len(item.body) else None

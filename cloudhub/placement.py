@@ -16,7 +16,7 @@ Pure state: no clock, no I/O.
 """
 
 import enum
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import NamedTuple
 
 from apimachinery.events import Change, EventType
@@ -34,6 +34,7 @@ from apimachinery.resources import (
     SECRETS,
     SERVICE_ACCOUNTS,
 )
+from cloudhub.reading import Sent
 
 MIRROR = "kubernetes.io/config.mirror"
 """The annotation of a pod that a node made of a file of its own, for others to see."""
@@ -103,6 +104,20 @@ class Affected(NamedTuple):
     key: ObjectKey
 
 
+class Bound(NamedTuple):
+    """Where an object belongs, by what it says itself, and what goes there with it."""
+
+    nodes: frozenset[Node]
+    """EVERYWHERE among them for all nodes."""
+    targets: frozenset[ObjectKey]
+    """What it refers to; nothing where it is on no node."""
+    is_mirror: bool = False
+
+
+_NOTHING: frozenset[str] = frozenset()
+NOWHERE = Bound(frozenset(), frozenset())
+
+
 class Placement:
     """The index from objects to nodes and back."""
 
@@ -126,8 +141,11 @@ class Placement:
             )
             for resource in {rule.resource for rule in rules}
         }
-        self._direct: dict[ObjectKey, frozenset[Node]] = {}
-        self._references: dict[ObjectKey, frozenset[ObjectKey]] = {}
+        self._looked_at = {
+            resource: frozenset(path.partition(".")[0] for path in self._paths(resource))
+            for resource in self.resources()
+        }
+        self._bounds: dict[ObjectKey, Bound] = {}
         self._holders: dict[ObjectKey, dict[Node, int]] = {}
         """For each placed key how often each node holds it: once for itself, once per referrer."""
         self._on_node: dict[Node, dict[ObjectKey, None]] = {}
@@ -153,7 +171,7 @@ class Placement:
     def refers(self, node: Node, target: ObjectKey, referrer: Resource) -> bool:
         """Whether an object of `referrer` that a rule puts on this node refers to `target`. O(objects on the node)."""
         return any(
-            target in self._references.get(key, ()) and node in self._direct[key]
+            target in (bound := self._bounds.get(key, NOWHERE)).targets and node in bound.nodes
             for key in self._on_node.get(node, ())
             if key.resource == referrer
         )
@@ -175,26 +193,55 @@ class Placement:
         item = change.object
         key = item.key
         affected = dict.fromkeys(Affected(node, key) for node in self._holders.get(key, ()))
-        if change.type is EventType.DELETED:
-            nodes: frozenset[Node] = frozenset()
-            targets: frozenset[ObjectKey] = frozenset()
-        else:
-            nodes = self._placed_directly(item)
-            targets = self._referred(item) if nodes else frozenset()
-        old_nodes = self._direct.get(key, frozenset())
-        old_targets = self._references.get(key, frozenset())
+        old = self._bounds.get(key, NOWHERE)
+        new = NOWHERE if change.type is EventType.DELETED else self._bound(item)
+        if new == old:
+            return list(affected)
         # Take the new in before the old is let go of, so that what stays never counts as gone.
-        for node in sorted(nodes):
+        for node in sorted(new.nodes):
             self._hold(node, key, affected)
-            for target in sorted(targets):
+            for target in sorted(new.targets):
                 self._hold(node, target, affected)
-        for node in sorted(old_nodes):
+        for node in sorted(old.nodes):
             self._release(node, key, affected)
-            for target in sorted(old_targets):
+            for target in sorted(old.targets):
                 self._release(node, target, affected)
-        _keep(self._direct, key, nodes)
-        _keep(self._references, key, targets)
+        if new.nodes:
+            self._bounds[key] = new
+        else:
+            self._bounds.pop(key, None)
         return list(affected)
+
+    def look(self, item: Sent, before: object, same: Collection[str]) -> object:
+        """
+        Where an object belongs, for observe() to find: a cloudhub.projection.Look.
+
+        O(references), but where nothing that a rule looks at has changed O(1).
+        """
+        is_mirror = _is_mirror(item.metadata)
+        if (
+            isinstance(before, Bound)
+            and before.is_mirror == is_mirror
+            and self._looked_at.get(item.key.resource, _NOTHING).issubset(same)
+        ):
+            return before
+        return self._where(item.key, item.labels, item.member, is_mirror)
+
+    def _bound(self, item: Object) -> Bound:
+        if isinstance(item.found, Bound):
+            return item.found
+        body = item.parse()
+        return self._where(item.key, item.labels, body.get, _is_mirror(body.get("metadata")))
+
+    def _paths(self, resource: Resource) -> Iterator[str]:
+        """Of what the rules look at in an object, beside its name."""
+        for rule in self._direct_rules.get(resource, ()):
+            if rule.by is By.LABEL:
+                yield "metadata.labels"
+            elif rule.by is By.FIELD and rule.path != "metadata.name":
+                yield rule.path
+        for rule in self._reference_rules.get(resource, ()):
+            yield rule.path or "spec"
 
     def _hold(self, node: Node, key: ObjectKey, affected: dict[Affected, None]) -> None:
         holders = self._holders.setdefault(key, {})
@@ -216,92 +263,110 @@ class Placement:
             del self._on_node[node]
         affected[Affected(node, key)] = None
 
-    def _placed_directly(self, item: Object) -> frozenset[Node]:
+    def _where(
+        self, key: ObjectKey, labels: Mapping[str, str], member: Callable[[str], JSON], is_mirror: bool
+    ) -> Bound:
+        """member: gives the value of a member of the body."""
+        nodes = self._placed_directly(key, labels, member)
+        targets = self._referred(key, member, is_mirror) if nodes else frozenset()
+        return Bound(nodes, targets, is_mirror)
+
+    def _placed_directly(
+        self, key: ObjectKey, labels: Mapping[str, str], member: Callable[[str], JSON]
+    ) -> frozenset[Node]:
         nodes: set[Node] = set()
-        body: JSON = None
-        for rule in self._direct_rules.get(item.key.resource, ()):
-            if (rule.namespace and rule.namespace != item.key.namespace) or (
-                rule.names and item.key.name not in rule.names
-            ):
+        for rule in self._direct_rules.get(key.resource, ()):
+            if (rule.namespace and rule.namespace != key.namespace) or (rule.names and key.name not in rule.names):
                 continue
             match rule.by:
                 case By.ALL_NODES:
                     nodes.add(EVERYWHERE)
                 case By.LABEL:
-                    nodes.add(Node(item.labels.get(rule.path, "")))
+                    nodes.add(Node(labels.get(rule.path, "")))
                 case By.FIELD if rule.path == "metadata.name":
-                    nodes.add(Node(item.key.name))
+                    nodes.add(Node(key.name))
                 case By.FIELD:
-                    body = item.parse() if body is None else body
-                    value = lookup(body, rule.path)
-                    nodes.add(Node(value if isinstance(value, str) else ""))
+                    nodes.add(Node(_text_at(member, rule.path)))
                 case By.REFERENCE:
                     raise AssertionError("reference rules are kept apart")
         return frozenset(nodes - {""})
 
-    def _referred(self, item: Object) -> frozenset[ObjectKey]:
-        rules = self._reference_rules.get(item.key.resource, ())
-        if not rules:
-            return frozenset()
-        body = item.parse()
+    def _referred(self, key: ObjectKey, member: Callable[[str], JSON], is_mirror: bool) -> frozenset[ObjectKey]:
+        rules = self._reference_rules.get(key.resource, ())
+        by_pod: Mapping[Resource, Collection[str]] | None = None
         targets: set[ObjectKey] = set()
         for rule in rules:
-            names: Iterator[str] | list[str]
+            names: Collection[str]
             if rule.path:
-                value = lookup(body, rule.path)
-                names = [value] if isinstance(value, str) and value else []
+                names = (_text_at(member, rule.path),)
             else:
-                names = _pod_references(body, rule.resource)
-            namespace = item.key.namespace if rule.resource.namespaced else ""
-            targets |= {ObjectKey(rule.resource, namespace, name) for name in names}
+                if by_pod is None:
+                    by_pod = _pod_references(member("spec"), is_mirror)
+                names = by_pod.get(rule.resource, ())
+            namespace = key.namespace if rule.resource.namespaced else ""
+            targets.update(ObjectKey(rule.resource, namespace, name) for name in names if name)
         return frozenset(targets)
 
 
-def _keep(index: dict[ObjectKey, frozenset], key: ObjectKey, value: frozenset) -> None:  # type: ignore[type-arg]
-    if value:
-        index[key] = value
-    else:
-        index.pop(key, None)
+def _is_mirror(metadata: JSON) -> bool:
+    annotations = lookup(metadata, "annotations")
+    return isinstance(annotations, Mapping) and MIRROR in annotations
 
 
-def _pod_references(pod: Mapping[str, JSON], wanted: Resource) -> Iterator[str]:
-    """Names of the ConfigMaps, Secrets or ServiceAccount a pod refers to, after the kubelet's own visitor."""
-    spec = pod.get("spec")
-    if not isinstance(spec, Mapping):
-        return
-    if wanted == SERVICE_ACCOUNTS:
-        # A mirror pod has none: a node makes one in any namespace, and would speak for any default ServiceAccount.
-        is_mirror = MIRROR in (lookup(pod, "metadata.annotations") or ())
-        yield from _text(spec.get("serviceAccountName") or ("" if is_mirror else "default"))
-        return
-    of_secret = wanted == SECRETS
+def _text_at(member: Callable[[str], JSON], path: str) -> str:
+    """The text at a dotted path, "" where there is none."""
+    first, _, rest = path.partition(".")
+    value = member(first)
+    if rest:
+        value = lookup(value, rest)
+    return value if isinstance(value, str) else ""
+
+
+_OF_DRIVERS = {"csi": "nodePublishSecretRef", "flexVolume": "secretRef", "cephfs": "secretRef"}
+"""Kinds of volumes whose driver needs a Secret: the field that refers to it."""
+
+
+def _pod_references(spec: JSON, is_mirror: bool) -> Mapping[Resource, Collection[str]]:
+    """Names of the ConfigMaps, Secrets and ServiceAccount a pod refers to, after the kubelet's own visitor."""
+    if not isinstance(spec, dict):
+        return {}
+    # A mirror pod has no account unless it says so: a node makes one in any namespace, and would speak for any default
+    # ServiceAccount.
+    account = spec.get("serviceAccountName") or ("" if is_mirror else "default")
+    config_maps: list[JSON] = []
+    secrets: list[JSON] = []
     for volume in _mappings(spec.get("volumes")):
-        if of_secret:
-            yield from _text(lookup(volume, "secret.secretName"))
-        else:
-            yield from _text(lookup(volume, "configMap.name"))
-        for source in _mappings(lookup(volume, "projected.sources")):
-            yield from _text(lookup(source, "secret.name" if of_secret else "configMap.name"))
-        for driver in ("csi.nodePublishSecretRef.name", "flexVolume.secretRef.name", "cephfs.secretRef.name"):
-            if of_secret:
-                yield from _text(lookup(volume, driver))
+        for kind, source in volume.items():
+            if kind == "secret":
+                secrets.append(_field(source, "secretName"))
+            elif kind == "configMap":
+                config_maps.append(_field(source, "name"))
+            elif kind == "projected":
+                for each in _mappings(_field(source, "sources")):
+                    secrets.append(_field(each.get("secret"), "name"))
+                    config_maps.append(_field(each.get("configMap"), "name"))
+            elif kind in _OF_DRIVERS:
+                secrets.append(_field(_field(source, _OF_DRIVERS[kind]), "name"))
     for group in ("containers", "initContainers", "ephemeralContainers"):
         for container in _mappings(spec.get(group)):
             for source in _mappings(container.get("envFrom")):
-                yield from _text(lookup(source, "secretRef.name" if of_secret else "configMapRef.name"))
+                secrets.append(_field(source.get("secretRef"), "name"))
+                config_maps.append(_field(source.get("configMapRef"), "name"))
             for variable in _mappings(container.get("env")):
-                path = "valueFrom.secretKeyRef.name" if of_secret else "valueFrom.configMapKeyRef.name"
-                yield from _text(lookup(variable, path))
-    if of_secret:
-        for reference in _mappings(spec.get("imagePullSecrets")):
-            yield from _text(reference.get("name"))
+                if (source := variable.get("valueFrom")) is not None:
+                    secrets.append(_field(_field(source, "secretKeyRef"), "name"))
+                    config_maps.append(_field(_field(source, "configMapKeyRef"), "name"))
+    secrets += (reference.get("name") for reference in _mappings(spec.get("imagePullSecrets")))
+    return {CONFIG_MAPS: _names(config_maps), SECRETS: _names(secrets), SERVICE_ACCOUNTS: _names([account])}
 
 
-def _mappings(value: JSON) -> Iterator[Mapping[str, JSON]]:
-    if isinstance(value, list):
-        yield from (entry for entry in value if isinstance(entry, Mapping))
+def _field(value: JSON, name: str) -> JSON:
+    return value.get(name) if isinstance(value, dict) else None
 
 
-def _text(value: JSON) -> Iterator[str]:
-    if isinstance(value, str) and value:
-        yield value
+def _mappings(value: JSON) -> list[dict[str, JSON]]:
+    return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
+
+
+def _names(values: list[JSON]) -> frozenset[str]:
+    return frozenset(value for value in values if isinstance(value, str))

@@ -32,9 +32,12 @@ from apimachinery.events import Change, EventType, WatchEvent
 from apimachinery.keys import Resource
 from apimachinery.objects import Object
 from apimachinery.watchcache import WatchCache
-from cloudhub.apiclient import WATCH_S, Page
+from cloudhub.apiclient import WATCH_S
+from cloudhub.apiwire import Event, Page
 from cloudhub.backoff import read_delay_s
 from cloudhub.horizon import Advance
+from cloudhub.projection import Projection
+from cloudhub.reading import Sent
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +61,7 @@ class Source(Protocol):
         labels: str = "",
         fields: str = "",
         timeout_s: float = WATCH_S,
-    ) -> AsyncGenerator[WatchEvent, None]: ...
+    ) -> AsyncGenerator[Event, None]: ...
 
     async def is_defined(self, resource: Resource) -> bool | None: ...
 
@@ -130,15 +133,16 @@ class Reflector:
         cache: WatchCache,
         consumer: Consumer,
         *,
-        project: Callable[[Object], Object] = lambda item: item,
-        observe: Callable[[Object], None] = lambda item: None,
+        projection: Projection | None = None,
+        observe: Callable[[Sent], None] = lambda item: None,
         advanced: Callable[[Resource, Advance], None] = lambda resource, advance: None,
         failed: Callable[[Resource, str], None] = lambda resource, problem: None,
         select: Selection = EVERYTHING,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         """
-        project: applied before the cache, so that what it removes makes no change.
+        projection: applied before the cache, so that what it removes makes no change; of nobody else. None for one
+        that nobody looks through.
         observe: sees each object as the apiserver has it, when listed, added or modified, before the
         cache and the consumer do. It must not raise.
         advanced: told how far it has come, after the cache and the consumer were.
@@ -149,7 +153,7 @@ class Reflector:
         self._source = source
         self._cache = cache
         self._consumer = consumer
-        self._project = project
+        self._projection = Projection(resource) if projection is None else projection
         self._observe = observe
         self._advanced = advanced
         self._failed = failed
@@ -188,10 +192,12 @@ class Reflector:
         changes: list[Change]
         match item:
             case _Listed(objects, version):
+                self._projection.keep_only(objects)
                 changes = self._cache.replace(self.resource, objects, version)
                 advance = Advance(version)
                 self._synced.set()
             case _Absent():
+                self._projection.keep_only(())
                 changes = self._cache.forget(self.resource)
                 # Nothing is there, and that is an answer: the cache counts as synced, from nowhere.
                 changes += self._cache.replace(self.resource, (), "")
@@ -248,7 +254,7 @@ class Reflector:
                 version = page.resource_version
                 for place, item in enumerate(page.objects, 1):
                     self._observe(item)
-                    objects.append(self._project(item))
+                    objects.append(self._projection.seen(item))
                     if place % BREATH_OBJECTS == 0:
                         await asyncio.sleep(0)
         self._newest = False
@@ -269,11 +275,7 @@ class Reflector:
             ) as events:
                 async for event in events:
                     came = True
-                    if event.object is not None:
-                        if event.type is not EventType.DELETED:
-                            self._observe(event.object)
-                        event = event._replace(object=self._project(event.object))
-                    yield event
+                    yield self._seen(event)
         except (Expired, NotFound):
             # NotFound: the definition is gone, or the server is starting. The list will tell.
             self._must_list = True
@@ -284,6 +286,17 @@ class Reflector:
                 self._failures = 0
         if not lasted:
             raise Unavailable(f"the watch of {self.resource.collection} was ended at once")
+
+    def _seen(self, event: Event) -> WatchEvent:
+        item = event.object
+        if item is None:
+            return WatchEvent(event.type, None, event.resume_version)
+        if event.type is not EventType.DELETED:
+            self._observe(item)
+        seen = self._projection.seen(item)
+        if event.type is EventType.DELETED:
+            self._projection.gone(item)
+        return WatchEvent(event.type, seen, event.resume_version)
 
     def _recover(self) -> None:
         if self._problem:

@@ -47,7 +47,7 @@ from cloudhub.listening import serve_metrics, serve_status
 from cloudhub.nodes import NodeLifecycle
 from cloudhub.placement import STANDARD_RULES, Placement, Rule, with_definitions
 from cloudhub.presence import Presence
-from cloudhub.projection import project
+from cloudhub.projection import Look, Projection
 from cloudhub.reflector import EVERYTHING, Reflector, Selection
 from cloudhub.requests import Link
 from cloudhub.roster import Roster
@@ -98,7 +98,7 @@ class Replica:
         self._data_dir = data_dir
         self._worker = worker
         self._serving = serving
-        self._cache = WatchCache()
+        self._cache = WatchCache(window=1)  # nobody asks it for what was: a node is sent what is
         self._announcer = Announcer(client)
         fences = Fences(f"{socket.gethostname()}-{secrets.token_hex(4)}")
         self._vault = Vault(ObjectsByName(client))
@@ -115,6 +115,7 @@ class Replica:
             min_interval_s=settings.reports.min_interval_s,
         )
         self._server: HubServer | None = None
+        self._look: Look | None = None
         self._following: dict[Resource, asyncio.Task[None]] = {}
         self._demand: Demand | None = None
         self._access: Access | None = None
@@ -133,6 +134,7 @@ class Replica:
         vault = self._vault
         authority = await self._patiently("the certificate authority", self._load_authority)
         placement = await self._patiently("the resources to be placed", self._placement)
+        self._look = placement.look
         if self._settings.interest.enabled:
             self._serve_interest(placement)
         self._server = HubServer(
@@ -263,7 +265,7 @@ class Replica:
             resource,
             self._cache,
             self,
-            project=project,
+            projection=Projection(resource, self._look),
             advanced=advanced,
             observe={DEVICES: self._writer.observe, LEASES: self._nodes.observe_lease}.get(resource, lambda _: None),
             select=select,

@@ -51,6 +51,7 @@ from cloudhub.conditions import ready_of
 from cloudhub.devices import StateReport, model_of, node_of, property_names, reported_after
 from cloudhub.devicestatus import status_after
 from cloudhub.fences import Fences, Permit
+from cloudhub.reading import Sent
 from cloudhub.reports import (
     MIN_INTERVAL_S,
     MOVED,
@@ -199,7 +200,7 @@ class StatusWriter(Generic[S]):
 
     # From the reflectors
 
-    def observe(self, device: Object) -> None:
+    def observe(self, device: Object | Sent) -> None:
         """A Device as the apiserver has it, with its status."""
         if device.key.resource != DEVICES:
             return

@@ -20,11 +20,12 @@ from apimachinery.errors import (
     TooLarge,
     Unavailable,
 )
-from apimachinery.events import EventType, WatchEvent
+from apimachinery.events import EventType
 from apimachinery.keys import ObjectKey
 from apimachinery.resources import DEVICES, NODES, PODS, SECRETS
 from apiserver.messages import Request, Response, json_response
 from cloudhub.apiclient import ApiClient, ApiUnreachable, KubeconfigError, ObjectsByName
+from cloudhub.apiwire import Event
 from cloudhub.vault import Objects, Vault
 from componentbase.pki import create_ca, issue_server_cert, make_key_and_csr, sign_client_csr
 from tests.harness.tinyapi import TinyApi, kubeconfig, tiny_api
@@ -205,7 +206,7 @@ async def test_a_watch_tells_what_happens_and_where_it_is(api: TinyApi, client: 
     await api.put(PODS, {"metadata": {"name": "p", "labels": {"a": "é\u2028\x85"}}}, "default")
     await api.put(PODS, {"metadata": {"name": "p"}, "spec": {"x": 1}}, "default")
     await api.delete(ObjectKey(PODS, "default", "p"))
-    seen: list[WatchEvent] = []
+    seen: list[Event] = []
     async with aclosing(client.watch(PODS, start)) as events:
         async for event in events:
             seen.append(event)

@@ -18,9 +18,10 @@ from apimachinery.errors import (
     Unavailable,
 )
 from apimachinery.events import EventType
-from apimachinery.keys import ObjectVersion
+from apimachinery.keys import ObjectKey, ObjectVersion
 from apimachinery.resources import DEVICES, NODES, PODS
-from cloudhub.apiwire import error_in, event_of, object_of, path_of, segment, selection
+from cloudhub.apiwire import error_in, event_of, page_of, path_of, segment, selection
+from cloudhub.projection import project
 
 
 @pytest.mark.parametrize(
@@ -62,10 +63,26 @@ def test_an_item_of_a_list_reads_like_an_event() -> None:
     metadata = {"name": "n", "uid": "u", "resourceVersion": "7"}
     line = json.dumps({"type": "ADDED", "object": {"apiVersion": "v1", "kind": "Node", "metadata": metadata}})
     event = event_of(NODES, line.encode())
-    assert event.object == object_of(NODES, {"metadata": metadata})
+    listed = {"metadata": {"resourceVersion": "9", "continue": "more"}, "items": [{"metadata": metadata}]}
+    page = page_of(NODES, json.dumps(listed).encode())
+    assert (page.resource_version, page.token) == ("9", "more")
     assert (event.type, event.resume_version) == (EventType.ADDED, "7")
     assert event.object is not None
-    assert event.object.version == ObjectVersion("u", "7")
+    for sent in (event.object, *page.objects):
+        assert (sent.key, sent.version) == (ObjectKey(NODES, "", "n"), ObjectVersion("u", "7"))
+    assert [each.parse() for each in page.objects] == [event.object.parse()]
+    assert [project(each) for each in page.objects] == [project(event.object)]
+
+
+def test_a_list_of_nothing_is_a_list() -> None:
+    """As Go writes an empty slice that was never made."""
+    assert page_of(NODES, b'{"kind":"NodeList","metadata":{"resourceVersion":"9"},"items":null}') == ([], "9", "")
+
+
+@pytest.mark.parametrize("content", [b"", b"<html>", b"[]", b'{"metadata":7}', b'{"items":[7]}', b"[" * 100_000])
+def test_what_is_no_list_is_no_crash(content: bytes) -> None:
+    with pytest.raises(Unavailable, match="list of nodes"):
+        page_of(NODES, content)
 
 
 def test_a_bookmark_has_a_version_and_no_object() -> None:

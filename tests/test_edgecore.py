@@ -28,6 +28,7 @@ FACTS = {
     "certificateProblem": "",
     "lastSyncedAtMs": 1,
     "objects": 8,
+    "secretsLost": 0,
     "reportsWaiting": 0,
     "reportsRefused": 0,
     "lastRefused": [],

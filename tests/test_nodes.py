@@ -23,7 +23,6 @@ from cloudhub.devices import entries
 from cloudhub.fences import REPLICA_ANNOTATION, TERM_ANNOTATION, Fences, Permit, Standing
 from cloudhub.nodes import EDGE_LABEL, NodeLifecycle
 from cloudhub.presence import Presence
-from cloudhub.projection import project
 from cloudhub.reflector import Reflector
 from tests.harness.devapi import dev_api
 from tests.harness.tinyapi import TinyApi, kubeconfig, tiny_api
@@ -54,10 +53,8 @@ class Hub:
             now=self._now,
         )
         self.reflectors = [
-            Reflector(client, NODES, self.cache, self, project=project, jitter=lambda: 0.01),
-            Reflector(
-                client, LEASES, self.cache, self, project=project, observe=self.nodes.observe_lease, jitter=lambda: 0.01
-            ),
+            Reflector(client, NODES, self.cache, self, jitter=lambda: 0.01),
+            Reflector(client, LEASES, self.cache, self, observe=self.nodes.observe_lease, jitter=lambda: 0.01),
         ]
 
     async def _labels(self, node: Node) -> Mapping[str, str]:
@@ -395,8 +392,8 @@ async def test_a_node_of_the_embedded_apiserver(tmp_path: Path) -> None:
         cache = WatchCache()
         nodes = NodeLifecycle(client, Presence(renew_s=0.05, grace_s=0.3), Fences("r"), lambda *_: None)
         reflectors = [
-            Reflector(client, NODES, cache, nodes, project=project),
-            Reflector(client, LEASES, cache, nodes, project=project, observe=nodes.observe_lease),
+            Reflector(client, NODES, cache, nodes),
+            Reflector(client, LEASES, cache, nodes, observe=nodes.observe_lease),
         ]
 
         def ready() -> str:

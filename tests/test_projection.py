@@ -1,14 +1,21 @@
 """What a node sees, and what is no change to it."""
 
+import json
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from apimachinery.keys import Resource
-from apimachinery.objects import from_json
+from apimachinery.errors import Unavailable
+from apimachinery.keys import ObjectKey, Resource
+from apimachinery.objects import Object, canonical, from_json
 from apimachinery.resources import CUSTOM_RESOURCE_DEFINITIONS, DEVICES, LEASES, NODE_LEASE_NAMESPACE, NODES, PODS
 from cloudhub.fences import REPLICA_ANNOTATION, TERM_ANNOTATION
-from cloudhub.projection import LAST_APPLIED, is_projected_specially, project, restored
+from cloudhub.placement import MIRROR, STANDARD_RULES, By, Placement, Rule
+from cloudhub.projection import LAST_APPLIED, MIN_KEPT_BYTES, Projection, is_projected_specially, project, restored
+from cloudhub.reading import Sent, read_line
 
 
 def version(
@@ -140,3 +147,77 @@ def test_what_a_caller_says_himself_stands() -> None:
     said = {"metadata": {"name": "a", "annotations": {LAST_APPLIED: "new"}}}
     assert restored(PODS, {"metadata": {**said["metadata"]}}, live) == said
     assert restored(PODS, {"metadata": 7}, live) == {"metadata": 7}, "the apiserver will say what is wrong with it"
+
+
+def sent(resource: Resource, value: Mapping[str, object]) -> Sent:
+    return Sent(resource, read_line(json.dumps({"type": "ADDED", "object": value}).encode()).object)
+
+
+LARGE = "x" * MIN_KEPT_BYTES
+ANNOTATIONS = st.dictionaries(st.sampled_from([MIRROR, LAST_APPLIED, TERM_ANNOTATION, "é"]), st.just("1"), max_size=3)
+MEMBERS = st.fixed_dictionaries(
+    {
+        "metadata": st.fixed_dictionaries(
+            {"name": st.sampled_from("ab"), "namespace": st.just(NODE_LEASE_NAMESPACE)},
+            optional={
+                "annotations": ANNOTATIONS,
+                "labels": st.dictionaries(st.just("node"), st.sampled_from(["n1", "n2"])),
+                "managedFields": st.just([{"manager": "m"}]),
+                "resourceVersion": st.sampled_from("123"),
+            },
+        )
+    },
+    optional={
+        "spec": st.fixed_dictionaries(
+            {"nodeName": st.sampled_from(["n1", "n2", ""])},
+            optional={
+                "z": st.sampled_from([LARGE, LARGE + "é", 0.5, 1e-7]),
+                "renewTime": st.sampled_from("12"),
+                "conversion": st.just({"strategy": "None"}),
+                "volumes": st.lists(st.sampled_from("cd").map(lambda name: {"configMap": {"name": name}}), max_size=2),
+            },
+        )
+        | st.none(),
+        "status": st.fixed_dictionaries(
+            {"conditions": st.lists(st.fixed_dictionaries({"lastHeartbeatTime": st.sampled_from("12")}), max_size=1)},
+            optional={"long": st.sampled_from([LARGE, LARGE + "2"])},
+        ),
+        "data": st.sampled_from([{"a": LARGE}, {"a": LARGE + "2"}, {}]),
+        'odd "name"': st.sampled_from([LARGE, 1]),
+    },
+)
+RULES = (*STANDARD_RULES, Rule(CUSTOM_RESOURCE_DEFINITIONS, By.LABEL, "node"))
+
+
+@given(
+    st.sampled_from([PODS, DEVICES, LEASES, NODES, CUSTOM_RESOURCE_DEFINITIONS]),
+    st.lists(st.tuples(st.sampled_from(["seen", "seen", "gone", "listed"]), MEMBERS), max_size=8),
+)
+def test_what_was_seen_before_changes_nothing_but_the_time(
+    resource: Resource, steps: list[tuple[str, dict[str, Any]]]
+) -> None:
+    placement = Placement(RULES)
+    projection = Projection(resource, placement.look)
+    last: dict[ObjectKey, Object] = {}
+    for what, value in steps:
+        item = sent(resource, value)
+        made, afresh = projection.seen(item), project(sent(resource, value))
+        assert made._replace(found=None) == afresh
+        assert made.body == canonical(json.loads(made.body))
+        assert made.found == placement.look(sent(resource, value), None, ())
+        if item.key in last and last[item.key].body == made.body and len(made.body) > 4 * MIN_KEPT_BYTES:
+            assert made is last[item.key]
+        last[item.key] = made
+        if what == "gone":
+            projection.gone(item)
+            del last[item.key]
+        elif what == "listed":
+            last = {item.key: made}
+            projection.keep_only(last.values())
+        assert projection._kept.keys() <= last.keys(), "what is gone is forgotten"
+
+
+def test_a_member_that_is_no_json_is_refused_when_it_is_looked_at() -> None:
+    raw = b'{"type":"ADDED","object":{"metadata":{"name":"a"},"spec":{"a":"\xff"}}}'
+    with pytest.raises(Unavailable, match="not JSON"):
+        Projection(PODS).seen(Sent(PODS, read_line(raw).object))

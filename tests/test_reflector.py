@@ -12,13 +12,12 @@ import pytest
 from apimachinery.errors import Expired, Forbidden, NotFound, Unavailable
 from apimachinery.events import Change, EventType
 from apimachinery.keys import ObjectKey, Resource
-from apimachinery.objects import Object
 from apimachinery.resources import BUILT_IN, CUSTOM_RESOURCE_DEFINITIONS, DEVICES, NODES, PODS
 from apimachinery.watchcache import WatchCache
 from apiserver.messages import Request
 from cloudhub.apiclient import ApiClient
 from cloudhub.horizon import Advance
-from cloudhub.projection import project
+from cloudhub.reading import Sent
 from cloudhub.reflector import Phase, Reflector, Selection
 from tests.harness.devapi import apply_device_definitions, dev_api
 from tests.harness.tinyapi import TinyApi, kubeconfig, tiny_api
@@ -167,10 +166,10 @@ async def test_a_server_restored_from_a_backup_is_asked_for_its_newest_state(tmp
 async def test_what_projection_removes_makes_no_change(tmp_path: Path) -> None:
     seen: list[str] = []
 
-    def observe(item: Object) -> None:
+    def observe(item: Sent) -> None:
         seen.append(item.version.revision)
 
-    async with follow(tmp_path, DEVICES, project=project, observe=observe) as f:
+    async with follow(tmp_path, DEVICES, observe=observe) as f:
         await f.reflector.wait_synced()
         await f.api.put(DEVICES, {"metadata": {"name": "d"}, "spec": {}}, "ns")
         await f.api.put(DEVICES, {"metadata": {"name": "d"}, "spec": {}, "status": {"state": "online"}}, "ns")
@@ -326,14 +325,14 @@ async def test_watches_are_asked_to_end_at_different_times(tmp_path: Path) -> No
 
 
 async def test_a_bug_ends_the_reflector(tmp_path: Path) -> None:
-    def broken(item: Object) -> Object:
+    def broken(item: Sent) -> None:
         raise ZeroDivisionError
 
     async with tiny_api() as api:
         await api.put(PODS, pod("a"), "ns")
         (tmp_path / "kubeconfig").write_text(kubeconfig(api.url))
         async with ApiClient.from_kubeconfig(tmp_path / "kubeconfig") as client:
-            reflector = Reflector(client, PODS, WatchCache(), Recorder(), project=broken)
+            reflector = Reflector(client, PODS, WatchCache(), Recorder(), observe=broken)
             with pytest.raises(ZeroDivisionError):
                 await reflector.run()
 

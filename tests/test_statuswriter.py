@@ -23,7 +23,6 @@ from cloudhub.apiclient import ApiClient
 from cloudhub.fences import REPLICA_ANNOTATION, TERM_ANNOTATION, Fences
 from cloudhub.nodes import NodeLifecycle
 from cloudhub.presence import Presence
-from cloudhub.projection import project
 from cloudhub.reflector import Reflector
 from cloudhub.statuswriter import StatusWriter
 from link.frames import RefusedReport, ReportEntry
@@ -164,7 +163,6 @@ async def running(tmp_path: Path, api: TinyApi | None = None, *more: Resource) -
                         resource,
                         hub.cache,
                         hub,
-                        project=project,
                         observe=hub.writer.observe,
                         jitter=lambda: 0.01,
                     )
@@ -652,7 +650,7 @@ async def test_a_device_of_the_embedded_apiserver(tmp_path: Path) -> None:
         fences.opened(EDGE, 1)
         async with asyncio.TaskGroup() as tasks:
             reflectors = [
-                Reflector(client, resource, cache, writer, project=project, observe=writer.observe)
+                Reflector(client, resource, cache, writer, observe=writer.observe)
                 for resource in (DEVICES, DEVICE_MODELS, NODES)
             ]
             started = [tasks.create_task(each.run(), name=each.resource.plural) for each in reflectors]
