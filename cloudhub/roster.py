@@ -11,15 +11,17 @@ Node is deleted, since the certificate does, and gives the Node its labels when 
 Invariants
     of two keys that ask for a free name at once, one gets it
     whoever takes over a name is in the log
+    of a name that was taken over, the former machine renews nothing
 """
 
+import contextlib
 import datetime
 import json
 import logging
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from apimachinery.errors import AlreadyExists, Conflict, NotFound
+from apimachinery.errors import AlreadyExists, Conflict, Forbidden, NotFound
 from apimachinery.keys import Node
 from apimachinery.resources import NODES
 from cloudhub.tokens import Token
@@ -31,7 +33,15 @@ _NAME_PREFIX = "node-"
 _KIND = "fairlead.io/node"
 _LABEL = {"fairlead.io/kind": "node"}
 _IDENTITY = NOTES + "identity"
+_REPLACED = (
+    "another key has the name {node} by now: a machine took its place, or this one was copied; "
+    "if it is to be {node} again, join with a token from `cloudcore token create --replace --nodes {node}`"
+)
 _ATTEMPTS = 4  # each lost one means that somebody else was given the name meanwhile
+
+
+class RenewalRefused(Forbidden):
+    """What was shown does not get another certificate for this name."""
 
 
 class Identity(NamedTuple):
@@ -44,6 +54,12 @@ class Identity(NamedTuple):
     token: str
     """The id of the token it joined with."""
     labels: Mapping[str, str]
+    ca: str = ""
+    """The pin of the CA that signed its certificate; "" where that was not written down yet."""
+    former: str = ""
+    """The key that it was renewed with, which goes on counting at the link; "" where it was not renewed."""
+    is_confirmed: bool = True
+    """Whether the node is known to have the certificate for `key`. Until then `former` may renew, too."""
 
 
 class Seen(NamedTuple):
@@ -63,11 +79,7 @@ class Roster:
 
     async def check(self, node: Node, token: Token, key: str, now: datetime.datetime) -> "Seen":
         """What is written of a name that this key may have; AlreadyExists where it may not."""
-        try:
-            entry = await self._vault.get(_NAME_PREFIX + node)
-        except NotFound:
-            entry = None
-        seen = Seen(node, entry, None if entry is None else _identity(entry))
+        seen = await self._look(node)
         if token.grant.may_replace or (seen.identity is not None and key and seen.identity.key == key):
             return seen
         if seen.identity is not None and now < seen.identity.expires:
@@ -82,22 +94,18 @@ class Roster:
         )
 
     async def claim(
-        self, seen: "Seen", token: Token, key: str, expires: datetime.datetime, now: datetime.datetime
+        self, seen: "Seen", token: Token, key: str, expires: datetime.datetime, now: datetime.datetime, ca: str = ""
     ) -> None:
         """
         Write down that the name has this key from now on, before a certificate is handed out. AlreadyExists as check().
 
-        expires: the certificate's.
+        expires: the certificate's. ca: the pin of the CA that signed it.
         """
         node = seen.node
-        identity = Identity(key, expires, token.id, dict(token.grant.labels))
-        notes = {_IDENTITY: json.dumps(identity._asdict() | {"expires": expires.isoformat()})}
+        identity = Identity(key, expires, token.id, dict(token.grant.labels), ca)
         for _ in range(_ATTEMPTS):
             try:
-                if seen.entry is None:
-                    await self._vault.create(_NAME_PREFIX + node, _KIND, {}, labels=_LABEL, notes=notes)
-                else:
-                    await self._vault.note(seen.entry, notes)
+                await self._write(seen, identity)
             except (AlreadyExists, Conflict, NotFound):  # somebody was quicker
                 seen = await self.check(node, token, key, now)
                 continue
@@ -106,6 +114,59 @@ class Roster:
                 logger.warning("node replaced", extra={"node": node, "token": token.id, "former_token": former.token})
             return
         raise Conflict(f"too many join as {node} at once")
+
+    async def may_renew(self, node: Node, key: str) -> str | None:
+        """Why the node may not have another certificate by showing this key, as a sentence; None where it may."""
+        return _refusal(await self._look(node), key)
+
+    async def renew(self, node: Node, shown: str, key: str, expires: datetime.datetime, ca: str) -> None:
+        """
+        Write down that the name has this key from now on, before its certificate is handed out. RenewalRefused.
+
+        shown: the key of the certificate that it asks with. It may ask again until confirm(): its answer may be lost.
+        """
+        for _ in range(_ATTEMPTS):
+            seen = await self._look(node)
+            if (refusal := _refusal(seen, shown)) is not None:
+                raise RenewalRefused(refusal)
+            was = seen.identity or Identity(shown, expires, "", {})
+            with contextlib.suppress(AlreadyExists, Conflict, NotFound):  # somebody was quicker
+                await self._write(seen, was._replace(key=key, expires=expires, ca=ca, former=shown, is_confirmed=False))
+                return
+        raise Conflict(f"too many renew as {node} at once")
+
+    async def confirm(self, node: Node, key: str) -> None:
+        """The node has the certificate for this key, it has shown: no former one renews any more. RenewalRefused."""
+        for _ in range(_ATTEMPTS):
+            seen = await self._look(node)
+            if seen.identity is None or seen.identity.key != key:
+                raise RenewalRefused(_refusal(seen, key) or _REPLACED.format(node=node))
+            if seen.identity.is_confirmed:
+                return
+            with contextlib.suppress(Conflict, NotFound):
+                await self._write(seen, seen.identity._replace(is_confirmed=True))
+                return
+        raise Conflict(f"too many renew as {node} at once")
+
+    async def identities(self) -> Mapping[Node, Identity]:
+        """Who has which name, all of them."""
+        labels = ",".join(f"{name}={value}" for name, value in _LABEL.items())
+        found = {Node(each.name.removeprefix(_NAME_PREFIX)): _identity(each) for each in await self._vault.list(labels)}
+        return {node: identity for node, identity in found.items() if identity is not None}
+
+    async def _look(self, node: Node) -> Seen:
+        try:
+            entry = await self._vault.get(_NAME_PREFIX + node)
+        except NotFound:
+            return Seen(node, None, None)
+        return Seen(node, entry, _identity(entry))
+
+    async def _write(self, seen: Seen, identity: Identity) -> None:
+        notes = {_IDENTITY: json.dumps(identity._asdict() | {"expires": identity.expires.isoformat()})}
+        if seen.entry is None:
+            await self._vault.create(_NAME_PREFIX + seen.node, _KIND, {}, labels=_LABEL, notes=notes)
+        else:
+            await self._vault.note(seen.entry, notes)
 
     async def labels(self, node: Node) -> Mapping[str, str]:
         """What the token wished the Node to be labelled with."""
@@ -123,6 +184,14 @@ class Roster:
         return True
 
 
+def _refusal(seen: Seen, key: str) -> str | None:
+    """As Roster.may_renew(). A name of which nothing is written was joined before names were: it may."""
+    identity = seen.identity
+    if identity is None or key == identity.key or (key == identity.former and not identity.is_confirmed):
+        return None
+    return _REPLACED.format(node=seen.node)
+
+
 def _identity(entry: Entry) -> Identity | None:
     """
     None where nothing is written.
@@ -137,6 +206,8 @@ def _identity(entry: Entry) -> Identity | None:
         labels = {str(name): str(text) for name, text in value["labels"].items()}
         if expires.tzinfo is None:
             raise ValueError("a time without its zone")
-        return Identity(str(value["key"]), expires, str(value["token"]), labels)
+        ca, former = str(value.get("ca", "")), str(value.get("former", ""))
+        is_confirmed = bool(value.get("is_confirmed", True))
+        return Identity(str(value["key"]), expires, str(value["token"]), labels, ca, former, is_confirmed)
     except (KeyError, ValueError, TypeError, AttributeError):
         return Identity("", datetime.datetime.max.replace(tzinfo=datetime.UTC), "", {})

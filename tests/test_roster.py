@@ -8,7 +8,7 @@ import pytest
 from apimachinery.errors import AlreadyExists, Conflict
 from apimachinery.keys import Node
 from apimachinery.resources import NODES, SECRETS
-from cloudhub.roster import Roster
+from cloudhub.roster import RenewalRefused, Roster
 from cloudhub.tokens import Grant, Token
 from cloudhub.vault import NAMESPACE
 from tests.harness.objects import MemoryObjects
@@ -123,3 +123,41 @@ async def test_a_damaged_record_is_a_name_that_is_taken(roster: Roster, objects:
     assert await roster.labels(EDGE) == {}
     await claim(roster, "two", REPLACING)
     assert (await roster.check(EDGE, PLAIN, "two", NOW)).identity is not None
+
+
+async def test_the_key_that_has_the_name_renews_and_the_former_until_the_new_one_is_seen(roster: Roster) -> None:
+    await claim(roster, "one")
+    later = NOW + 2 * YEAR
+    assert await roster.may_renew(EDGE, "one") is None
+    assert "another key has the name edge-1" in (await roster.may_renew(EDGE, "two") or "")
+    await roster.renew(EDGE, "one", "two", later, "ca-2")
+    identity = (await roster.identities())[EDGE]
+    assert (identity.key, identity.former, identity.ca, identity.is_confirmed) == ("two", "one", "ca-2", False)
+    assert identity.labels == {"site": "berlin"}
+    assert await roster.may_renew(EDGE, "one") is None, "the answer may have been lost"
+    with pytest.raises(RenewalRefused):
+        await roster.confirm(EDGE, "one")
+    await roster.confirm(EDGE, "two")
+    assert await roster.may_renew(EDGE, "two") is None
+    with pytest.raises(RenewalRefused, match="another key has the name"):
+        await roster.renew(EDGE, "one", "three", later, "ca-2")
+    await claim(roster, "four", REPLACING)
+    for key in ("one", "two"):
+        assert await roster.may_renew(EDGE, key) is not None, "a machine that was replaced"
+
+
+async def test_of_two_renewals_at_once_both_are_told_what_became_of_them(
+    roster: Roster, objects: MemoryObjects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await claim(roster, "one")
+    real = objects.merge
+
+    async def overtaken(*arguments: object) -> object:
+        monkeypatch.setattr(objects, "merge", real)
+        await claim(Roster(objects), "theirs", REPLACING)
+        return await real(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(objects, "merge", overtaken)
+    with pytest.raises(RenewalRefused):
+        await roster.renew(EDGE, "one", "two", NOW + YEAR, "")
+    assert (await roster.identities())[EDGE].key == "theirs"
