@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from cloudhub import credentials, tokencommand, worker
+from cloudhub import credentials, nodecommand, tokencommand, worker
 from cloudhub.settings import SOCKET_NAME, CloudConfig, load
 from cloudhub.statustext import told
 from componentbase import cli, config, statusz
@@ -37,6 +37,7 @@ def main() -> None:
         "run": _run,
         "crds": _crds,
         "token": tokencommand.run,
+        "node": nodecommand.run,
         "status": _status,
         "resync": _resync,
         "config": _config,
@@ -80,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     tokencommand.add_parser(commands)
+    nodecommand.add_parser(commands)
     status = cli.add_command(
         commands, "status", "Say in a few lines how things stand.", "cloudcore status --data-dir /var/lib/cloudcore"
     )

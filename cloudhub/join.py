@@ -47,7 +47,7 @@ from apimachinery.keys import Node
 from apiserver.http import Request, Response, json_response
 from cloudhub.authority import Authority
 from cloudhub.buckets import Buckets, Rate, origin_of
-from cloudhub.roster import Roster
+from cloudhub.roster import Banned, Roster
 from cloudhub.tokens import BadToken, NotForThisNode, Presented, Tokens, unused
 from componentbase import pki
 
@@ -131,7 +131,7 @@ class JoinEndpoint:
             self._buckets.charge(origin, GUESS_EACH, GUESS_OVERALL, self._monotonic_s())
             logger.warning("join refused", extra={**facts, "reason": str(exc)})
             raise
-        except (AlreadyExists, Invalid) as exc:
+        except (AlreadyExists, Banned, Invalid) as exc:
             logger.warning("join refused", extra={**facts, "reason": str(exc)})
             raise
         except ApiError as exc:

@@ -38,6 +38,7 @@ from cloudhub.authority import Authority, ServerIdentity, server_names
 from cloudhub.calls import Calls
 from cloudhub.credentials import refusal
 from cloudhub.demand import Advanced, Demand, Watched
+from cloudhub.doorkeeper import Doorkeeper
 from cloudhub.fences import Fences
 from cloudhub.horizon import Advance
 from cloudhub.join import MAX_BODY_BYTES, JoinEndpoint, Link
@@ -50,7 +51,7 @@ from cloudhub.reflector import EVERYTHING, Reflector, Selection
 from cloudhub.roster import Roster
 from cloudhub.server import HubServer
 from cloudhub.sessions import Session
-from cloudhub.settings import SOCKET_NAME, CloudConfig
+from cloudhub.settings import SOCKET_NAME, CloudConfig, OnClone
 from cloudhub.statuspage import StatusPage
 from cloudhub.statuswriter import StatusWriter
 from cloudhub.tokens import Tokens
@@ -99,6 +100,12 @@ class Replica:
         self._announcer = Announcer(client)
         fences = Fences(f"{socket.gethostname()}-{secrets.token_hex(4)}")
         self._roster = Roster(ObjectsByName(client))
+        self._door = Doorkeeper(
+            self._cache,
+            self._roster.ban,
+            self._announcer.say,
+            bans_clones=settings.nodes.on_clone is OnClone.BAN,
+        )
         presence = Presence(renew_s=settings.nodes.renew_s, grace_s=settings.nodes.grace_s)
         self._nodes = NodeLifecycle(client, presence, fences, self._overtaken, labels=self._roster.labels)
         self._writer: StatusWriter[Session] = StatusWriter(
@@ -116,7 +123,7 @@ class Replica:
         self._demand: Demand | None = None
         self._access: Access | None = None
         self._calls: Calls | None = None
-        self._page = StatusPage(client, self._cache, self._announcer, self._writer, worker)
+        self._page = StatusPage(client, self._cache, self._announcer, self._writer, self._door, worker)
         self._reflectors = self._page.reflectors
 
     async def run(self) -> None:
@@ -140,6 +147,7 @@ class Replica:
             self._nodes,
             access=self._access,
             calls=self._calls,
+            door=self._door,
             heartbeat_s=self._settings.link.heartbeat_s,
             grace_s=self._settings.link.grace_s,
         )
@@ -169,6 +177,7 @@ class Replica:
             tasks.create_task(self._server.run(listener), name="hub")
             tasks.create_task(self._writer.run(), name="status-writer")
             tasks.create_task(self._announcer.run(), name="announcer")
+            tasks.create_task(self._door.run(), name="door")
             tasks.create_task(self._nodes.run(), name="nodes")
             tasks.create_task(identity.keep_fresh(), name="certificate")
             tasks.create_task(_prune(Tokens(vault)), name="tokens")
@@ -262,6 +271,8 @@ class Replica:
         """From every reflector: the hub places and pushes, the writers look whether a status must change."""
         assert self._server is not None, "reflectors run after the hub was made"
         self._server.hub.changed(changes)
+        for node in self._door.changed(changes):
+            self._server.hub.recheck(node)
         self._writer.changed(changes)
         self._nodes.changed(changes)
         for change in changes:

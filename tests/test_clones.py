@@ -1,0 +1,35 @@
+"""The book of certificates that are used from two places."""
+
+from apimachinery.keys import Node
+from cloudhub.clones import ADDRESSES, MOST, QUIET_S, Clone, Clones
+
+EDGE = Node("edge-1")
+
+
+def test_the_addresses_of_both_are_kept_and_how_often_it_showed() -> None:
+    clones = Clones()
+    clones.shown(EDGE, ["192.0.2.1:5", "[2001:db8::1]:7"], "t1")
+    found = clones.shown(EDGE, ["192.0.2.1:6"], "t2")
+    assert found == Clone(EDGE, 2, "t1", "t2", ("[2001:db8::1]", "192.0.2.1"))
+    assert clones.all() == [found]
+
+
+def test_what_is_kept_is_bounded_and_the_latest_stay() -> None:
+    clones = Clones()
+    for number in range(MOST + 1):
+        clones.shown(Node(f"n{number}"), [], "t")
+    assert len(clones.all()) == MOST
+    assert not [clone for clone in clones.all() if clone.node == "n0"]
+    found = [clones.shown(EDGE, [f"192.0.2.{number}:5"], "t") for number in range(ADDRESSES + 1)][-1]
+    assert found.addresses == tuple(f"192.0.2.{number}" for number in range(1, ADDRESSES + 1))
+
+
+def test_an_event_is_told_now_and_then() -> None:
+    clones = Clones()
+    clone = clones.shown(EDGE, ["192.0.2.1:5", "192.0.2.2:5"], "2030-01-31T12:00:00Z")
+    event = clones.event(clone, 0.0)
+    assert event is not None
+    assert (event.about.name, event.reason, event.type.value) == (EDGE, "CertificateUsedTwice", "Warning")
+    assert "(192.0.2.1, 192.0.2.2)" in event.message
+    assert clones.event(clone, QUIET_S - 1) is None
+    assert clones.event(clone, QUIET_S) is not None
