@@ -63,12 +63,15 @@ class Doorkeeper:
             self._say(event)
 
     def superseded(self, node: Node, remotes: Sequence[str]) -> None:
-        clone = self.clones.shown(node, remotes, self._at())
+        now_s = asyncio.get_running_loop().time()
+        clone = self.clones.shown(node, remotes, self._at(), now_s)
+        if not clone.is_proven:
+            return
         logger.warning(
             "a certificate is used from two places",
             extra={"node": node, "addresses": ", ".join(clone.addresses), "times": clone.times},
         )
-        if (event := self.clones.event(clone, asyncio.get_running_loop().time())) is not None:
+        if (event := self.clones.event(clone, now_s)) is not None:
             self._say(event)
         if self._bans_clones and len(self._to_ban) < MOST_TO_BAN:
             self._to_ban[node] = str(clone)

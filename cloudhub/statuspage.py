@@ -146,6 +146,6 @@ class StatusPage:
             "reports": self._writer.counters(),
             "lastRefused": [{**each._asdict(), "key": str(each.key)} for each in self._writer.refusals()],
             "banned": [{"node": node, **ban._asdict()} for node, ban in self._door.gate.bans()],
-            "clones": [clone._asdict() for clone in self._door.clones.all()],
+            "clones": [clone._asdict() for clone in self._door.clones.proven()],
             "nodes": [status._asdict() for status in self.hub.statuses()] if self.hub is not None else [],
         }

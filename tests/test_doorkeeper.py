@@ -10,6 +10,7 @@ from apimachinery.keys import Node
 from apimachinery.kubeevents import KubeEvent
 from apimachinery.watchcache import WatchCache
 from cloudhub import doorkeeper
+from cloudhub.clones import PROVEN
 from cloudhub.doorkeeper import MOST_TO_BAN, Doorkeeper
 from tests.harness.background import running
 
@@ -50,7 +51,8 @@ async def test_where_the_policy_is_to_warn_nobody_is_banned() -> None:
     banning, events = Banning(), list[KubeEvent]()
     door = Doorkeeper(WatchCache(), banning, events.append)
     async with running(door.run(), "door"):
-        door.superseded(EDGE, ["192.0.2.1:5"])
+        for _ in range(PROVEN):
+            door.superseded(EDGE, ["192.0.2.1:5"])
         await asyncio.sleep(0)
     assert (len(events), banning.bans) == (1, {})
 
@@ -59,7 +61,8 @@ async def test_how_many_wait_to_be_banned_is_bounded() -> None:
     banning = Banning()
     door = Doorkeeper(WatchCache(), banning, lambda _: None, bans_clones=True)
     for number in range(MOST_TO_BAN + 1):
-        door.superseded(Node(f"n{number}"), [])
+        for _ in range(PROVEN):
+            door.superseded(Node(f"n{number}"), [])
     async with running(door.run(), "door"):
         async with asyncio.timeout(5):
             while len(banning.bans) < MOST_TO_BAN:
