@@ -87,11 +87,21 @@ def _target(parts: list[str]) -> Target | None:
     return Target(group, version, namespace, plural, name, "/".join(subresource))
 
 
+_VERBS = {"PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+
+
+def verb_of(head: CallHead) -> str:
+    """What a call that has a base does to its object. Raises BadRequest."""
+    if head.method not in _VERBS:
+        raise BadRequest(f"{head.method} cannot have a precondition")
+    return _VERBS[head.method]
+
+
 def amended(head: CallHead, body: bytes, target: Target | None, live: Mapping[str, JSON], resource: Resource) -> bytes:
     """
     The body with which a call that has a base goes on.
 
-    live: the object as the apiserver has it, in the resource's version. resource: of which it is.
+    live: the object as the apiserver has it, in the resource's version. resource: of which it is. Ask verb_of() before.
     Raises Conflict where a node would not see it as the base; UnsupportedMediaType where that cannot be said.
     """
     item = project(from_json(resource, live))
@@ -118,8 +128,6 @@ def amended(head: CallHead, body: bytes, target: Target | None, live: Mapping[st
         return _written([{"op": "test", "path": "/metadata/resourceVersion", "value": version}, *operations])
     if head.method == "PATCH" and content_type not in _MERGING:
         raise UnsupportedMediaType(f'a patch of type "{head.content_type}" cannot have a precondition')
-    if head.method not in ("PUT", "PATCH"):
-        raise BadRequest(f"{head.method} cannot have a precondition")
     value = _parsed(body, dict)
     if head.method == "PUT" and not target.subresource and target.version == resource.version:
         value = restored(resource, value, live)

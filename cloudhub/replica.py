@@ -237,8 +237,10 @@ class Replica:
             idle_s=settings.idle_s,
             most=settings.max_resources,
         )
-        self._access = Access(self._client, placement, demand, decided=self._decided, recheck_s=settings.recheck_s)
-        self._calls = Calls(self._client, placement, demand.resource, at_once=settings.max_calls)
+        self._access = Access(
+            self._client, placement, self._cache, demand, decided=self._decided, recheck_s=settings.recheck_s
+        )
+        self._calls = Calls(self._client, placement, self._cache, demand.resource, at_once=settings.max_calls)
         self._page.demand, self._page.access, self._page.calls = demand, self._access, self._calls
 
     def _demand_changed(self, collection: str) -> None:

@@ -42,6 +42,7 @@ from link.codec import MAX_BODY_BYTES
 from link.errors import LinkError, RemoteProtocolError
 from link.exchange import Whole
 from link.frames import (
+    MAX_INTERESTS,
     Ack,
     Answer,
     AnswerHead,
@@ -72,6 +73,8 @@ logger = logging.getLogger(__name__)
 LAG_S = 5.0  # for a watch that lags; a quarter of the handshake's time. A watch that lags for longer is broken
 GRACE_S = 600.0  # an outbox costs a few hundred bytes per object; afterwards a digest does the same job
 FRAME_BYTES = 64 << 10  # a quarter of the window: the node commits one while others come; 3 s on a 200 kbit/s line
+WANTED_BURST = 2 * MAX_INTERESTS  # one for each interest that a node may have, and again after it restarted
+WANTED_PER_S = 2.0  # each is judged against all that is watched; a node says one when its programs read something new
 MAX_INVENTORY = 1 << 18  # objects: about 100 MB here, and far more than a node's store is made for
 
 
@@ -219,7 +222,20 @@ class Counters:
 class Session:
     """One node's connection, from accept to loss. Is a link.pump.Handler."""
 
-    __slots__ = ("__weakref__", "_calls", "_hub", "_inventory", "agent", "node", "outbox", "pump", "term", "told")
+    __slots__ = (
+        "__weakref__",
+        "_calls",
+        "_clock",
+        "_hub",
+        "_inventory",
+        "_wanted_until",
+        "agent",
+        "node",
+        "outbox",
+        "pump",
+        "term",
+        "told",
+    )
 
     def __init__(self, hub: "Hub", node: Node, transport: Transport, peer: Peer, clock: Clock) -> None:
         self.node = node
@@ -231,6 +247,9 @@ class Session:
         self._hub = hub
         self._inventory: dict[ObjectKey, ObjectVersion] = {}
         self._calls = NodeCalls()
+        self._clock = clock
+        self._wanted_until = 0.0
+        """When what it said of its interests is used up, at WANTED_PER_S."""
         self.pump = Pump(peer, transport, self, clock)
 
     def __repr__(self) -> str:
@@ -268,6 +287,9 @@ class Session:
                 self._hub.counters.reports += 1
                 self._hub.reports.accept(self.node, self, seq, entries)
             case Wanted(number, interests):
+                self._wanted_until = max(self._wanted_until, self._clock.time()) + 1 / WANTED_PER_S
+                if self._wanted_until > self._clock.time() + WANTED_BURST / WANTED_PER_S:
+                    raise RemoteProtocolError("interests that change all the time")
                 self._hub.wanted(self, number, interests)
             case Call():
                 self._called(frame)

@@ -1066,3 +1066,17 @@ def test_whatever_a_node_says_of_interests_and_calls_its_link_goes_on_or_ends(sa
     site.clock.run_until(100.0)
     site.hub.expire()
     assert not site.hub._standings
+
+
+def test_a_node_that_wants_something_else_all_the_time_is_cut_off() -> None:
+    site = Site()
+    wire = site.streaming("n1")
+    for number in range(1, sessions.WANTED_BURST + 1):
+        wire.say(Wanted(number, ()))
+    assert not wire.closed
+    site.clock.run_until(site.clock.time() + 1 / sessions.WANTED_PER_S)
+    wire.say(Wanted(sessions.WANTED_BURST + 1, ()))
+    assert not wire.closed, "it comes back with time"
+    wire.say(Wanted(sessions.WANTED_BURST + 2, ()))
+    assert isinstance(goodbye := wire.take()[-1], Goodbye)
+    assert (goodbye.code, goodbye.reason) == (GoodbyeCode.PROTOCOL, "interests that change all the time")
