@@ -1,8 +1,8 @@
 """
 As whom the apiserver is asked on behalf of somebody at the edge.
 
-The hub knows a node by its certificate and nobody else there. A node that names a ServiceAccount is believed where there
-is one and a pod that is bound to the node uses it: a kubelet gets tokens for just those, so a lie gains nothing.
+The hub knows a node by its certificate and nobody else there. A node that names a ServiceAccount is believed where
+there is one and a pod that is bound to the node uses it: a kubelet gets tokens for just those, so a lie gains nothing.
 
 Pure state: no clock, no I/O.
 """

@@ -101,9 +101,10 @@ def amended(head: CallHead, body: bytes, target: Target | None, live: Mapping[st
     """
     The body with which a call that has a base goes on.
 
-    live: the object as the apiserver has it, in the resource's version. resource: of which it is. Ask verb_of() before.
+    live: the object as the apiserver has it, in the resource's version. resource: of which it is.
     Raises Conflict where a node would not see it as the base; UnsupportedMediaType where that cannot be said.
     """
+    verb_of(head)
     item = project(from_json(resource, live))
     version = lookup(live, "metadata.resourceVersion")
     assert target is not None, "a base is of an object"
