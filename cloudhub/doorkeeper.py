@@ -74,7 +74,7 @@ class Doorkeeper:
         if (event := self.clones.event(clone, now_s)) is not None:
             self._say(event)
         if self._bans_clones and len(self._to_ban) < MOST_TO_BAN:
-            self._to_ban[node] = str(clone)
+            self._to_ban[node] = f"its certificate is used from two places: {', '.join(clone.addresses)}"
             self._woken.set()
 
     async def run(self) -> NoReturn:

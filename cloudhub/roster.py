@@ -37,7 +37,7 @@ _LABEL = {"fairlead.io/kind": "node"}
 _SELECTOR = "fairlead.io/kind=node"
 _IDENTITY = NOTES + "identity"
 _BAN = NOTES + "ban"
-MAX_REASON = 300  # characters: it goes into a Goodbye, an Event and a line of a table
+MAX_REASON = 150  # characters: with the name and the time it goes whole into a Goodbye, which has 256
 _ATTEMPTS = 4  # each lost one means that somebody else was given the name meanwhile
 
 
@@ -82,6 +82,7 @@ class Seen(NamedTuple):
     node: Node
     entry: Entry | None
     identity: Identity | None
+    ban: Ban | None
 
 
 class Roster:
@@ -93,10 +94,9 @@ class Roster:
 
     async def check(self, node: Node, token: Token, key: str, now: datetime.datetime) -> "Seen":
         """What is written of a name that this key may have. AlreadyExists or Banned where it may not."""
-        entry = await self._entry(node)
-        if entry is not None and (ban := ban_in(entry.notes)) is not None:
-            raise Banned(f"{told(node, ban)}; `cloudcore node unban {node}` lets it in again")
-        seen = Seen(node, entry, None if entry is None else identity_in(entry.notes))
+        seen = await self._look(node)
+        if seen.ban is not None:
+            raise Banned(f"{told(node, seen.ban)}; `cloudcore node unban {node}` lets it in again")
         if token.grant.may_replace or (seen.identity is not None and key and seen.identity.key == key):
             return seen
         if seen.identity is not None and now < seen.identity.expires:
@@ -138,8 +138,7 @@ class Roster:
 
     async def labels(self, node: Node) -> Mapping[str, str]:
         """What the token wished the Node to be labelled with."""
-        entry = await self._entry(node)  # None: it joined before names were written down
-        identity = None if entry is None else identity_in(entry.notes)
+        identity = (await self._look(node)).identity  # None: it joined before names were written down
         return {} if identity is None else identity.labels
 
     async def ban(self, node: Node, reason: str, now: datetime.datetime) -> None:
@@ -147,7 +146,7 @@ class Roster:
         notes = {_BAN: json.dumps({"since": now.isoformat(timespec="seconds"), "reason": reason[:MAX_REASON]})}
         for _ in range(_ATTEMPTS):
             try:
-                if (entry := await self._entry(node)) is None:
+                if (entry := (await self._look(node)).entry) is None:
                     await self._vault.create(NAME_PREFIX + node, _KIND, {}, labels=_LABEL, notes=notes)
                 else:
                     await self._vault.note(entry, notes)
@@ -160,11 +159,11 @@ class Roster:
     async def unban(self, node: Node) -> None:
         """NotFound where it is not banned."""
         for _ in range(_ATTEMPTS):
-            entry = await self._entry(node)
-            if entry is None or ban_in(entry.notes) is None:
+            seen = await self._look(node)
+            if seen.entry is None or seen.ban is None:
                 raise NotFound(f"node {node} is not banned")
             try:
-                await self._vault.note(entry, {_BAN: None})
+                await self._vault.note(seen.entry, {_BAN: None})
             except (Conflict, NotFound):
                 continue
             logger.info("node unbanned", extra={"node": node})
@@ -179,11 +178,12 @@ class Roster:
         )
         return sorted(each for each in found if each.identity or each.ban)
 
-    async def _entry(self, node: Node) -> Entry | None:
+    async def _look(self, node: Node) -> Seen:
         try:
-            return await self._vault.get(NAME_PREFIX + node)
+            entry = await self._vault.get(NAME_PREFIX + node)
         except NotFound:
-            return None
+            return Seen(node, None, None, None)
+        return Seen(node, entry, identity_in(entry.notes), ban_in(entry.notes))
 
     async def _is_in_cluster(self, node: Node) -> bool:
         try:

@@ -44,7 +44,7 @@ async def test_a_pair_is_told_and_banned_where_the_policy_is_so(monkeypatch: pyt
         async with asyncio.timeout(5):
             await banning.done.wait()
     assert [event.reason for event in events] == ["CertificateUsedTwice"]
-    assert "used from two places (192.0.2.2, 192.0.2.1)" in banning.bans[EDGE]
+    assert "used from two places: 192.0.2.2, 192.0.2.1" in banning.bans[EDGE]
 
 
 async def test_where_the_policy_is_to_warn_nobody_is_banned() -> None:

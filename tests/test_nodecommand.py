@@ -36,7 +36,7 @@ async def test_what_cannot_be_a_name_or_a_reason_is_refused() -> None:
     with pytest.raises(Invalid, match="cannot be a node name"):
         await command(objects, "ban", "Edge_1")
     for reason in ("two\nlines", "x" * (MAX_REASON + 1)):
-        with pytest.raises(CommandError, match="one line of at most 300"):
+        with pytest.raises(CommandError, match="one line of at most 150"):
             await command(objects, "ban", "edge-1", "--reason", reason)
     assert objects.kept == {}
 
