@@ -4,13 +4,23 @@ What tests of several packages share: free ports and the real tools.
 A missing tool fails the test and says how to get it. Skipping would let a whole promise go untested in silence.
 """
 
+import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.harness import mosquitto as mosquitto_harness
+
+# Bytecode is kept also where the environment says otherwise: without it every session rewrites every test again, once
+# per worker, and each of the hundreds of processes that tests start compiles all that it imports.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# kubectl is over before Go's garbage collector and scheduler pay: a third of the processor time of a short command.
+GO = {"GOGC": "off", "GOMAXPROCS": "1"}
+os.environ.update(GO)
 
 # A machine that is busy with something else is no failure of what is tested.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])

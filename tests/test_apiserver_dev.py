@@ -1,11 +1,16 @@
-"""`apiserver run` as a process, with real kubectl of both generations."""
+"""
+`apiserver run` as a process, with real kubectl of both generations.
+
+Tests share one process and have a namespace each, but for those of what all namespaces share, and of start and end.
+"""
 
 import base64
 import contextlib
+import copy
 import http.client
+import itertools
 import json
 import os
-import re
 import shutil
 import signal
 import ssl
@@ -20,6 +25,7 @@ import pytest
 
 from apiserver.dev import FIRST_NAMESPACES, Identity, accept_clients, read_token_file
 from componentbase.cli import CommandError
+from tests.conftest import GO, KUBECTLS, find_tool
 
 DEADLINE_S = 20.0
 ROOT = Path(__file__).resolve().parent.parent
@@ -73,6 +79,8 @@ class Apiserver:
         self.data = directory / "data"
         self.home = directory / "home"
         self.home.mkdir(exist_ok=True)
+        self.kubeconfig = self.data / "kubeconfig"
+        """kubectl's; the server writes it."""
         self.log = directory / "log"
         self.kubectl = kubectl
         self._flags = flags
@@ -156,9 +164,29 @@ class Apiserver:
         assert self._process is not None
         return self._process.pid
 
+    def seen_from(self, namespace: str, kubectl: Path) -> "Apiserver":
+        """The same process for a kubectl that is at home in a namespace, which is made."""
+        status, _ = self.request("POST", "/api/v1/namespaces", {"metadata": {"name": namespace}})
+        assert status == 201, namespace
+        view = copy.copy(self)
+        view.kubectl = kubectl
+        view.home = self.home / kubectl.name  # discovery is kept there, for the next test with this kubectl
+        view.home.mkdir(exist_ok=True)
+        view.kubeconfig = view.home / namespace
+        config = json.loads((self.data / "kubeconfig").read_text())
+        config["contexts"][0]["context"]["namespace"] = namespace
+        view.kubeconfig.write_text(json.dumps(config))
+        return view
+
+    @property
+    def namespace(self) -> str:
+        """Where kubectl is at home."""
+        context = json.loads(self.kubeconfig.read_text())["contexts"][0]["context"]
+        return str(context.get("namespace", "default"))
+
     def command(self, *args: object) -> tuple[list[str], dict[str, str]]:
-        kubeconfig = str(self.data / "kubeconfig")
-        environment = {"HOME": str(self.home), "KUBECONFIG": kubeconfig, "PATH": os.environ["PATH"], "TZ": "UTC"}
+        environment = {"HOME": str(self.home), "KUBECONFIG": str(self.kubeconfig), "TZ": "UTC"}
+        environment |= {"PATH": os.environ["PATH"], **GO}
         return [str(self.kubectl), *map(str, args)], environment
 
     def run(self, *args: object, given: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
@@ -208,11 +236,39 @@ def server(tmp_path: Path, kubectl: Path) -> Iterator[Apiserver]:
 
 
 @pytest.fixture
-def lamps(server: Apiserver) -> Apiserver:
-    server("apply", "-f", "-", given=LAMP_CRD)
-    server("wait", "--for", "condition=established", "crd/lamps.example.com", "--timeout=10s")
+def own_lamps(server: Apiserver) -> Apiserver:
+    define_lamps(server)
     server("apply", "-f", "-", given=LAMP)
     return server
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Apiserver]:
+    kubectl = next(tool for name in (*KUBECTLS, "kubectl") if (tool := find_tool(name)))
+    with running(tmp_path_factory.mktemp("shared"), kubectl) as started:
+        define_lamps(started)
+        yield started
+
+
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def room(shared: Apiserver, kubectl: Path) -> Apiserver:
+    """The shared server, in an empty namespace."""
+    return shared.seen_from(f"room-{next(_numbers)}", kubectl)
+
+
+@pytest.fixture
+def lamps(room: Apiserver) -> Apiserver:
+    """The shared server, in a namespace with a lamp."""
+    room("apply", "-f", "-", given=LAMP)
+    return room
+
+
+def define_lamps(server: Apiserver) -> None:
+    server("apply", "-f", "-", given=LAMP_CRD)
+    server("wait", "--for", "condition=established", "crd/lamps.example.com", "--timeout=10s")
 
 
 def test_a_fresh_server_has_its_namespaces_and_kinds(server: Apiserver) -> None:
@@ -223,11 +279,11 @@ def test_a_fresh_server_has_its_namespaces_and_kinds(server: Apiserver) -> None:
     assert server("auth", "can-i", "delete", "nodes") == "yes"
 
 
-def test_a_definition_is_served_at_once_with_its_columns(lamps: Apiserver) -> None:
-    header, row = lamps("get", "la").splitlines()
+def test_a_definition_is_served_at_once_with_its_columns(own_lamps: Apiserver) -> None:
+    header, row = own_lamps("get", "la").splitlines()
     assert header.split() == ["NAME", "WATTS"]
     assert row.split() == ["desk", "5"]
-    assert lamps("get", "lamps", "-A", "--no-headers").split()[:2] == ["default", "desk"]
+    assert own_lamps("get", "lamps", "-A", "--no-headers").split()[:2] == ["default", "desk"]
 
 
 def test_defaults_are_filled_in_and_apply_is_idempotent(lamps: Apiserver) -> None:
@@ -333,40 +389,40 @@ def test_a_dry_run_changes_nothing(lamps: Apiserver) -> None:
     assert "watts: 9" in difference.stdout
 
 
-def test_delete_waits_until_it_is_gone(lamps: Apiserver) -> None:
-    assert "deleted" in lamps("delete", "lamp", "desk")
-    assert "NotFound" in lamps.refused("get", "lamp", "desk")
-    lamps("create", "namespace", "brief")
-    lamps("create", "configmap", "c", "--from-literal=a=b", "-n", "brief")
-    lamps("delete", "namespace", "brief")
-    assert "NotFound" in lamps.refused("get", "namespace", "brief")
-    lamps("delete", "crd", "lamps.example.com")
-    assert "could not find the requested resource" in lamps.refused("get", "--raw", "/apis/example.com/v1/lamps")
-    assert "may not be deleted" in lamps.refused("delete", "namespace", "default")
+def test_delete_waits_until_it_is_gone(own_lamps: Apiserver) -> None:
+    assert "deleted" in own_lamps("delete", "lamp", "desk")
+    assert "NotFound" in own_lamps.refused("get", "lamp", "desk")
+    own_lamps("create", "namespace", "brief")
+    own_lamps("create", "configmap", "c", "--from-literal=a=b", "-n", "brief")
+    own_lamps("delete", "namespace", "brief")
+    assert "NotFound" in own_lamps.refused("get", "namespace", "brief")
+    own_lamps("delete", "crd", "lamps.example.com")
+    assert "could not find the requested resource" in own_lamps.refused("get", "--raw", "/apis/example.com/v1/lamps")
+    assert "may not be deleted" in own_lamps.refused("delete", "namespace", "default")
 
 
-def test_objects_made_by_kubectls_own_generators(server: Apiserver) -> None:
+def test_objects_made_by_kubectls_own_generators(room: Apiserver) -> None:
     """Current clients send these in protobuf."""
-    server("create", "configmap", "c", "--from-literal=a=b")
-    assert server.object("configmap/c")["data"] == {"a": "b"}
-    server("create", "secret", "generic", "s", "--from-literal=password=x y")
-    assert server.object("secret/s")["data"] == {"password": "eCB5"}
-    server("create", "serviceaccount", "robot")
-    server("create", "deployment", "d", "--image=web:1", "--replicas=0")
-    deployment = server.object("deployment/d")
+    room("create", "configmap", "c", "--from-literal=a=b")
+    assert room.object("configmap/c")["data"] == {"a": "b"}
+    room("create", "secret", "generic", "s", "--from-literal=password=x y")
+    assert room.object("secret/s")["data"] == {"password": "eCB5"}
+    room("create", "serviceaccount", "robot")
+    room("create", "deployment", "d", "--image=web:1", "--replicas=0")
+    deployment = room.object("deployment/d")
     assert deployment["spec"]["replicas"] == 0
     assert deployment["spec"]["template"]["spec"]["containers"][0]["image"] == "web:1"
-    server("create", "role", "r", "--verb=get,list", "--resource=pods")
-    assert server.object("role/r")["rules"] == [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list"]}]
-    server("create", "rolebinding", "b", "--role=r", "--serviceaccount=default:robot")
-    assert server.object("rolebinding/b")["subjects"][0]["name"] == "robot"
-    server("create", "service", "clusterip", "web", "--tcp=80:8080")
-    assert server.object("service/web")["spec"]["ports"][0]["targetPort"] == 8080
-    server("run", "p", "--image=x", "--env=A=B", "--port=80")
-    container = server.object("pod/p")["spec"]["containers"][0]
+    room("create", "role", "r", "--verb=get,list", "--resource=pods")
+    assert room.object("role/r")["rules"] == [{"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list"]}]
+    room("create", "rolebinding", "b", "--role=r", "--serviceaccount=default:robot")
+    assert room.object("rolebinding/b")["subjects"][0]["name"] == "robot"
+    room("create", "service", "clusterip", "web", "--tcp=80:8080")
+    assert room.object("service/web")["spec"]["ports"][0]["targetPort"] == 8080
+    room("run", "p", "--image=x", "--env=A=B", "--port=80")
+    container = room.object("pod/p")["spec"]["containers"][0]
     assert (container["env"], container["ports"]) == ([{"name": "A", "value": "B"}], [{"containerPort": 80}])
-    server("create", "job", "j", "--image=x", "--", "sleep", "1")
-    assert server.object("job/j")["spec"]["template"]["spec"]["containers"][0]["command"] == ["sleep", "1"]
+    room("create", "job", "j", "--image=x", "--", "sleep", "1")
+    assert room.object("job/j")["spec"]["template"]["spec"]["containers"][0]["command"] == ["sleep", "1"]
 
 
 def test_a_watch_shows_what_changes(lamps: Apiserver) -> None:
@@ -384,13 +440,13 @@ def test_a_watch_shows_what_changes(lamps: Apiserver) -> None:
         watch.communicate()
 
 
-def test_wait_sees_a_condition_come(server: Apiserver) -> None:
-    server("create", "-f", "-", given=POD)
-    command, environment = server.command("wait", "--for=condition=Ready", "pod/p", "--timeout=15s")
+def test_wait_sees_a_condition_come(room: Apiserver) -> None:
+    room("create", "-f", "-", given=POD)
+    command, environment = room.command("wait", "--for=condition=Ready", "pod/p", "--timeout=15s")
     waiting = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
     try:
         ready = {"status": {"conditions": [{"type": "Ready", "status": "True"}]}}
-        status, _ = server.request("PATCH", "/api/v1/namespaces/default/pods/p/status", ready)
+        status, _ = room.request("PATCH", f"/api/v1/namespaces/{room.namespace}/pods/p/status", ready)
         assert status == 200
         assert waiting.wait(DEADLINE_S) == 0
     finally:
@@ -407,19 +463,19 @@ def test_raw_requests_get_a_real_servers_answers(lamps: Apiserver) -> None:
     assert "resourceVersion" in lamps.refused("get", "--raw", "/api/v1/pods?resourceVersion=x")
 
 
-def test_after_a_restart_everything_is_there_and_old_versions_are_expired(lamps: Apiserver) -> None:
-    before = lamps("get", "lamps,crds,namespaces", "-A", "-o", "json")
-    version = lamps.object("lamp/desk")["metadata"]["resourceVersion"]
-    kubeconfig = (lamps.data / "kubeconfig").read_text()
-    assert lamps.stop(signal.SIGKILL) != 0
-    lamps.start()
-    assert (lamps.data / "kubeconfig").read_text() == kubeconfig
-    assert lamps("get", "lamps,crds,namespaces", "-A", "-o", "json") == before
+def test_after_a_restart_everything_is_there_and_old_versions_are_expired(own_lamps: Apiserver) -> None:
+    before = own_lamps("get", "lamps,crds,namespaces", "-A", "-o", "json")
+    version = own_lamps.object("lamp/desk")["metadata"]["resourceVersion"]
+    kubeconfig = (own_lamps.data / "kubeconfig").read_text()
+    assert own_lamps.stop(signal.SIGKILL) != 0
+    own_lamps.start()
+    assert (own_lamps.data / "kubeconfig").read_text() == kubeconfig
+    assert own_lamps("get", "lamps,crds,namespaces", "-A", "-o", "json") == before
     old = int(version) - 1
-    told = lamps("get", "--raw", f"/apis/example.com/v1/lamps?watch=1&resourceVersion={old}&timeoutSeconds=1")
+    told = own_lamps("get", "--raw", f"/apis/example.com/v1/lamps?watch=1&resourceVersion={old}&timeoutSeconds=1")
     assert json.loads(told)["object"]["code"] == 410
-    lamps("patch", "lamp", "desk", "--type", "merge", "-p", '{"spec":{"watts":77}}')
-    assert int(lamps.object("lamp/desk")["metadata"]["resourceVersion"]) > int(version)
+    own_lamps("patch", "lamp", "desk", "--type", "merge", "-p", '{"spec":{"watts":77}}')
+    assert int(own_lamps.object("lamp/desk")["metadata"]["resourceVersion"]) > int(version)
 
 
 @pytest.mark.skipif(not list(CRDS.glob("*.yaml")), reason="the device kinds are not written yet")
@@ -486,52 +542,20 @@ def test_a_stop_is_clean_and_quick_also_with_a_watch_open(tmp_path: Path, kubect
             watch.communicate()
 
 
-def test_secrets_are_for_their_owner_only_and_the_banner_says_what_it_is_for(tmp_path: Path) -> None:
-    with running(tmp_path) as server:
-        assert (server.data / "kubeconfig").stat().st_mode & 0o777 == 0o600
-        assert server.data.stat().st_mode & 0o777 == 0o700
-        assert "for trying out" in server.log.read_text()
-        token = json.loads((server.data / "kubeconfig").read_text())["users"][0]["user"]["token"]
-        assert token not in server.log.read_text()
+def test_secrets_are_for_their_owner_only_and_the_banner_says_what_it_is_for(shared: Apiserver) -> None:
+    assert (shared.data / "kubeconfig").stat().st_mode & 0o777 == 0o600
+    assert shared.data.stat().st_mode & 0o777 == 0o700
+    assert "for trying out" in shared.log.read_text()
+    token = json.loads((shared.data / "kubeconfig").read_text())["users"][0]["user"]["token"]
+    assert token not in shared.log.read_text()
 
 
-def test_a_wrong_token_and_an_oversized_body_get_a_status(tmp_path: Path) -> None:
-    with running(tmp_path) as server:
-        status, answer = server.request("GET", "/api/v1/pods", token="wrong")
-        assert (status, answer["reason"]) == (401, "Unauthorized")
-        huge = {"metadata": {"name": "huge"}, "data": {"x": "y" * (3 << 20)}}
-        status, answer = server.request("POST", "/api/v1/namespaces/default/configmaps", huge)
-        assert (status, answer["reason"]) == (413, "RequestEntityTooLarge")
-
-
-@pytest.mark.bench
-@pytest.mark.parametrize("durability", ["power-cut", "crash"])
-def test_figures(tmp_path: Path, durability: str) -> None:
-    """10,000 small objects listed, and patches one after another over one connection."""
-    with running(tmp_path, None, "--durability", durability) as server:
-        place = "/api/v1/namespaces/default/configmaps"
-        with server.connected() as ask:
-            began = time.perf_counter()
-            for number in range(10_000 if durability == "crash" else 1000):
-                ask("POST", place, {"metadata": {"name": f"c{number}"}, "data": {"x": "y"}})
-            created_s = (time.perf_counter() - began) / (number + 1)
-            laps = []
-            for number in range(1000):
-                began = time.perf_counter()
-                assert ask("PATCH", f"{place}/c1", {"data": {"x": str(number)}})[0] == 200
-                laps.append(time.perf_counter() - began)
-            began = time.perf_counter()
-            _, listed = ask("GET", place)
-            list_s = time.perf_counter() - began
-        laps.sort()
-        rss = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{server.pid}/status").read_text())
-        assert rss is not None
-        print(
-            f"\n{durability}: {1 / created_s:.0f} creates/s, {1000 / sum(laps):.0f} patches/s "
-            f"(p50 {laps[500] * 1e3:.2f} ms, p99 {laps[990] * 1e3:.2f} ms), list of {len(listed['items'])} "
-            f"with decoding in {list_s:.3f} s, RSS {int(rss[1]) >> 10} MB"
-        )
-        assert list_s < 1.0
+def test_a_wrong_token_and_an_oversized_body_get_a_status(shared: Apiserver) -> None:
+    status, answer = shared.request("GET", "/api/v1/pods", token="wrong")
+    assert (status, answer["reason"]) == (401, "Unauthorized")
+    huge = {"metadata": {"name": "huge"}, "data": {"x": "y" * (3 << 20)}}
+    status, answer = shared.request("POST", "/api/v1/namespaces/default/configmaps", huge)
+    assert (status, answer["reason"]) == (413, "RequestEntityTooLarge")
 
 
 def fails(*args: object) -> str:

@@ -216,7 +216,7 @@ def test_a_settled_device_costs_no_write_also_when_the_hub_starts_over(tmp_path:
         mapper.publish(STATE, {"event_id": "s1", "timestamp": 1, "state": "online"})
         wait_for(site, kubectl, "Synced")
         wait_for(site, kubectl, "Online")
-        site.until(lambda: site.edge_status(NODE)["reportsWaiting"] == 0, "all is told")
+        site.until(lambda: site.ask("edgecore", NODE)["reportsWaiting"] == 0, "all is told")
 
         def version() -> str:
             body = json.loads(site.kubectl(kubectl, "get", "device", "thermo-1", "-o", "json").stdout)
@@ -225,7 +225,7 @@ def test_a_settled_device_costs_no_write_also_when_the_hub_starts_over(tmp_path:
         before = version()
         assert site.processes["cloud"].stop() == 0
         site.start_cloud()
-        site.until(lambda: site.edge_status(NODE).get("inSync"), "the node is back")
+        site.until(lambda: site.ask("edgecore", NODE).get("inSync"), "the node is back")
         # Something that is written after all that the start gave cause for.
         site.kubectl(kubectl, "apply", "-f", "-", stdin=DEVICE.replace("thermo-1", "thermo-2"))
         site.until(lambda: status_of(site, kubectl, "device", "thermo-2").get("conditions"), "the other's conditions")

@@ -4,6 +4,7 @@ import asyncio
 import json
 import queue
 import random
+import re
 import time
 import urllib.error
 import urllib.request
@@ -136,21 +137,31 @@ def set_point(site: Site, kubectl: Path, value: str) -> None:
     site.kubectl(kubectl, "patch", "device", "thermo-1", "--type", "merge", "-p", patch)
 
 
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A cloud for several nodes, one after another."""
+    with Site(tmp_path_factory.mktemp("cloud")) as site:
+        site.start_cloud()
+        site.apply_crds(next(tool for name in (*KUBECTLS, "kubectl") if (tool := find_tool(name))))
+        yield site
+        for name in ("cloud", "api"):
+            assert site.processes[name].stop() == 0
+
+
 @pytest.mark.parametrize("broker", ["mosquitto", "embedded"])
 @pytest.mark.timeout(180)
 def test_a_kubectl_edit_reaches_a_device_and_its_answer_reaches_kubectl(
-    kubectl: Path, broker: str, tmp_path: Path
+    cloud: Site, kubectl: Path, broker: str
 ) -> None:
-    with Mosquitto() as mosquitto, Site(tmp_path) as site:
-        site.start_cloud()
-        site.apply_crds(kubectl)
-        site.join(NODE)
-        site.start_edge(NODE, mqtt=f"mqtt://127.0.0.1:{mosquitto.port}" if broker == "mosquitto" else "embedded")
-        port = mosquitto.port if broker == "mosquitto" else site.ports[f"{NODE}-mqtt"]
+    site, node = cloud, f"{kubectl.name}-{broker}"
+    with Mosquitto() as mosquitto:
+        site.join(node)
+        site.start_edge(node, mqtt=f"mqtt://127.0.0.1:{mosquitto.port}" if broker == "mosquitto" else "embedded")
+        port = mosquitto.port if broker == "mosquitto" else site.ports[f"{node}-mqtt"]
         with a_mapper(port) as mapper:
             # kubectl apply: the mapper learns of the device and of what it should be.
-            site.kubectl(kubectl, "apply", "-f", "-", stdin=MODEL + "---" + DEVICE)
-            added = mapper.hear(f"$hw/events/node/{NODE}/membership/updated", removed_devices=None)
+            site.kubectl(kubectl, "apply", "-f", "-", stdin=MODEL + "---" + DEVICE.replace(NODE, node))
+            added = mapper.hear(f"$hw/events/node/{node}/membership/updated", removed_devices=None)
             assert added["added_devices"][0]["id"] == "default/thermo-1"
             mapper.hear(DELTA, delta={"setpoint": "20"})
 
@@ -172,25 +183,24 @@ def test_a_kubectl_edit_reaches_a_device_and_its_answer_reaches_kubectl(
             mapper.hear(DELTA, delta={"setpoint": "25"})
             line = site.kubectl(kubectl, "get", "devices", "thermo-1").stdout.splitlines()
             assert line[0].split() == ["NAME", "NODE", "MODEL", "ONLINE", "SYNCED", "AGE"]
-            assert line[1].split()[:4] == ["thermo-1", NODE, "thermo", "True"]
+            assert line[1].split()[:4] == ["thermo-1", node, "thermo", "True"]
 
             # The node itself.
-            assert f"{NODE}   Ready" in site.kubectl(kubectl, "get", "nodes").stdout
+            assert re.search(rf"(?m)^{node} +Ready ", site.kubectl(kubectl, "get", "nodes").stdout)
             lease = json.loads(
-                site.kubectl(kubectl, "get", "lease", NODE, "-n", "kube-node-lease", "-o", "json").stdout
+                site.kubectl(kubectl, "get", "lease", node, "-n", "kube-node-lease", "-o", "json").stdout
             )
             assert lease["spec"]["holderIdentity"]
 
             # kubectl delete: the mapper is told, the status goes with its device.
             site.kubectl(kubectl, "delete", "device", "thermo-1")
-            gone = mapper.hear(f"$hw/events/node/{NODE}/membership/updated", added_devices=None)
+            gone = mapper.hear(f"$hw/events/node/{node}/membership/updated", added_devices=None)
             assert gone["removed_devices"][0]["id"] == "default/thermo-1"
             site.until(
                 lambda: not site.kubectl(kubectl, "get", "devicestatuses", "-o", "name").stdout,
                 "the status is collected",
             )
-        for name in (NODE, "cloud", "api"):
-            assert site.processes[name].stop() == 0
+        assert site.processes[node].stop() == 0
 
 
 @pytest.mark.timeout(120)
@@ -203,7 +213,7 @@ def test_the_local_api_answers_without_the_cloud_and_after_a_restart(kubectl: Pa
         # Before the first sync ever: 503, never an empty list.
         site.processes["cloud"].stop()
         edge = site.start_edge(NODE, wait=False)
-        site.until(lambda: site.edge_status(NODE).get("api"), "edgecore serves", edge)
+        site.until(lambda: site.ask("edgecore", NODE).get("api"), "edgecore serves", edge)
         with pytest.raises(urllib.error.HTTPError) as refused:
             urllib.request.urlopen(f"{site.local_api(NODE)}/api/v1/pods")
         assert refused.value.code == 503
@@ -231,7 +241,7 @@ spec:
         for name in ("cloud", NODE):
             assert site.processes[name].stop() == 0
         site.start_edge(NODE, wait=False)
-        site.until(lambda: site.edge_status(NODE).get("api"), "edgecore serves again")
+        site.until(lambda: site.ask("edgecore", NODE).get("api"), "edgecore serves again")
 
         local = site.local_api(NODE)
         found = site.kubectl(kubectl, "get", "devices,pods,configmaps", "-A", server=local).stdout
@@ -347,9 +357,9 @@ def test_killed_in_the_middle_of_500_edits_everything_is_equal_afterwards(tmp_pa
             return await held(tmp_path / NODE / "edge.db"), wanted
 
         def is_quiet() -> bool:
-            nodes = (site.status("cloudcore", "cloud") or {}).get("nodes", [])
+            nodes = site.ask("cloudcore", "cloud").get("nodes", [])
             return bool(
-                site.edge_status(NODE).get("inSync") and any(node["synced"] and not node["dirty"] for node in nodes)
+                site.ask("edgecore", NODE).get("inSync") and any(node["synced"] and not node["dirty"] for node in nodes)
             )
 
         site.until(is_quiet, "the link is up and quiet")

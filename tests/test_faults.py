@@ -153,12 +153,15 @@ class Line(Site):
 
     def soon(self, condition: Callable[[], object], what: str, within_s: float = 30.0) -> float:
         """Wait for it; how long that took."""
-        start = time.monotonic()
+        start = looked = time.monotonic()
         while not condition():
-            if time.monotonic() > start + within_s:
+            now = time.monotonic()
+            if now > start + within_s:
                 logs = "\n".join(f"---- {each.name}\n{each.tail(12)}" for each in self.processes.values())
                 raise AssertionError(f"not within {within_s} s: {what}\n{logs}")
-            time.sleep(0.01)
+            # A look costs those who are asked as much as us: it rests the longer, the longer it took.
+            time.sleep(min(max(0.01, 4 * (now - looked)), 0.05))
+            looked = time.monotonic()
         return time.monotonic() - start
 
     def do(self, work: Callable[[ApiClient], Awaitable[T]]) -> T:

@@ -25,7 +25,7 @@ def test_a_hub_works_with_the_rights_that_are_printed(tmp_path: Path) -> None:
         site.join(NODE)
         site.start_edge(NODE)
         site.kubectl(kubectl, "apply", "-f", "-", stdin=MODEL + "---" + DEVICE)
-        site.until(lambda: site.edge_status(NODE).get("devices"), "the device arrives")
+        site.until(lambda: site.ask("edgecore", NODE).get("devices"), "the device arrives")
         ready = ("get", "node", NODE, "-o", "jsonpath={.status.conditions[?(@.type=='Ready')].status}")
         site.until(lambda: site.kubectl(kubectl, *ready).stdout == "True", "the node is ready")
         status = ("get", "device", "thermo-1", "-o", "jsonpath={.status}")

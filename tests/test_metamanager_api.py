@@ -27,6 +27,7 @@ from cloudhub.projection import project
 from link.frames import Batch, Cursor, Delta
 from metamanager.api import STALE_HEADER, LinkState, is_loopback, serve_local_api
 from metamanager.store import Store
+from tests.conftest import GO
 from tests.harness.store_history import removal
 
 CREATED = "2026-01-02T03:04:05Z"
@@ -143,7 +144,7 @@ class Served:
         """A kubectl without any configuration; its exit code and all it wrote."""
         process = await asyncio.create_subprocess_exec(
             *(str(kubectl), "--server", self.url, "--cache-dir", str(home / "cache"), *args),
-            env={"HOME": str(home), "PATH": os.environ["PATH"]},
+            env={"HOME": str(home), "PATH": os.environ["PATH"], **GO},
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
@@ -375,7 +376,7 @@ async def test_kubectl_reads_what_the_node_holds(api: Served, kubectl: Path, tmp
 async def test_kubectl_watches(api: Served, kubectl: Path, tmp_path: Path) -> None:
     process = await asyncio.create_subprocess_exec(
         *(str(kubectl), "--server", api.url, "--cache-dir", str(tmp_path), "get", "devices", "-w", "-o", "name"),
-        env={"HOME": str(tmp_path), "PATH": os.environ["PATH"]},
+        env={"HOME": str(tmp_path), "PATH": os.environ["PATH"], **GO},
         stdout=asyncio.subprocess.PIPE,
     )
     assert process.stdout is not None

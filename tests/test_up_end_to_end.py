@@ -263,7 +263,7 @@ def test_a_store_that_was_damaged_is_told_of_as_an_event(tmp_path: Path) -> None
             ]
             return found
 
-        site.until(lambda: events() and not site.edge_status(NODE)["eventsWaiting"], "an Event")
+        site.until(lambda: events() and not site.ask("edgecore", NODE)["eventsWaiting"], "an Event")
         figures = site.metrics("edgecore", NODE)
         assert (figures["edge_events_waiting"], figures["edge_events_dropped_total"]) == (0, 0)
         (event,) = events()

@@ -99,7 +99,6 @@ class Runs:
         }
         if client in KUBECTLS:
             environment["CONFORMANCE_KUBECTL"] = str(find_tool(client) or need_tool("kubectl"))
-            environment["GOGC"] = "off"  # Go's garbage collector: a third of what a short command costs
         with found.open("wb") as out, said.open("wb") as error:
             process = subprocess.Popen(
                 [

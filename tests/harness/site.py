@@ -22,6 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from cloudhub import crds
 from componentbase import statusz
 from componentbase.errors import CommandError
 from tests.harness.mosquitto import free_port
@@ -91,10 +92,8 @@ class Site:
         self.processes: dict[str, Process] = {}
         self._hub_admin = ""
         self.ports = {name: free_port() for name in ("api", "link", "join")}
-        # Bytecode files are wanted: without them every start compiles everything again.
-        environment = {
-            name: text for name, text in os.environ.items() if name not in ("PYTHONDONTWRITEBYTECODE", "KUBECONFIG")
-        }
+        self._token = ""  # for any node, a day long
+        environment = {name: text for name, text in os.environ.items() if name != "KUBECONFIG"}
         self.environment = environment | {"HOME": str(directory), "KUBECACHEDIR": str(directory / "kubecache")}
 
     def __enter__(self) -> Self:
@@ -163,10 +162,11 @@ class Site:
         return self.run("cloudcore", "token", "create", "--kubeconfig", str(self.kubeconfig), *flags).stdout.strip()
 
     def join(self, node: str) -> None:
+        self._token = self._token or self.token()
         self.run(
             "edgecore",
             "join",
-            *("--cloud", f"127.0.0.1:{self.ports['join']}", "--token", self.token()),
+            *("--cloud", f"127.0.0.1:{self.ports['join']}", "--token", self._token),
             *("--node", node, "--data-dir", str(self.directory / node)),
         )
 
@@ -250,7 +250,7 @@ class Site:
         return f"http://127.0.0.1:{self.ports[f'{node}-api']}"
 
     def apply_crds(self, binary: Path) -> None:
-        self.kubectl(binary, "apply", "-f", "-", stdin=self.run("cloudcore", "crds").stdout)
+        self.kubectl(binary, "apply", "-f", "-", stdin=crds.text())
         self.kubectl(binary, "wait", "--for=condition=established", "--timeout=30s", "crd", "--all")
 
     def until(self, condition: Callable[[], object], what: str, process: Process | None = None) -> None:
