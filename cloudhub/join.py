@@ -50,7 +50,7 @@ from cloudhub.authority import Authority, CaLapsed
 from cloudhub.buckets import Buckets, Rate, origin_of
 from cloudhub.renewal import Renewals
 from cloudhub.requests import Link, Serving, read_object, read_serving
-from cloudhub.roster import RenewalRefused, Roster
+from cloudhub.roster import Banned, RenewalRefused, Roster
 from cloudhub.settings import WINDOW_S
 from cloudhub.tokens import BadToken, NotForThisNode, Presented, Tokens, unused
 from componentbase import pki
@@ -146,7 +146,7 @@ class JoinEndpoint:
             self._buckets.charge(origin, GUESS_EACH, GUESS_OVERALL, self._monotonic_s())
             logger.warning("join refused", extra={**facts, "reason": str(exc)})
             raise
-        except (AlreadyExists, BadRequest, CaLapsed, Invalid, RenewalRefused) as exc:
+        except (AlreadyExists, BadRequest, Banned, CaLapsed, Invalid, RenewalRefused) as exc:
             logger.warning("join refused", extra={**facts, "reason": str(exc)})
             raise
         except ApiError as exc:

@@ -104,6 +104,7 @@ class WebSocket(asyncio.BufferedProtocol):
         "_transport",
         "_unsent",
         "identity",
+        "key",
         "lost",
         "remote",
     )
@@ -118,6 +119,7 @@ class WebSocket(asyncio.BufferedProtocol):
     ) -> None:
         """siblings: where it is to be found while it lasts, TLS handshake excluded."""
         self.identity = ""
+        self.key = ""
         self.remote = ""
         self._library: Protocol | None = protocol
         """None once the handshake is done, and until something comes that is not a whole message: it takes 2 KB."""
@@ -154,6 +156,8 @@ class WebSocket(asyncio.BufferedProtocol):
             # A node's certificate for its own API is of the same CA and may name any address.
             self._give_up(f"{self.identity} is a node, not a hub")
             return
+        if self.identity.startswith(NODE_PREFIX):
+            self.key = _key_id(transport.get_extra_info("ssl_object"))
         if isinstance(self._library, ClientProtocol):
             self._library.send_request(self._library.connect())
             self._flush()
@@ -362,6 +366,16 @@ def _common_name(certificate: object) -> str:
             if name == "commonName":
                 return str(value)
     return ""
+
+
+def _key_id(connection: ssl.SSLObject) -> str:
+    """Which key the other side has proved to have, by its certificate."""
+    # A hub has this anyway, to sign with; an edge, which never comes here, would pay megabytes for it.
+    from componentbase import pki
+
+    certificate = connection.getpeercert(binary_form=True)
+    assert certificate is not None, "it was verified, and has a name"
+    return pki.key_id(ssl.DER_cert_to_PEM_cert(certificate).encode())
 
 
 class Listener:
