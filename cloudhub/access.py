@@ -21,9 +21,10 @@ from typing import NamedTuple, Protocol
 
 from apimachinery.errors import ApiError, BadRequest, Forbidden
 from apimachinery.keys import Node, Resource
+from apimachinery.watchcache import WatchCache
 from cloudhub.backoff import read_delay_s
 from cloudhub.demand import Demand
-from cloudhub.identities import Identity, identity_of
+from cloudhub.identities import Identity, identity_of, refused
 from cloudhub.interests import GRANTED, RECHECK_S, UNKNOWN, Decision
 from cloudhub.placement import Placement
 from link.frames import Interest
@@ -77,6 +78,7 @@ class Access:
         self,
         client: Reviewing,
         placement: Placement,
+        cache: WatchCache,
         demand: Demand,
         *,
         decided: Callable[[Node], None],
@@ -85,6 +87,7 @@ class Access:
         """decided: told of a node when a decision on one of its interests is another than before."""
         self._client = client
         self._placement = placement
+        self._cache = cache
         self._demand = demand
         self._decided = decided
         demand.wanted = self._allowed
@@ -111,7 +114,7 @@ class Access:
 
     def decision(self, node: Node, interest: Interest) -> Decision:
         try:
-            identity = identity_of(node, interest.user, self._placement)
+            identity = identity_of(node, interest.user, self._placement, self._cache)
         except Forbidden as error:
             return Decision(error.code, str(error))
         resource, namespace, name, _ = interest
@@ -207,7 +210,7 @@ class Access:
             for verb in question.verbs:
                 self.reviews += 1
                 if not await self._client.may(identity.user, identity.groups, verb, resource, namespace, name):
-                    decision = Decision(Forbidden.code, _refusal(question, verb))
+                    decision = Decision(Forbidden.code, refused(identity, verb, resource, namespace, name))
                     break
         except ApiError as error:
             review.failures += 1
@@ -239,14 +242,3 @@ class Access:
         news, self._news = self._news, set()
         for node in sorted(news):
             self._decided(node)
-
-
-def _refusal(question: _Question, verb: str) -> str:
-    """In the apiserver's words."""
-    identity, resource, namespace, name = question
-    what = f'{resource.collection} "{name}"' if name else resource.collection
-    where = f'in the namespace "{namespace}"' if namespace else "at the cluster scope"
-    return (
-        f'{what} is forbidden: User "{identity.user}" cannot {verb} resource "{resource.plural}" '
-        f'in API group "{resource.group}" {where}'
-    )

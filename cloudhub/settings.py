@@ -5,6 +5,7 @@ What is written here is what `cloudcore config` prints. The module is light, for
 the settings and none of what they configure.
 """
 
+import enum
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,10 +17,18 @@ from cloudhub.sessions import GRACE_S
 from componentbase import config
 from componentbase.config import setting
 from componentbase.endpoints import Endpoint
+from componentbase.tls import TlsMin
 from link.peer import HEARTBEAT_S
 
 SOCKET_NAME = "cloudcore.sock"
 """In the data directory: where the process answers its own commands."""
+
+
+NODE_S = 365 * 86400.0
+"""Of a node's certificate: a machine that is away for a season can do without help when it is back."""
+WINDOW_S = 30 * 86400.0
+"""A machine that was in a box over the holidays renews when it is back; what was stolen longer ago does not."""
+RELOAD_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,7 @@ class LinkConfig:
     grace_s: float = setting(
         GRACE_S, "How long what a node has is remembered after it left; then its digest tells.", at_least=0
     )
+    tls_min: TlsMin = setting(TlsMin.TLS_1_3, "The oldest TLS that the link and the join endpoint speak: 1.3 or 1.2.")
 
 
 @dataclass(frozen=True)
@@ -43,6 +53,27 @@ class JoinConfig:
     advertise: tuple[str, ...] = setting(
         (), "Names and addresses that nodes reach this hub under, besides those of this machine."
     )
+    certificate_s: float = setting(
+        NODE_S,
+        "How long a node's certificate is valid; it is renewed before two thirds of that. Below an hour is for tests.",
+        at_least=2,
+        at_most=10 * NODE_S,
+    )
+    renewal_window_s: float = setting(
+        WINDOW_S,
+        "For how long after its end a certificate renews, of a node that was away; 0: it joins again.",
+        at_least=0,
+    )
+    reload_s: float = setting(
+        RELOAD_S, "How often the certificate authorities are looked at.", at_least=0.2, at_most=3600
+    )
+
+
+class OnClone(enum.Enum):
+    """What to do about a certificate that is used from two places."""
+
+    WARN = "warn"
+    BAN = "ban"
 
 
 @dataclass(frozen=True)
@@ -52,6 +83,10 @@ class NodesConfig:
     grace_s: float = setting(NODE_GRACE_S, "Without a word for this long a node's Ready becomes Unknown.", at_least=1)
     renew_s: float = setting(
         LEASE_RENEW_S, "Between renewals of a node's Lease; half of graceSeconds at most.", at_least=1, at_most=3600
+    )
+    on_clone: OnClone = setting(
+        OnClone.WARN,
+        "When a certificate is used from two places: warn (an Event on the Node), or ban the node as well.",
     )
 
 

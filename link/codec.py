@@ -499,7 +499,7 @@ def _decode_granted(fields: _Fields) -> Frame:
 def _encode_hello(frame: Hello) -> list[object]:
     cursor = None if frame.cursor is None else list(frame.cursor)
     head = [Tag.HELLO, frame.protocol, frame.node, cursor, frame.digest, frame.agent, frame.term]
-    return [*head, frame.horizon, *_interests(frame)]
+    return [*head, frame.horizon, *_interests(frame), frame.superseded]
 
 
 def _decode_hello(fields: _Fields) -> Frame:
@@ -513,7 +513,7 @@ def _decode_hello(fields: _Fields) -> Frame:
         inner.end()
     held, agent = fields.binary("digest", 64), fields.text("agent")
     term, horizon = fields.integer("term", MAX_TERM, 1), fields.horizon()
-    return Hello(protocol, node, cursor, held, agent, term, horizon, fields.interests())
+    return Hello(protocol, node, cursor, held, agent, term, horizon, fields.interests(), fields.boolean("superseded"))
 
 
 def _interests(frame: Hello | Wanted) -> list[object]:

@@ -35,7 +35,7 @@ PATH = "/v1/link"
 NODE_PREFIX = "system:node:"
 """Begins the common name of a node's certificates."""
 READ_BYTES = 64 << 10
-RECORD_BYTES = 4 << 10  # of TLS, at a time: OpenSSL's buffer stays as large as the largest, for each of 10,000 nodes
+RECORD_BYTES = 2 << 10  # of TLS, at a time: OpenSSL's buffer stays as large as the largest, for each of 10,000 nodes
 UNREAD_BYTES = 4 * MAX_FRAME_BYTES  # a window and a large frame, or an inventory of 250,000 objects, are less
 TURN_MESSAGES = 64  # of one connection, then others have a turn: one read may be 7,000 frames, 100 ms of work
 TURN_S = 0.005  # nor for longer than this: what a frame costs is its sender's choice
@@ -115,6 +115,7 @@ class WebSocket(asyncio.BufferedProtocol):
         "_transport",
         "_unsent",
         "identity",
+        "key",
         "lost",
         "remote",
     )
@@ -132,6 +133,7 @@ class WebSocket(asyncio.BufferedProtocol):
         siblings: where it is to be found while it lasts, TLS handshake excluded. leave: it is open, or has ended.
         """
         self.identity = ""
+        self.key = ""
         self.remote = ""
         self._library: Protocol | None = protocol
         """None once the handshake is done, and until something comes that is not a whole message: it takes 2 KB."""
@@ -171,6 +173,8 @@ class WebSocket(asyncio.BufferedProtocol):
             # A node's certificate for its own API is of the same CA and may name any address.
             self._give_up(f"{self.identity} is a node, not a hub")
             return
+        if self.identity.startswith(NODE_PREFIX):
+            self.key = _key_id(transport.get_extra_info("ssl_object"))
         if isinstance(self._library, ClientProtocol):
             self._library.send_request(self._library.connect())
             self._flush()
@@ -406,6 +410,16 @@ def _common_name(certificate: object) -> str:
             if name == "commonName":
                 return str(value)
     return ""
+
+
+def _key_id(connection: ssl.SSLObject) -> str:
+    """Which key the other side has proved to have, by its certificate."""
+    # A hub has this anyway, to sign with; an edge, which never comes here, would pay megabytes for it.
+    from componentbase import pki
+
+    certificate = connection.getpeercert(binary_form=True)
+    assert certificate is not None, "it was verified, and has a name"
+    return pki.key_id(ssl.DER_cert_to_PEM_cert(certificate).encode())
 
 
 class Listener:

@@ -13,7 +13,7 @@ from apimachinery.errors import InternalError
 from apimachinery.events import Change, EventType
 from apimachinery.keys import Node, Resource
 from apimachinery.objects import from_json
-from apimachinery.resources import NODES, PODS, SECRETS
+from apimachinery.resources import NODES, PODS, SECRETS, SERVICE_ACCOUNTS
 from apimachinery.watchcache import WatchCache
 from apiserver.messages import Request, Response, json_response
 from cloudhub import access as module
@@ -52,9 +52,11 @@ class Desk:
             advanced=lambda *_: None,
             changed=lambda collection: self.access.changed(collection),
         )
+        account = from_json(SERVICE_ACCOUNTS, {"metadata": {"name": "op", "namespace": "a"}})
+        self.cache.replace(SERVICE_ACCOUNTS, [account], "5")
         for resource in (PODS, SECRETS, NODES):
             self.cache.replace(resource, (), "5")
-        self.access = Access(client, self.placement, self.demand, decided=self.told.append, **options)
+        self.access = Access(client, self.placement, self.cache, self.demand, decided=self.told.append, **options)
         api.answer = self.review
 
     def changed(self, changes: list[Change]) -> None: ...

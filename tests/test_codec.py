@@ -76,9 +76,9 @@ HEAD = CallHead("PUT", "/api/v1/pods?x=%C3%A4", "u", "application/json", "a", "r
 GOLDEN: list[tuple[Frame, str]] = [
     (
         Hello(1, "edge-1", Cursor("e", 7), b"\x01\x02", "fairlead/0.1", 5, (Position("pods", 300),)),
-        "9a0101a6656467652d3192a16507c4020102ac666169726c6561642f302e31059192a4706f6473cd012c9090",
+        "9b0101a6656467652d3192a16507c4020102ac666169726c6561642f302e31059192a4706f6473cd012c9090c2",
     ),
-    (Hello(1, "edge-1", None, b"", "", 1), "9a0101a6656467652d31c0c400a001909090"),
+    (Hello(1, "edge-1", None, b"", "", 1, superseded=True), "9b0101a6656467652d31c0c400a001909090c3"),
     (Welcome("e", 7, True, 20.0), "9502a16507c3cb4034000000000000"),
     (
         Inventory((Held(KEY, VERSION),), True),

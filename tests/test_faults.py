@@ -102,7 +102,7 @@ class Line(Site):
         process = self.start(
             name,
             *("cloudcore", "run", "--config", str(config)),
-            *("--kubeconfig", str(self.kubeconfig), "--data-dir", str(self.directory / name)),
+            *("--kubeconfig", str(self.hub_kubeconfig()), "--data-dir", str(self.directory / name)),
             *("--listen", f"127.0.0.1:{self.ports[f'{name}-link']}"),
             *("--join-listen", f"127.0.0.1:{self.ports[f'{name}-join']}"),
         )
