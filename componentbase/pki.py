@@ -236,7 +236,7 @@ def _read_csr(csr_pem: bytes) -> x509.CertificateSigningRequest:
         raise CsrRefused(f"it is larger than {CSR_BYTES_MAX} bytes")
     try:
         return x509.load_pem_x509_csr(csr_pem)
-    except ValueError as exc:
+    except (ValueError, x509.InvalidVersion) as exc:
         raise CsrRefused("it is not a certificate signing request in PEM form") from exc
 
 
@@ -270,7 +270,10 @@ def _check_signature(csr: x509.CertificateSigningRequest) -> None:
 
 
 def _check_subject(csr: x509.CertificateSigningRequest, expect_cn: str, organization: str) -> None:
-    names = _common_names(csr.subject)
+    try:
+        names = _common_names(csr.subject)  # it is parsed only now
+    except ValueError as exc:
+        raise CsrRefused("its subject cannot be read") from exc
     if names != [expect_cn]:
         raise CsrRefused(f"its common name is {', '.join(map(repr, names)) or 'missing'} instead of {expect_cn!r}")
     organizations = [
@@ -370,7 +373,7 @@ def _common_names(name: x509.Name) -> list[str]:
 def _read_cert(cert_pem: bytes) -> x509.Certificate:
     try:
         return x509.load_pem_x509_certificate(cert_pem)
-    except ValueError as exc:
+    except (ValueError, x509.InvalidVersion) as exc:
         raise BadCertificate("it is not a certificate in PEM form") from exc
 
 

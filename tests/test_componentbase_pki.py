@@ -316,3 +316,27 @@ def test_a_ca_that_has_expired_signs_nothing_and_says_so(monkeypatch: pytest.Mon
     ):
         with pytest.raises(pki.CaExpired, match="the CA has expired on 20"):
             sign()
+
+
+def pem_of(der: bytes) -> bytes:
+    body = base64.encodebytes(der)
+    return b"-----BEGIN CERTIFICATE REQUEST-----\n" + body + b"-----END CERTIFICATE REQUEST-----\n"
+
+
+def test_a_request_of_a_version_that_there_is_not_is_refused(ca: KeyPair) -> None:
+    """Found by fuzzing: the library's InvalidVersion is no ValueError."""
+    der = x509.load_pem_x509_csr(csr()).public_bytes(serialization.Encoding.DER)
+    assert der.count(b"\x02\x01\x00") >= 1
+    refused = refusal(ca, pem_of(der.replace(b"\x02\x01\x00", b"\x02\x01\x10", 1)))
+    assert refused == "it is not a certificate signing request in PEM form"
+
+
+def test_a_request_whose_subject_is_no_text_is_refused_though_it_is_signed(ca: KeyPair) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    good = x509.load_pem_x509_csr(csr(key))
+    told = good.tbs_certrequest_bytes.replace(b"system:node:", b"\xff\xfe\xfdtem:node:", 1)
+    signature = key.sign(told, ec.ECDSA(hashes.SHA256()))
+    algorithm = bytes.fromhex("300a06082a8648ce3d040302")  # ecdsa-with-SHA256
+    content = told + algorithm + bytes((3, len(signature) + 1, 0)) + signature
+    refused = refusal(ca, pem_of(b"\x30\x81" + len(content).to_bytes(1) + content))
+    assert refused == "its subject cannot be read"
