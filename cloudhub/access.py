@@ -32,6 +32,7 @@ from link.frames import Interest
 logger = logging.getLogger(__name__)
 
 REFUSED_S = 30.0  # after a right was given, somebody sits there and waits
+GATHER_S = 0.02  # 200 new interests of a node were judged, and told, 200 times
 MOST_REVIEWS = 1 << 15  # some 30 MB; beyond that, and a node may ask for new names all the time, only what is needed
 _PLURAL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")  # RFC 1035, as a definition's names.plural must be
 REVIEWERS = 8  # at a time; a thousand nodes that come back to a hub that was restarted ask a few thousand times
@@ -94,6 +95,8 @@ class Access:
         self._wanted: dict[Node, tuple[Interest, ...]] = {}
         self._reviews: dict[_Question, _Review] = {}
         self._needed: dict[Node, set[_Question]] = {}
+        self._news: set[Node] = set()
+        """Of whom something was decided that they were not told."""
         self._work = asyncio.Event()
         self.reviews = 0
         """Requests made; it only rises."""
@@ -230,5 +233,12 @@ class Access:
                 "an interest is refused",
                 extra={"user": identity.user, "resource": resource.collection, "namespace": namespace},
             )
-        for node in sorted(review.nodes):
+        if not self._news:
+            asyncio.get_running_loop().call_later(GATHER_S, self._tell)
+        self._news |= review.nodes
+
+    def _tell(self) -> None:
+        """Each node once, however many of its interests were decided meanwhile: it is judged as a whole."""
+        news, self._news = self._news, set()
+        for node in sorted(news):
             self._decided(node)

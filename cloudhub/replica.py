@@ -43,7 +43,7 @@ from cloudhub.demand import Advanced, Demand, Watched
 from cloudhub.doorkeeper import Doorkeeper
 from cloudhub.fences import Fences
 from cloudhub.horizon import Advance
-from cloudhub.join import MAX_BODY_BYTES, JoinEndpoint
+from cloudhub.join import IDLE_S, MAX_BODY_BYTES, MAX_CONNECTIONS_EACH, JoinEndpoint
 from cloudhub.listening import serve_metrics, serve_status
 from cloudhub.nodes import NodeLifecycle
 from cloudhub.placement import STANDARD_RULES, Placement, Rule, with_definitions
@@ -332,6 +332,8 @@ class Replica:
                     port=endpoint.port,
                     ssl_context=identity.join_context,
                     max_body=MAX_BODY_BYTES,
+                    max_each=MAX_CONNECTIONS_EACH,
+                    idle_s=IDLE_S,
                     reuse_port=bool(self._worker),
                 )
             )

@@ -19,6 +19,7 @@ The shell is cloudhub/server.py.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -76,6 +77,9 @@ FRAME_BYTES = 64 << 10  # a quarter of the window: the node commits one while ot
 WANTED_BURST = 2 * MAX_INTERESTS  # one for each interest that a node may have, and again after it restarted
 WANTED_PER_S = 2.0  # each is judged against all that is watched; a node says one when its programs read something new
 MAX_INVENTORY = 1 << 18  # objects: about 100 MB here, and far more than a node's store is made for
+MAX_INVENTORY_BYTES = 16 << 20  # as they travel: as many of names of a usual length. With the longest it were half a GB
+MAX_UNGREETED = 4  # connections of a node that have not said Hello: one, and those that it lost and does not know of
+MAX_REFUSALS_TOLD = 32  # of one session in the log: a node that refuses everything is one message, not ten thousand
 
 
 class ReportSink(Protocol):
@@ -228,8 +232,10 @@ class Session:
         "_clock",
         "_hub",
         "_inventory",
+        "_refusals",
         "_wanted_until",
         "agent",
+        "is_ungreeted",
         "node",
         "outbox",
         "pump",
@@ -250,6 +256,9 @@ class Session:
         self._clock = clock
         self._wanted_until = 0.0
         """When what it said of its interests is used up, at WANTED_PER_S."""
+        self._refusals = 0
+        self.is_ungreeted = False
+        """Whether the hub counts it among those that have not said Hello."""
         self.pump = Pump(peer, transport, self, clock)
 
     def __repr__(self) -> str:
@@ -264,6 +273,8 @@ class Session:
             case Hello():
                 self._hub.hello(self, frame)
             case Inventory(entries, last):
+                if self.pump.bytes_received > MAX_INVENTORY_BYTES:
+                    raise RemoteProtocolError(f"an inventory of more than {MAX_INVENTORY_BYTES} bytes")
                 self._inventory.update(entries)
                 if len(self._inventory) > MAX_INVENTORY:
                     raise RemoteProtocolError(f"an inventory of more than {MAX_INVENTORY} objects")
@@ -276,10 +287,12 @@ class Session:
                         self._hub.counters.healed += self.outbox.doubt(seq, refusal.key)
                         continue
                     self._hub.counters.nacks += 1
-                    logger.warning(
-                        "node refused object",
-                        extra={"node": self.node, "key": str(refusal.key), "reason": refusal.reason},
-                    )
+                    self._refusals += 1
+                    if self._refusals <= MAX_REFUSALS_TOLD:
+                        logger.warning(
+                            "node refused object",
+                            extra={"node": self.node, "key": str(refusal.key), "reason": refusal.reason},
+                        )
                     self.outbox.refuse(seq, refusal.key, refusal.reason)
             case Check(seq, held_digest):
                 self._hub.checked(self, seq, held_digest)
@@ -398,6 +411,7 @@ class Hub:
         # A parked session says nothing, so a short heartbeat would take it for dead.
         self._lag_s = min(LAG_S, 2.0 * heartbeat_s)
         self._parked: dict[Node, _Parked] = {}
+        self._ungreeted: Counter[Node] = Counter()
         self._sessions: dict[Node, Session] = {}
         self._outboxes: dict[Node, Outbox] = {}
         self._absent: dict[Node, _Absent] = {}
@@ -463,11 +477,27 @@ class Hub:
             self.counters.turned_away += 1
             logger.warning("refused", extra={"remote": transport.remote, "identity": transport.identity})
             session.pump.close(GoodbyeCode.FORBIDDEN, "your certificate is not a node's: join first")
+        elif self._ungreeted[session.node] >= MAX_UNGREETED:
+            self.counters.turned_away += 1
+            reason = f"{MAX_UNGREETED} connections of {name} have not said Hello yet"
+            session.pump.close(GoodbyeCode.OVERLOADED, reason, retry_after_s=1.0)
+        else:
+            session.is_ungreeted = True
+            self._ungreeted[session.node] += 1
         return session.pump
+
+    def _greeted(self, session: Session) -> None:
+        """It has said Hello, or will not any more."""
+        if session.is_ungreeted:
+            session.is_ungreeted = False
+            self._ungreeted[session.node] -= 1
+            if not self._ungreeted[session.node]:
+                del self._ungreeted[session.node]
 
     def hello(self, session: Session, hello: Hello) -> None:
         """Act on a Hello: end an older session of the node, wait where this hub lags, decide how to go on, answer."""
         node = session.node
+        self._greeted(session)
         if hello.node != node:
             self.counters.turned_away += 1
             session.pump.close(GoodbyeCode.FORBIDDEN, f'your certificate is for node "{node}", not "{hello.node}"')
@@ -659,6 +689,7 @@ class Hub:
 
     def ended(self, session: Session, error: LinkError) -> None:
         """The link is gone; the outbox stays for the grace period."""
+        self._greeted(session)
         self._ready.pop(session, None)
         if (parked := self._parked.get(session.node)) is not None and parked.session is session:
             del self._parked[session.node]

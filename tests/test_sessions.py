@@ -20,7 +20,7 @@ from cloudhub.horizon import Advance
 from cloudhub.interests import GRANTED, UNKNOWN, Decision
 from cloudhub.placement import STANDARD_RULES, By, Placement, Rule
 from cloudhub.projection import project
-from cloudhub.sessions import FRAME_BYTES, LAG_S, Denial, Hub, Session
+from cloudhub.sessions import FRAME_BYTES, LAG_S, MAX_REFUSALS_TOLD, MAX_UNGREETED, Denial, Hub, Session
 from cloudhub.wires import UNPACKING
 from link.codec import MAX_BODY_BYTES, decode, encode
 from link.exchange import Whole
@@ -1080,3 +1080,45 @@ def test_a_node_that_wants_something_else_all_the_time_is_cut_off() -> None:
     wire.say(Wanted(sessions.WANTED_BURST + 2, ()))
     assert isinstance(goodbye := wire.take()[-1], Goodbye)
     assert (goodbye.code, goodbye.reason) == (GoodbyeCode.PROTOCOL, "interests that change all the time")
+
+
+def test_an_inventory_of_the_longest_names_is_bounded_by_its_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "MAX_INVENTORY_BYTES", 3000)
+    site = Site()
+    wire = site.connect("n1")
+    wire.say(Hello(PROTOCOL, "n1", None, b"something", "agent", 1))
+    held = [Held(ObjectKey(PODS, "n" * 253, f"{number:0>253}"), ObjectVersion("u" * 253, "r")) for number in range(4)]
+    wire.say(Inventory(tuple(held[:3]), False))
+    assert [type(frame) for frame in wire.take()] == [Welcome]
+    wire.say(Inventory(tuple(held[3:]), True))
+    assert wire.closed
+    assert isinstance(goodbye := wire.take()[-1], Goodbye)
+    assert goodbye.reason == "an inventory of more than 3000 bytes"
+
+
+def test_of_one_node_few_connections_may_wait_to_say_hello() -> None:
+    site = Site()
+    silent = [site.connect("n1") for _ in range(MAX_UNGREETED)]
+    one_more = site.connect("n1")
+    [goodbye] = one_more.take()
+    assert isinstance(goodbye, Goodbye)
+    assert (goodbye.code, goodbye.retry_after_s) == (GoodbyeCode.OVERLOADED, 1.0)
+    assert not site.connect("n2").closed, "another node has nothing to do with it"
+    silent[0].say(Hello(PROTOCOL, "n1", None, b"", "agent", 1))
+    assert isinstance(silent[0].take()[0], Welcome)
+    assert not site.connect("n1").closed
+    assert site.connect("n1").closed
+
+
+def test_a_node_that_refuses_everything_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    site = Site()
+    wire = site.connect("n1")
+    wire.say(Hello(PROTOCOL, "n1", None, digest(()), "agent", 1))
+    site.put(CONFIG_MAPS, "a", data={})
+    site.put(PODS, "web", spec={"nodeName": "n1", "volumes": [{"configMap": {"name": "a"}}]})
+    site.work()
+    key = ObjectKey(CONFIG_MAPS, "default", "a")
+    for _ in range(3):
+        wire.say(Nack(1, tuple(Refusal(key, "no") for _ in range(MAX_REFUSALS_TOLD))))
+    assert len([each for each in caplog.records if each.message == "node refused object"]) == MAX_REFUSALS_TOLD
+    assert site.hub.counters.nacks == 3 * MAX_REFUSALS_TOLD
