@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from cloudhub import credentials, nodecommand, tokencommand, worker
+from cloudhub import cacommand, credentials, nodecommand, tokencommand, worker
 from cloudhub.settings import SOCKET_NAME, CloudConfig, load
 from cloudhub.statustext import told
 from componentbase import cli, config, statusz
@@ -40,6 +40,7 @@ def main() -> None:
         "rbac": _rbac,
         "token": tokencommand.run,
         "node": nodecommand.run,
+        "ca": cacommand.run,
         "status": _status,
         "resync": _resync,
         "config": _config,
@@ -98,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
 
     tokencommand.add_parser(commands)
     nodecommand.add_parser(commands)
+    cacommand.add_parser(commands)
     status = cli.add_command(
         commands, "status", "Say in a few lines how things stand.", "cloudcore status --data-dir /var/lib/cloudcore"
     )

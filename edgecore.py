@@ -19,7 +19,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,7 @@ from componentbase.config import setting
 from componentbase.endpoints import Endpoint
 from componentbase.files import lock_dir, open_private_dir
 from componentbase.release import VERSION
+from componentbase.tls import LiveContext, TlsMin, server_context
 from devicetwin.broker import usercommand
 from edgehub import swarmcommand
 from link.frames import CALL_S, Batch, CallHead, Interest, Refusal, ReportEntry
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from devicetwin.broker.server import BrokerServer
     from devicetwin.service import TwinService
     from edgehub.connector import Connector, LinkStatus
+    from edgehub.renewal import Renewal
     from edgehub.session import Answered
     from metamanager.api import ApiLink, LinkState
     from metamanager.history import Samples
@@ -68,9 +70,14 @@ class CloudConfig:
     """The hub this node belongs to; `edgecore join` writes it."""
 
     link: Endpoint = setting(Endpoint("", 10000), "HOST:PORT of cloudcore's link.")
+    join: Endpoint = setting(
+        Endpoint("", 10002),
+        "HOST:PORT of cloudcore's join endpoint, where certificates are renewed; an empty host is the link's.",
+    )
     certificate_authority: Path = setting(Path("pki/ca.crt"), "The CA that signed the hub's certificate.")
     certificate: Path = setting(Path("pki/edge.crt"), "This node's certificate; its name is this node's identity.")
     key: Path = setting(Path("pki/edge.key"), "The private key; it never leaves this machine.")
+    tls_min: TlsMin = setting(TlsMin.TLS_1_3, "The oldest TLS that is spoken with cloudcore: 1.3 or 1.2.")
 
 
 @dataclass(frozen=True)
@@ -166,6 +173,7 @@ def main() -> None:
         "join": _join,
         "status": _status,
         "resync": _resync,
+        "renew": _renew,
         "rotate-secrets-key": _rotate,
         "purge": _purge,
         "device": _history,
@@ -234,6 +242,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_data_dir(resync)
 
+    renew = cli.add_command(
+        commands,
+        "renew",
+        "Get this node's next certificate now. Happens by itself in time, and when the hub's CA is replaced.",
+        "edgecore renew --data-dir /var/lib/edgecore",
+    )
+    _add_data_dir(renew)
+
     rotate = cli.add_command(
         commands,
         "rotate-secrets-key",
@@ -286,7 +302,7 @@ def _parser() -> argparse.ArgumentParser:
     swarm = swarmcommand.add_parser(commands)
     for each in users:
         _add_data_dir(each)
-    for each in (run, join, status, resync, rotate, purge, history, show, swarm, *users):
+    for each in (run, join, status, resync, renew, rotate, purge, history, show, swarm, *users):
         cli.add_log_flags(each)
     return parser
 
@@ -309,7 +325,7 @@ def _join(args: argparse.Namespace) -> int:
 
     def command() -> None:
         def configuration(joined: Joined) -> str:
-            return config.dump(EdgeConfig(node=joined.node, cloud=CloudConfig(link=joined.link)))
+            return config.dump(EdgeConfig(node=joined.node, cloud=CloudConfig(link=joined.link, join=args.cloud)))
 
         token = _token(args)
         if args.check:
@@ -425,7 +441,7 @@ def _link_context(cloud: CloudConfig) -> ssl.SSLContext:
                 f"cannot read {path}: {exc.strerror}; put it back, or join again with --force"
             ) from exc
     try:
-        return hub_context(cloud.certificate_authority, cloud.certificate, cloud.key)
+        return hub_context(cloud.certificate_authority, cloud.certificate, cloud.key, cloud.tls_min)
     except OSError as exc:  # ssl.SSLError is one
         names = f"{cloud.certificate_authority}, {cloud.certificate}, {cloud.key}"
         raise cli.CommandError(
@@ -436,7 +452,10 @@ def _link_context(cloud: CloudConfig) -> ssl.SSLContext:
 async def serve(settings: EdgeConfig, data_dir: Path) -> None:
     """Everything an edge node does, until cancelled."""
     open_private_dir(data_dir)
+    from edgehub.renewal import settle
+
     with lock_dir(data_dir):
+        settle(data_dir)
         context = _link_context(settings.cloud)
         async with contextlib.AsyncExitStack() as stack:
             await _compose(settings, data_dir, context, stack)
@@ -503,7 +522,15 @@ async def _compose(
         store_errors=(StoreError,),
         stale_after_ms=settings.devices.stale_after_s * 1000,
     )
-    status = NodeStatus(settings, store, link, twins, connector.resync, broker)
+    served = _api_context(settings) if settings.api.enabled and settings.api.tls else None
+
+    def renewed() -> None:
+        connector.show(_link_context(settings.cloud))
+        if served is not None:
+            _show(served, settings)
+
+    renewal = _renewal(settings, data_dir, link, renewed)
+    status = NodeStatus(settings, store, link, twins, connector.resync, broker, renewal)
     try:
         await stack.enter_async_context(serve(status.answer, unix_path=data_dir / SOCKET_NAME))
     except ListenError as exc:
@@ -522,8 +549,8 @@ async def _compose(
                 version=VERSION,
                 twins=twins,
                 link=local,
-                access=Access(store, hub, node) if settings.api.tls else None,
-                context=_api_context(settings) if settings.api.tls else None,
+                access=None if served is None else Access(store, hub, node),
+                context=None if served is None else served.context,
             )
             status.api = (await stack.enter_async_context(api)).endpoint
     except ListenError as exc:
@@ -537,6 +564,8 @@ async def _compose(
         tasks.create_task(_report_rebuild(store, node, connector.reports_waiting), name="rebuild")
         tasks.create_task(twins.run(), name="twins")
         tasks.create_task(connector.run(), name="link")
+        if renewal is not None:
+            tasks.create_task(renewal.run(), name="renewal")
         tasks.create_task(status.keep(), name="status")
         if local is not None:
             tasks.create_task(local.run(), name="local-api")
@@ -609,20 +638,51 @@ def _listener_context(mqtt: MqttConfig) -> ssl.SSLContext | None:
     return context
 
 
-def _api_context(settings: EdgeConfig) -> ssl.SSLContext:
+def _api_context(settings: EdgeConfig) -> LiveContext:
     """What the local API shows, and whose client certificates it looks at: those of the join CA."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    made = LiveContext(server_context(TlsMin.TLS_1_2), ssl.CERT_OPTIONAL)
     try:
-        context.load_cert_chain(settings.api.certificate, settings.api.key)
-        context.load_verify_locations(cafile=settings.cloud.certificate_authority)
+        _show(made, settings)
     except OSError as exc:  # ssl.SSLError is one
         names = f"{settings.api.certificate}, {settings.api.key}"
         raise cli.CommandError(
             f"the local API's certificate and key cannot be used ({names}): {exc}; join again with --force to get them"
         ) from exc
-    context.verify_mode = ssl.CERT_OPTIONAL
-    return context
+    return made
+
+
+def _show(served: LiveContext, settings: EdgeConfig) -> None:
+    """Raises OSError."""
+    trusted = settings.cloud.certificate_authority.read_text()
+    served.replace(str(settings.api.certificate), trusted, str(settings.api.key))
+
+
+def _renewal(settings: EdgeConfig, data_dir: Path, link: "LinkStatus", renewed: Callable[[], None]) -> "Renewal | None":
+    """None where the certificates are somebody else's to renew."""
+    from edgehub.renewal import Renewal
+
+    cloud = settings.cloud
+    if not _are_joined(cloud, data_dir):
+        logger.info("certificates outside of the data directory are not renewed", extra={"file": cloud.certificate})
+        return None
+    try:
+        return Renewal(
+            data_dir, Node(settings.node), _join_endpoint(cloud), link, renewed, random.random, cloud.tls_min
+        )
+    except (OSError, ValueError) as exc:
+        logger.warning("this node's certificate cannot be renewed", extra={"reason": str(exc)})
+        return None
+
+
+def _are_joined(cloud: CloudConfig, data_dir: Path) -> bool:
+    """Whether the files are where `edgecore join` put them."""
+    home = (data_dir / "pki").resolve()
+    expected = [home / "ca.crt", home / "edge.crt", home / "edge.key"]
+    return [path.resolve() for path in (cloud.certificate_authority, cloud.certificate, cloud.key)] == expected
+
+
+def _join_endpoint(cloud: CloudConfig) -> Endpoint:
+    return cloud.join if cloud.join.host else Endpoint(cloud.link.host, cloud.join.port)
 
 
 def _is_loopback(host: str) -> bool:
@@ -731,11 +791,13 @@ class NodeStatus:
         twins: "TwinService",
         resync: Callable[[], bool],
         broker: "BrokerServer | None" = None,
+        renewal: "Renewal | None" = None,
     ) -> None:
         self.api = ""
         self.local: ApiLink | None = None
         """What the local API has of the cloud."""
         self._broker = broker
+        self._renewal = renewal
         self._resync = resync
         self._settings = settings
         self._store = store
@@ -798,6 +860,9 @@ class NodeStatus:
                 return json_response(200, await self._history(dict(request.query)))
             case "POST", "/resync":
                 return json_response(200, {"connected": self._resync()})
+            case "POST", "/renew" if self._renewal is not None:
+                self._renewal.ask()
+                return json_response(200, {})
             case _:
                 raise NotFound(f"{request.method} {request.path} is not served here")
 
@@ -823,6 +888,8 @@ class NodeStatus:
             "connected": self._link.connected,
             "inSync": self._link.synced,
             "failures": self._link.attempts,
+            "certificateUntil": None if self._renewal is None else self._renewal.validity.lapses.isoformat(),
+            "certificateProblem": "" if self._renewal is None else self._renewal.problem,
             "problem": self._link.last_error,
             "lastSyncedAtMs": await self._store.last_synced_at_ms(),
             "objects": await self._store.object_count(),
@@ -871,6 +938,9 @@ def _metrics(facts: Mapping[str, Any]) -> Iterator[metrics.Metric]:
         ("edge_devices_contested", "Devices that more than one mapper claims.", "devicesContested"),
     ):
         yield metrics.Metric(name, text, float(facts[key]))
+    if facts["certificateUntil"] is not None:
+        left_s = datetime.fromisoformat(facts["certificateUntil"]).timestamp() - time.time()
+        yield metrics.Metric("edge_certificate_seconds", "Until this node's certificate lapses.", left_s)
     if (synced_at := facts["lastSyncedAtMs"]) is not None:
         stale = 0.0 if facts["inSync"] else max(0, _now_ms() - synced_at) / 1000
         yield metrics.Metric("edge_stale_seconds", "How old what is held may be; absent before the first sync.", stale)
@@ -882,6 +952,39 @@ def _resync(args: argparse.Namespace) -> int:
         print(f"what this node holds is compared {'now' if answer['connected'] else 'as soon as the hub is there'}")
 
     return cli.guard(PROG, command)
+
+
+def _renew(args: argparse.Namespace) -> int:
+    from componentbase.files import Locked
+
+    def command() -> None:
+        settings = _load(args.data_dir / CONFIG_NAME)
+        if not _are_joined(settings.cloud, args.data_dir):
+            raise cli.CommandError(f"{settings.cloud.certificate} is not what `{PROG} join` made: renew it yourself")
+        try:
+            with lock_dir(args.data_dir):
+                _renew_here(settings, args.data_dir)
+        except Locked:
+            statusz.ask(args.data_dir / SOCKET_NAME, PROG, "POST /renew")
+            print(f"the running {PROG} gets another certificate now; `{PROG} status` and its log say how it went")
+
+    return cli.guard(PROG, command)
+
+
+def _renew_here(settings: EdgeConfig, data_dir: Path) -> None:
+    from componentbase.certificates import validity
+    from edgehub.renewal import settle
+    from edgehub.renewing import prepare
+
+    cloud = settings.cloud
+    try:
+        settle(data_dir)
+        prepare(data_dir, Node(settings.node), _join_endpoint(cloud), at_once=True, tls_min=cloud.tls_min)
+        settle(data_dir)
+        until = validity(cloud.certificate.read_bytes()).lapses
+    except (OSError, ValueError) as exc:
+        raise cli.CommandError(f"the certificates in {data_dir / 'pki'} cannot be used: {exc}") from exc
+    print(f"{settings.node} has a certificate until {until:%Y-%m-%d %H:%M:%S} UTC")
 
 
 def _rotate(args: argparse.Namespace) -> int:
@@ -1055,6 +1158,9 @@ def _told(facts: Mapping[str, Any]) -> list[str]:
     for each in reversed(facts["lastRefused"][-LAST_REFUSED:]):
         age_s = max(0, _now_ms() - each["at_ms"]) // 1000
         lines.append(f"refused  {each['key']} {each['field']}, {age_s} s ago: {each['reason']}")
+    if facts["certificateProblem"]:
+        until = facts["certificateUntil"]
+        lines.append(f"problem  the certificate (until {until}) is not renewed: {facts['certificateProblem']}")
     if facts["storeProblem"]:
         lines.append(f"problem  {facts['storeProblem']}")
     return lines

@@ -197,6 +197,7 @@ class _Connection(asyncio.BufferedProtocol):
         self._streaming = False
         self._certificate_cn: str | None = None
         self._organizations: tuple[str, ...] = ()
+        self._certificate = b""
         self.peer = ""
 
     # Callbacks of the transport.
@@ -210,6 +211,8 @@ class _Connection(asyncio.BufferedProtocol):
         certificate = transport.get_extra_info("peercert")
         self._certificate_cn = next(iter(_subject(certificate, "commonName")), None)
         self._organizations = tuple(_subject(certificate, "organizationName"))
+        if self._certificate_cn is not None:
+            self._certificate = transport.get_extra_info("ssl_object").getpeercert(binary_form=True) or b""
         self._task = self._server._opened(self)
         if self._task is None:
             logger.warning("connection refused", extra={"peer": self.peer, "open": self._server.connections})
@@ -341,6 +344,7 @@ class _Connection(asyncio.BufferedProtocol):
             peer=self.peer,
             peer_certificate_cn=self._certificate_cn,
             peer_certificate_organizations=self._organizations,
+            peer_certificate=self._certificate,
         )
 
     async def _event(self) -> object:

@@ -29,6 +29,8 @@ class Request:
     """The common name in the peer's *verified* client certificate; None without one."""
     peer_certificate_organizations: tuple[str, ...] = ()
     """The organizations (O) in that certificate."""
+    peer_certificate: bytes = b""
+    """That certificate, in DER."""
     user: User | None = None
     """Who asks, where the handler in front has found out."""
 

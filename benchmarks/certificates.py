@@ -8,7 +8,8 @@ import ssl
 from pathlib import Path
 
 from apimachinery.keys import Node
-from cloudhub.authority import NODES_ORGANIZATION, ServerIdentity
+from cloudhub.authority import NODES_ORGANIZATION, Authority
+from cloudhub.cas import Ca
 from cloudhub.identities import NODE_PREFIX
 from componentbase import pki
 
@@ -39,7 +40,7 @@ def make(directory: Path, nodes: int) -> Path:
 
 def hub_context(directory: Path) -> ssl.SSLContext:
     """The shipped one: TLS 1.3, and nobody without a certificate of this CA."""
-    return ServerIdentity(_authority(directory), ["127.0.0.1"]).link_context
+    return Authority(Ca.of(_authority(directory))).server(["127.0.0.1"]).link_context
 
 
 def _authority(directory: Path) -> pki.KeyPair:

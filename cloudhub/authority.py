@@ -1,40 +1,43 @@
 """
-Who the hub trusts and how it proves to be itself: the CA, kept in a Secret, and what is signed with it.
+How the hub proves to be itself and who nodes are: what is signed with the installation's CAs, and what is trusted.
 
-One CA per installation signs the nodes' client certificates and the hub's server certificates, and nothing
-outside trusts it. Its key is in the Secret `fairlead-ca`, because every replica must be able to sign. A
-server certificate is not kept at all: each process makes its own at start, for the names it is reached by,
-and again before it lapses, so replicas need not agree on names and there is no second secret to guard.
+The CAs sign the nodes' client certificates and the hub's server certificates, and nothing outside trusts them. Their
+keys are in Secrets (cloudhub.cas), because every replica must be able to sign. A server certificate is not kept at all:
+each process makes its own at start, for the names it is reached by, and again before it lapses or when the CAs change,
+so replicas need not agree on names and there is no second secret to guard.
 
 Invariants
-    the CA is made once: of two replicas that start at once, the loser takes the winner's
     keys go to the TLS library through memory or a directory only this user can enter, and stay nowhere
     a node's certificate names that node, in the subject that Kubernetes gives nodes
+    a server is to be trusted by whoever trusts any CA that is not dropped
 """
 
 import asyncio
 import contextlib
+import datetime
 import ipaddress
 import logging
-import os
 import socket
 import ssl
-import tempfile
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
-from apimachinery.errors import AlreadyExists, InternalError, Invalid, NotFound
+from apimachinery.errors import ApiError, InternalError, Invalid
 from apimachinery.keys import Node
-from cloudhub.vault import NAMESPACE, Entry, Vault
+from cloudhub import cas
+from cloudhub.cas import Ca
+from cloudhub.memoryfile import as_file
+from cloudhub.settings import NODE_S
+from cloudhub.vault import Vault
 from componentbase import pki
+from componentbase.certificates import validity
+from componentbase.tls import LiveContext, TlsMin, admit_lapsed, server_context
 
 logger = logging.getLogger(__name__)
 
-SECRET_NAME = "fairlead-ca"  # noqa: S105 - a Secret's name
-CA_DAYS = 3650
 SERVER_DAYS = 365
-NODE_DAYS = 365  # until certificates are renewed by themselves, a node joins again once a year
-RENEW_AFTER_S = SERVER_DAYS * 86400 * 2 / 3
+RENEW_AT = 2 / 3
+"""Of a server certificate's life."""
 
 NODES_ORGANIZATION = "system:nodes"
 NODE_PREFIX = "system:node:"
@@ -46,92 +49,158 @@ LOCAL_NAMES = (
 )
 """What a node's local API is reached by from the node and its pods, whatever its addresses are."""
 
-_KIND = "kubernetes.io/tls"
-_CERTIFICATE, _KEY = "tls.crt", "tls.key"  # the fields kube-apiserver demands of that type
+
+T = TypeVar("T")
+
+
+class CaLapsed(InternalError):
+    """The CA has expired: until there is another one, nobody gets a certificate."""
+
+
+def _now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.UTC)
 
 
 class Authority:
-    """The installation's CA. Get one with `load`."""
+    """The installation's CAs, one or two. Get one with `load`."""
 
-    def __init__(self, ca: pki.KeyPair) -> None:
-        self._ca = ca
-        self.pin = pki.fingerprint(ca.cert_pem)
-        """What a join token carries: SHA-256 of the certificate's DER, in hexadecimal."""
+    def __init__(self, *found: Ca, node_s: float = NODE_S, now: Callable[[], datetime.datetime] = _now) -> None:
+        """found: the oldest first, one at least. node_s: how long nodes' certificates are valid."""
+        self._cas = found
+        self._node_days = node_s / 86400
+        self._now = now
 
     @classmethod
-    async def load(cls, vault: Vault) -> "Authority":
-        """The CA of this cluster, made now when there is none. Raises ApiError; InternalError when it is damaged."""
-        try:
-            entry = await vault.get(SECRET_NAME)
-        except NotFound:
-            made = await asyncio.to_thread(pki.create_ca, "fairlead", CA_DAYS)
-            try:
-                entry = await vault.create(SECRET_NAME, _KIND, {_CERTIFICATE: made.cert_pem, _KEY: made.key_pem})
-                logger.info("certificate authority made", extra={"pin": pki.fingerprint(made.cert_pem)})
-            except AlreadyExists:
-                entry = await vault.get(SECRET_NAME)
-        return cls(_key_pair(entry))
+    async def load(cls, vault: Vault, node_s: float = NODE_S) -> "Authority":
+        """Those of this cluster, made now when there is none. Raises ApiError; InternalError when one is damaged."""
+        return cls(*await cas.load_or_make(vault), node_s=node_s)
+
+    async def reload(self, vault: Vault) -> bool:
+        """Look again; whether they have changed. Raises ApiError as load(); then nothing has."""
+        found = tuple(await cas.load_or_make(vault))
+        has_changed = found != self._cas
+        self._cas = found
+        return has_changed
+
+    @property
+    def pin(self) -> str:
+        """What a join token carries: the newest one's. That of each that is trusted would do."""
+        return self._cas[-1].pin
 
     @property
     def certificate_pem(self) -> bytes:
-        return self._ca.cert_pem
+        """The certificates of all that are trusted, the oldest first."""
+        return b"".join(each.pair.cert_pem for each in self._cas)
+
+    @property
+    def signer_pin(self) -> str:
+        """Of the CA that signs now."""
+        return self._signing().pin
 
     def sign_node(self, csr_pem: bytes, node: Node) -> bytes:
-        """The client certificate, in PEM, for a node that may have one. Invalid when the request is not for it."""
-        try:
-            return pki.sign_client_csr(self._ca, csr_pem, NODE_PREFIX + node, NODES_ORGANIZATION, NODE_DAYS)
-        except pki.CsrRefused as exc:
-            raise Invalid(f"the certificate signing request is refused: {exc.reason}") from exc
+        """
+        The client certificate, in PEM, for a node that may have one.
+
+        Invalid when the request is not for it; CaLapsed.
+        """
+        pair = self._signing().pair
+        return _told(
+            lambda: pki.sign_client_csr(pair, csr_pem, NODE_PREFIX + node, NODES_ORGANIZATION, self._node_days)
+        )
 
     def sign_serving(self, csr_pem: bytes, node: Node, addresses: Iterable[str]) -> bytes:
         """
-        The certificate, in PEM, with which a node serves its local API. Invalid when the request is not for it.
+        The certificate, in PEM, with which a node serves its local API. Raises as sign_node().
 
         addresses: the node's own, besides loopback. Its subject is the node's, by which those who dial a hub tell it
         from a hub's (link.websocket), whatever the addresses are.
         """
         names = [*LOCAL_NAMES, *addresses]
-        try:
-            return pki.sign_server_csr(self._ca, csr_pem, NODE_PREFIX + node, NODES_ORGANIZATION, names, NODE_DAYS)
-        except pki.CsrRefused as exc:
-            raise Invalid(f"the certificate signing request is refused: {exc.reason}") from exc
+        pair, subject = self._signing().pair, NODE_PREFIX + node
+        return _told(lambda: pki.sign_server_csr(pair, csr_pem, subject, NODES_ORGANIZATION, names, self._node_days))
 
-    def server(self, names: Sequence[str]) -> "ServerIdentity":
-        """What a server reached under these names and addresses shows; ValueError for what is neither."""
-        return ServerIdentity(self._ca, names)
+    def issue_server(self, names: Sequence[str]) -> pki.KeyPair:
+        """
+        A certificate for a hub, and its key; those who trust any of the CAs verify it. ValueError for names, CaLapsed.
+
+        It is the oldest one's that still counts, with that one's cross-signatures behind it.
+        """
+        shown = next((at for at, each in enumerate(self._cas) if self._now() < each.expires), len(self._cas) - 1)
+        made = _told(lambda: pki.issue_server_cert(self._cas[shown].pair, names, SERVER_DAYS))
+        chain = [pki.cross_sign(each.pair, self._cas[shown].pair.cert_pem) for each in self._cas[shown + 1 :]]
+        return pki.KeyPair(b"".join((made.cert_pem, *chain)), made.key_pem)
+
+    def server(self, names: Sequence[str], tls_min: TlsMin = TlsMin.TLS_1_3) -> "ServerIdentity":
+        """What a server reached under these names and addresses shows; ValueError for what is neither, CaLapsed."""
+        return ServerIdentity(self, names, tls_min)
+
+    def _signing(self) -> Ca:
+        """The newest whose time has come; another where that one has expired."""
+        now = self._now()
+        valid = [each for each in self._cas if now < each.expires] or list(self._cas)
+        return next((each for each in reversed(valid) if each.signs_from <= now), valid[-1])
+
+
+def _told(sign: Callable[[], T]) -> T:
+    try:
+        return sign()
+    except pki.CsrRefused as exc:
+        raise Invalid(f"the certificate signing request is refused: {exc.reason}") from exc
+    except pki.CaExpired as exc:
+        raise CaLapsed(
+            f"{exc}, so nobody gets a certificate: an operator makes another CA with `cloudcore ca rotate`"
+        ) from exc
 
 
 class ServerIdentity:
     """
     One process's server certificate, in two TLS contexts: for the link and for the join endpoint.
 
-    TLS 1.3 only: both ends are ours, and a node's name stays encrypted in the handshake.
+    TLS 1.3 unless told otherwise: both ends are ours, and a node's name stays encrypted in the handshake.
     """
 
-    def __init__(self, ca: pki.KeyPair, names: Sequence[str]) -> None:
-        self._ca = ca
+    def __init__(self, authority: Authority, names: Sequence[str], tls_min: TlsMin = TlsMin.TLS_1_3) -> None:
+        self._authority = authority
         self._names = tuple(names)
-        self.link_context = _server_context()
-        """Refuses whoever shows no certificate of this CA made for clients."""
-        self.link_context.verify_mode = ssl.CERT_REQUIRED
-        self.link_context.load_verify_locations(cadata=ca.cert_pem.decode())
-        self.join_context = _server_context()
-        """Asks for no certificate: who joins has none yet."""
+        self._link = LiveContext(server_context(tls_min), ssl.CERT_REQUIRED)
+        # Who joins has no certificate yet; who renews one shows it, also where it has lapsed (cloudhub.renewal).
+        self._join = LiveContext(server_context(tls_min), ssl.CERT_OPTIONAL)
+        admit_lapsed(self._join.context)
+        self.link_context = self._link.context
+        """Refuses whoever shows no certificate of these CAs made for clients."""
+        self.join_context = self._join.context
+        """Asks for one, and takes none for an answer, or one that has lapsed."""
         self.renew()
 
     def renew(self) -> None:
-        """Take a new certificate; connections from now on see it, those that are open stay as they are."""
-        made = pki.issue_server_cert(self._ca, self._names, SERVER_DAYS)
-        with _as_file(made.cert_pem + made.key_pem) as path:
-            self.link_context.load_cert_chain(path)
-            self.join_context.load_cert_chain(path)
-        logger.info("server certificate made", extra={"names": list(self._names)})
+        """Take a new certificate; connections from now on see it, those that are open stay as they are. CaLapsed."""
+        made = self._authority.issue_server(self._names)
+        trusted = self._authority.certificate_pem.decode()
+        with as_file(made.cert_pem + made.key_pem) as path:
+            self._link.replace(path, trusted)
+            self._join.replace(path, trusted)
+        found = validity(made.cert_pem)
+        self._renew_at = found.made + (found.lapses - found.made) * RENEW_AT
+        logger.info("server certificate made", extra={"names": list(self._names), "until": f"{found.lapses:%Y-%m-%d}"})
 
-    async def keep_fresh(self) -> None:
-        """Renew for ever, at two thirds of each certificate's life; a task of its own."""
+    async def keep_fresh(self, vault: Vault, reload_s: float, asked: asyncio.Event) -> None:
+        """
+        Follow the CAs, and renew at two thirds of each certificate's life and when asked, for ever; a task of its own.
+        """
         while True:
-            await asyncio.sleep(RENEW_AFTER_S)
-            await asyncio.to_thread(self.renew)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(reload_s):
+                    await asked.wait()
+            is_due = asked.is_set() or _now() >= self._renew_at
+            asked.clear()
+            try:
+                if await self._authority.reload(vault):
+                    logger.warning("the certificate authorities have changed", extra={"pin": self._authority.pin})
+                    is_due = True
+                if is_due:
+                    await asyncio.to_thread(self.renew)
+            except ApiError as exc:  # what there is goes on serving
+                logger.warning("certificates not looked after, trying again", extra={"problem": str(exc)})
 
 
 def server_names(listen_hosts: Iterable[str], advertise: Iterable[str]) -> list[str]:
@@ -149,48 +218,6 @@ def server_names(listen_hosts: Iterable[str], advertise: Iterable[str]) -> list[
         found += _outgoing_addresses()
     found += [socket.gethostname(), "localhost", "127.0.0.1", "::1"]
     return [name for name in dict.fromkeys(found) if _fits_certificate(name)]
-
-
-def _server_context() -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    # asyncio cannot resume a session, so nobody would show one; and without them a handshake takes a quarter less.
-    context.num_tickets = 0
-    return context
-
-
-def _key_pair(entry: Entry) -> pki.KeyPair:
-    try:
-        pair = pki.KeyPair(entry.fields[_CERTIFICATE], entry.fields[_KEY])
-        # Using it once is the check that it is whole: certificate, key, and that one belongs to the other.
-        pki.issue_server_cert(pair, ["localhost"], 1)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_verify_locations(cadata=pair.cert_pem.decode())
-        with _as_file(pair.cert_pem + pair.key_pem) as path:
-            context.load_cert_chain(path)
-    except (KeyError, ValueError, TypeError, ssl.SSLError, pki.PkiError) as exc:
-        raise InternalError(
-            f"the Secret {NAMESPACE}/{SECRET_NAME} does not hold a usable CA ({exc}): restore it, "
-            "or delete it to start over with a new CA, which every node must then join again"
-        ) from exc
-    return pair
-
-
-@contextlib.contextmanager
-def _as_file(secret: bytes) -> Iterator[str]:
-    """A path to read the secret from while the block lasts: ssl takes keys from files only."""
-    if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("fairlead", os.MFD_CLOEXEC)
-        try:
-            os.write(descriptor, secret)
-            yield f"/proc/self/fd/{descriptor}"
-        finally:
-            os.close(descriptor)
-        return
-    with tempfile.TemporaryDirectory(prefix="fairlead-") as folder:  # of mode 0700
-        path = Path(folder, "key")
-        path.write_bytes(secret)
-        yield str(path)
 
 
 def _is_wildcard(host: str) -> bool:

@@ -1,7 +1,7 @@
 """
 Where a machine becomes a node: an HTTPS endpoint that trades a join token for a client certificate.
 
-    GET  /v1/ca     the CA's certificate in PEM; open to all, the token's pin says whether it is the right one
+    GET  /v1/ca     the CAs' certificates in PEM; open to all, the token's pin says which is the right one
     POST /v1/join   {"node": NAME, "csr": PEM, "token": TEXT, "serving": {"csr": PEM, "addresses": [IP]}}
                     → {"node": NAME, "certificate": PEM, "ca": PEM, "link": {"port": PORT, "path": PATH},
                        "serving": PEM}
@@ -12,19 +12,20 @@ Where a machine becomes a node: an HTTPS endpoint that trades a join token for a
 would be, and changes nothing: the token is not used by it. Its `csr` is for a machine that has asked before with this
 key and has no answer yet; others leave it out.
 
+Nodes renew what they have here, too: POST /v1/renew and /v1/renewed are cloudhub.renewal's.
+
 Errors are Kubernetes Status objects whose message is a sentence for the person at the edge. The private
 key stays at the edge: what comes here is a signing request, and asking twice with the same one gives a
 certificate that is of use to the key's owner only.
 
 Invariants
-    nothing is signed without a valid token, and never for another name than the one asked for
+    nothing is signed without a valid token, or the certificate that it replaces, and never for another name
     no certificate leaves before it is written down that the token was used and that the name has this key
     tokens, requests and certificates are not logged; the node's name and the token's id are
     what an address may ask for is limited, and so is what all may, in a table that cannot grow (cloudhub.buckets)
 """
 
 import datetime
-import ipaddress
 import json
 import logging
 import math
@@ -45,9 +46,12 @@ from apimachinery.errors import (
 )
 from apimachinery.keys import Node
 from apiserver.http import Request, Response, json_response
-from cloudhub.authority import Authority
+from cloudhub.authority import Authority, CaLapsed
 from cloudhub.buckets import Buckets, Rate, origin_of
-from cloudhub.roster import Banned, Roster
+from cloudhub.renewal import Renewals
+from cloudhub.requests import Link, Serving, read_object, read_serving
+from cloudhub.roster import Banned, RenewalRefused, Roster
+from cloudhub.settings import WINDOW_S
 from cloudhub.tokens import BadToken, NotForThisNode, Presented, Tokens, unused
 from componentbase import pki
 
@@ -56,8 +60,6 @@ logger = logging.getLogger(__name__)
 MAX_BODY_BYTES = 16 << 10  # a CSR is half a KiB with an EC key and two with a large RSA one
 MAX_NAME = 52
 """X.509 allows 64 characters in a common name (RFC 5280, ub-common-name), of which `system:node:` takes 12."""
-
-MAX_ADDRESSES = 16  # of a node; most have one, some one per network
 
 EACH = Rate(per_s=20, burst=1200)
 """Of one address: a fleet may be behind one NAT. Ten guesses in a row, and then ten a minute."""
@@ -72,13 +74,6 @@ _LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 _NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*")
 
 
-class Link(NamedTuple):
-    """Where the joined node finds the hub, on the host it joined through."""
-
-    port: int
-    path: str = "/v1/link"
-
-
 class JoinEndpoint:
     """The handler for `apiserver.http.serve`; give serve MAX_BODY_BYTES as its limit."""
 
@@ -89,10 +84,13 @@ class JoinEndpoint:
         roster: Roster,
         link: Link,
         *,
+        window_s: float = WINDOW_S,
         now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC),
         monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
+        """window_s: for how long after its end a certificate may be renewed."""
         self._authority = authority
+        self._renewals = Renewals(authority, roster, link, window_s, now)
         self._tokens = tokens
         self._roster = roster
         self._link = link
@@ -110,28 +108,45 @@ class JoinEndpoint:
                 return await self._guarded(request, self._join)
             case "/v1/check", "POST":
                 return await self._guarded(request, self._check)
-            case "/v1/ca" | "/v1/join" | "/v1/check", _:
+            case "/v1/renew", "POST":
+                return await self._renewing(request, self._renewals.renew)
+            case "/v1/renewed", "POST":
+                return await self._renewing(request, self._renewals.confirm)
+            case "/v1/ca" | "/v1/join" | "/v1/check" | "/v1/renew" | "/v1/renewed", _:
                 raise MethodNotAllowed(f"{request.method} is not for {request.path}")
             case _:
                 raise NotFound("this is the join endpoint of cloudcore; `edgecore join` talks to it")
 
     async def _guarded(self, request: Request, answer: Callable[["_Asked"], Awaitable[Response]]) -> Response:
-        """What both have in common: who may ask how often, and what becomes of errors that are not the asker's."""
+        """What joining and checking have in common."""
+        origin = self._enter(request)
+        asked = _read(request.body)
+        return await self._told(origin, asked.node, request.peer, answer(asked._replace(peer=request.peer)))
+
+    async def _renewing(self, request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
+        origin = self._enter(request)
+        return await self._told(origin, request.peer_certificate_cn or "", request.peer, answer(request))
+
+    def _enter(self, request: Request) -> str:
+        """Whom it counts for; TooManyRequests where that one, or all, may not ask yet."""
         origin = origin_of(request.peer.rpartition(":")[0])
         if (wait_s := self._buckets.enter(origin, self._monotonic_s())) > 0:
             wait = math.ceil(wait_s)
             raise TooManyRequests(
                 f"too many requests to join, from this address or from all: come back in {wait} s", retry_after_s=wait
             )
-        asked = _read(request.body)
-        facts = {"node": asked.node, "peer": request.peer}
+        return origin
+
+    async def _told(self, origin: str, node: str, peer: str, answer: Awaitable[Response]) -> Response:
+        """What becomes of errors that are not the asker's, and of his."""
+        facts = {"node": node, "peer": peer}
         try:
-            return await answer(asked._replace(peer=request.peer))
+            return await answer
         except (BadToken, NotForThisNode) as exc:
             self._buckets.charge(origin, GUESS_EACH, GUESS_OVERALL, self._monotonic_s())
             logger.warning("join refused", extra={**facts, "reason": str(exc)})
             raise
-        except (AlreadyExists, Banned, Invalid) as exc:
+        except (AlreadyExists, BadRequest, Banned, CaLapsed, Invalid, RenewalRefused) as exc:
             logger.warning("join refused", extra={**facts, "reason": str(exc)})
             raise
         except ApiError as exc:
@@ -175,9 +190,10 @@ class JoinEndpoint:
         dies between, the token's user comes again with the same key.
         """
         key, now, token = pki.key_id(certificate), self._now(), presented.token
+        ca = self._authority.signer_pin
         seen = await self._roster.check(node, token, key, now)
         await self._tokens.use(presented, node, key, now)
-        await self._roster.claim(seen, token, key, pki.not_after(certificate), now)
+        await self._roster.claim(seen, token, key, pki.not_after(certificate), now, ca)
 
 
 def check_name(node: str) -> Node:
@@ -192,28 +208,6 @@ def check_name(node: str) -> Node:
     return Node(node)
 
 
-class Serving(NamedTuple):
-    """What a node asks for to serve its own API."""
-
-    csr: bytes
-    addresses: tuple[str, ...]
-
-
-def _read_serving(value: object) -> Serving | None:
-    """Raises BadRequest or Invalid."""
-    if value is None:
-        return None
-    csr, listed = (value.get("csr"), value.get("addresses")) if isinstance(value, dict) else (None, None)
-    if not isinstance(csr, str) or not isinstance(listed, list) or len(listed) > MAX_ADDRESSES:
-        raise BadRequest(f'"serving" must have a csr, and at most {MAX_ADDRESSES} addresses')
-    if not csr.isascii():
-        raise Invalid("the certificate signing request is not PEM")
-    try:
-        return Serving(csr.encode(), tuple(str(ipaddress.ip_address(each)) for each in listed))
-    except ValueError:
-        raise BadRequest('"serving.addresses" must be IP addresses') from None
-
-
 class _Asked(NamedTuple):
     """A request, its form checked."""
 
@@ -226,12 +220,7 @@ class _Asked(NamedTuple):
 
 def _read(body: bytes) -> _Asked:
     """What a request's body says; BadRequest or Invalid when it is not one. A check has no "csr"."""
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError):
-        raise BadRequest("the request is not JSON") from None
-    if not isinstance(value, dict):
-        raise BadRequest("the request is not a JSON object")
+    value = read_object(body)
     texts = {name: value.get(name) for name in ("node", "token")} | {"csr": value.get("csr", "")}
     for name, text in texts.items():
         if not isinstance(text, str):
@@ -239,4 +228,4 @@ def _read(body: bytes) -> _Asked:
     node, token, csr = (str(text) for text in texts.values())
     if not csr.isascii():
         raise Invalid("the certificate signing request is not PEM")
-    return _Asked(check_name(node), token, csr.encode(), _read_serving(value.get("serving")))
+    return _Asked(check_name(node), token, csr.encode(), read_serving(value.get("serving")))

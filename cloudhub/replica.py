@@ -12,8 +12,10 @@ import datetime
 import gc
 import logging
 import secrets
+import signal
 import socket
 import ssl
+import sys
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -34,20 +36,21 @@ from apiserver.http import ListenError, serve
 from cloudhub.access import Access
 from cloudhub.announcer import Announcer
 from cloudhub.apiclient import ApiClient, ObjectsByName
-from cloudhub.authority import Authority, ServerIdentity, server_names
+from cloudhub.authority import Authority, CaLapsed, ServerIdentity, server_names
 from cloudhub.calls import Calls
 from cloudhub.credentials import refusal
 from cloudhub.demand import Advanced, Demand, Watched
 from cloudhub.doorkeeper import Doorkeeper
 from cloudhub.fences import Fences
 from cloudhub.horizon import Advance
-from cloudhub.join import MAX_BODY_BYTES, JoinEndpoint, Link
+from cloudhub.join import MAX_BODY_BYTES, JoinEndpoint
 from cloudhub.listening import serve_metrics, serve_status
 from cloudhub.nodes import NodeLifecycle
 from cloudhub.placement import STANDARD_RULES, Placement, Rule, with_definitions
 from cloudhub.presence import Presence
 from cloudhub.projection import Look, Projection
 from cloudhub.reflector import EVERYTHING, Reflector, Selection
+from cloudhub.requests import Link
 from cloudhub.roster import Roster
 from cloudhub.server import HubServer
 from cloudhub.sessions import Session
@@ -57,6 +60,7 @@ from cloudhub.statuswriter import StatusWriter
 from cloudhub.tokens import Tokens
 from cloudhub.vault import Vault
 from componentbase import cli
+from componentbase.allocator import keep_large_blocks_apart
 from componentbase.endpoints import Endpoint, why_not_listening
 from link.frames import RefusedReport
 from link.websocket import Listener
@@ -99,6 +103,7 @@ class Replica:
         self._cache = WatchCache(window=1)  # nobody asks it for what was: a node is sent what is
         self._announcer = Announcer(client)
         fences = Fences(f"{socket.gethostname()}-{secrets.token_hex(4)}")
+        self._vault = Vault(ObjectsByName(client))
         self._roster = Roster(ObjectsByName(client))
         self._door = Doorkeeper(
             self._cache,
@@ -134,8 +139,8 @@ class Replica:
             await self._run(stack)
 
     async def _run(self, stack: contextlib.AsyncExitStack) -> None:
-        vault = Vault(ObjectsByName(self._client))
-        authority = await self._patiently("the certificate authority", lambda: Authority.load(vault))
+        vault = self._vault
+        authority = await self._patiently("the certificate authority", self._load_authority)
         placement = await self._patiently("the resources to be placed", self._placement)
         self._look = placement.look
         if self._settings.interest.enabled:
@@ -155,7 +160,11 @@ class Replica:
         for resource in placement.resources():
             self._reflectors[resource] = self._reflector(resource, _selection(resource), self._advanced)
         link, join = self._settings.link.listen, self._settings.join.listen
-        identity = authority.server(server_names([link.host, join.host], self._settings.join.advertise))
+        names = server_names([link.host, join.host], self._settings.join.advertise)
+        try:
+            identity = authority.server(names, self._settings.link.tls_min)
+        except CaLapsed as exc:
+            raise cli.CommandError(str(exc)) from exc
         async with asyncio.TaskGroup() as tasks:
             for resource, reflector in self._reflectors.items():
                 name = f"reflector[{resource.collection}]"
@@ -165,13 +174,15 @@ class Replica:
                 await reflector.wait_synced()
             # What was imported stays; left in, every full collection would walk it, and stop everything for 37 ms.
             gc.freeze()
+            keep_large_blocks_apart()
             if self._access is not None and self._calls is not None:
                 tasks.create_task(self._access.run(), name="access")
                 tasks.create_task(self._calls.run(), name="calls")
             listener = await self._listen(link, identity.link_context)
             if self._settings.metrics is not None:
                 await serve_metrics(stack, self._settings.metrics, self._page.scraped)
-            endpoint = JoinEndpoint(authority, Tokens(vault), self._roster, Link(listener.port))
+            window_s = self._settings.join.renewal_window_s
+            endpoint = JoinEndpoint(authority, Tokens(vault), self._roster, Link(listener.port), window_s=window_s)
             joining = await self._serve_join(stack, join, endpoint, identity)
             self._page.endpoints = (str(Endpoint(link.host, listener.port)), joining)
             tasks.create_task(self._server.run(listener), name="hub")
@@ -179,7 +190,8 @@ class Replica:
             tasks.create_task(self._announcer.run(), name="announcer")
             tasks.create_task(self._door.run(), name="door")
             tasks.create_task(self._nodes.run(), name="nodes")
-            tasks.create_task(identity.keep_fresh(), name="certificate")
+            keeping = identity.keep_fresh(vault, self._settings.join.reload_s, _hangups())
+            tasks.create_task(keeping, name="certificate")
             tasks.create_task(_prune(Tokens(vault)), name="tokens")
             self._serving({"link": self._page.endpoints[0], "join": joining, "apiserver": self._client.server})
 
@@ -198,6 +210,9 @@ class Replica:
             else:
                 self._page.problem = ""
                 return result
+
+    async def _load_authority(self) -> Authority:
+        return await Authority.load(self._vault, self._settings.join.certificate_s)
 
     async def _placement(self) -> Placement:
         rules = [
@@ -328,6 +343,14 @@ class Replica:
 def _selection(resource: Resource) -> Selection:
     """Which objects of a resource are watched in any case."""
     return Selection(namespace=NODE_LEASE_NAMESPACE) if resource == LEASES else EVERYTHING
+
+
+def _hangups() -> asyncio.Event:
+    """Set by SIGHUP, by which a service manager says "look again"; where a terminal says it, it is left alone."""
+    asked = asyncio.Event()
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL and not sys.stdin.isatty():  # it is ignored under nohup
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, asked.set)
+    return asked
 
 
 async def _prune(tokens: Tokens) -> None:

@@ -15,8 +15,10 @@ Invariants
     of two keys that ask for a free name at once, one gets it
     who was banned before his certificate was handed out does not get it
     whoever takes over a name is in the log
+    of a name that was taken over, the former machine renews nothing
 """
 
+import contextlib
 import datetime
 import json
 import logging
@@ -38,11 +40,19 @@ _SELECTOR = "fairlead.io/kind=node"
 _IDENTITY = NOTES + "identity"
 _BAN = NOTES + "ban"
 MAX_REASON = 150  # characters: with the name and the time it goes whole into a Goodbye, which has 256
+_REPLACED = (
+    "another key has the name {node} by now: a machine took its place, or this one was copied; "
+    "if it is to be {node} again, join with a token from `cloudcore token create --replace --nodes {node}`"
+)
 _ATTEMPTS = 4  # each lost one means that somebody else was given the name meanwhile
 
 
 class Banned(Forbidden):
     """Nobody may have this name now."""
+
+
+class RenewalRefused(Forbidden):
+    """What was shown does not get another certificate for this name."""
 
 
 class Ban(NamedTuple):
@@ -64,8 +74,12 @@ class Identity(NamedTuple):
     token: str
     """The id of the token it joined with."""
     labels: Mapping[str, str]
+    ca: str = ""
+    """The pin of the CA that signed its certificate; "" where that was not written down yet."""
     former: str = ""
-    """The key that it was renewed from, which goes on counting at the link; "" where it was not."""
+    """The key that it was renewed with, which goes on counting at the link; "" where it was not renewed."""
+    is_confirmed: bool = True
+    """Whether the node is known to have the certificate for `key`. Until then `former` may renew, too."""
 
 
 class Listed(NamedTuple):
@@ -111,22 +125,18 @@ class Roster:
         )
 
     async def claim(
-        self, seen: "Seen", token: Token, key: str, expires: datetime.datetime, now: datetime.datetime
+        self, seen: "Seen", token: Token, key: str, expires: datetime.datetime, now: datetime.datetime, ca: str = ""
     ) -> None:
         """
         Write down that the name has this key from now on, before a certificate is handed out. Raises as check() does.
 
-        expires: the certificate's.
+        expires: the certificate's. ca: the pin of the CA that signed it.
         """
         node = seen.node
-        identity = Identity(key, expires, token.id, dict(token.grant.labels))
-        notes = {_IDENTITY: json.dumps(identity._asdict() | {"expires": expires.isoformat()})}
+        identity = Identity(key, expires, token.id, dict(token.grant.labels), ca)
         for _ in range(_ATTEMPTS):
             try:
-                if seen.entry is None:
-                    await self._vault.create(NAME_PREFIX + node, _KIND, {}, labels=_LABEL, notes=notes)
-                else:
-                    await self._vault.note(seen.entry, notes)
+                await self._write(seen, identity)
             except (AlreadyExists, Conflict, NotFound):  # somebody was quicker
                 seen = await self.check(node, token, key, now)
                 continue
@@ -135,6 +145,43 @@ class Roster:
                 logger.warning("node replaced", extra={"node": node, "token": token.id, "former_token": former.token})
             return
         raise Conflict(f"too many join as {node} at once")
+
+    async def may_renew(self, node: Node, key: str) -> str | None:
+        """Why the node may not have another certificate by showing this key, as a sentence; None where it may."""
+        return _refusal(await self._look(node), key)
+
+    async def renew(self, node: Node, shown: str, key: str, expires: datetime.datetime, ca: str) -> None:
+        """
+        Write down that the name has this key from now on, before its certificate is handed out. RenewalRefused.
+
+        shown: the key of the certificate that it asks with. It may ask again until confirm(): its answer may be lost.
+        """
+        for _ in range(_ATTEMPTS):
+            seen = await self._look(node)
+            if (refusal := _refusal(seen, shown)) is not None:
+                raise RenewalRefused(refusal)
+            was = seen.identity or Identity(shown, expires, "", {})
+            with contextlib.suppress(AlreadyExists, Conflict, NotFound):  # somebody was quicker
+                await self._write(seen, was._replace(key=key, expires=expires, ca=ca, former=shown, is_confirmed=False))
+                return
+        raise Conflict(f"too many renew as {node} at once")
+
+    async def confirm(self, node: Node, key: str) -> None:
+        """The node has the certificate for this key, it has shown: no former one renews any more. RenewalRefused."""
+        for _ in range(_ATTEMPTS):
+            seen = await self._look(node)
+            if seen.ban is not None or seen.identity is None or seen.identity.key != key:
+                raise RenewalRefused(_refusal(seen, key) or _REPLACED.format(node=node))
+            if seen.identity.is_confirmed:
+                return
+            with contextlib.suppress(Conflict, NotFound):
+                await self._write(seen, seen.identity._replace(is_confirmed=True))
+                return
+        raise Conflict(f"too many renew as {node} at once")
+
+    async def identities(self) -> Mapping[Node, Identity]:
+        """Who has which name, all of them."""
+        return {each.node: each.identity for each in await self.list() if each.identity is not None}
 
     async def labels(self, node: Node) -> Mapping[str, str]:
         """What the token wished the Node to be labelled with."""
@@ -145,15 +192,10 @@ class Roster:
         """Let nobody have the name from now on. Who is banned already is banned for this reason now."""
         notes = {_BAN: json.dumps({"since": now.isoformat(timespec="seconds"), "reason": reason[:MAX_REASON]})}
         for _ in range(_ATTEMPTS):
-            try:
-                if (entry := (await self._look(node)).entry) is None:
-                    await self._vault.create(NAME_PREFIX + node, _KIND, {}, labels=_LABEL, notes=notes)
-                else:
-                    await self._vault.note(entry, notes)
-            except (AlreadyExists, Conflict, NotFound):
-                continue
-            logger.warning("node banned", extra={"node": node, "reason": reason})
-            return
+            with contextlib.suppress(AlreadyExists, Conflict, NotFound):  # somebody was quicker
+                await self._note(await self._look(node), notes)
+                logger.warning("node banned", extra={"node": node, "reason": reason})
+                return
         raise Conflict(f"too many write of {node} at once")
 
     async def unban(self, node: Node) -> None:
@@ -162,12 +204,10 @@ class Roster:
             seen = await self._look(node)
             if seen.entry is None or seen.ban is None:
                 raise NotFound(f"node {node} is not banned")
-            try:
+            with contextlib.suppress(Conflict, NotFound):
                 await self._vault.note(seen.entry, {_BAN: None})
-            except (Conflict, NotFound):
-                continue
-            logger.info("node unbanned", extra={"node": node})
-            return
+                logger.info("node unbanned", extra={"node": node})
+                return
         raise Conflict(f"too many write of {node} at once")
 
     async def list(self) -> Sequence[Listed]:
@@ -184,6 +224,16 @@ class Roster:
         except NotFound:
             return Seen(node, None, None, None)
         return Seen(node, entry, identity_in(entry.notes), ban_in(entry.notes))
+
+    async def _note(self, seen: Seen, notes: Mapping[str, str]) -> None:
+        """Over what was seen: AlreadyExists, Conflict or NotFound where somebody was quicker."""
+        if seen.entry is None:
+            await self._vault.create(NAME_PREFIX + seen.node, _KIND, {}, labels=_LABEL, notes=notes)
+        else:
+            await self._vault.note(seen.entry, notes)
+
+    async def _write(self, seen: Seen, identity: Identity) -> None:
+        await self._note(seen, {_IDENTITY: json.dumps(identity._asdict() | {"expires": identity.expires.isoformat()})})
 
     async def _is_in_cluster(self, node: Node) -> bool:
         try:
@@ -210,6 +260,16 @@ def ban_in(notes: Mapping[str, str]) -> Ban | None:
         return Ban("", "")
 
 
+def _refusal(seen: Seen, key: str) -> str | None:
+    """As Roster.may_renew(). A name of which nothing is written was joined before names were: it may."""
+    if seen.ban is not None:
+        return told(seen.node, seen.ban)
+    identity = seen.identity
+    if identity is None or key == identity.key or (key == identity.former and not identity.is_confirmed):
+        return None
+    return _REPLACED.format(node=seen.node)
+
+
 def identity_in(notes: Mapping[str, str]) -> Identity | None:
     """
     None where nothing is written.
@@ -224,6 +284,8 @@ def identity_in(notes: Mapping[str, str]) -> Identity | None:
         labels = {str(name): str(text) for name, text in value["labels"].items()}
         if expires.tzinfo is None:
             raise ValueError("a time without its zone")
-        return Identity(str(value["key"]), expires, str(value["token"]), labels, str(value.get("former", "")))
+        ca, former = str(value.get("ca", "")), str(value.get("former", ""))
+        is_confirmed = bool(value.get("is_confirmed", True))
+        return Identity(str(value["key"]), expires, str(value["token"]), labels, ca, former, is_confirmed)
     except (KeyError, ValueError, TypeError, AttributeError):
         return Identity("", datetime.datetime.max.replace(tzinfo=datetime.UTC), "", {})

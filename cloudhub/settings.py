@@ -17,10 +17,18 @@ from cloudhub.sessions import GRACE_S
 from componentbase import config
 from componentbase.config import setting
 from componentbase.endpoints import Endpoint
+from componentbase.tls import TlsMin
 from link.peer import HEARTBEAT_S
 
 SOCKET_NAME = "cloudcore.sock"
 """In the data directory: where the process answers its own commands."""
+
+
+NODE_S = 365 * 86400.0
+"""Of a node's certificate: a machine that is away for a season can do without help when it is back."""
+WINDOW_S = 30 * 86400.0
+"""A machine that was in a box over the holidays renews when it is back; what was stolen longer ago does not."""
+RELOAD_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -34,6 +42,7 @@ class LinkConfig:
     grace_s: float = setting(
         GRACE_S, "How long what a node has is remembered after it left; then its digest tells.", at_least=0
     )
+    tls_min: TlsMin = setting(TlsMin.TLS_1_3, "The oldest TLS that the link and the join endpoint speak: 1.3 or 1.2.")
 
 
 @dataclass(frozen=True)
@@ -43,6 +52,20 @@ class JoinConfig:
     listen: Endpoint = setting(Endpoint("", 10002), "HOST:PORT; an empty host is every address of this machine.")
     advertise: tuple[str, ...] = setting(
         (), "Names and addresses that nodes reach this hub under, besides those of this machine."
+    )
+    certificate_s: float = setting(
+        NODE_S,
+        "How long a node's certificate is valid; it is renewed before two thirds of that. Below an hour is for tests.",
+        at_least=2,
+        at_most=10 * NODE_S,
+    )
+    renewal_window_s: float = setting(
+        WINDOW_S,
+        "For how long after its end a certificate renews, of a node that was away; 0: it joins again.",
+        at_least=0,
+    )
+    reload_s: float = setting(
+        RELOAD_S, "How often the certificate authorities are looked at.", at_least=0.2, at_most=3600
     )
 
 

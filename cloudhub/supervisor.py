@@ -19,6 +19,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -67,7 +68,11 @@ class Supervisor:
     async def run(self) -> None:
         """Serve until cancelled. Raises CommandError where the workers cannot begin."""
         if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # it is ignored under nohup
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, os.kill, os.getpid(), signal.SIGTERM)
+            loop = asyncio.get_running_loop()
+            if sys.stdin.isatty():  # the terminal was closed
+                loop.add_signal_handler(signal.SIGHUP, os.kill, os.getpid(), signal.SIGTERM)
+            else:  # a service manager's "look again"
+                loop.add_signal_handler(signal.SIGHUP, self._pass_on, signal.SIGHUP)
         async with contextlib.AsyncExitStack() as stack:
             await serve_status(stack, self._home / SOCKET_NAME, self._answer)
             if self._settings.metrics is not None:
@@ -77,6 +82,12 @@ class Supervisor:
                     tasks.create_task(self._keep(child), name=f"worker[{child.number}]")
 
     # Processes
+
+    def _pass_on(self, number: signal.Signals) -> None:
+        for child in self._children:
+            if child.pid and child.has_served:  # before that it has no handler, and looks anyway
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child.pid, number)
 
     async def _keep(self, child: _Child) -> NoReturn:
         loop = asyncio.get_running_loop()

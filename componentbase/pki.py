@@ -17,8 +17,6 @@ needs none of this.
 
 import hashlib
 import ipaddress
-import re
-import ssl
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -29,13 +27,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from componentbase.certificates import BACKDATE, fingerprints
+
 CSR_BYTES_MAX = 16 << 10  # a request with an RSA key of 8192 bits is under 3 KB
 RSA_BITS_MIN = 2048  # NIST SP 800-57 part 1: 112 bits of strength
 RSA_BITS_MAX = 8192  # beyond, checking a signature becomes a way to keep the signer busy
-BACKDATE = timedelta(minutes=5)  # an edge node without a battery for its clock may be a little behind
 
 _COMMON_NAME_MAX = 64  # RFC 5280, ub-common-name
-_PEM_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
 
 
 class PkiError(Exception):
@@ -44,6 +42,10 @@ class PkiError(Exception):
 
 class BadCertificate(PkiError):
     """Not a certificate, or not one for this use: ask for another one."""
+
+
+class CaExpired(BadCertificate):
+    """The CA signs nothing any more: another one has to take its place."""
 
 
 class CsrRefused(PkiError):
@@ -66,8 +68,8 @@ class KeyPair:
 # ---- making
 
 
-def create_ca(common_name: str, days: float) -> KeyPair:
-    """A self-signed CA that may sign leaves but no further CA."""
+def create_ca(common_name: str, days: float, below: int = 0) -> KeyPair:
+    """A self-signed CA. below: how many further CAs may stand between it and a leaf, see cross_sign()."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = _name(common_name)
     start = _now()
@@ -79,7 +81,7 @@ def create_ca(common_name: str, days: float) -> KeyPair:
         .serial_number(x509.random_serial_number())
         .not_valid_before(start - BACKDATE)
         .not_valid_after(start + timedelta(days=days))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=below), critical=True)
         .add_extension(_key_usage(key_cert_sign=True, crl_sign=True), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
@@ -153,18 +155,44 @@ def sign_server_csr(
     return _pem(leaf.sign(_signing_key(ca), hashes.SHA256()))
 
 
+def cross_sign(ca: KeyPair, other_pem: bytes) -> bytes:
+    """
+    A certificate, PEM, by which whoever trusts `ca` trusts what another CA signed: its name and key, signed by `ca`.
+
+    The other one signs leaves only, by this way. Raises BadCertificate, CaExpired where `ca` has.
+    """
+    other, issuer = _read_cert(other_pem), _read_cert(ca.cert_pem)
+    start = _now()
+    if issuer.not_valid_after_utc <= start:
+        raise CaExpired(f"the CA has expired on {issuer.not_valid_after_utc:%Y-%m-%d}")
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(other.subject)
+        .issuer_name(issuer.subject)
+        .public_key(other.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(start - BACKDATE)
+        .not_valid_after(max(start, min(other.not_valid_after_utc, issuer.not_valid_after_utc)))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_key_usage(key_cert_sign=True, crl_sign=True), critical=True)
+        .add_extension(other.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value, critical=False)
+        .add_extension(_authority_key_id(issuer), critical=False)
+    )
+    return _pem(builder.sign(_signing_key(ca), hashes.SHA256()))
+
+
 # ---- reading
 
 
 def fingerprint(cert_pem: bytes) -> str:
     """SHA-256 of the first certificate's DER, 64 hexadecimal digits. Raises BadCertificate."""
-    found = _PEM_CERTIFICATE.search(cert_pem)
-    if found is None:
-        raise BadCertificate("there is no certificate in PEM form")
     try:
-        return hashlib.sha256(ssl.PEM_cert_to_DER_cert(found.group().decode("ascii"))).hexdigest()
+        found = fingerprints(cert_pem)
     except ValueError as exc:
         raise BadCertificate("the PEM text is damaged") from exc
+    if not found:
+        raise BadCertificate("there is no certificate in PEM form")
+    return found[0]
 
 
 def common_name(cert_pem: bytes) -> str:
@@ -281,11 +309,10 @@ def _leaf(
     ca: KeyPair, subject: x509.Name, key: _ClientKey, usage: x509.ObjectIdentifier, days: float
 ) -> x509.CertificateBuilder:
     issuer = _read_cert(ca.cert_pem)
-    issuer_key_id = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     start = _now()
     end = min(start + timedelta(days=days), issuer.not_valid_after_utc)
     if end <= start:
-        raise BadCertificate(f"the CA has expired on {issuer.not_valid_after_utc:%Y-%m-%d}")
+        raise CaExpired(f"the CA has expired on {issuer.not_valid_after_utc:%Y-%m-%d}")
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -298,8 +325,13 @@ def _leaf(
         .add_extension(_key_usage(digital_signature=True), critical=True)
         .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer_key_id), critical=False)
+        .add_extension(_authority_key_id(issuer), critical=False)
     )
+
+
+def _authority_key_id(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
+    key_id = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(key_id)
 
 
 def _key_usage(

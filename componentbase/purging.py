@@ -15,8 +15,8 @@ from typing import NamedTuple
 from componentbase.errors import CommandError
 from componentbase.files import LOCK_NAME, lock_dir
 
-UNFINISHED = (".*.part", ".probe.*", ".joining*")
-"""What write_atomic, open_private_dir and joining leave where they are killed."""
+UNFINISHED = (".*.part", ".probe.*", ".joining*", ".renewing*")
+"""What write_atomic, open_private_dir, joining and renewing leave where they are killed."""
 
 
 class PurgeError(CommandError):

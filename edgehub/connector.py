@@ -9,6 +9,7 @@ their callers' tasks; how many may wait, and how long, is decided here.
 """
 
 import asyncio
+import contextlib
 import logging
 import ssl
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -17,6 +18,7 @@ from typing import NamedTuple, Protocol
 
 from apimachinery.errors import BadRequest, TooLarge, TooManyRequests
 from apimachinery.keys import Node, Resource
+from componentbase.tls import TlsMin, client_context
 from edgehub.redial import delay_s
 from edgehub.session import Answered, EdgeSession, Unanswered
 from link.errors import CallLost, LinkClosed, LinkError
@@ -98,13 +100,12 @@ class Hubs(NamedTuple):
     context: ssl.SSLContext
 
 
-def hub_context(authority: Path, certificate: Path, key: Path) -> ssl.SSLContext:
+def hub_context(authority: Path, certificate: Path, key: Path, tls_min: TlsMin = TlsMin.TLS_1_3) -> ssl.SSLContext:
     """
     What a node dials a hub with: trusts the join CA and nothing else, for the system's would cost 2.5 MB and trust the
     world. Raises OSError, of which ssl.SSLError is one.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context = client_context(tls_min)
     context.load_verify_locations(cafile=authority)
     context.load_cert_chain(certificate, key)
     return context
@@ -119,6 +120,8 @@ class LinkStatus:
         """Connected, and everything the hub had is committed."""
         self.attempts = 0
         """Failures in a row."""
+        self.sessions = 0
+        """How often it came up."""
         self.last_error = ""
         self.refused_reports = 0
         self.silent_s: Callable[[], float] = lambda: 0.0
@@ -170,10 +173,16 @@ class Connector:
         """Whether the next Hello is to end in an inventory, whatever is held."""
         self._reports = asyncio.Event()
         self._reports.set()
+        self._redial = asyncio.Event()
 
     def reports_waiting(self) -> None:
         """Something was put into the durable outbox."""
         self._reports.set()
+
+    def show(self, context: ssl.SSLContext) -> None:
+        """Dial with this from now on, and now where there is no link; the one that there is goes on."""
+        self._hub = self._hub._replace(context=context)
+        self._redial.set()
 
     def resync(self) -> bool:
         """Have everything that is held compared by the hub, now or once it is there; returns whether it is there."""
@@ -273,7 +282,9 @@ class Connector:
             wait = delay_s(error, self.status.attempts, self._draw())
             level = logging.WARNING if self.status.attempts == 1 else logging.INFO
             logger.log(level, "link lost", extra={"reason": str(error), "retry_in_s": round(wait, 1)})
-            await asyncio.sleep(wait)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await self._redial.wait()
 
     async def _once(self) -> LinkError:
         """One connection's life; returns what ended it."""
@@ -283,6 +294,7 @@ class Connector:
             changed.set()
             self._reports.set()
 
+        self._redial.clear()
         session = EdgeSession(self._node, agent=self._agent, clock=asyncio.get_running_loop(), wake=wake)
         try:
             await dial(self._hub.host, self._hub.port, self._hub.context, session.opened)
@@ -343,6 +355,7 @@ class Connector:
             changed.clear()
             if session.is_welcome and not self.status.connected:
                 self.status.connected = True
+                self.status.sessions += 1
                 self.status.last_error = ""
                 logger.info("link up", extra={"hub": f"{self._hub.host}:{self._hub.port}"})
             if session.wants_inventory:

@@ -82,7 +82,7 @@ def join(
         hub = Hub(cloud, timeout_s)
         ca_pem = hub.fetch_ca(pin)
         with _staged(home, node, pin) as staged:
-            request = {"node": node, "token": token, **_requests(staged / PKI, node, cloud)}
+            request = {"node": node, "token": token, **requests_for(staged / PKI, node, cloud)}
             answer = _patiently(lambda: hub.join(ca_pem, request), patience_s)
             joined = Joined(node, Endpoint(cloud.host, answer.link_port), answer.link_path, home)
             _install(home, staged, answer, configuration(joined), hub)
@@ -121,8 +121,8 @@ def asked_before(home: Path, node: Node, pin: str) -> str:
     return pki.make_csr(key_pem, SUBJECT + node, _ORGANIZATION).decode()
 
 
-def _requests(pki_dir: Path, node: Node, cloud: Endpoint) -> dict[str, object]:
-    """The signing requests for the keys that are in this directory."""
+def requests_for(pki_dir: Path, node: Node, cloud: Endpoint) -> dict[str, object]:
+    """The signing requests for the keys that are in this directory. Raises OSError, and PkiError for what is no key."""
     # Here and not at the top: importing it costs a running edgecore 9 MB, and it never joins.
     from componentbase import pki
 
@@ -247,15 +247,10 @@ def _is_staged(staged: Path, node: Node, pin: str) -> bool:
 
 
 def _stage(staged: Path, node: Node, pin: str) -> None:
-    from componentbase import pki
-
     shutil.rmtree(staged, ignore_errors=True)
-    folder = staged / PKI
     try:
         staged.mkdir(mode=0o700)
-        folder.mkdir(mode=0o700)
-        for name in (KEY_FILE, SERVING_KEY_FILE):
-            write_atomic(folder / name, pki.make_key_and_csr(SUBJECT + node, _ORGANIZATION)[0])
+        make_keys(staged / PKI, node)
         write_atomic(staged / ASKED_AS, _asked_as(node, pin).encode())
         fsync_dir(staged.parent)
     except BaseException as exc:
@@ -263,6 +258,16 @@ def _stage(staged: Path, node: Node, pin: str) -> None:
         if isinstance(exc, OSError):
             raise Unusable(staged, f"cannot be written: {(exc.strerror or str(exc)).lower()}") from exc
         raise
+
+
+def make_keys(folder: Path, node: Node) -> None:
+    """Make the directory, and in it the keys of a node, flushed. Raises OSError and Unusable."""
+    from componentbase import pki
+
+    folder.mkdir(mode=0o700)
+    for name in (KEY_FILE, SERVING_KEY_FILE):
+        write_atomic(folder / name, pki.make_key_and_csr(SUBJECT + node, _ORGANIZATION)[0])
+    fsync_dir(folder.parent)
 
 
 def _asked_as(node: Node, pin: str) -> str:
@@ -278,7 +283,7 @@ def _install(home: Path, staged: Path, answer: Answer, configuration: str, hub: 
         write_atomic(folder / SERVING_FILE, answer.serving.encode(), 0o644)
     else:  # a hub of an earlier release signs none
         (folder / SERVING_KEY_FILE).unlink()
-    _check_identity(folder, hub)
+    check_identity(folder, hub)
     write_atomic(staged / CONFIGURATION, configuration.encode())
     if target.exists():
         target.rename(former)
@@ -292,7 +297,7 @@ def _install(home: Path, staged: Path, answer: Answer, configuration: str, hub: 
         raise
 
 
-def _check_identity(folder: Path, hub: Hub) -> None:
+def check_identity(folder: Path, hub: Hub) -> None:
     """What was signed must be a certificate for our key, and the CA one that TLS can use."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:

@@ -19,8 +19,9 @@ from typing import NamedTuple
 from apimachinery.keys import Node
 from componentbase.endpoints import Endpoint
 from componentbase.files import FilesError, check_private_dir
+from componentbase.tls import client_context
 from edgehub.join import asked_before, check_name, check_vacant
-from edgehub.joinhub import CLOCK_SKEW_S, Busy, Hub, JoinError, Refused, client_context, pin_of
+from edgehub.joinhub import CLOCK_SKEW_S, Busy, Hub, JoinError, Refused, pin_of
 
 
 class Verdict(enum.StrEnum):

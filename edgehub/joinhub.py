@@ -26,8 +26,10 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 
+from componentbase.certificates import ders
 from componentbase.endpoints import Endpoint
 from componentbase.errors import CommandError
+from componentbase.tls import TlsMin, client_context
 
 DEFAULT_PORT = 10002
 ANSWER_BYTES = 64 << 10  # two certificates and a few words; a real answer has 2 KiB
@@ -158,8 +160,13 @@ class Checked(NamedTuple):
 class Hub:
     """The join endpoint of one hub, asked over a new connection each time."""
 
-    def __init__(self, cloud: Endpoint, timeout_s: float) -> None:
+    def __init__(
+        self, cloud: Endpoint, timeout_s: float, *, named: str = "--cloud", tls_min: TlsMin = TlsMin.TLS_1_3
+    ) -> None:
+        """named: where the person who reads our errors has written the address."""
         self._cloud = cloud
+        self._named = named
+        self._tls_min = tls_min
         self._timeout_s = timeout_s
         self._ahead_s = 0.0
 
@@ -170,28 +177,43 @@ class Hub:
 
     def fetch_ca(self, pin: str) -> str:
         """The CA's certificate in PEM, as the hub shows it and only if it is the one the token is pinned to."""
-        context = client_context()
+        context = client_context(self._tls_min)
         # Nothing to verify with yet, and nothing secret is sent: the answer is what gets verified, against the pin.
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
         status, _, body = self._ask(context, "GET", "/v1/ca")
         if status != 200:
             raise self.nonsense()
+        # Two while one takes the other's place; either vouches for this hub.
+        found = {hashlib.sha256(der).hexdigest(): der for der in self._cas(body)}
+        if pin not in found:
+            raise NotTrusted(
+                f"the certificate authority at {self._cloud} is not the one this token was made for: either "
+                f"{self._named} names another installation than the one that printed the token, or somebody stands "
+                "between. The token was not sent"
+            )
+        return ssl.DER_cert_to_PEM_cert(found[pin])
+
+    def shown_cas(self, ca_pem: str) -> bytes:
+        """The certificates of the CAs that the hub trusts, PEM, from a hub that these CAs vouch for."""
+        status, _, body = self._ask(self.trusting(ca_pem), "GET", "/v1/ca")
+        if status != 200:
+            raise self.nonsense()
+        self._cas(body)
+        return body
+
+    def _cas(self, body: bytes) -> list[bytes]:
         try:
-            der = ssl.PEM_cert_to_DER_cert(body.decode("ascii"))
+            found = ders(body)
         except ValueError as exc:
             raise self.nonsense() from exc
-        if hashlib.sha256(der).hexdigest() != pin:
-            raise NotTrusted(
-                f"the certificate authority at {self._cloud} is not the one this token was made for: either --cloud "
-                "names another installation than the one that printed the token, or somebody stands between. "
-                "The token was not sent"
-            )
-        return ssl.DER_cert_to_PEM_cert(der)
+        if not found:
+            raise self.nonsense()
+        return found
 
     def verify(self, ca_pem: str) -> None:
         """Whether the hub's own certificate is to be trusted, so that a token may be sent."""
-        connection = self._connection(self._trusting(ca_pem))
+        connection = self._connection(self.trusting(ca_pem))
         try:
             self._connect(connection)
         finally:
@@ -200,19 +222,29 @@ class Hub:
     def join(self, ca_pem: str, request: Mapping[str, object]) -> Answer:
         """The answer to a join request, which is shown to nobody but the holder of a certificate of this CA."""
         try:
-            return Answer.parse(self._post(ca_pem, "/v1/join", request))
+            return Answer.parse(self._post(self.trusting(ca_pem), "/v1/join", request))
         except ValueError as exc:
             raise self.nonsense() from exc
+
+    def renew(self, context: ssl.SSLContext, request: Mapping[str, object]) -> Answer:
+        """The same for a node that shows what it has; context: of trusting(), with its certificate and key."""
+        try:
+            return Answer.parse(self._post(context, "/v1/renew", request))
+        except ValueError as exc:
+            raise self.nonsense() from exc
+
+    def confirm(self, context: ssl.SSLContext) -> None:
+        """Show the hub that the certificate that renew() gave is here."""
+        self._post(context, "/v1/renewed", {})
 
     def check(self, ca_pem: str, request: Mapping[str, object]) -> Checked:
         """What would become of a join request with this node and token, which are not used by it."""
         try:
-            return Checked.parse(self._post(ca_pem, "/v1/check", request))
+            return Checked.parse(self._post(self.trusting(ca_pem), "/v1/check", request))
         except ValueError as exc:
             raise self.nonsense() from exc
 
-    def _post(self, ca_pem: str, path: str, request: Mapping[str, object]) -> bytes:
-        context = self._trusting(ca_pem)
+    def _post(self, context: ssl.SSLContext, path: str, request: Mapping[str, object]) -> bytes:
         status, retry_after, body = self._ask(context, "POST", path, json.dumps(request).encode())
         if status == 200:
             return body
@@ -229,8 +261,9 @@ class Hub:
             raise Busy(text, status, float(retry_after) if retry_after.isdecimal() else BUSY_S)
         raise Refused(text, status)
 
-    def _trusting(self, ca_pem: str) -> ssl.SSLContext:
-        context = client_context()
+    def trusting(self, ca_pem: str) -> ssl.SSLContext:
+        """Verifies a hub by these CAs and its name."""
+        context = client_context(self._tls_min)
         context.load_verify_locations(cadata=ca_pem)
         return context
 
@@ -238,7 +271,7 @@ class Hub:
         """The error for answers that the join endpoint does not give."""
         return NotReachable(
             f"{self._cloud} does not answer as cloudcore's join endpoint does: "
-            f"check that --cloud names it (its port is {DEFAULT_PORT} by default)"
+            f"check that {self._named} names it (its port is {DEFAULT_PORT} by default)"
         )
 
     def _connection(self, context: ssl.SSLContext) -> http.client.HTTPSConnection:
@@ -283,7 +316,7 @@ class Hub:
         certificate = connection.getpeercert() if isinstance(connection, ssl.SSLSocket) else None
         # ((("commonName", NAME),), ...), as the ssl module has it; nothing where it was not verified
         if f"'{SUBJECT}" in repr((certificate or {}).get("subject", ())):
-            raise NotTrusted(f"{self._cloud} is a node and not cloudcore: check --cloud")
+            raise NotTrusted(f"{self._cloud} is a node and not cloudcore: check {self._named}")
 
     def _note_clock(self, date: str | None) -> None:
         try:
@@ -299,20 +332,25 @@ class Hub:
         match exc:
             case ssl.SSLCertVerificationError():
                 return self._explained_certificate(exc)
+            case ssl.SSLError() if "UNKNOWN_CA" in (exc.reason or ""):
+                return NotTrusted(
+                    f"{cloud} does not know the CA of this node's certificate, which was replaced: join again, with a "
+                    "token from `cloudcore token create --replace`"
+                )
             case ssl.SSLError() if "CERTIFICATE_REQUIRED" in (exc.reason or ""):
                 return NotReachable(
                     f"{cloud} asks for a client certificate, so it is the link: "
-                    f"--cloud wants the join port ({DEFAULT_PORT} by default)"
+                    f"{self._named} wants the join port ({DEFAULT_PORT} by default)"
                 )
             case ssl.SSLError() if exc.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"):
                 return NotReachable(
-                    f"{cloud} does not speak TLS: --cloud wants the join port ({DEFAULT_PORT} by default)"
+                    f"{cloud} does not speak TLS: {self._named} wants the join port ({DEFAULT_PORT} by default)"
                 )
             case ssl.SSLError():
                 return NotReachable(f"TLS with {cloud} failed: {exc.reason or exc.strerror}")
             case socket.gaierror():
                 return NotReachable(
-                    f'the name "{cloud.host}" cannot be resolved ({exc.strerror}): check --cloud and DNS'
+                    f'the name "{cloud.host}" cannot be resolved ({exc.strerror}): check {self._named} and DNS'
                 )
             case TimeoutError():
                 return NotReachable(
@@ -320,7 +358,7 @@ class Hub:
                 )
             case ConnectionRefusedError():
                 return NotReachable(
-                    f"nothing listens at {cloud}: check --cloud, and that cloudcore runs with this --join-listen"
+                    f"nothing listens at {cloud}: check {self._named}, and that cloudcore runs with this --join-listen"
                 )
             case ConnectionError():  # http.client.RemoteDisconnected is one too
                 return NotReachable(f"{cloud} closed the connection without an answer: is it cloudcore's join port?")
@@ -344,13 +382,6 @@ class Hub:
         if exc.verify_code in (_HOSTNAME_MISMATCH, _IP_MISMATCH):
             return NotTrusted(
                 f'cloudcore does not know that it is reached as "{cloud.host}": '
-                f"start it with --advertise {cloud.host}, or give --cloud another of its names"
+                f"start it with --advertise {cloud.host}, or give {self._named} another of its names"
             )
         return NotTrusted(f"the certificate of {cloud} is not to be trusted: {exc.verify_message}")
-
-
-def client_context() -> ssl.SSLContext:
-    """Verifies chain and host name, trusts nobody yet, and speaks what cloudcore does."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    return context

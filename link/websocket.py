@@ -34,7 +34,7 @@ PATH = "/v1/link"
 NODE_PREFIX = "system:node:"
 """Begins the common name of a node's certificates."""
 READ_BYTES = 64 << 10
-RECORD_BYTES = 4 << 10  # of TLS, at a time: OpenSSL's buffer stays as large as the largest, for each of 10,000 nodes
+RECORD_BYTES = 2 << 10  # of TLS, at a time: OpenSSL's buffer stays as large as the largest, for each of 10,000 nodes
 UNREAD_BYTES = 4 * MAX_FRAME_BYTES  # a window and a large frame, or an inventory of 250,000 objects, are less
 OPEN_S = 10.0  # for TCP, TLS and the HTTP upgrade together; a peer that takes longer is not served
 logger = logging.getLogger(__name__)

@@ -1,20 +1,22 @@
 """The CA in its Secret, and what is signed with it, over real TLS sockets on loopback."""
 
 import asyncio
-import os
 import socket
 import ssl
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from apimachinery.errors import InternalError, Invalid
+from apimachinery.errors import InternalError, Invalid, Unavailable
 from apimachinery.keys import Node
 from apimachinery.resources import SECRETS
-from cloudhub import authority
-from cloudhub.authority import SECRET_NAME, Authority, server_names
+from cloudhub import authority, cas
+from cloudhub.authority import Authority, server_names
+from cloudhub.cas import SECRET_NAME, Ca
 from cloudhub.vault import NAMESPACE, Vault
 from componentbase import pki
+from componentbase.certificates import fingerprints
 from tests.harness.objects import MemoryObjects
 
 EDGE = Node("edge-1")
@@ -142,8 +144,8 @@ async def test_the_link_refuses_certificates_of_another_ca_and_of_another_use(ma
     assert await is_refused(made.server(["127.0.0.1"]).link_context, forged)
     ca = pki.create_ca("fairlead", 1)
     pair = pki.issue_server_cert(ca, ["system:node:edge-1"], 1)
-    misused = with_certificate(client_context(Authority(ca)), tmp_path, pair.cert_pem, pair.key_pem)
-    assert await is_refused(Authority(ca).server(["127.0.0.1"]).link_context, misused)
+    misused = with_certificate(client_context(Authority(Ca.of(ca))), tmp_path, pair.cert_pem, pair.key_pem)
+    assert await is_refused(Authority(Ca.of(ca)).server(["127.0.0.1"]).link_context, misused)
 
 
 async def test_joining_takes_no_certificate(made: Authority) -> None:
@@ -194,10 +196,42 @@ def test_names_cover_loopback_the_machine_and_what_was_said(monkeypatch: pytest.
         assert "fe80::1%eth0" not in names
 
 
-def test_without_memory_files_a_private_directory_serves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(os, "memfd_create", raising=False)
-    made = Authority(pki.create_ca("fairlead", 1))
-    assert made.server(["localhost"]).join_context.cert_store_stats() is not None
-    with authority._as_file(b"key") as path:
-        assert Path(path).parent.stat().st_mode & 0o077 == 0
-    assert not Path(path).exists()
+async def test_where_the_first_ca_has_expired_the_second_signs_and_is_shown() -> None:
+    past, future = (datetime.now(UTC) + timedelta(days=days) for days in (-1, 1))
+    first, second = Ca.of(pki.create_ca("first", 9)), Ca.of(pki.create_ca("second", 9, 1), "fairlead-ca-2", future)
+    assert Authority(first, second).signer_pin == first.pin, "its time has not come"
+    made = Authority(first._replace(expires=past), second)
+    assert made.signer_pin == second.pin
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(cadata=second.pair.cert_pem.decode())
+    assert await exchange(made.server(["127.0.0.1"]).join_context, context) == "nobody"
+
+
+async def test_a_hub_follows_the_cas_and_goes_on_with_what_it_has_when_it_cannot_look(
+    made: Authority, objects: MemoryObjects, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    identity, asked, vault = made.server(["127.0.0.1"]), asyncio.Event(), Vault(objects)
+    first = client_context(made)
+
+    async def away(*_: object) -> None:
+        raise Unavailable("no answer")
+
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        keeping = tasks.create_task(identity.keep_fresh(vault, 0.02, asked), name="keeping")
+        with monkeypatch.context() as patched:
+            patched.setattr(objects, "list_all", away)
+            asked.set()
+            while "certificates not looked after" not in caplog.text:
+                await asyncio.sleep(0.01)
+        assert await exchange(identity.join_context, first) == "nobody"
+        second = await cas.begin(vault, datetime.now(UTC))
+        while made.pin != second.pin:
+            await asyncio.sleep(0.01)
+        await cas.drop_first(vault, await cas.load(vault))
+        while len(fingerprints(made.certificate_pem)) > 1:
+            await asyncio.sleep(0.01)
+        keeping.cancel()
+    with pytest.raises(ssl.SSLCertVerificationError):
+        identity.renew()
+        await exchange(identity.join_context, first)
+    assert await exchange(identity.join_context, client_context(made)) == "nobody"

@@ -98,9 +98,9 @@ async def test_a_replayed_request_gives_a_certificate_of_use_to_the_same_key_onl
 
 
 def load(context: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
-    from cloudhub.authority import _as_file
+    from cloudhub.memoryfile import as_file
 
-    with _as_file(certificate + key) as path:
+    with as_file(certificate + key) as path:
         context.load_cert_chain(path)
 
 

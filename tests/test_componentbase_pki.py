@@ -289,3 +289,30 @@ def test_certificate_without_one_common_name_is_told(ca: KeyPair) -> None:
     )
     with pytest.raises(BadCertificate, match="has 0 common names instead of one"):
         pki.common_name(cert.public_bytes(serialization.Encoding.PEM))
+
+
+# ---- one CA in another's place
+
+
+def test_whoever_trusts_the_second_ca_trusts_what_the_first_signed_and_it_signs_no_further_ca() -> None:
+    first, second = pki.create_ca("first", 10), pki.create_ca("second", 5, 1)
+    cross = x509.load_pem_x509_certificate(pki.cross_sign(second, first.cert_pem))
+    own, issuer = (x509.load_pem_x509_certificate(each.cert_pem) for each in (first, second))
+    assert (cross.subject, cross.public_key()) == (own.subject, own.public_key())
+    cross.verify_directly_issued_by(issuer)
+    assert cross.extensions.get_extension_for_class(x509.BasicConstraints).value.path_length == 0
+    assert cross.not_valid_after_utc == issuer.not_valid_after_utc, "no certificate outlives its CA"
+
+
+def test_a_ca_that_has_expired_signs_nothing_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    ca, other = pki.create_ca("fairlead", 1), pki.create_ca("other", 1)
+    _, csr = pki.make_key_and_csr("system:node:edge-1", "system:nodes")
+    later = datetime.now(UTC).replace(microsecond=0) + timedelta(days=2)
+    monkeypatch.setattr(pki, "_now", lambda: later)
+    for sign in (
+        lambda: pki.sign_client_csr(ca, csr, "system:node:edge-1", "system:nodes", 1),
+        lambda: pki.issue_server_cert(ca, ["localhost"], 1),
+        lambda: pki.cross_sign(ca, other.cert_pem),
+    ):
+        with pytest.raises(pki.CaExpired, match="the CA has expired on 20"):
+            sign()

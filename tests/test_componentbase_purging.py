@@ -13,7 +13,16 @@ from componentbase.purging import Purge, PurgeError, purge
 def home(tmp_path: Path) -> Path:
     home = tmp_path / "edge"
     (home / "pki" / "old").mkdir(parents=True)
-    for name in ("edge.db", "edge.db-wal", "edge.db.corrupt-1", "pki/edge.key", "pki/old/ca.crt", ".edge.db.x.part"):
+    (home / ".renewing").mkdir()
+    for name in (
+        ".renewing/edge.key",
+        "edge.db",
+        "edge.db-wal",
+        "edge.db.corrupt-1",
+        "pki/edge.key",
+        "pki/old/ca.crt",
+        ".edge.db.x.part",
+    ):
         (home / name).write_text("x")
     (tmp_path / "edge.secrets-key").write_text("x")
     return home

@@ -1,5 +1,6 @@
 """The edge's commands that need no cloud: configuration, status lines, clear refusals. The rest: test_end_to_end.py."""
 
+import dataclasses
 import sys
 import time
 from pathlib import Path
@@ -23,6 +24,8 @@ FACTS = {
     "connected": True,
     "inSync": True,
     "problem": "",
+    "certificateUntil": "2027-11-26T09:00:00+00:00",
+    "certificateProblem": "",
     "lastSyncedAtMs": 1,
     "objects": 8,
     "secretsLost": 0,
@@ -99,6 +102,16 @@ def test_a_directory_nobody_joined_in_is_told(tmp_path: Path, capsys: pytest.Cap
     assert "is not running" in capsys.readouterr().err.splitlines()[-1]
 
 
+def test_certificates_that_are_somebody_elses_are_not_renewed(tmp_path: Path) -> None:
+    (tmp_path / "edgecore.yaml").write_text("node: edge-1\ncloud: {link: 'hub:10000', join: 'hub.example:10002'}\n")
+    joined = edgecore._load(tmp_path / "edgecore.yaml").cloud
+    assert edgecore._are_joined(joined, tmp_path)
+    assert edgecore._join_endpoint(joined) == Endpoint("hub.example", 10002)
+    assert not edgecore._are_joined(dataclasses.replace(joined, key=tmp_path / "other.key"), tmp_path)
+    older = dataclasses.replace(joined, join=Endpoint("", 10002))
+    assert edgecore._join_endpoint(older) == Endpoint("hub", 10002), "of who joined before it was written down"
+
+
 def test_status_in_words() -> None:
     lines = edgecore._told(FACTS)
     assert lines[1:3] == ["link     connected to hub:10000, in sync", "store    8 objects, up to date"]
@@ -113,6 +126,8 @@ def test_status_in_words() -> None:
     assert lines[-2] == "events   0 waiting, 3 dropped for later ones"
     assert lines[-1].startswith("refused  devices/default/lamp state, ")
     assert lines[-1].endswith(" s ago: no right")
+    lines = edgecore._told(FACTS | {"certificateProblem": "it refused: no"})
+    assert lines[-1] == "problem  the certificate (until 2027-11-26T09:00:00+00:00) is not renewed: it refused: no"
     lines = edgecore._told(FACTS | {"interests": 2, "writesWaiting": 1})
     assert lines[-1] == "clients  read 2 selections of the cluster, 1 writes wait to go up"
     odd = FACTS | {"mqttMissed": 3, "devicesContested": 3, "contested": ["default/pump: modbus-1, modbus-2"]}

@@ -8,7 +8,7 @@ import pytest
 from apimachinery.errors import AlreadyExists, Conflict, NotFound
 from apimachinery.keys import Node
 from apimachinery.resources import NODES, SECRETS
-from cloudhub.roster import MAX_REASON, Ban, Banned, Listed, Roster
+from cloudhub.roster import MAX_REASON, Ban, Banned, Listed, RenewalRefused, Roster
 from cloudhub.tokens import Grant, Token
 from cloudhub.vault import NAMESPACE
 from tests.harness.objects import MemoryObjects
@@ -142,6 +142,20 @@ async def test_who_is_banned_gets_the_name_with_no_token_and_no_key(roster: Rost
         await roster.unban(EDGE)
 
 
+async def test_who_is_banned_renews_nothing(roster: Roster) -> None:
+    await claim(roster, "one")
+    await roster.renew(EDGE, "one", "two", NOW + YEAR, "")
+    await roster.ban(EDGE, "stolen", NOW)
+    for key in ("one", "two"):
+        assert "edge-1 is banned" in (await roster.may_renew(EDGE, key) or "")
+        with pytest.raises(RenewalRefused, match="edge-1 is banned"):
+            await roster.renew(EDGE, key, "three", NOW + YEAR, "")
+    with pytest.raises(RenewalRefused, match="edge-1 is banned"):
+        await roster.confirm(EDGE, "two")
+    await roster.unban(EDGE)
+    await roster.confirm(EDGE, "two")
+
+
 async def test_a_name_that_nobody_has_can_be_banned_and_be_free_again(roster: Roster) -> None:
     await roster.ban(EDGE, "", NOW)
     with pytest.raises(Banned):
@@ -167,3 +181,41 @@ async def test_a_ban_that_somebody_damaged_is_one(roster: Roster, objects: Memor
         objects.kept[SECRETS, NAMESPACE, "node-edge-1"]["metadata"]["annotations"]["fairlead.io/ban"] = damage
         with pytest.raises(Banned, match="node edge-1 is banned;"):
             await roster.check(EDGE, PLAIN, "", NOW)
+
+
+async def test_the_key_that_has_the_name_renews_and_the_former_until_the_new_one_is_seen(roster: Roster) -> None:
+    await claim(roster, "one")
+    later = NOW + 2 * YEAR
+    assert await roster.may_renew(EDGE, "one") is None
+    assert "another key has the name edge-1" in (await roster.may_renew(EDGE, "two") or "")
+    await roster.renew(EDGE, "one", "two", later, "ca-2")
+    identity = (await roster.identities())[EDGE]
+    assert (identity.key, identity.former, identity.ca, identity.is_confirmed) == ("two", "one", "ca-2", False)
+    assert identity.labels == {"site": "berlin"}
+    assert await roster.may_renew(EDGE, "one") is None, "the answer may have been lost"
+    with pytest.raises(RenewalRefused):
+        await roster.confirm(EDGE, "one")
+    await roster.confirm(EDGE, "two")
+    assert await roster.may_renew(EDGE, "two") is None
+    with pytest.raises(RenewalRefused, match="another key has the name"):
+        await roster.renew(EDGE, "one", "three", later, "ca-2")
+    await claim(roster, "four", REPLACING)
+    for key in ("one", "two"):
+        assert await roster.may_renew(EDGE, key) is not None, "a machine that was replaced"
+
+
+async def test_of_two_renewals_at_once_both_are_told_what_became_of_them(
+    roster: Roster, objects: MemoryObjects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await claim(roster, "one")
+    real = objects.merge
+
+    async def overtaken(*arguments: object) -> object:
+        monkeypatch.setattr(objects, "merge", real)
+        await claim(Roster(objects), "theirs", REPLACING)
+        return await real(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(objects, "merge", overtaken)
+    with pytest.raises(RenewalRefused):
+        await roster.renew(EDGE, "one", "two", NOW + YEAR, "")
+    assert (await roster.identities())[EDGE].key == "theirs"

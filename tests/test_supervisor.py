@@ -152,7 +152,16 @@ def test_each_worker_has_its_own_directory_in_that_of_all(site: Workers, cloud: 
         assert f"link       127.0.0.1:{site.ports['link']}" in told
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_a_hangup_makes_all_workers_look_at_their_certificates(site: Workers, cloud: Process) -> None:
+    def made() -> int:
+        return cloud.log.read_text().count("server certificate made")
+
+    before = made()
+    os.kill(cloud.pid, signal.SIGHUP)
+    site.until(lambda: made() == before + len(site.workers()), "each has another one", cloud)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_no_worker_outlives_its_supervisor(number: signal.Signals, site: Workers, cloud: Process) -> None:
     pids = [each["pid"] for each in site.workers()]
     assert all(map(is_alive, pids))

@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from apiserver.http import serve
-from cloudhub.authority import Authority, server_names
-from cloudhub.join import MAX_BODY_BYTES, JoinEndpoint, Link
+from cloudhub import cas
+from cloudhub.authority import Authority, ServerIdentity, server_names
+from cloudhub.join import MAX_BODY_BYTES, JoinEndpoint
+from cloudhub.requests import Link
 from cloudhub.roster import Roster
+from cloudhub.settings import NODE_S, WINDOW_S
 from cloudhub.tokens import DEFAULT_TTL, Grant, Tokens
 from cloudhub.vault import Vault
 from componentbase.endpoints import Endpoint
@@ -30,6 +33,24 @@ class JoinableHub:
     """The clock of tokens; a test may move it."""
     monotonic_s: float = 0.0
     endpoint: Endpoint = NOWHERE
+    identity: ServerIdentity | None = None
+    """What its server shows."""
+
+    async def rotate(self) -> None:
+        """Have a second CA, which signs from now on."""
+        await cas.begin(Vault(self.objects), self.now)
+        await self.look()
+
+    async def finish(self) -> None:
+        """Drop the first one."""
+        await cas.drop_first(Vault(self.objects), await cas.load(Vault(self.objects)))
+        await self.look()
+
+    async def look(self) -> None:
+        """As a hub does now and then."""
+        assert self.identity is not None, "it listens"
+        await self.authority.reload(Vault(self.objects))
+        self.identity.renew()
 
     async def token(self, nodes: str = "", *, ttl: datetime.timedelta = DEFAULT_TTL, **grant: Any) -> str:
         """Its text; the further arguments are those of Grant."""
@@ -38,21 +59,25 @@ class JoinableHub:
 
 
 @contextlib.asynccontextmanager
-async def joinable_hub(names: Sequence[str] | None = None) -> AsyncIterator[JoinableHub]:
-    """Listens until the block is left; `names` are those of its certificate."""
+async def joinable_hub(
+    names: Sequence[str] | None = None, *, window_s: float = WINDOW_S, node_s: float = NODE_S
+) -> AsyncIterator[JoinableHub]:
+    """Listens until the block is left; `names` are those of its certificate, node_s the life of a node's."""
     objects = MemoryObjects()
     vault = Vault(objects)
-    authority = await Authority.load(vault)
+    authority = await Authority.load(vault, node_s)
     hub = JoinableHub(authority, Tokens(vault), objects)
     endpoint = JoinEndpoint(
         authority,
         hub.tokens,
         Roster(objects),
         Link(LINK_PORT),
+        window_s=window_s,
         now=lambda: hub.now,
         monotonic_s=lambda: hub.monotonic_s,
     )
-    context = authority.server(names or server_names(["127.0.0.1"], [])).join_context
+    hub.identity = authority.server(names or server_names(["127.0.0.1"], []))
+    context = hub.identity.join_context
     async with serve(endpoint, host="127.0.0.1", port=0, ssl_context=context, max_body=MAX_BODY_BYTES) as server:
         hub.endpoint = Endpoint("127.0.0.1", server.port)
         yield hub

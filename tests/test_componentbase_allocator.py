@@ -1,0 +1,29 @@
+"""Large blocks stay apart from the heap, whatever was freed before."""
+
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import ctypes, sys
+from pathlib import Path
+from componentbase.allocator import keep_large_blocks_apart
+
+if "apart" in sys.argv:
+    assert keep_large_blocks_apart()
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+libc.free.argtypes = [ctypes.c_void_p]
+libc.free(libc.malloc(512 << 10))  # the limit is raised with it
+block = libc.malloc(256 << 10)
+heap = next(line.split()[0] for line in Path("/proc/self/maps").read_text().splitlines() if "[heap]" in line)
+start, end = (int(place, 16) for place in heap.split("-"))
+print("heap" if start <= block < end else "apart")
+"""
+
+
+@pytest.mark.parametrize(("words", "where"), [((), "heap"), (("apart",), "apart")])
+def test_a_large_block_is_taken_from_the_heap_unless_that_is_forbidden(words: tuple[str, ...], where: str) -> None:
+    done = subprocess.run([sys.executable, "-c", PROGRAM, *words], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == where
