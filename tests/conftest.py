@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.harness import forkserver
 from tests.harness import mosquitto as mosquitto_harness
 
 # Bytecode is kept also where the environment says otherwise: without it every session rewrites every test again, once
@@ -49,6 +50,11 @@ def need_tool(name: str) -> Path:
     if found is None:
         pytest.fail(f"{name} is missing: run scripts/setup-tools, as `make test` does", pytrace=False)
     return found
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests fork what they start; what measures memory and time starts it truly."""
+    forkserver.allowed = "not bench" in config.option.markexpr
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

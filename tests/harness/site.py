@@ -15,7 +15,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -25,9 +24,10 @@ from typing import Any, Self
 from cloudhub import crds
 from componentbase import statusz
 from componentbase.errors import CommandError
+from tests.harness import forkserver
+from tests.harness.forkserver import ROOT as ROOT
 from tests.harness.mosquitto import free_port
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 STOP_WITHIN_S = 5.0  # what the commands promise for SIGTERM
 READY_WITHIN_S = 30.0
 
@@ -39,14 +39,7 @@ class Process:
         self.name = name
         self.log = log
         with log.open("ab") as out:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", *arguments],
-                stdout=out,
-                stderr=out,
-                stdin=subprocess.DEVNULL,
-                env=environment,
-                cwd=ROOT,
-            )
+            self._process = forkserver.start(arguments[0], arguments[1:], out=out, error=out, environment=environment)
 
     @property
     def pid(self) -> int:
@@ -205,15 +198,8 @@ class Site:
 
     def run(self, *arguments: str, check: bool = True, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """One of our commands to its end."""
-        answer = subprocess.run(
-            [sys.executable, "-m", *arguments],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=READY_WITHIN_S,
-            env=self.environment,
-            cwd=ROOT,
-            check=False,
+        answer = forkserver.run(
+            arguments[0], arguments[1:], stdin=stdin, timeout_s=READY_WITHIN_S, environment=self.environment
         )
         assert not check or answer.returncode == 0, f"{arguments}: {answer.stderr}"
         return answer
