@@ -10,17 +10,22 @@ The whole line as real processes: apiserver, cloudcore, edgecore, mapper; starte
 Everything listens on free ports of loopback, and nothing is left running.
 """
 
+import base64
 import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from apimachinery.resources import DEVICES
 from cloudhub import crds
 from componentbase import statusz
 from componentbase.errors import CommandError
@@ -182,6 +187,25 @@ class Site:
         try:
             return statusz.ask(self.directory / directory / f"{program}.sock", program)
         except CommandError:
+            return {}
+
+    def device(self, name: str, kind: str = "devices") -> dict[str, Any]:
+        """What the apiserver has of it, or of what has its name, without the start of a kubectl; {} for nothing."""
+        config = json.loads(self.kubeconfig.read_text())
+        cluster = config["clusters"][0]["cluster"]
+        url = f"{cluster['server']}/apis/{DEVICES.api_version}/namespaces/default/{kind}/{name}"
+        token = config["users"][0]["user"]["token"]
+        context = ssl.create_default_context(cadata=base64.b64decode(cluster["certificate-authority-data"]).decode())
+        try:
+            with urllib.request.urlopen(
+                urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"}), timeout=10, context=context
+            ) as answer:
+                found: dict[str, Any] = json.load(answer)
+                return found
+        except urllib.error.HTTPError as exc:
+            with exc:
+                if exc.code != 404:
+                    raise
             return {}
 
     def metrics(self, program: str, directory: str) -> dict[str, float]:
