@@ -2,7 +2,7 @@
 # Each target sets up what it needs; nothing has to be installed first but Python 3.11+.
 
 .DEFAULT_GOAL := test
-.PHONY: help demo test soak bench format lint types contracts clean
+.PHONY: help demo test soak bench format lint types contracts lock sbom audit clean
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -35,10 +35,9 @@ soak: $(TESTING)  ## the tests that take minutes to hours
 	@VENV='$(VENV)' scripts/setup-tools
 	$(BIN)/pytest -m soak --timeout=0 $(ARGS)
 
-bench: $(TESTING)  ## measure time, memory, bytes and sizes on real processes; docs/performance.md explains them
+bench: $(TESTING)  ## measure what is promised, on real processes, in ten minutes; docs/performance.md explains it
 	@VENV='$(VENV)' scripts/setup-tools
 	$(BIN)/python -m benchmarks $(ARGS)
-	$(BIN)/pytest -m bench --timeout=0 -s -q
 
 format: $(TESTING)  ## rewrite the sources as ruff formats them
 	$(BIN)/ruff check --fix-only .
@@ -53,6 +52,15 @@ types: $(TESTING)  ## mypy --strict
 
 contracts: $(TESTING)  ## who may import whom
 	$(BIN)/lint-imports
+
+lock:  ## requirements/*.txt anew from pyproject.toml: what a release installs, with hashes; asks the package index
+	@PYTHON='$(PYTHON)' scripts/release lock
+
+sbom:  ## a bill of materials of each extra in dist/, in CycloneDX' form
+	@PYTHON='$(PYTHON)' scripts/release sbom
+
+audit:  ## compare what a release installs with the known vulnerabilities; asks pypi.org
+	@PYTHON='$(PYTHON)' scripts/release audit
 
 clean:  ## caches, the environment and the fetched tools; not the demo's data
 	rm -rf $(VENV) .tools build dist *.egg-info .coverage .coverage.* htmlcov

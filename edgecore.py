@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import contextlib
 import gc
+import glob
 import json
 import logging
 import random
@@ -133,6 +134,17 @@ class ApiConfig:
 
 
 @dataclass(frozen=True)
+class SecretsConfig:
+    """Secrets are encrypted on this node's disk."""
+
+    key_file: Path | None = setting(
+        None,
+        "The key, made where it is missing; by default systemd's credential secrets-key, or a file beside the data "
+        "directory: DIR.secrets-key.",
+    )
+
+
+@dataclass(frozen=True)
 class EdgeConfig:
     """Configuration of edgecore. Relative paths are taken from the directory of this file."""
 
@@ -141,6 +153,7 @@ class EdgeConfig:
     mqtt: MqttConfig = MqttConfig()
     devices: DevicesConfig = DevicesConfig()
     api: ApiConfig = ApiConfig()
+    secrets: SecretsConfig = SecretsConfig()
 
 
 def main() -> None:
@@ -153,6 +166,8 @@ def main() -> None:
         "join": _join,
         "status": _status,
         "resync": _resync,
+        "rotate-secrets-key": _rotate,
+        "purge": _purge,
         "device": _history,
         "mqtt": _mqtt,
         "swarm": _swarm,
@@ -182,6 +197,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--mqtt", metavar="embedded|URL", help="the MQTT broker: embedded, or mqtt[s]://[USER@]HOST:PORT")
     run.add_argument("--mqtt-listen", type=cli.endpoint, metavar="HOST:PORT", help="where the embedded broker listens")
     run.add_argument("--api", type=cli.endpoint, metavar="HOST:PORT", help="where the local API listens")
+    _add_secrets_key(run)
     run.add_argument("--api-tls", action="store_const", const=True, help="serve it with TLS, to tokens of the cluster")
 
     join = cli.add_command(
@@ -218,6 +234,26 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_data_dir(resync)
 
+    rotate = cli.add_command(
+        commands,
+        "rotate-secrets-key",
+        "Encrypt this node's Secrets with a new key, while edgecore is stopped, and forget the old one.",
+        "systemctl stop edgecore\nedgecore rotate-secrets-key --data-dir /var/lib/edgecore\nsystemctl start edgecore",
+    )
+    _add_data_dir(rotate)
+    _add_secrets_key(rotate)
+
+    purge = cli.add_command(
+        commands,
+        "purge",
+        "Remove all that edgecore made here: key and certificates, Secrets, what is held and what waits to go up.",
+        "edgecore purge --data-dir /var/lib/edgecore --dry-run\nedgecore purge --data-dir /var/lib/edgecore",
+    )
+    _add_data_dir(purge)
+    _add_secrets_key(purge)
+    purge.add_argument("--dry-run", action="store_true", help="say what would be removed, and remove nothing")
+    purge.add_argument("--yes", action="store_true", help="do not ask")
+
     device = cli.add_command(
         commands,
         "device",
@@ -250,9 +286,15 @@ def _parser() -> argparse.ArgumentParser:
     swarm = swarmcommand.add_parser(commands)
     for each in users:
         _add_data_dir(each)
-    for each in (run, join, status, resync, history, show, swarm, *users):
+    for each in (run, join, status, resync, rotate, purge, history, show, swarm, *users):
         cli.add_log_flags(each)
     return parser
+
+
+def _add_secrets_key(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--secrets-key", type=Path, metavar="FILE", help="the key that Secrets are encrypted with on this node's disk"
+    )
 
 
 def _add_data_dir(parser: argparse.ArgumentParser) -> None:
@@ -362,6 +404,7 @@ def _run(args: argparse.Namespace) -> int:
                 "mqtt.listen": args.mqtt_listen,
                 "api.listen": args.api,
                 "api.tls": args.api_tls,
+                "secrets.key_file": args.secrets_key and args.secrets_key.absolute(),
             },
         )
 
@@ -410,11 +453,13 @@ async def _compose(
     from devicetwin.wire import subscriptions
     from edgehub.connector import Connector, Hubs, LinkStatus
     from metamanager.errors import StoreError
+    from metamanager.secretkeys import keys_of, place_of
     from metamanager.store import Store
 
     node = Node(settings.node)
+    keys = keys_of(place_of(data_dir, settings.secrets.key_file))
     try:
-        store = await Store.open(data_dir / STORE_NAME, history_rows=settings.devices.history_rows)
+        store = await Store.open(data_dir / STORE_NAME, keys=keys, history_rows=settings.devices.history_rows)
     except StoreError as exc:
         raise cli.CommandError(str(exc)) from exc
     stack.push_async_callback(store.close)
@@ -781,6 +826,7 @@ class NodeStatus:
             "problem": self._link.last_error,
             "lastSyncedAtMs": await self._store.last_synced_at_ms(),
             "objects": await self._store.object_count(),
+            "secretsLost": await self._store.lost_count(),
             "reportsWaiting": await self._store.report_count(),
             "reportsRefused": parked.total,
             "lastRefused": [each._asdict() for each in parked.last],
@@ -809,6 +855,7 @@ def _metrics(facts: Mapping[str, Any]) -> Iterator[metrics.Metric]:
         ("edge_connected", "Whether the link is up.", "connected"),
         ("edge_in_sync", "Whether all that the hub had is committed.", "inSync"),
         ("edge_objects", "Objects held.", "objects"),
+        ("edge_secrets_lost", "Secrets that cannot be read, because their key is gone.", "secretsLost"),
         ("edge_reports_waiting", "Reports that the apiserver does not have yet.", "reportsWaiting"),
         ("edge_reports_refused_total", "Reports that the apiserver will never take.", "reportsRefused"),
         ("edge_events_waiting", "Kubernetes Events that the apiserver does not have yet.", "eventsWaiting"),
@@ -835,6 +882,73 @@ def _resync(args: argparse.Namespace) -> int:
         print(f"what this node holds is compared {'now' if answer['connected'] else 'as soon as the hub is there'}")
 
     return cli.guard(PROG, command)
+
+
+def _rotate(args: argparse.Namespace) -> int:
+    def command() -> None:
+        from metamanager.errors import StoreError
+        from metamanager.opening import rotate
+        from metamanager.secretkeys import place_of
+
+        settings = _load(args.data_dir / CONFIG_NAME)
+        place = place_of(args.data_dir, args.secrets_key or settings.secrets.key_file)
+        with lock_dir(args.data_dir):
+            try:
+                rotate(args.data_dir / STORE_NAME, place)
+            except StoreError as exc:
+                raise cli.CommandError(str(exc)) from exc
+        print(f"Secrets are encrypted with a new key, in {place.path}; the old one is forgotten")
+
+    return cli.guard(PROG, command)
+
+
+# ---- purge
+
+
+def _purge(args: argparse.Namespace) -> int:
+    from componentbase.purging import Purge, purge
+    from edgehub.join import STAGED
+
+    def command() -> None:
+        data_dir = args.data_dir.absolute()
+        traces = (CONFIG_NAME, STORE_NAME, STAGED)
+        if not any((data_dir / name).exists() for name in traces):
+            raise cli.CommandError(f"{data_dir} is not a node's directory: there is none of {', '.join(traces)} in it")
+        node, key_file = _known_to(data_dir)
+        plan = Purge(data_dir, _ours(data_dir, args.secrets_key or key_file))
+        if not purge(plan, dry_run=args.dry_run, yes=args.yes, ask=input if sys.stdin.isatty() else None):
+            return
+        print(
+            f"in the cloud, `kubectl delete node {node}` takes the node away. Who has a copy of its key can use its "
+            "certificate until that expires: where there may be one, ban the node there."
+        )
+
+    return cli.guard(PROG, command)
+
+
+def _known_to(data_dir: Path) -> tuple[str, Path | None]:
+    """The node's name and its configured key file; what a configuration that cannot be read says is not known."""
+    try:
+        settings = _load(data_dir / CONFIG_NAME)
+    except cli.CommandError as exc:
+        logger.warning("the configuration cannot be read; what it names elsewhere stays", extra={"reason": str(exc)})
+        return "NAME", None
+    return settings.node, settings.secrets.key_file
+
+
+def _ours(data_dir: Path, key_file: Path | None) -> list[tuple[Path, str]]:
+    """Where edgecore's files are, as a directory and a pattern of names, in the order in which they should go."""
+    from edgehub import join
+    from metamanager.opening import FILES
+    from metamanager.secretkeys import place_of
+
+    place = place_of(data_dir, key_file)
+    # The keys first: what is left of a purge that was interrupted is of no use to anybody.
+    name = glob.escape(place.path.name)
+    keys = [(place.path.parent, pattern) for pattern in (name, f".{name}.*.part")] if place.is_ours else []
+    store = [STORE_NAME + pattern for pattern in FILES]
+    rest = (f"{join.PKI}/*.key", join.PKI, *store, EdgeConfig().mqtt.users.name, SOCKET_NAME, CONFIG_NAME)
+    return [*keys, *((data_dir, pattern) for pattern in rest)]
 
 
 # ---- the history of a device
@@ -927,6 +1041,11 @@ def _told(facts: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"clients  read {facts['interests']} selections of the cluster, "
             f"{facts['writesWaiting']} writes wait to go up"
+        )
+    if facts["secretsLost"]:
+        lines.append(
+            f"secrets  {facts['secretsLost']} cannot be read: the key that they were encrypted with is gone; "
+            "they are asked of the cloud"
         )
     if facts["eventsWaiting"] or facts["eventsDropped"]:
         lines.append(f"events   {facts['eventsWaiting']} waiting, {facts['eventsDropped']} dropped for later ones")

@@ -1,5 +1,5 @@
 """
-Figures: what was measured, over how many runs, and how it is printed.
+Figures and curves: what was measured, over how many runs, and how it is printed.
 
 A figure is the median of its runs, never the best of them; what the runs spread over stands beside it. Times are
 pooled over the runs before their percentiles are taken, for the 99th of forty samples says nothing.
@@ -11,6 +11,10 @@ import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Self
+
+LINEAR = 1.05  # 0.05 is what two runs differ by
+PERCENTS = (1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 98, 99, 99.5, 100)
 
 
 @dataclass
@@ -24,6 +28,10 @@ class Figure:
     target: float | None = None
     """At most this; None where nothing is promised."""
     note: str = ""
+    at_least: bool = False
+    """The target is the least that it may be, not the most."""
+    is_promise: bool = False
+    """One of the rows of the first table of docs/performance.md."""
     value: float = field(init=False)
 
     def __post_init__(self) -> None:
@@ -31,7 +39,9 @@ class Figure:
 
     @property
     def is_met(self) -> bool | None:
-        return None if self.target is None else self.value <= self.target
+        if self.target is None:
+            return None
+        return self.value >= self.target if self.at_least else self.value <= self.target
 
     def as_json(self) -> dict[str, object]:
         return {
@@ -41,7 +51,45 @@ class Figure:
             "runs": self.values,
             "target": self.target,
             "note": self.note,
+            "at_least": self.at_least,
+            "is_promise": self.is_promise,
         }
+
+    @classmethod
+    def from_json(cls, told: Mapping[str, Any]) -> Self:
+        made = cls(told["name"], told["unit"], told["runs"], told["target"], told["note"])
+        made.at_least, made.is_promise, made.value = told["at_least"], told["is_promise"], told["value"]
+        return made
+
+
+@dataclass
+class Curve:
+    """How something grows: one line of one of the plots."""
+
+    plot: str
+    """A name among benchmarks.plots.PLOTS."""
+    name: str
+    points: list[tuple[float, float]]
+
+    def as_json(self) -> dict[str, object]:
+        return {"plot": self.plot, "name": self.name, "points": self.points}
+
+    @classmethod
+    def from_json(cls, told: Mapping[str, Any]) -> Self:
+        return cls(told["plot"], told["name"], [(x, y) for x, y in told["points"]])
+
+
+Measured = Figure | Curve
+
+
+def growth(what: str, points: Sequence[tuple[float, float]]) -> Figure:
+    """
+    The slope of log y over log x by least squares: 0 where y does not depend on x, 1 where it is linear.
+
+    Of two points or more, all above 0. Nothing may grow faster than what it grows with.
+    """
+    slope, _ = statistics.linear_regression([math.log(x) for x, _ in points], [math.log(y) for _, y in points])
+    return Figure(f"{what}: grows with the power of", "", [slope], LINEAR)
 
 
 class Times:
@@ -68,6 +116,11 @@ class Times:
         middle.value = percentile(pooled, 50)
         return [middle, Figure(f"{self.name}, p99", "ms", [percentile(pooled, 99)], note=f"{len(pooled)} samples")]
 
+    def distribution(self, plot: str, name: str) -> Curve:
+        """Milliseconds, and the percentage of all samples that took no longer."""
+        pooled = sorted(sample for run in self.runs for sample in run)
+        return Curve(plot, name, [(percentile(pooled, percent), percent) for percent in PERCENTS])
+
 
 def percentile(ordered: Sequence[float], percent: float) -> float:
     """The smallest sample that so many percent of them do not exceed. `ordered` is not empty and sorted."""
@@ -80,8 +133,7 @@ def table(figures: Iterable[Figure]) -> str:
     for each in figures:
         low, high = min(each.values), max(each.values)
         spread = f"{shown(low)} .. {shown(high)}" if len(each.values) > 1 else ""
-        target = "" if each.target is None else f"≤ {shown(each.target)} {'met' if each.is_met else 'NOT MET'}"
-        rows.append((each.name, f"{shown(each.value)} {each.unit}", spread, target, each.note))
+        rows.append((each.name, f"{shown(each.value)} {each.unit}".strip(), spread, _target(each), each.note))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for number, row in enumerate(rows):
@@ -98,17 +150,16 @@ def table(figures: Iterable[Figure]) -> str:
     return "\n".join(lines)
 
 
+def _target(figure: Figure) -> str:
+    if figure.target is None:
+        return ""
+    sign = "≥" if figure.at_least else "≤"
+    return f"{sign} {shown(figure.target)} {'met' if figure.is_met else 'NOT MET'}"
+
+
 def shown(value: float) -> str:
     """Three digits that mean something."""
     if value == 0:
         return "0"
     size = math.floor(math.log10(abs(value)))
     return f"{value:,.{max(0, 2 - size)}f}" if size < 3 else f"{value:,.0f}"
-
-
-def as_json(families: Mapping[str, Sequence[Figure]], machine: Mapping[str, object]) -> dict[str, object]:
-    """The file that a run leaves."""
-    return {
-        "machine": dict(machine),
-        "families": {name: [each.as_json() for each in figures] for name, figures in families.items()},
-    }

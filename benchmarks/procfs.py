@@ -7,6 +7,7 @@ a wrapper.
 
 import os
 import platform
+import resource
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,6 +42,12 @@ def cpu_s(pid: int) -> float:
     return sum(int(path.read_text().split()[0]) for path in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
 
 
+def allow_many_files() -> None:
+    """For this process: a connection is a file, and the soft limit is often 1,024."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def machine() -> dict[str, object]:
     """What a figure must be read with."""
     model = next(
@@ -51,12 +58,10 @@ def machine() -> dict[str, object]:
         ),
         platform.machine(),
     )
-    load = os.getloadavg()
     return {
         "processor": model,
         "cores": os.cpu_count(),
         "memory_gb": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
         "kernel": platform.release(),
         "python": platform.python_version(),
-        "load_at_start": [round(value, 2) for value in load],
     }

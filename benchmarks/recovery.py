@@ -84,11 +84,12 @@ class Spent(NamedTuple):
 class Ground:
     """One cloud, a few nodes that hold much, and a fleet of nodes that hold little."""
 
-    def __init__(self, held: Iterable[int], fleet: int = 0) -> None:
+    def __init__(self, held: Iterable[int], fleet: int = 0, prefix: str = "fleet-") -> None:
+        """held: how many pods each of the first has; fleet: how many nodes hold FLEET_PODS each."""
         self._directory = Path(tempfile.mkdtemp(prefix="bench-"))
         self._stack = contextlib.ExitStack()
         self._held = {f"held-{count}": count for count in held}
-        self._fleet = [f"fleet-{number:03}" for number in range(fleet)]
+        self._fleet = [f"{prefix}{number}" for number in range(fleet)]
         self._nodes: dict[int, Held] = {}
         self._runner = asyncio.Runner()
         self._client: ApiClient

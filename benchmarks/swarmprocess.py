@@ -1,42 +1,57 @@
 """
 A swarm of hollow nodes in its process, on the shipped link: `edgecore swarm` for a hub that has no apiserver.
 
-    python -m benchmarks.swarmprocess PORT NODES [PKI]
+    python -m benchmarks.swarmprocess PORT NODES [--pki DIR]
 
-Without a directory of certificates it speaks no TLS, which no edgecore does. Says on standard output, once a second,
-how many are connected and in sync. Ends with its standard input.
+Without a directory of certificates it speaks no TLS, which no edgecore does. Each line on its standard input is
+answered with how the swarm is, as JSON. Ends with its standard input.
 """
 
+import argparse
 import asyncio
 import json
 import random
 import sys
+import time
 from pathlib import Path
 
 import uvloop
 
-from apimachinery.keys import Node
+from benchmarks import procfs
+from benchmarks.certificates import name_of
 from edgehub.connector import hub_context
 from edgehub.swarm import Swarm
 from metamanager.intake import intake
 
 
 async def _main(port: int, count: int, pki: Path | None) -> None:
-    names = [f"hollow-{number}" for number in range(count)]
     nodes = [
-        (Node(name), hub_context(pki / "ca.crt", pki / f"{name}.crt", pki / f"{name}.key") if pki else None)
-        for name in names
+        (name, hub_context(pki / "ca.crt", pki / f"{name}.crt", pki / f"{name}.key") if pki else None)
+        for name in map(name_of, range(count))
     ]
     swarm = Swarm(nodes, "127.0.0.1", port, intake, agent="swarm", draw=random.random)
-    ended = asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+    loop = asyncio.get_running_loop()
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(swarm.run(), name="swarm")
-        while not ended.done():
-            facts = {"connected": swarm.connected, "synced": swarm.synced, "error": swarm.last_error}
+        while await loop.run_in_executor(None, sys.stdin.readline):
+            facts = {
+                "connected": swarm.connected,
+                "synced": swarm.synced,
+                "refused": swarm.counters.refused,
+                "error": swarm.last_error,
+                "processor_s": time.process_time(),
+            }
             print(json.dumps(facts), flush=True)
-            await asyncio.wait([ended], timeout=1.0)
         running.cancel()
 
 
 if __name__ == "__main__":
-    uvloop.run(_main(int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3]) if len(sys.argv) > 3 else None))
+    parser = argparse.ArgumentParser(
+        prog="swarmprocess", description="Hollow nodes; a line on stdin asks how they are."
+    )
+    parser.add_argument("port", type=int)
+    parser.add_argument("nodes", type=int)
+    parser.add_argument("--pki", type=Path, help="a directory of certificates, see benchmarks/certificates.py")
+    args = parser.parse_args()
+    procfs.allow_many_files()
+    uvloop.run(_main(args.port, args.nodes, args.pki))

@@ -94,7 +94,7 @@ class Outbox:
     """What one hub keeps of one node. `epoch` names its life; a cursor of another epoch means nothing to it."""
 
     # A hub has as many of these as nodes: what is empty in most of them is made when it is needed.
-    __slots__ = ("_dirty", "_flights", "_known", "_sent", "acked", "epoch", "refused", "sent_seq", "synced_told")
+    __slots__ = ("_dirty", "_flights", "_known", "acked", "epoch", "refused", "sent_seq", "synced_told")
 
     def __init__(self, epoch: str) -> None:
         self.epoch = epoch
@@ -106,8 +106,6 @@ class Outbox:
         """What the node could not take in: at which version, and why. Sent again when the version changes."""
         self._known: dict[ObjectKey, ObjectVersion] | None = None
         self._flights: list[Flight] = []
-        self._sent: dict[ObjectKey, ObjectVersion | None] = {}
-        """Overlay on known: the newest version under way, for keys that are."""
         self._dirty: dict[Rank, dict[ObjectKey, None]] = {}
         """Those of each rank, where there are any."""
 
@@ -153,13 +151,17 @@ class Outbox:
 
     def sent(self, key: ObjectKey) -> ObjectVersion | None:
         """The version the node will hold once everything under way has arrived."""
-        if key in self._sent:
-            return self._sent[key]
+        for flight in reversed(self._flights):
+            if key in flight.changes:
+                return flight.changes[key]
         return None if self._known is None else self._known.get(key)
 
     def known_keys(self) -> Iterable[ObjectKey]:
         """Of everything the node holds, or will when what is under way has arrived."""
-        return {**(self._known or {}), **self._sent}
+        keys = dict.fromkeys(self._known or ())
+        for flight in self._flights:
+            keys |= dict.fromkeys(flight.changes)
+        return keys
 
     # What goes out
 
@@ -184,20 +186,21 @@ class Outbox:
         for rank in sorted(self._dirty) if len(self._dirty) > 1 else list(self._dirty):
             keys = self._dirty[rank]
             # A slice at a time: to look for the first key of a dict from which many were deleted is no constant work.
-            while some := list(islice(keys, most - len(changes))):
-                for key in some:
+            while keys:
+                for key in list(islice(keys, most - len(changes))):
                     version, held = desired(key), self.sent(key)
                     if held != version and not (self.refused and self._is_refused(key, version)):
                         piece = send(key, version, held)
                         spent += piece.cost
                         if changes and spent > budget:
                             return changes, pieces
-                        self.refused.pop(key, None)
+                        if self.refused:
+                            self.refused.pop(key, None)
                         changes[key] = version
                         pieces.append(piece)
                     del keys[key]
-            if keys:
-                break
+                if len(changes) == most and keys:
+                    return changes, pieces
             del self._dirty[rank]
         return changes, pieces
 
@@ -206,7 +209,6 @@ class Outbox:
         assert seq == self.sent_seq + 1, "the peer and the outbox count alike"
         self.sent_seq = seq
         self._flights.append(Flight(seq, changes))
-        self._sent.update(changes)
 
     def settle(self, seq: int) -> None:
         """Everything up to `seq` is committed at the node. The peer has checked that it was sent."""
@@ -215,10 +217,6 @@ class Outbox:
             assert self._known is not None, "nothing is launched before known is there"
             _land(self._known, flights.pop(0))
         self.acked = max(self.acked, seq)
-        if flights:
-            self._rebuild_sent()
-        else:
-            self._sent.clear()
 
     def refuse(self, seq: int, key: ObjectKey, reason: str) -> None:
         """
@@ -234,7 +232,6 @@ class Outbox:
         for flight in list(self._flights):
             if flight.seq > seq:
                 self.doubt(flight.seq, key)
-        self._rebuild_sent()
 
     def doubt(self, seq: int, key: ObjectKey) -> bool:
         """
@@ -248,7 +245,6 @@ class Outbox:
                 self._flights[place] = Flight(seq, {**flight.changes, key: DOUBTFUL})
                 is_news = True
         if is_news:
-            self._rebuild_sent()
             self.mark(key)
         return is_news
 
@@ -298,7 +294,6 @@ class Outbox:
             for key in flight.changes:
                 self.mark(key)
         self._flights.clear()
-        self._sent.clear()
         self.synced_told = False
 
     def renew(self, epoch: str) -> None:
@@ -309,7 +304,6 @@ class Outbox:
         self.refused.clear()
         self._known = None
         self._flights.clear()
-        self._sent.clear()
 
     def adopt(
         self, held: Iterable[tuple[ObjectKey, ObjectVersion]], desired: Mapping[ObjectKey, ObjectVersion]
@@ -328,12 +322,6 @@ class Outbox:
             if flight.seq <= seq:
                 _land(held, flight)
         return held
-
-    def _rebuild_sent(self) -> None:
-        """The overlay of what is left under way; the window keeps this small."""
-        self._sent.clear()
-        for flight in self._flights:
-            self._sent.update(flight.changes)
 
 
 def _land(held: dict[ObjectKey, ObjectVersion], flight: Flight) -> None:

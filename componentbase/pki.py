@@ -10,8 +10,9 @@ Invariants
     a private key never shows in a repr, a log or an error
     no certificate outlives its CA
 
-The one home of `cryptography`. Importing it costs about 9 MB, so a process that runs for long imports this module
-inside the command that needs it; TLS itself is the ssl module's and needs none of this.
+The home of `cryptography`'s certificates (of its ciphers: componentbase.sealing). Importing it costs about 9 MB, so a
+process that runs for long imports this module inside the command that needs it; TLS itself is the ssl module's and
+needs none of this.
 """
 
 import hashlib

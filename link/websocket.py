@@ -34,8 +34,10 @@ PATH = "/v1/link"
 NODE_PREFIX = "system:node:"
 """Begins the common name of a node's certificates."""
 READ_BYTES = 64 << 10
+RECORD_BYTES = 4 << 10  # of TLS, at a time: OpenSSL's buffer stays as large as the largest, for each of 10,000 nodes
 UNREAD_BYTES = 4 * MAX_FRAME_BYTES  # a window and a large frame, or an inventory of 250,000 objects, are less
 OPEN_S = 10.0  # for TCP, TLS and the HTTP upgrade together; a peer that takes longer is not served
+logger = logging.getLogger(__name__)
 # The library logs every frame's bytes at DEBUG, and bodies are nobody's business, Secrets least of all.
 _quiet = logging.getLogger(__name__ + ".library")
 _quiet.setLevel(logging.WARNING)
@@ -90,6 +92,7 @@ class WebSocket(asyncio.BufferedProtocol):
         "_cutter",
         "_head",
         "_is_open",
+        "_is_secure",
         "_is_server",
         "_library",
         "_loop",
@@ -118,7 +121,7 @@ class WebSocket(asyncio.BufferedProtocol):
         self.remote = ""
         self._library: Protocol | None = protocol
         """None once the handshake is done, and until something comes that is not a whole message: it takes 2 KB."""
-        self._is_open = False
+        self._is_open = self._is_secure = False
         self._opened = opened
         self._batch = batch
         self._unsent: list[bytes] = []
@@ -141,6 +144,7 @@ class WebSocket(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # A cast and no isinstance: uvloop's transports are no subclasses of asyncio's.
         self._transport = transport = cast(asyncio.Transport, transport)
+        self._is_secure = transport.get_extra_info("ssl_object") is not None
         self._siblings.add(self)
         peer_name = transport.get_extra_info("peername")
         self.remote = f"{peer_name[0]}:{peer_name[1]}" if peer_name else "unknown"
@@ -236,10 +240,21 @@ class WebSocket(asyncio.BufferedProtocol):
     def send(self) -> None:
         """Hand the kernel what was written. The connection is over where the other side does not read."""
         unsent, self._unsent = self._unsent, []
-        if self._transport is None or not unsent:
+        transport = self._transport
+        if transport is None or not unsent or transport.is_closing():
             return
-        self._transport.write(unsent[0] if len(unsent) == 1 else b"".join(unsent))
-        if self._transport.get_write_buffer_size() > UNREAD_BYTES:
+        data = unsent[0] if len(unsent) == 1 else b"".join(unsent)
+        try:
+            if self._is_secure and len(data) > RECORD_BYTES:
+                for start in range(0, len(data), RECORD_BYTES):
+                    transport.write(data[start : start + RECORD_BYTES])
+            else:
+                transport.write(data)
+        except RuntimeError as exc:
+            # So uvloop says that the connection is gone; asyncio's transports are silent about it.
+            logger.debug("not sent", extra={"remote": self.remote, "reason": str(exc)})
+            return
+        if transport.get_write_buffer_size() > UNREAD_BYTES:
             self._give_up("the other side does not read")
 
     def close(self) -> None:

@@ -98,6 +98,22 @@ class Database:
             # It frees a page per step and has no columns; only executescript steps such a statement to its end.
             self._connection.executescript(f"PRAGMA incremental_vacuum({int(pages)})")
 
+    def scrub(self) -> None:
+        """
+        Write the whole file anew and empty its log, so that neither has a byte of what is no longer in a table.
+
+        secure_delete zeroes what is deleted; what a page was left with when its rows were moved is another matter.
+        Takes as much room again as the file. Raises a StoreError; to be called outside a transaction.
+        """
+        with self._translated():
+            # The copy is as large as the file, which is more than an edge should hold in memory.
+            self._connection.execute("PRAGMA temp_store = FILE").close()
+            try:
+                self._connection.execute("VACUUM").close()
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            finally:
+                self._connection.execute("PRAGMA temp_store = MEMORY").close()
+
     def close(self) -> None:
         """Checkpoint the log and close. The log is gone afterwards, unless the disk did not let it."""
         with contextlib.suppress(StoreError), self._translated():

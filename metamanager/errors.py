@@ -6,6 +6,7 @@ What can go wrong with the store, named for what the caller can do about it.
     ├── StoreReadOnly   make the file and its directory writable
     ├── StoreBusy       somebody else holds the database: stop them
     ├── StoreNewer      run the newer release, or move the file away
+    ├── KeyLost         put the key back and start again, or wait until the hub has sent the Secret
     ├── StoreCorrupt    end this process and open again: the file is then set aside and rebuilt
     └── StoreClosed     a bug of the caller's, or the process is stopping
 
@@ -42,6 +43,10 @@ class StoreBusy(StoreError):
 
 class StoreNewer(StoreError):
     """A newer release wrote the database."""
+
+
+class KeyLost(StoreError):
+    """A Secret is held that cannot be read, because the key that it was sealed with is not at hand."""
 
 
 class StoreCorrupt(StoreError):

@@ -71,7 +71,7 @@ class HeldObjects:
         if not await self._store.is_synced():
             return
         generation = -1 if self._kinds is None else self._kinds.generation
-        with _unavailable():
+        with unavailable():
             revision = self._store.feed.revision
             definitions, _ = await self._store.list(CUSTOM_RESOURCE_DEFINITIONS)
             held, once_held = await self._store.resources(), await self._store.known_resources()
@@ -97,7 +97,7 @@ class HeldObjects:
         return False
 
     async def get(self, key: ObjectKey) -> Stored | None:
-        with _unavailable():
+        with unavailable():
             found = await self._store.get(key)
         return None if found is None else Stored(*found)
 
@@ -131,7 +131,7 @@ class HeldObjects:
         start = None if after is None else ObjectKey(resource, *after)
         # One more than asked for tells whether there are more.
         most = limit + 1 if limit else 0
-        with _unavailable():
+        with unavailable():
             found, revision = await self._store.list(resource, namespace, labels, fields, most, start)
         more = bool(limit) and len(found) > limit
         return Page([Stored(*item) for item in (found[:limit] if more else found)], revision, more)
@@ -159,7 +159,7 @@ def with_revision(item: Object, revision: int) -> bytes:
 
 
 @contextlib.contextmanager
-def _unavailable() -> Iterator[None]:
+def unavailable() -> Iterator[None]:
     """A store that cannot be read is said so, as what may pass."""
     try:
         yield

@@ -154,11 +154,18 @@ _LOCAL_API = (
     """,
 )
 
-MIGRATIONS: Sequence[Sequence[str]] = (_FIRST, _EVENTS, _REPLICAS, _HISTORY, _LOCAL_API)
+_SEALED = (
+    # Whether every Secret is encrypted and nothing else of it is left in the file; metamanager.confidential sees to it.
+    "ALTER TABLE state ADD COLUMN sealed BOOLEAN NOT NULL DEFAULT 0",
+)
+
+MIGRATIONS: Sequence[Sequence[str]] = (_FIRST, _EVENTS, _REPLICAS, _HISTORY, _LOCAL_API, _SEALED)
 """Statements by number: MIGRATIONS[n] turns a database of schema n into one of schema n + 1."""
 
 SCHEMA = len(MIGRATIONS)
 """The schema this release reads and writes."""
+SEALED_SCHEMA = 6
+"""From this one on Secrets are encrypted."""
 
 
 class Execute(Protocol):

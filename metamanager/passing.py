@@ -142,7 +142,7 @@ class Passing:
 
     async def _until_gone(self, key: ObjectKey) -> None:
         async for _ in _looks(self._store):
-            if await self._store.get(key) is None:
+            if (await self._store.look(key)).seen is None:
                 return
 
 

@@ -31,6 +31,7 @@ from apiserver.definitions import Catalogue
 from apiserver.requests import ApiRequest, Verb
 from link.frames import Interest
 from metamanager.cloud import Away
+from metamanager.heldobjects import unavailable
 from metamanager.interests import Interests
 from metamanager.store import Store
 
@@ -65,9 +66,12 @@ class Reads:
             name = ""  # of that name in any namespace: only the list knows
         if self.is_own(resource, namespace):
             return []
-        if asked.verb is Verb.GET and await self._store.get(asked.key) is not None:
-            self._interests.covers(resource, namespace, name)
-            return []
+        if asked.verb is Verb.GET:
+            with unavailable():
+                is_held = await self._store.get(asked.key) is not None
+            if is_held:
+                self._interests.covers(resource, namespace, name)
+                return []
         self._want_columns(resource)
         try:
             await self._interests.ensure(Interest(resource, namespace, name, user))

@@ -28,7 +28,7 @@ class Rebuilt(NamedTuple):
     problem: str
     """How the damage showed."""
     aside: str
-    """The name of the damaged file."""
+    """The name of the damaged file; "" where it is not kept, because a former release left Secrets plain in it."""
     at_ms: int
     reports: int
     """Carried over, Events included."""
@@ -46,13 +46,14 @@ class Rebuilt(NamedTuple):
     def event(self, node: Node, unique: str) -> KubeEvent:
         """unique: as in apimachinery.kubeevents.new_event."""
         kept = f"{self.reports} reports were carried over" if self.whole else "some reports could not be read"
+        aside = f"the damaged file is kept as {self.aside}" if self.aside else "the damaged file is not kept"
         moment = datetime.datetime.fromtimestamp(self.at_ms // 1000, datetime.UTC)
         return new_event(
             ObjectKey(NODES, "", node),
             node,
             EventType.WARNING,
             REASON,
-            f"{self.problem}; begun anew, {kept}, the damaged file is kept as {self.aside}",
+            f"{self.problem}; begun anew, {kept}, {aside}",
             at=moment.strftime("%Y-%m-%dT%H:%M:%SZ"),
             unique=unique,
         )

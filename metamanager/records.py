@@ -6,6 +6,8 @@ Invariants
     every change raises the local revision by one; an object's row has the revision of its last change
     what this class remembers (revision, cursor, digest, resource numbers) is what the last commit left
     a row whose bytes are not those that were written is never given out: StoreCorrupt
+    a Secret is never written plain (metamanager.confidential); one whose key is gone counts as not held, and is not
+    said not to exist: KeyLost
 """
 
 import contextlib
@@ -24,6 +26,7 @@ from apimachinery.objects import Object, canonical
 from apimachinery.resources import EVENTS
 from apimachinery.selectors import FieldSelector, LabelSelector
 from apiserver.selection import order, selects
+from componentbase.sealing import Keyring, SealingError
 from link.frames import (
     MAX_HORIZON,
     MAX_REPORT_ENTRIES,
@@ -37,8 +40,9 @@ from link.frames import (
     ReportEntry,
 )
 from metamanager import statements
+from metamanager.confidential import Confidential, is_confidential, lost
 from metamanager.connection import Database, Row
-from metamanager.errors import StoreCorrupt, StoreFull
+from metamanager.errors import KeyLost, StoreCorrupt, StoreFull
 from metamanager.history import MAX_ROWS, History, Recorded, Samples
 from metamanager.intake import intake
 from metamanager.overlay import LocalWrite, StoredObject, shown, survives
@@ -95,13 +99,14 @@ class Applied(NamedTuple):
 class Records:
     """The content of one database."""
 
-    def __init__(self, database: Database, history_rows: int = MAX_ROWS) -> None:
+    def __init__(self, database: Database, keys: Keyring, history_rows: int = MAX_ROWS) -> None:
         """
         Reads what is remembered, and with it the key of every row: damage shows here. Raises a StoreError.
 
-        history_rows: how many samples of devices are kept.
+        keys: what Secrets are sealed with. history_rows: how many samples of devices are kept.
         """
         self._database = database
+        self._confidential = Confidential(keys)
         self._history = History(database, history_rows)
         self._ids: dict[Resource, int] = {}
         self._resources: dict[int, Resource] = {}
@@ -122,6 +127,9 @@ class Records:
             self.horizon = _horizon(str(state[6]))
             """What was last said of how far the hub had seen each collection, the newest last."""
             self._load_resources()
+            self._lost = lost(database, self._resources, self._confidential)
+            if self._lost:
+                self._give_up_cursor()
             self._local: dict[ObjectKey, dict[str, LocalWrite]] = {}
             self._local_size = (0, 0)
             self._load_local()
@@ -129,6 +137,11 @@ class Records:
             self.event_count = database.number(statements.CHECK_EVENTS)
             database.number(statements.CHECK_DOCUMENTS)
         self.digest()
+
+    @property
+    def lost_count(self) -> int:
+        """Secrets that are held and cannot be read: their key is not at hand."""
+        return len(self._lost)
 
     # Objects
 
@@ -167,6 +180,9 @@ class Records:
                         revision += 1
                         applied.changes.append(Change(revision, kind, item, previous))
                         latest[key] = None if wanted is None else StoredObject(wanted, revision)
+            if any(batch.synced for batch in batches):
+                # The hub was asked for all that cannot be read, and has sent what still belongs here.
+                latest |= dict.fromkeys(self._lost - latest.keys())
             removed = self._write(latest)
             self._database.run_many(statements.DELETE_LOCAL, [(write.seq,) for write in given_up])
             state = (revision, cursor.epoch, cursor.seq, synced_at_ms, json.dumps(dict(horizon)))
@@ -174,6 +190,7 @@ class Records:
         self.revision, self.cursor, self.synced_at_ms, self.horizon = revision, cursor, synced_at_ms, horizon
         if latest:
             self._digest = None
+            self._lost -= latest.keys()
         if given_up:
             self._take_local({key: writes for key, writes in local.items() if writes})
         self._tidy(removed)
@@ -200,11 +217,12 @@ class Records:
         return self.term
 
     def held(self) -> list[Held]:
-        """Keys and versions of everything, in no order. Bodies are not read."""
+        """Keys and versions of everything that can be read, in no order. Bodies are not read."""
         with self._database.transaction():
             return [
-                Held(ObjectKey(self._resource(row[0]), row[1], row[2]), ObjectVersion(row[3], row[4]))
-                for row in self._database.rows(statements.SELECT_HELD)
+                Held(key, self._version(key, uid, version))
+                for number, namespace, name, uid, version in self._database.rows(statements.SELECT_HELD)
+                if (key := ObjectKey(self._resource(number), namespace, name)) not in self._lost
             ]
 
     def digest(self) -> bytes:
@@ -215,15 +233,20 @@ class Records:
 
     def count(self) -> int:
         with self._database.transaction():
-            return self._database.number(statements.COUNT_OBJECTS)
+            return self._database.number(statements.COUNT_OBJECTS) - len(self._lost)
 
     def get(self, key: ObjectKey) -> StoredObject | None:
-        """The object as clients see it."""
+        """The object as clients see it. Raises KeyLost for a Secret that is held and cannot be read."""
+        self._check_key(key)
         with self._database.transaction():
             return self._shown(key)
 
     def look(self, key: ObjectKey) -> Look:
-        """The object as the cloud pushed it, as clients see it, and what makes the difference."""
+        """
+        The object as the cloud pushed it, as clients see it, and what makes the difference.
+
+        A Secret that cannot be read counts as one that was not pushed, as it does for the cloud.
+        """
         with self._database.transaction():
             return Look(self._stored(key), self._shown(key), self._local.get(key, _NO_WRITES))
 
@@ -246,6 +269,7 @@ class Records:
         where it is another by now nothing is done, and None returned. Raises TooManyWrites.
         """
         key = write.key
+        assert not is_confidential(key.resource), "what may be written offline has no Secrets, and is not encrypted"
         count, size = self._local_size
         with self._writing():
             before = self._shown(key)
@@ -464,15 +488,19 @@ class Records:
                 continue
             item, revision = stored
             labels = json.dumps(item.labels) if item.labels else ""
-            checksum = _checksum(key, item.version, labels, item.body)
-            upserts.append((*place, item.version.uid, item.version.revision, revision, labels, checksum, item.body))
+            version, body = item.version.revision, item.body
+            if is_confidential(key.resource):
+                version, body = self._confidential.closed(item)
+            checksum = row_checksum(key, item.version.uid, version, labels, body)
+            upserts.append((*place, item.version.uid, version, revision, labels, checksum, body))
         self._database.run_many(statements.UPSERT_OBJECT, upserts)
         self._database.run_many(statements.DELETE_OBJECT, removals)
         return len(removals)
 
     def _stored(self, key: ObjectKey) -> StoredObject | None:
+        """As the cloud pushed it; None also for what cannot be read, which the cloud does not take for held either."""
         number = self._ids.get(key.resource)
-        if number is None:
+        if number is None or key in self._lost:
             return None
         row = self._database.row(statements.SELECT_OBJECT, (number, key.namespace, key.name))
         return None if row is None else self._object(key.resource, row)
@@ -483,9 +511,49 @@ class Records:
 
     def _object(self, resource: Resource, row: Row) -> StoredObject:
         namespace, name, uid, version, revision, labels, checksum, body = row
-        key, known = ObjectKey(resource, namespace, name), ObjectVersion(uid, version)
-        self._check(checksum == _checksum(key, known, labels, body), str(key))
+        key = ObjectKey(resource, namespace, name)
+        self._check_key(key)
+        self._check(checksum == row_checksum(key, uid, version, labels, body), str(key))
+        known = self._version(key, uid, version)
+        if is_confidential(resource):
+            with self._opening(key):
+                body = self._confidential.body(key, known, body)
         return StoredObject(Object(key, known, json.loads(labels) if labels else {}, body), revision)
+
+    def _version(self, key: ObjectKey, uid: str, stored: str) -> ObjectVersion:
+        if not is_confidential(key.resource):
+            return ObjectVersion(uid, stored)
+        with self._opening(key):
+            return self._confidential.version(key, uid, stored)
+
+    @contextlib.contextmanager
+    def _opening(self, key: ObjectKey) -> Iterator[None]:
+        """What does not open though its key is here is not what was written."""
+        try:
+            yield
+        except SealingError as exc:
+            raise StoreCorrupt(self._database.path, f"the database is damaged ({key}: {exc})") from None
+
+    def _check_key(self, key: ObjectKey) -> None:
+        if key in self._lost:
+            raise KeyLost(
+                self._database.path,
+                f"{key} cannot be read, because the key that it was sealed with is gone: put the key back and start "
+                "again, or wait until the cloud has sent it anew",
+            )
+
+    def _give_up_cursor(self) -> None:
+        """
+        Have the hub ask for all that is held, and send what is not: what cannot be read.
+
+        What somebody reads beyond the node's own is not held whole then.
+        """
+        self.cursor = None
+        horizon = json.dumps(dict(self.horizon))
+        self._database.run(statements.UPDATE_STATE, (self.revision, None, None, self.synced_at_ms, horizon))
+        for resource, number in self._ids.items():
+            if is_confidential(resource):
+                self._database.run(statements.UPDATE_INTERESTS, (number,))
 
     def _report(self, row: Row) -> tuple[int, ReportEntry]:
         seq, resource, namespace, name, field, checksum, value = row
@@ -644,7 +712,11 @@ def _steps(held: Object | None, wanted: Object | None) -> Iterator[tuple[EventTy
         yield EventType.MODIFIED, wanted, held
 
 
-def _checksum(key: ObjectKey, version: ObjectVersion, labels: str, body: bytes) -> int:
-    """CRC-32 of what a row says of an object; SQLite notices damage to its pages' structure, not to their content."""
-    words = "\0".join((key.namespace, key.name, version.uid, version.revision, labels))
+def row_checksum(key: ObjectKey, uid: str, version: str, labels: str, body: bytes) -> int:
+    """
+    CRC-32 of an object's row as it stands in its columns.
+
+    SQLite notices damage to its pages' structure, not to their content.
+    """
+    words = "\0".join((key.namespace, key.name, uid, version, labels))
     return zlib.crc32(body, zlib.crc32(words.encode()))

@@ -28,6 +28,8 @@ UPDATE_STATE = "UPDATE state SET revision=?, epoch=?, seq=?, synced_at_ms=?, hor
 UPDATE_REVISION = "UPDATE state SET revision=?"
 UPDATE_EVENTS_DROPPED = "UPDATE state SET events_dropped=?"
 UPDATE_TERM = "UPDATE state SET term=?"
+SELECT_SEALED = "SELECT state.sealed FROM state"
+UPDATE_SEALED = "UPDATE state SET sealed=?"
 UPDATE_SYNCED = "UPDATE state SET synced_at_ms=?"
 SELECT_RESOURCES = (
     'SELECT resources.id, resources."group", resources.version, resources.plural, resources.kind, resources.namespaced '
@@ -39,6 +41,10 @@ SELECT_RESOURCES_IN_USE = (
     "resources.id)"
 )
 SELECT_HELD = "SELECT objects.resource, objects.namespace, objects.name, objects.uid, objects.version FROM objects"
+SELECT_SEALS = (
+    "SELECT objects.namespace, objects.name, substr(objects.body, 1, 9) AS substr_1 FROM objects WHERE "
+    "objects.resource = ?"
+)
 COUNT_OBJECTS = "SELECT count(*) AS count_1 FROM objects"
 SELECT_OBJECT = (
     "SELECT objects.namespace, objects.name, objects.uid, objects.version, objects.revision, objects.labels, "
@@ -134,6 +140,7 @@ DELETE_LOCAL = "DELETE FROM local_writes WHERE local_writes.seq = ?"
 PUT_INTEREST = (
     "INSERT OR REPLACE INTO interests (resource, namespace, name, user, used_at_ms, complete) VALUES (?, ?, ?, ?, ?, ?)"
 )
+UPDATE_INTERESTS = "UPDATE interests SET complete=0 WHERE interests.resource = ?"
 SELECT_INTERESTS = (
     "SELECT interests.resource, interests.namespace, interests.name, interests.user, interests.used_at_ms, "
     "interests.complete FROM interests"

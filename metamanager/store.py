@@ -23,6 +23,7 @@ from typing import TypeVar
 from apimachinery.keys import ObjectKey, Resource
 from apimachinery.kubeevents import KubeEvent
 from apimachinery.selectors import ALL_FIELDS, EVERYTHING, FieldSelector, LabelSelector
+from componentbase.sealing import Keyring
 from link.frames import Batch, Cursor, Held, Position, RefusedReport, ReportEntry
 from metamanager.connection import Database
 from metamanager.errors import StoreClosed, StoreCorrupt
@@ -60,17 +61,25 @@ class Store:
         self._counts = (records.report_count, records.event_count, records.events_dropped)
 
     @classmethod
-    async def open(cls, path: Path, *, max_bytes: int | None = None, history_rows: int = MAX_ROWS) -> "Store":
+    async def open(
+        cls,
+        path: Path,
+        *,
+        keys: Keyring | None = None,
+        max_bytes: int | None = None,
+        history_rows: int = MAX_ROWS,
+    ) -> "Store":
         """
         Open the store, make it, or begin it anew where it is damaged (metamanager.opening).
 
-        max_bytes: how large the file may grow; None for as large as the disk allows. history_rows: how many samples of
-        devices are kept; 0 for none. Raises a StoreError.
+        keys: what Secrets are sealed with; by default those of metamanager.secretkeys.file_of. max_bytes: how large the
+        file may grow; None for as large as the disk allows. history_rows: how many samples of devices are kept; 0 for
+        none. Raises a StoreError.
         """
         thread = ThreadPoolExecutor(1, thread_name_prefix="store")
         try:
             loop = asyncio.get_running_loop()
-            database, records = await loop.run_in_executor(thread, open_records, path, max_bytes, history_rows)
+            database, records = await loop.run_in_executor(thread, open_records, path, max_bytes, history_rows, keys)
         except BaseException:
             thread.shutdown(wait=False)
             raise
@@ -175,6 +184,10 @@ class Store:
 
     async def object_count(self) -> int:
         return await self._run(self._records.count)
+
+    async def lost_count(self) -> int:
+        """How many Secrets are held that cannot be read, because their key is gone; the cloud is asked for them."""
+        return self._records.lost_count
 
     # Local writes and interests
 

@@ -36,6 +36,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.sql.expression import ClauseElement
 
+from componentbase.sealing import HEAD_BYTES
+
 TABLES = MetaData()
 
 _state = Table(
@@ -49,6 +51,7 @@ _state = Table(
     Column("events_dropped", Integer, nullable=False, server_default=text("0")),
     Column("term", Integer, nullable=False, server_default=text("0")),
     Column("horizon", Text, nullable=False, server_default=text("'{}'")),
+    Column("sealed", Boolean, nullable=False, server_default=text("0")),
     CheckConstraint("id = 1"),
 )
 _resources = Table(
@@ -198,6 +201,8 @@ UPDATE_STATE = _text(
 UPDATE_REVISION = _text(update(_state).values(revision=bindparam("revision")), "revision")
 UPDATE_EVENTS_DROPPED = _text(update(_state).values(events_dropped=bindparam("events_dropped")), "events_dropped")
 UPDATE_TERM = _text(update(_state).values(term=bindparam("term")), "term")
+SELECT_SEALED = _text(select(_state.c.sealed))
+UPDATE_SEALED = _text(update(_state).values(sealed=bindparam("sealed")), "sealed")
 UPDATE_SYNCED = _text(update(_state).values(synced_at_ms=bindparam("synced_at_ms")), "synced_at_ms")
 
 SELECT_RESOURCES = _text(select(_resources.c.id, *_RESOURCE))
@@ -211,6 +216,14 @@ SELECT_RESOURCES_IN_USE = _text(
 
 SELECT_HELD = _text(
     select(_objects.c.resource, _objects.c.namespace, _objects.c.name, _objects.c.uid, _objects.c.version)
+)
+# The first bytes of a sealed body say which key it takes (componentbase.sealing).
+SELECT_SEALS = _text(
+    select(
+        *(_objects.c.namespace, _objects.c.name),
+        func.substr(_objects.c.body, literal_column("1"), literal_column(str(HEAD_BYTES)), type_=BLOB),
+    ).where(_objects.c.resource == bindparam("resource")),
+    "resource",
 )
 COUNT_OBJECTS = _text(select(func.count()).select_from(_objects))
 _STORED = (
@@ -352,6 +365,11 @@ DELETE_LOCAL = _text(delete(_local_writes).where(_local_writes.c.seq == bindpara
 
 _INTEREST = (*_KEY, "user", "used_at_ms", "complete")
 PUT_INTEREST = _text(insert(_interests).prefix_with("OR REPLACE").values(_bound(_interests, *_INTEREST)), *_INTEREST)
+# What they select is not held whole any more.
+UPDATE_INTERESTS = _text(
+    update(_interests).values(complete=literal_column("0")).where(_interests.c.resource == bindparam("resource")),
+    "resource",
+)
 SELECT_INTERESTS = _text(select(*(_interests.c[name] for name in _INTEREST)))
 DELETE_INTEREST = _text(
     delete(_interests).where(*(_interests.c[name] == bindparam(name) for name in (*_KEY, "user"))), *_KEY, "user"

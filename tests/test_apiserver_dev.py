@@ -11,7 +11,6 @@ import http.client
 import itertools
 import json
 import os
-import re
 import shutil
 import signal
 import ssl
@@ -550,36 +549,6 @@ def test_a_wrong_token_and_an_oversized_body_get_a_status(shared: Apiserver) -> 
     huge = {"metadata": {"name": "huge"}, "data": {"x": "y" * (3 << 20)}}
     status, answer = shared.request("POST", "/api/v1/namespaces/default/configmaps", huge)
     assert (status, answer["reason"]) == (413, "RequestEntityTooLarge")
-
-
-@pytest.mark.bench
-@pytest.mark.parametrize("durability", ["power-cut", "crash"])
-def test_figures(tmp_path: Path, durability: str) -> None:
-    """10,000 small objects listed, and patches one after another over one connection."""
-    with running(tmp_path, None, "--durability", durability) as server:
-        place = "/api/v1/namespaces/default/configmaps"
-        with server.connected() as ask:
-            began = time.perf_counter()
-            for number in range(10_000 if durability == "crash" else 1000):
-                ask("POST", place, {"metadata": {"name": f"c{number}"}, "data": {"x": "y"}})
-            created_s = (time.perf_counter() - began) / (number + 1)
-            laps = []
-            for number in range(1000):
-                began = time.perf_counter()
-                assert ask("PATCH", f"{place}/c1", {"data": {"x": str(number)}})[0] == 200
-                laps.append(time.perf_counter() - began)
-            began = time.perf_counter()
-            _, listed = ask("GET", place)
-            list_s = time.perf_counter() - began
-        laps.sort()
-        rss = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{server.pid}/status").read_text())
-        assert rss is not None
-        print(
-            f"\n{durability}: {1 / created_s:.0f} creates/s, {1000 / sum(laps):.0f} patches/s "
-            f"(p50 {laps[500] * 1e3:.2f} ms, p99 {laps[990] * 1e3:.2f} ms), list of {len(listed['items'])} "
-            f"with decoding in {list_s:.3f} s, RSS {int(rss[1]) >> 10} MB"
-        )
-        assert list_s < 1.0
 
 
 def fails(*args: object) -> str:

@@ -25,6 +25,7 @@ FACTS = {
     "problem": "",
     "lastSyncedAtMs": 1,
     "objects": 8,
+    "secretsLost": 0,
     "reportsWaiting": 0,
     "reportsRefused": 0,
     "lastRefused": [],

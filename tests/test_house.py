@@ -163,17 +163,6 @@ IMPURE = frozenset(
 )
 CLOCKS = frozenset({"now", "today", "utcnow"})
 
-BANNED_IMPORTS = frozenset({"dill", "marshal", "pickle", "shelve"})
-BANNED_CALLS: Mapping[str, str] = {
-    "eval": "parse what you need",
-    "exec": "parse what you need",
-    "__import__": "use importlib.import_module with a name from our own code",
-    "os.system": "use subprocess with a list",
-    "os.popen": "use subprocess with a list",
-    "yaml.load": "use yaml.safe_load, or better componentbase.config",
-    "yaml.full_load": "use yaml.safe_load, or better componentbase.config",
-    "yaml.unsafe_load": "use yaml.safe_load, or better componentbase.config",
-}
 LOOSE_TASKS: Mapping[str, str] = {
     "asyncio.create_task": "use a TaskGroup, so that the task has an owner",
     "asyncio.ensure_future": "use a TaskGroup, so that the task has an owner",
@@ -316,21 +305,7 @@ def test_composition_roots_leave_libraries_to_their_homes() -> None:
     fail_with(problems, "A composition root joins our own objects and nothing else:")
 
 
-# ---- banned ways
-
-
-def banned_ways(module: Module) -> Iterator[str]:
-    for name, line in module.imports.items():
-        if name.partition(".")[0] in BANNED_IMPORTS:
-            yield f"{module.at(line)}: imports {name}: use JSON or msgpack"
-    for call in calls(module):
-        name = dotted(call.func)
-        if name in BANNED_CALLS:
-            yield f"{module.at(call.lineno)}: {name}(): {BANNED_CALLS[name]}"
-        keywords = {keyword.arg: keyword.value for keyword in call.keywords}
-        shell = keywords.get("shell")
-        if isinstance(shell, ast.Constant) and shell.value is True:
-            yield f"{module.at(call.lineno)}: shell=True: give subprocess a list"
+# ---- tasks and logs
 
 
 def loose_tasks(module: Module) -> Iterator[str]:
@@ -343,11 +318,6 @@ def loose_tasks(module: Module) -> Iterator[str]:
             yield f"{module.at(call.lineno)}: create_task() without name=: name it for what it serves"
 
 
-def test_no_banned_calls() -> None:
-    everything = [*MODULES.values(), *modules_under("tests", "examples")]
-    fail_with((problem for module in everything for problem in banned_ways(module)), "There is a better way:")
-
-
 def test_every_task_has_an_owner_and_a_name() -> None:
     fail_with(
         (problem for module in MODULES.values() for problem in loose_tasks(module)),
@@ -355,11 +325,10 @@ def test_every_task_has_an_owner_and_a_name() -> None:
     )
 
 
-def test_checks_of_banned_calls_find_what_they_look_for() -> None:
-    source = "import pickle, asyncio\neval('1')\nrun('x', shell=True)\nasyncio.gather()\ngroup.create_task(f())\n"
+def test_checks_of_tasks_find_what_they_look_for() -> None:
+    source = "asyncio.gather()\ngroup.create_task(f())\n"
     module = Module("link.sample", ROOT / "link" / "sample.py")
     vars(module)["tree"] = ast.parse(source)
-    assert len(list(banned_ways(module))) == 3
     assert len(list(loose_tasks(module))) == 2
 
 

@@ -16,7 +16,7 @@ from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.house import MODULES, PYPROJECT, fail_with, first_party
+from tests.house import MODULES, PYPROJECT, ROOT, fail_with, first_party
 
 PROCESSES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "edge": (("edgecore",), ("quic",)),
@@ -136,6 +136,44 @@ def test_build_is_pinned() -> None:
         "Pin what builds the package:",
     )
     assert PYPROJECT["project"]["dependencies"] == [], "each process names what it needs in its extra"
+
+
+LOCKED = [extra for extra in EXTRAS if extra not in ("all", "dev")]
+
+
+def locked(extra: str) -> dict[Requirement, int]:
+    """What requirements/EXTRA.txt asks for, and how many hashes it has of each."""
+    path = ROOT / "requirements" / f"{extra}.txt"
+    if not path.exists():
+        pytest.fail(f"{path.relative_to(ROOT)} is missing: make lock", pytrace=False)
+    entries = re.split(r"\n(?=\S)", path.read_text().strip())
+    return {
+        Requirement(entry.partition("--hash")[0].replace("\\", "").strip()): len(re.findall(HASH, entry))
+        for entry in entries
+    }
+
+
+HASH = r"--hash=sha256:[0-9a-f]{64}\b"
+
+
+@pytest.mark.parametrize("extra", LOCKED)
+def test_a_release_installs_what_is_pinned_by_hash(extra: str) -> None:
+    found = locked(extra)
+    assert all(found.values()), [str(each) for each, count in found.items() if not count]
+    for python in PYTHONS:
+        versions = {str(canonicalize_name(each.name)): str(each.specifier) for each in found if applies(each, python)}
+        pinned = {str(name): str(each.specifier) for name, each in pins(extra, python).items()}
+        fail_with(
+            (f"{name}: {text} is pinned" for name, text in pinned.items() if versions.get(name) != text),
+            f"requirements/{extra}.txt is not of this pyproject.toml (Python {python}): make lock",
+        )
+        fail_with(versions.keys() - pinned.keys(), f"requirements/{extra}.txt has more than is pinned: make lock")
+
+
+def test_the_lock_script_knows_every_extra() -> None:
+    listed = re.search(r"^extras=\((.*)\)$", (ROOT / "scripts" / "release").read_text(), re.MULTILINE)
+    assert listed is not None
+    assert sorted(listed[1].split()) == sorted(LOCKED)
 
 
 def libraries_of(patterns: Iterable[str]) -> dict[str, str]:

@@ -1,6 +1,5 @@
 """The mapper as a process: real mosquitto, real signals, an edge played by a plain MQTT client."""
 
-import functools
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +12,6 @@ from mappers.runtime import main
 from tests.harness.mapper import MapperProcess
 from tests.harness.mosquitto import Mosquitto
 from tests.harness.mqtt_edge import MqttEdge
-from tests.harness.server import Server
 
 ROOT = Path(__file__).resolve().parent.parent
 THERMOSTAT = DeviceId("default", "thermostat")
@@ -260,79 +258,6 @@ async def test_many_devices_in_one_process(edge: MqttEdge, start: Start) -> None
     await edge.until(lambda: len({heard.device for heard in edge.updates}) == len(devices), "every device")
     await edge.until(lambda: edge.mappers[-1][1].devices == tuple(devices), "the list")
     assert len(edge.mappers) < 20
-
-
-@pytest.mark.bench
-async def test_how_much_memory_it_takes(edge: MqttEdge, start: Start) -> None:
-    edge.configure(thermostat())
-    edge.configure(host())
-    for name in ("simulated", "host"):
-        mapper = start(name)
-        device = THERMOSTAT if name == "simulated" else HOST
-        await edge.until(functools.partial(edge.reported, device), "a report")
-        print(f"\nmapper {name}, one device: {mapper.resident_mib():.1f} MiB RSS")
-        mapper.kill()
-    devices = [DeviceId("default", f"t{number:04}") for number in range(1000)]
-    for device in devices:
-        config = thermostat(device)
-        slow = tuple(each._replace(collect_cycle_ms=1000) for each in config.properties)
-        edge.configure(config._replace(properties=slow))
-    mapper = start("simulated")
-    await edge.until(lambda: len({heard.device for heard in edge.updates}) > len(devices), "every device")
-    print(f"mapper simulated, 1,001 devices: {mapper.resident_mib():.1f} MiB RSS")
-    began = time.monotonic()
-    used = mapper.cpu_s()
-    await edge.until(lambda: time.monotonic() - began > 5, "five seconds")
-    print(f"mapper simulated, 1,001 devices read each second: {(mapper.cpu_s() - used) / 5:.0%} of a core")
-
-
-def plants(protocol: str, server: Server, count: int) -> list[DeviceConfig]:
-    """Devices with twenty properties, all at one server, read every second."""
-    address: dict[str, dict[str, object]] = {
-        "modbus": {"ip": "127.0.0.1", "port": server.port},
-        "opcua": {"url": f"opc.tcp://127.0.0.1:{server.port}/device"},
-    }
-    visitors: list[dict[str, object]] = [
-        {"register": "HoldingRegister", "offset": 100 + number}
-        if protocol == "modbus"
-        else {"nodeID": "ns=2;s=counter"}
-        for number in range(20)
-    ]
-    properties = tuple(
-        PropertyConfig(f"p{number}", "INT", collect_cycle_ms=1000, visitors=ProtocolConfig(protocol, each))
-        for number, each in enumerate(visitors)
-    )
-    return [
-        DeviceConfig(
-            DeviceId(protocol, f"plant{number:03}"),
-            "edge-1",
-            "plant",
-            ProtocolConfig(protocol, address[protocol]),
-            properties,
-        )
-        for number in range(count)
-    ]
-
-
-@pytest.mark.bench
-@pytest.mark.parametrize(("protocol", "arguments"), [("modbus", ("tcp", "0")), ("opcua", ("0",))])
-async def test_how_much_a_mapper_of_each_protocol_takes(
-    edge: MqttEdge, start: Start, protocol: str, arguments: tuple[str, ...]
-) -> None:
-    with Server(f"tests.harness.{protocol}_device", *arguments) as server:
-        for count in (1, 50):
-            for config in plants(protocol, server, count):
-                edge.configure(config)
-            edge.updates.clear()
-            mapper = start(protocol, "--name", f"{protocol}-{count}")
-            await edge.until(lambda count=count: len({heard.device for heard in edge.updates}) >= count, "every device")  # type: ignore[misc]
-            began, used = time.monotonic(), mapper.cpu_s()
-            await edge.until(lambda began=began: time.monotonic() - began > 5, "five seconds")  # type: ignore[misc]
-            print(
-                f"\nmapper {protocol}, {count} devices × 20 properties: {mapper.resident_mib():.1f} MiB RSS, "
-                f"{(mapper.cpu_s() - used) / 5:.0%} of a core"
-            )
-            mapper.kill()
 
 
 # --- the command line

@@ -164,7 +164,7 @@ async def test_files_are_private(tmp_path: Path) -> None:
         await store.apply([batch(1, upsert(CONFIG_MAPS, "a", 1))])
         assert directory.stat().st_mode & 0o777 == 0o700
         modes = {path.name: path.stat().st_mode & 0o777 for path in directory.iterdir()}
-        assert modes == dict.fromkeys(("edge.db", "edge.db-wal", "edge.db-shm"), 0o600)
+        assert modes == dict.fromkeys(("edge.db", "edge.db-wal", "edge.db-shm", "secrets-key"), 0o600)
         os.chmod(directory / "edge.db", 0o644)
     async with opened(directory):
         assert (directory / "edge.db").stat().st_mode & 0o777 == 0o600

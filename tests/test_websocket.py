@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import uvloop
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
@@ -204,3 +205,18 @@ async def test_closing_the_listener_ends_every_connection() -> None:
             await edge.frames.get()
         assert isinstance(await edge.lost, LinkClosed)
         await connection.lost
+
+
+def test_a_connection_that_was_cut_off_is_told_to_its_handler_whatever_was_still_written() -> None:
+    async def cut_off_while_writing() -> LinkError:
+        hub, edge = Side(Role.HUB), Side(Role.EDGE)
+        async with serving(hub.opened) as listener, asyncio.timeout(5):
+            connection = await dial("127.0.0.1", listener.port, None, edge.opened)
+            await edge.frames.get()
+            assert connection._transport is not None
+            connection._transport.abort()
+            edge.pump.send(Ping(1))
+            edge.pump.close(GoodbyeCode.SHUTDOWN, "stopping")
+            return await edge.lost
+
+    assert isinstance(uvloop.run(cut_off_while_writing()), LinkClosed)

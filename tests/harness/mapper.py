@@ -46,16 +46,6 @@ class MapperProcess:
     def said(self, message: str) -> bool:
         return any(line["message"] == message for line in self.log())
 
-    def resident_mib(self) -> float:
-        """Its memory (VmRSS)."""
-        status = Path(f"/proc/{self.pid}/status").read_text()
-        return int(status.partition("VmRSS:")[2].split()[0]) / 1024
-
-    def cpu_s(self) -> float:
-        """Processor time it has used."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
     def kill(self) -> None:
         self._process.kill()
         self._process.wait()

@@ -54,7 +54,6 @@ _commit, _save, _accept = SimEdge._commit, SimEdge._save, SimWriter.accept
 def _forget_what_was_lost(self: Outbox, seq: int) -> None:
     self.settle(seq)
     self._flights.clear()
-    self._sent.clear()
     self.synced_told = False
 
 
@@ -140,7 +139,6 @@ def _believe_what_followed(self: Outbox, seq: int, key: ObjectKey, reason: str) 
             changes = dict(flight.changes)
             self.refused[key] = (changes.pop(key), reason)
             self._flights[place] = Flight(seq, changes)
-    self._rebuild_sent()
 
 
 def _forget_nacks(self: Outbox, seq: int, key: ObjectKey, reason: str) -> None: ...

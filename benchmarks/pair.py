@@ -1,0 +1,126 @@
+"""
+A hub and a swarm, each in its process and on its core, driven from here.
+
+    with Pair(nodes=1000, pki=directory, everywhere=100) as pair:
+        pair.hub.ask("fanout 20")
+
+Both end with their standard input: whatever becomes of this process, they do not outlive it.
+"""
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from benchmarks import certificates
+
+ROOT = Path(__file__).resolve().parent.parent
+WITHIN_S = 120.0
+CONNECTING_PER_S = 20.0  # on a machine that is busy with much else
+HUB_CORE, SWARM_CORE = 0, 1
+
+
+class Commanded:
+    """A process of ours that answers each line with a line of JSON."""
+
+    def __init__(self, core: int, module: str, *arguments: str) -> None:
+        self._name = module
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+            cwd=ROOT,
+        )
+        self.pid = self._process.pid
+        if core in os.sched_getaffinity(0):
+            os.sched_setaffinity(self.pid, {core})
+
+    def ask(self, command: str, within_s: float = WITHIN_S) -> dict[str, Any]:
+        """Raises AssertionError where it ends instead, or does not answer in time."""
+        self.tell(command)
+        return self.answer(within_s)
+
+    def tell(self, command: str) -> None:
+        assert self._process.stdin is not None, "made with a pipe"
+        self._process.stdin.write(f"{command}\n")
+        self._process.stdin.flush()
+
+    def answer(self, within_s: float = WITHIN_S) -> dict[str, Any]:
+        assert self._process.stdout is not None, "made with a pipe"
+        assert select.select([self._process.stdout], [], [], within_s)[0], f"{self._name}: no answer in {within_s:g} s"
+        line = self._process.stdout.readline()
+        assert line, f"{self._name} ended with code {self._process.wait()}"
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def kill(self) -> None:
+        """kill -9."""
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(BrokenPipeError):
+                    pipe.close()
+
+
+class Pair:
+    """A hub that holds something, and the nodes that connect to it; in sync when the block begins."""
+
+    def __init__(self, nodes: int, *, pki: Path | None = None, everywhere: int = 0, pods: int = 0) -> None:
+        """pki: where certificates are made and kept; None for no TLS. everywhere, pods: objects; pods in all."""
+        self.nodes = nodes
+        self._pki = pki
+        self._held = [f"everywhere {everywhere}"] if everywhere else []
+        self._held += [f"pods {pods} {nodes}"] if pods else []
+        self._stack = contextlib.ExitStack()
+        self.hub: Commanded
+        self.swarm: Commanded
+        self.port = 0
+        self.empty_mb = self.alone_mb = 0.0
+        """Memory of a hub that holds nothing, and of one that holds everything and has no node."""
+
+    def __enter__(self) -> Self:
+        if self._pki is not None:
+            certificates.make(self._pki, self.nodes)
+        self._tls = [] if self._pki is None else ["--pki", str(self._pki)]
+        try:
+            self.start_hub()
+            self.swarm = Commanded(SWARM_CORE, "benchmarks.swarmprocess", str(self.port), str(self.nodes), *self._tls)
+            self._stack.callback(self.swarm.kill)
+            self.hub.ask(f"wait {self.nodes}", WITHIN_S + self.nodes / CONNECTING_PER_S)
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def start_hub(self) -> None:
+        """Start it, or start it again on the port that it had; it serves when this returns."""
+        self.hub = Commanded(HUB_CORE, "benchmarks.hubprocess", *self._tls)
+        self._stack.callback(self.hub.kill)
+        self.empty_mb = self.hub.ask("memory")["resident"]
+        for command in self._held:
+            self.hub.ask(command)
+        self.alone_mb = self.hub.ask("memory")["resident"]
+        self.port = self.hub.ask(f"listen {self.port}")["port"]
+
+
+def end_on_sigterm() -> None:
+    """SIGTERM ends a benchmark as ctrl-c does: its processes first."""
+
+    def end(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    signal.signal(signal.SIGTERM, end)

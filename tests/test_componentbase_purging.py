@@ -1,0 +1,58 @@
+"""Purging takes what is named and nothing else, after somebody agreed, and never beside a running process."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from componentbase.files import Locked, lock_dir
+from componentbase.purging import Purge, PurgeError, purge
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    home = tmp_path / "edge"
+    (home / "pki" / "old").mkdir(parents=True)
+    for name in ("edge.db", "edge.db-wal", "edge.db.corrupt-1", "pki/edge.key", "pki/old/ca.crt", ".edge.db.x.part"):
+        (home / name).write_text("x")
+    (tmp_path / "edge.secrets-key").write_text("x")
+    return home
+
+
+def plan(home: Path) -> Purge:
+    return Purge(home, [(home.parent, "edge.secrets-key"), (home, "pki"), (home, "edge.db*")])
+
+
+def test_everything_goes_with_the_directory_the_keys_first(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = [path.relative_to(home.parent).as_posix() for path in plan(home).found()]
+    assert found[0] == "edge.secrets-key"
+    assert found.index("edge/pki/old/ca.crt") < found.index("edge/pki/old") < found.index("edge/pki")
+    assert purge(plan(home), dry_run=False, yes=True, ask=None)
+    assert list(home.parent.iterdir()) == []
+    assert "edge.db-wal" in capsys.readouterr().out
+
+
+def test_what_is_not_ours_stays_and_is_told(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (home / "notes").write_text("x")
+    elsewhere = home.parent / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "kept").write_text("x")
+    os.symlink(elsewhere, home / "pki" / "link")
+    assert purge(plan(home), dry_run=False, yes=False, ask=lambda question: " Yes")
+    assert [path.name for path in home.iterdir()] == ["notes"]
+    assert (elsewhere / "kept").exists(), "a link goes, not what it leads to"
+    told = capsys.readouterr().out
+    assert str(home / "notes") in told.partition("left")[2]
+
+
+def test_nothing_goes_in_a_dry_run_or_before_somebody_agreed(home: Path) -> None:
+    before = sorted(home.parent.rglob("*"))
+    assert not purge(plan(home), dry_run=True, yes=True, ask=None)
+    for answer in ("", "n", "nay"):
+        with pytest.raises(PurgeError, match="nothing was removed"):
+            purge(plan(home), dry_run=False, yes=False, ask={"remove it all? [y/N] ": answer}.__getitem__)
+    with pytest.raises(PurgeError, match="say --yes"):
+        purge(plan(home), dry_run=False, yes=False, ask=None)
+    with lock_dir(home), pytest.raises(Locked):
+        purge(plan(home), dry_run=False, yes=True, ask=None)
+    assert [path for path in sorted(home.parent.rglob("*")) if path.name != "lock"] == before
