@@ -53,8 +53,8 @@ def need_tool(name: str) -> Path:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Tests fork what they start; what measures memory and time starts it truly."""
-    forkserver.allowed = "not bench" in config.option.markexpr
+    """Tests fork what they start; a soak, which also tells of memory, starts it truly."""
+    forkserver.allowed = "not soak" in config.option.markexpr
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -29,7 +29,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from apimachinery.errors import NotFound
 from apimachinery.events import Change, EventType
-from apimachinery.keys import Node, ObjectKey
+from apimachinery.keys import Node, ObjectKey, ObjectVersion
 from apimachinery.objects import Object
 from apimachinery.resources import DEVICE_STATUSES, DEVICES, NODES, PODS
 from cloudhub.apiclient import ApiClient
@@ -179,10 +179,10 @@ class Line(Site):
 
         def is_settled() -> bool:
             # Nodes change by themselves, when one is given up: so their list is the same before and after.
-            before = self.do(lambda client: client.list(NODES))[0]
+            before = self.do(versions_of_nodes)
             wanted.clear()
             wanted.update(self.do(lambda client: expected(client, node)) if self.is_quiet(node, *self.hubs) else {})
-            after = self.do(lambda client: client.list(NODES))[0]
+            after = self.do(versions_of_nodes)
             return bool(wanted) and before == after and self.is_quiet(node, *self.hubs)
 
         wanted: dict[ObjectKey, Object] = {}
@@ -199,6 +199,11 @@ def ask(path: Path) -> Mapping[str, Any]:
         return statusz.ask(path, "it")
     except CommandError:
         return {}
+
+
+async def versions_of_nodes(client: ApiClient) -> list[tuple[ObjectKey, ObjectVersion]]:
+    listed, _ = await client.list(NODES)
+    return [(each.key, each.version) for each in listed]
 
 
 async def expected(client: ApiClient, node: str) -> dict[ObjectKey, Object]:
