@@ -179,13 +179,11 @@ class Line(Site):
 
         def is_settled() -> bool:
             # Nodes change by themselves, when one is given up: so their list is the same before and after.
-            before = versions()
+            before = self.do(versions_of_nodes)
             wanted.clear()
             wanted.update(self.do(lambda client: expected(client, node)) if self.is_quiet(node, *self.hubs) else {})
-            return bool(wanted) and before == versions() and self.is_quiet(node, *self.hubs)
-
-        def versions() -> list[ObjectVersion]:
-            return [each.version for each in self.do(lambda client: client.list(NODES))[0]]
+            after = self.do(versions_of_nodes)
+            return bool(wanted) and before == after and self.is_quiet(node, *self.hubs)
 
         wanted: dict[ObjectKey, Object] = {}
         self.soon(is_settled, f"{node} is settled")
@@ -201,6 +199,11 @@ def ask(path: Path) -> Mapping[str, Any]:
         return statusz.ask(path, "it")
     except CommandError:
         return {}
+
+
+async def versions_of_nodes(client: ApiClient) -> list[tuple[ObjectKey, ObjectVersion]]:
+    listed, _ = await client.list(NODES)
+    return [(each.key, each.version) for each in listed]
 
 
 async def expected(client: ApiClient, node: str) -> dict[ObjectKey, Object]:
