@@ -601,6 +601,7 @@ def test_a_node_without_any_network_starts_serves_and_catches_up(line: Line, dns
             return bool(local(line, node, "/api/v1/pods")[0]["items"])
         return False
 
+    line.environment["PYTHONPATH"] = str(tmp_path)  # so that both are started anew, and neither forked
     start = time.monotonic()
     line.start_edge(node, wait=False)
     line.soon(answers, "the local API answers")
@@ -610,7 +611,6 @@ def test_a_node_without_any_network_starts_serves_and_catches_up(line: Line, dns
     line.redirect(node, 10000, "hub.invalid")
     if dns == "hangs":
         (tmp_path / "sitecustomize.py").write_text(SLOW_DNS)
-        line.environment["PYTHONPATH"] = str(tmp_path)
     start = time.monotonic()
     try:
         line.start_edge(node, wait=False)
