@@ -20,7 +20,7 @@ from tests.harness import mosquitto as mosquitto_harness
 # per worker, and each of the hundreds of processes that tests start compiles all that it imports.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-# Each worker collects thousands of tests, and nothing of what that makes is ever garbage: a quarter of the time it takes.
+# Each worker collects thousands of tests, and nothing of it is ever garbage: a quarter of the time it takes.
 gc.disable()
 # kubectl is over before Go's garbage collector and scheduler pay: a third of the processor time of a short command.
 GO = {"GOGC": "off", "GOMAXPROCS": "1"}
