@@ -159,12 +159,14 @@ class Site:
     def token(self, *flags: str) -> str:
         return self.run("cloudcore", "token", "create", "--kubeconfig", str(self.kubeconfig), *flags).stdout.strip()
 
-    def join(self, node: str) -> None:
-        self._token = self._token or self.token()
+    def join(self, node: str, token: str = "") -> None:
+        """With this token, or with one for any node that does not exist."""
+        if not token:
+            self._token = self._token or self.token()
         self.run(
             "edgecore",
             "join",
-            *("--cloud", f"127.0.0.1:{self.ports['join']}", "--token", self._token),
+            *("--cloud", f"127.0.0.1:{self.ports['join']}", "--token", token or self._token),
             *("--node", node, "--data-dir", str(self.directory / node)),
         )
 
