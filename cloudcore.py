@@ -10,13 +10,14 @@ import argparse
 import asyncio
 import contextlib
 import json
+import re
 import sys
 import urllib.parse
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from cloudhub import cacommand, credentials, tokencommand, worker
+from cloudhub import cacommand, credentials, nodecommand, tokencommand, worker
 from cloudhub.settings import SOCKET_NAME, CloudConfig, load
 from cloudhub.statustext import told
 from componentbase import cli, config, statusz
@@ -36,8 +37,10 @@ def main() -> None:
     commands: dict[str, Callable[[argparse.Namespace], int]] = {
         "run": _run,
         "crds": _crds,
+        "rbac": _rbac,
         "token": tokencommand.run,
         "ca": cacommand.run,
+        "node": nodecommand.run,
         "status": _status,
         "resync": _resync,
         "config": _config,
@@ -80,8 +83,23 @@ def _parser() -> argparse.ArgumentParser:
         )
     )
 
+    rbac = cli.add_command(
+        commands,
+        "rbac",
+        "Print the account of cloudcore and its rights, which are the least that it needs.",
+        "cloudcore rbac | kubectl apply -f -\nkubectl create token cloudcore --namespace fairlead-system",
+    )
+    rbac.add_argument("--config", type=Path, metavar="FILE", help="of this configuration: placement, interest.enabled")
+    rbac.add_argument("--no-interest", action="store_true", help="without interest on demand and requests of nodes")
+    rbac.add_argument("--nodes", type=_names, default=(), metavar="NAME,...", help="requests of these nodes only")
+    rbac.add_argument(
+        "--namespaces", type=_names, default=(), metavar="NAME,...", help="requests of pods in these namespaces only"
+    )
+    cli.add_log_flags(rbac)
+
     tokencommand.add_parser(commands)
     cacommand.add_parser(commands)
+    nodecommand.add_parser(commands)
     status = cli.add_command(
         commands, "status", "Say in a few lines how things stand.", "cloudcore status --data-dir /var/lib/cloudcore"
     )
@@ -107,13 +125,34 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-# ---- crds, config
+# ---- crds, rbac, config
 
 
 def _crds(_: argparse.Namespace) -> int:
     from cloudhub import crds
 
     return cli.guard(PROG, lambda: print(crds.text(), end=""))
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(","))
+    if not all(re.fullmatch(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?", name) for name in names):
+        raise argparse.ArgumentTypeError("write NAME,NAME with names as Kubernetes has them")
+    return names
+
+
+def _rbac(args: argparse.Namespace) -> int:
+    from cloudhub import rbac
+
+    def command() -> None:
+        settings = load(args.config)
+        placed = [each for rule in settings.placement for each in (rule.resource, rule.referrer) if each]
+        interest = settings.interest.enabled and not args.no_interest
+        if not interest and (args.nodes or args.namespaces):
+            raise cli.CommandError("--nodes and --namespaces are about requests of nodes, which need interest")
+        print(rbac.text(rbac.Wanted(interest, placed, args.nodes, args.namespaces)), end="")
+
+    return cli.guard(PROG, command)
 
 
 def _config(args: argparse.Namespace) -> int:

@@ -30,6 +30,7 @@ import h11
 from apimachinery.errors import ApiError, InternalError, from_status
 from apiserver.listening import AddressInUse, ListenError, listen
 from apiserver.messages import Handler, Request, Response, error_response, json_response
+from componentbase.doorway import Doorway, Leave, Limits
 
 __all__ = [
     "AddressInUse",
@@ -47,8 +48,9 @@ logger = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 3 << 20  # kube-apiserver's limit for a request body (MaxRequestBodyBytes)
 MAX_HEAD_BYTES = 64 << 10  # a selector may be long; Go's server allows 1 MiB, which nobody needs
+MAX_HEADERS = 128  # kubectl sends a dozen; values of one name are put together, which takes the square of their number
 MAX_PIPELINED_BYTES = 64 << 10  # read ahead while a handler runs, to see that the peer has left
-MAX_CONNECTIONS = 512
+MAX_CONNECTIONS = 512  # told so with a 503; of those whose TLS handshake is not done as many again, and they are closed
 READ_BYTES = 64 << 10
 WRITE_BYTES = 64 << 10  # a large body is handed to the socket in pieces of this size
 IDLE_S = 120.0  # kept-alive connections; Go clients close theirs after 90 s, and who closes first avoids the race
@@ -63,10 +65,18 @@ class Server:
     """What `serve` yields: where it listens."""
 
     def __init__(
-        self, handler: Handler, group: asyncio.TaskGroup, *, max_body: int, max_connections: int, tls: bool
+        self,
+        handler: Handler,
+        group: asyncio.TaskGroup,
+        *,
+        max_body: int,
+        max_connections: int,
+        idle_s: float,
+        tls: bool,
     ) -> None:
         self.handler = handler
         self.max_body = max_body
+        self.idle_s = idle_s
         self.buffer = memoryview(bytearray(READ_BYTES))
         self.host = ""
         self.port = 0
@@ -84,7 +94,7 @@ class Server:
     def connections(self) -> int:
         return len(self._connections)
 
-    def _listening(self, listener: asyncio.Server, host: str | None, unix_path: Path | None) -> None:
+    def _listening(self, listener: Doorway | asyncio.Server, host: str | None, unix_path: Path | None) -> None:
         if unix_path is not None:
             self.endpoint = f"unix:{unix_path}"
             return
@@ -135,11 +145,14 @@ async def serve(
     ssl_context: ssl.SSLContext | None = None,
     max_body: int = MAX_BODY_BYTES,
     max_connections: int = MAX_CONNECTIONS,
+    max_each: int = 2 * MAX_CONNECTIONS,
+    idle_s: float = IDLE_S,
     reuse_port: bool = False,
 ) -> AsyncIterator[Server]:
     """
     Listen on HOST:PORT (port 0 picks a free one) or on a socket file, until the block is left.
 
+    max_each: connections of one address, TLS handshake included. idle_s: how long one may wait for its next request.
     ssl_context: with verify_mode CERT_OPTIONAL, a client's verified common name and organizations are in each Request.
     Raises AddressInUse or ListenError before the block is entered; what the block raises comes out as it is.
     """
@@ -147,15 +160,23 @@ async def serve(
         raise ValueError("exactly one of port and unix_path is needed")
     failure: BaseException | None = None
     async with asyncio.TaskGroup() as group:
-        server = Server(handler, group, max_body=max_body, max_connections=max_connections, tls=ssl_context is not None)
+        server = Server(
+            handler,
+            group,
+            max_body=max_body,
+            max_connections=max_connections,
+            idle_s=idle_s,
+            tls=ssl_context is not None,
+        )
         try:
             listener = await listen(
-                lambda: _Connection(server),
+                lambda leave: _Connection(server, leave),
                 host=host,
                 port=port,
                 unix_path=unix_path,
                 unix_mode=unix_mode,
                 ssl_context=ssl_context,
+                limits=Limits(each=max_each, overall=2 * max_connections),
                 reuse_port=reuse_port,
             )
         except ListenError as exc:
@@ -182,8 +203,9 @@ class _PeerLeft(Exception):
 class _Connection(asyncio.BufferedProtocol):
     """One connection: bytes in by callbacks, requests and responses by one task."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, leave: Leave) -> None:
         self._server = server
+        self._leave = leave
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
         self._transport: asyncio.Transport
         self._task: asyncio.Task[None] | None = None
@@ -250,6 +272,7 @@ class _Connection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._lost = self._eof = True
         self._server._closed(self)
+        self._leave()
         self._wake()
         if self._writable is not None and not self._writable.done():
             self._writable.set_result(None)
@@ -301,7 +324,7 @@ class _Connection(asyncio.BufferedProtocol):
         """The next request with its body; None when the connection should be closed instead."""
         started = False
         try:
-            async with asyncio.timeout(IDLE_S) as deadline:
+            async with asyncio.timeout(self._server.idle_s) as deadline:
                 while not self._h11.trailing_data[0] and not self._eof:
                     await self._more()
                 started = True
@@ -317,6 +340,13 @@ class _Connection(asyncio.BufferedProtocol):
 
     async def _complete(self, head: h11.Request) -> Request | None:
         headers: dict[str, str] = {}
+        # h11 looks at what is incomplete only, and a head may have come as a whole.
+        size = len(head.target) + sum(len(name) + len(value) + 4 for name, value in head.headers)
+        if size > MAX_HEAD_BYTES or len(head.headers) > MAX_HEADERS:
+            await self._refuse(
+                431, f"the request's head has more than {MAX_HEAD_BYTES} bytes, or {MAX_HEADERS} headers"
+            )
+            return None
         for name_bytes, value_bytes in head.headers:
             name, value = name_bytes.decode("latin-1"), value_bytes.decode("latin-1")
             headers[name] = f"{headers[name]}, {value}" if name in headers else value

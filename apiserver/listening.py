@@ -14,6 +14,7 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
+from componentbase.doorway import Doorway, Leave, Limits, open_doorway
 from componentbase.endpoints import why_not_listening
 
 HANDSHAKE_S = 10.0
@@ -32,18 +33,20 @@ class AddressInUse(ListenError):
 
 
 async def listen(
-    protocol: Callable[[], asyncio.BaseProtocol],
+    protocol: Callable[[Leave], asyncio.BaseProtocol],
     *,
     host: str | None,
     port: int | None,
     unix_path: Path | None,
     unix_mode: int,
     ssl_context: ssl.SSLContext | None,
+    limits: Limits,
     reuse_port: bool = False,
-) -> asyncio.Server:
+) -> Doorway | asyncio.Server:
     """
     A listening server, on `unix_path` where it is given, else on HOST:PORT. Raises AddressInUse or ListenError.
 
+    limits: of connections to a port; a socket file's permissions say who may connect to it.
     reuse_port: other processes of this user may listen there too.
     """
     loop = asyncio.get_running_loop()
@@ -52,16 +55,17 @@ async def listen(
         if unix_path is not None:
             _clear_socket(unix_path)
             listener = await loop.create_unix_server(
-                protocol, str(unix_path), ssl=ssl_context, ssl_handshake_timeout=handshake
+                lambda: protocol(lambda: None), str(unix_path), ssl=ssl_context, ssl_handshake_timeout=handshake
             )
             unix_path.chmod(unix_mode)  # noqa: ASYNC240  # one system call
             return listener
-        return await loop.create_server(
+        return await open_doorway(
             protocol,
-            host or None,
+            host or "",
             port or 0,
-            ssl=ssl_context,
-            ssl_handshake_timeout=handshake,
+            limits,
+            context=ssl_context,
+            handshake_s=HANDSHAKE_S,
             reuse_port=reuse_port,
         )
     except ListenError:

@@ -24,6 +24,7 @@ STRATEGIC_PATCH = "application/strategic-merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
 
 MAX_OPERATIONS = 10_000  # kube-apiserver's limit for one JSON patch
+MAX_COPIED_BYTES = 3 << 20  # by all copies of one patch, as there: forty that double an object would take a TiB
 
 
 def apply(current: Mapping[str, JSON], patch: bytes, content_type: str, *, is_custom: bool) -> dict[str, JSON]:
@@ -72,7 +73,14 @@ def _operations(current: Mapping[str, JSON], operations: JSON) -> dict[str, JSON
     if len(operations) > MAX_OPERATIONS:
         raise TooLarge(f"the JSON patch has {len(operations)} operations, at most {MAX_OPERATIONS} are allowed")
     try:
-        result = jsonpatch.JsonPatch(operations).apply(copy.deepcopy(dict(current)))
+        result: JSON = copy.deepcopy(dict(current))
+        room = MAX_COPIED_BYTES
+        for operation in operations:
+            if isinstance(operation, dict) and operation.get("op") == "copy":
+                room -= len(json.dumps(jsonpatch.JsonPointer(operation["from"]).resolve(result)))
+                if room < 0:
+                    raise _refused(f"its copies come to more than {MAX_COPIED_BYTES} bytes")
+            result = jsonpatch.JsonPatch([operation]).apply(result, in_place=True)
     except jsonpatch.JsonPatchTestFailed as exc:
         raise _refused(f"testing failed: {_first_line(exc)}") from None
     except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException) as exc:

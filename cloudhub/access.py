@@ -21,9 +21,10 @@ from typing import NamedTuple, Protocol
 
 from apimachinery.errors import ApiError, BadRequest, Forbidden
 from apimachinery.keys import Node, Resource
+from apimachinery.watchcache import WatchCache
 from cloudhub.backoff import read_delay_s
 from cloudhub.demand import Demand
-from cloudhub.identities import Identity, identity_of
+from cloudhub.identities import Identity, identity_of, refused
 from cloudhub.interests import GRANTED, RECHECK_S, UNKNOWN, Decision
 from cloudhub.placement import Placement
 from link.frames import Interest
@@ -31,6 +32,7 @@ from link.frames import Interest
 logger = logging.getLogger(__name__)
 
 REFUSED_S = 30.0  # after a right was given, somebody sits there and waits
+GATHER_S = 0.02  # 200 new interests of a node were judged, and told, 200 times
 MOST_REVIEWS = 1 << 15  # some 30 MB; beyond that, and a node may ask for new names all the time, only what is needed
 _PLURAL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")  # RFC 1035, as a definition's names.plural must be
 REVIEWERS = 8  # at a time; a thousand nodes that come back to a hub that was restarted ask a few thousand times
@@ -76,6 +78,7 @@ class Access:
         self,
         client: Reviewing,
         placement: Placement,
+        cache: WatchCache,
         demand: Demand,
         *,
         decided: Callable[[Node], None],
@@ -84,6 +87,7 @@ class Access:
         """decided: told of a node when a decision on one of its interests is another than before."""
         self._client = client
         self._placement = placement
+        self._cache = cache
         self._demand = demand
         self._decided = decided
         demand.wanted = self._allowed
@@ -91,6 +95,8 @@ class Access:
         self._wanted: dict[Node, tuple[Interest, ...]] = {}
         self._reviews: dict[_Question, _Review] = {}
         self._needed: dict[Node, set[_Question]] = {}
+        self._news: set[Node] = set()
+        """Of whom something was decided that they were not told."""
         self._work = asyncio.Event()
         self.reviews = 0
         """Requests made; it only rises."""
@@ -108,7 +114,7 @@ class Access:
 
     def decision(self, node: Node, interest: Interest) -> Decision:
         try:
-            identity = identity_of(node, interest.user, self._placement)
+            identity = identity_of(node, interest.user, self._placement, self._cache)
         except Forbidden as error:
             return Decision(error.code, str(error))
         resource, namespace, name, _ = interest
@@ -204,7 +210,7 @@ class Access:
             for verb in question.verbs:
                 self.reviews += 1
                 if not await self._client.may(identity.user, identity.groups, verb, resource, namespace, name):
-                    decision = Decision(Forbidden.code, _refusal(question, verb))
+                    decision = Decision(Forbidden.code, refused(identity, verb, resource, namespace, name))
                     break
         except ApiError as error:
             review.failures += 1
@@ -227,16 +233,12 @@ class Access:
                 "an interest is refused",
                 extra={"user": identity.user, "resource": resource.collection, "namespace": namespace},
             )
-        for node in sorted(review.nodes):
+        if not self._news:
+            asyncio.get_running_loop().call_later(GATHER_S, self._tell)
+        self._news |= review.nodes
+
+    def _tell(self) -> None:
+        """Each node once, however many of its interests were decided meanwhile: it is judged as a whole."""
+        news, self._news = self._news, set()
+        for node in sorted(news):
             self._decided(node)
-
-
-def _refusal(question: _Question, verb: str) -> str:
-    """In the apiserver's words."""
-    identity, resource, namespace, name = question
-    what = f'{resource.collection} "{name}"' if name else resource.collection
-    where = f'in the namespace "{namespace}"' if namespace else "at the cluster scope"
-    return (
-        f'{what} is forbidden: User "{identity.user}" cannot {verb} resource "{resource.plural}" '
-        f'in API group "{resource.group}" {where}'
-    )

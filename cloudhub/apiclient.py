@@ -278,11 +278,19 @@ class ApiClient:
     # On behalf of others
 
     async def may(
-        self, user: str, groups: Sequence[str], verb: str, resource: Resource, namespace: str = "", name: str = ""
+        self,
+        user: str,
+        groups: Sequence[str],
+        verb: str,
+        resource: Resource,
+        namespace: str = "",
+        name: str = "",
+        subresource: str = "",
     ) -> bool:
         """Whether somebody else may do this, by the apiserver's own decision (a SubjectAccessReview)."""
         asked = {"verb": verb, "group": resource.group, "version": resource.version, "resource": resource.plural}
-        asked |= {field: text for field, text in (("namespace", namespace), ("name", name)) if text}
+        where = {"namespace": namespace, "name": name, "subresource": subresource}
+        asked |= {field: text for field, text in where.items() if text}
         review = {
             "apiVersion": "authorization.k8s.io/v1",
             "kind": "SubjectAccessReview",

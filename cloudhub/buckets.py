@@ -12,7 +12,6 @@ Invariants
 Pure: the time is an argument, in seconds of a clock that only goes forward.
 """
 
-import ipaddress
 from collections import OrderedDict
 from typing import NamedTuple
 
@@ -92,16 +91,3 @@ class Buckets:
             self._origins.move_to_end(origin)
             bucket.charge(each, now_s)
         self._overall.charge(overall, now_s)
-
-
-def origin_of(address: str) -> str:
-    """Whom an address stands for: an IPv6 host has a whole /64 to choose from, an IPv4 one only itself."""
-    try:
-        found = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if isinstance(found, ipaddress.IPv4Address):
-        return str(found)
-    if found.ipv4_mapped is not None:
-        return str(found.ipv4_mapped)
-    return str(ipaddress.ip_network((found, 64), strict=False))

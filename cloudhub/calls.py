@@ -15,10 +15,11 @@ from typing import Protocol
 from apimachinery.errors import ApiError, BadRequest, Forbidden, InternalError, Timeout, TooManyRequests, Unavailable
 from apimachinery.keys import ObjectKey, Resource
 from apimachinery.objects import JSON
+from apimachinery.watchcache import WatchCache
 from cloudhub.apiclient import RawAnswer
-from cloudhub.identities import identity_of
+from cloudhub.identities import Identity, identity_of, refused
 from cloudhub.interests import AT_ONCE
-from cloudhub.passing import amended, checked, failure, object_key, revision_of_answer, warnings_in
+from cloudhub.passing import Target, amended, checked, failure, object_key, revision_of_answer, verb_of, warnings_in
 from cloudhub.placement import Placement
 from cloudhub.sessions import Session
 from link.exchange import Whole
@@ -34,6 +35,17 @@ class Passing(Protocol):
     """The requests that this needs; cloudhub.apiclient.ApiClient has them."""
 
     async def get(self, key: ObjectKey) -> dict[str, JSON]: ...
+
+    async def may(
+        self,
+        user: str,
+        groups: Sequence[str],
+        verb: str,
+        resource: Resource,
+        namespace: str = "",
+        name: str = "",
+        subresource: str = "",
+    ) -> bool: ...
 
     async def pass_on(
         self,
@@ -55,6 +67,7 @@ class Calls:
         self,
         client: Passing,
         placement: Placement,
+        cache: WatchCache,
         resource: Callable[[str], Resource | None],
         *,
         at_once: int = AT_ONCE,
@@ -65,6 +78,7 @@ class Calls:
         """resource: a collection's, as nodes hold it; None where they do not."""
         self._client = client
         self._placement = placement
+        self._cache = cache
         self._resource = resource
         self._at_once = asyncio.Semaphore(at_once)
         self._max_bytes = max_bytes
@@ -150,10 +164,21 @@ class Calls:
         self._busy[session] = None
         session.answer(number, head, body)
 
+    async def _judge(self, identity: Identity, head: CallHead, target: Target, resource: Resource) -> None:
+        """
+        Raises Forbidden where whoever asks may not do what he asks for.
+
+        The apiserver would say so as well, but the hub reads the object with rights of its own before: whoever may do
+        nothing must not learn from that whether there is one, or what it is like.
+        """
+        verb, (_, _, namespace, _, name, subresource) = verb_of(head), target
+        if not await self._client.may(identity.user, identity.groups, verb, resource, namespace, name, subresource):
+            raise Forbidden(refused(identity, verb, resource, namespace, name, subresource))
+
     async def _made(self, session: Session, call: Whole[CallHead]) -> tuple[AnswerHead, bytes]:
         head, body = call.head, call.body
         target = checked(head)
-        identity = identity_of(session.node, head.user, self._placement)
+        identity = identity_of(session.node, head.user, self._placement, self._cache)
         collection = "" if target is None else f"{target.plural}.{target.group}" if target.group else target.plural
         resource = self._resource(collection)
         if head.base:
@@ -162,6 +187,7 @@ class Calls:
             if resource is None:
                 # The node holds it, by what this hub, or the one before it, has told it.
                 raise Unavailable(f"{collection} is not known here yet, please try again", retry_after_s=1)
+            await self._judge(identity, head, target, resource)
             body = amended(head, body, target, await self._client.get(object_key(target, resource)), resource)
         kept = 0
 

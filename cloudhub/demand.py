@@ -25,6 +25,7 @@ from cloudhub.reflector import Consumer, Reflector, ReflectorStatus, Source
 logger = logging.getLogger(__name__)
 
 LOOK_S = 5.0  # how often idle ones are looked for
+MOST_ABSENT = 128  # names of what there is not; each is looked for every LOOK_AGAIN_S, and whoever asks may read it
 LOOK_AGAIN_S = 30.0  # for a resource that there is not; one with a definition is looked for when that is applied
 
 
@@ -46,6 +47,11 @@ class _Followed:
         self.reflector: Reflector | None = None
         self.woken = asyncio.Event()
         self.idle_since: float | None = None
+
+    @property
+    def takes_room(self) -> bool:
+        """Whether it is one of those that are watched, or may be soon; what there is not costs next to nothing."""
+        return self.reflector is not None or self.decision.code not in (NotFound.code, TooManyRequests.code)
 
 
 class Watched(NamedTuple):
@@ -119,12 +125,19 @@ class Demand:
         followed = self._followed.get(collection)
         if followed is not None:
             return followed.decision
-        if len(self._followed) >= self._most:
+        if not self._has_room():
             self._turned_away.add(collection)
-            most = f"nodes of this hub are interested in {self._most} resources already (interest.maxResources)"
-            return Decision(TooManyRequests.code, most)
+            return self._one_too_many()
         self._work.set()
         return _PENDING
+
+    def _has_room(self) -> bool:
+        taken = sum(each.takes_room for each in self._followed.values())
+        return taken < self._most and len(self._followed) < self._most + MOST_ABSENT
+
+    def _one_too_many(self) -> Decision:
+        most = f"nodes of this hub are interested in {self._most} resources already (interest.maxResources)"
+        return Decision(TooManyRequests.code, most)
 
     def wake(self, collection: str) -> None:
         """Look again now: its definition has changed."""
@@ -157,7 +170,7 @@ class Demand:
     def _follow(self, collection: str, tasks: asyncio.TaskGroup) -> None:
         if (followed := self._followed.get(collection)) is not None:
             followed.idle_since = None
-        elif len(self._followed) < self._most:
+        elif self._has_room():
             task = tasks.create_task(self._keep_following(collection), name=f"demand[{collection}]")
             self._followed[collection] = _Followed(task)
             if collection in self._turned_away:
@@ -197,6 +210,10 @@ class Demand:
                 await self._report(collection, error)
                 if await self._pause(collection, min(LOOK_AGAIN_S, BASE_S * 2.0 ** min(failures, 16))):
                     failures = 0
+                continue
+            if not self._followed[collection].takes_room and not self._has_room():
+                self._decide(collection, self._one_too_many())
+                await self._pause(collection, LOOK_AGAIN_S)
                 continue
             made = Reflector(
                 self._client,
@@ -257,6 +274,8 @@ class Demand:
         if followed is not None and followed.decision != decision:
             followed.decision = decision
             self._tell_changed(collection)
+            if not followed.takes_room:
+                self._work.set()  # another may have its place
 
 
 def _absent(collection: str) -> Decision:

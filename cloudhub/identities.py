@@ -1,8 +1,8 @@
 """
 As whom the apiserver is asked on behalf of somebody at the edge.
 
-The hub knows a node by its certificate and nobody else there. A node that names a ServiceAccount is believed where a
-pod that is bound to it uses that account: a kubelet gets tokens for just those, so a node gains nothing by a lie.
+The hub knows a node by its certificate and nobody else there. A node that names a ServiceAccount is believed where
+there is one and a pod that is bound to the node uses it: a kubelet gets tokens for just those, so a lie gains nothing.
 
 Pure state: no clock, no I/O.
 """
@@ -11,8 +11,9 @@ import re
 from typing import NamedTuple
 
 from apimachinery.errors import Forbidden
-from apimachinery.keys import Node, ObjectKey
+from apimachinery.keys import Node, ObjectKey, Resource
 from apimachinery.resources import PODS, SERVICE_ACCOUNTS
+from apimachinery.watchcache import WatchCache
 from cloudhub.placement import Placement
 
 NODE_PREFIX = "system:node:"
@@ -34,11 +35,11 @@ class Identity(NamedTuple):
     """
 
 
-def identity_of(node: Node, user: str, placement: Placement) -> Identity:
+def identity_of(node: Node, user: str, placement: Placement, cache: WatchCache) -> Identity:
     """
     Who it is that a node speaks for. O(pods on the node).
 
-    user: "" for the node itself, else a ServiceAccount's. Raises Forbidden.
+    user: "" for the node itself, else a ServiceAccount's. cache: has all ServiceAccounts. Raises Forbidden.
     """
     if not user:
         return Identity(NODE_PREFIX + node, ("system:nodes", "system:authenticated"), ("system:nodes",))
@@ -48,7 +49,22 @@ def identity_of(node: Node, user: str, placement: Placement) -> Identity:
             f'node "{node}" may speak for itself and for ServiceAccounts of its pods, not for "{user[:300]}"'
         )
     namespace, name = account[1], account[3]
-    if not placement.refers(node, ObjectKey(SERVICE_ACCOUNTS, namespace, name), PODS):
+    key = ObjectKey(SERVICE_ACCOUNTS, namespace, name)
+    if not placement.refers(node, key, PODS):
         raise Forbidden(f'no pod on node "{node}" uses the ServiceAccount "{namespace}/{name}"')
+    if cache.get(key) is None:
+        # A role binding outlives it, and impersonation does not ask whether it is there.
+        raise Forbidden(f'there is no ServiceAccount "{namespace}/{name}" any more')
     groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}", "system:authenticated")
     return Identity(user, groups, ())
+
+
+def refused(identity: Identity, verb: str, resource: Resource, namespace: str, name: str, subresource: str = "") -> str:
+    """That somebody may not do this, in the apiserver's words."""
+    what = f'{resource.collection} "{name}"' if name else resource.collection
+    where = f'in the namespace "{namespace}"' if namespace else "at the cluster scope"
+    plural = f"{resource.plural}/{subresource}" if subresource else resource.plural
+    return (
+        f'{what} is forbidden: User "{identity.user}" cannot {verb} resource "{plural}" '
+        f'in API group "{resource.group}" {where}'
+    )

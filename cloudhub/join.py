@@ -47,17 +47,20 @@ from apimachinery.errors import (
 from apimachinery.keys import Node
 from apiserver.http import Request, Response, json_response
 from cloudhub.authority import Authority, CaLapsed
-from cloudhub.buckets import Buckets, Rate, origin_of
+from cloudhub.buckets import Buckets, Rate
 from cloudhub.renewal import Renewals
 from cloudhub.requests import Link, Serving, read_object, read_serving
-from cloudhub.roster import RenewalRefused, Roster
+from cloudhub.roster import Banned, RenewalRefused, Roster
 from cloudhub.settings import WINDOW_S
 from cloudhub.tokens import BadToken, NotForThisNode, Presented, Tokens, unused
 from componentbase import pki
+from componentbase.endpoints import origin_of
 
 logger = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 16 << 10  # a CSR is half a KiB with an EC key and two with a large RSA one
+MAX_CONNECTIONS_EACH = 64  # of one address: a machine needs one at a time, and behind a NAT they come by the dozen
+IDLE_S = 10.0  # a machine that joins says at once what it wants
 MAX_NAME = 52
 """X.509 allows 64 characters in a common name (RFC 5280, ub-common-name), of which `system:node:` takes 12."""
 
@@ -146,7 +149,7 @@ class JoinEndpoint:
             self._buckets.charge(origin, GUESS_EACH, GUESS_OVERALL, self._monotonic_s())
             logger.warning("join refused", extra={**facts, "reason": str(exc)})
             raise
-        except (AlreadyExists, BadRequest, CaLapsed, Invalid, RenewalRefused) as exc:
+        except (AlreadyExists, BadRequest, Banned, CaLapsed, Invalid, RenewalRefused) as exc:
             logger.warning("join refused", extra={**facts, "reason": str(exc)})
             raise
         except ApiError as exc:

@@ -87,6 +87,16 @@ def _target(parts: list[str]) -> Target | None:
     return Target(group, version, namespace, plural, name, "/".join(subresource))
 
 
+_VERBS = {"PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+
+
+def verb_of(head: CallHead) -> str:
+    """What a call that has a base does to its object. Raises BadRequest."""
+    if head.method not in _VERBS:
+        raise BadRequest(f"{head.method} cannot have a precondition")
+    return _VERBS[head.method]
+
+
 def amended(head: CallHead, body: bytes, target: Target | None, live: Mapping[str, JSON], resource: Resource) -> bytes:
     """
     The body with which a call that has a base goes on.
@@ -94,6 +104,7 @@ def amended(head: CallHead, body: bytes, target: Target | None, live: Mapping[st
     live: the object as the apiserver has it, in the resource's version. resource: of which it is.
     Raises Conflict where a node would not see it as the base; UnsupportedMediaType where that cannot be said.
     """
+    verb_of(head)
     item = project(from_json(resource, live))
     version = lookup(live, "metadata.resourceVersion")
     assert target is not None, "a base is of an object"
@@ -118,8 +129,6 @@ def amended(head: CallHead, body: bytes, target: Target | None, live: Mapping[st
         return _written([{"op": "test", "path": "/metadata/resourceVersion", "value": version}, *operations])
     if head.method == "PATCH" and content_type not in _MERGING:
         raise UnsupportedMediaType(f'a patch of type "{head.content_type}" cannot have a precondition')
-    if head.method not in ("PUT", "PATCH"):
-        raise BadRequest(f"{head.method} cannot have a precondition")
     value = _parsed(body, dict)
     if head.method == "PUT" and not target.subresource and target.version == resource.version:
         value = restored(resource, value, live)

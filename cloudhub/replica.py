@@ -39,9 +39,10 @@ from cloudhub.authority import Authority, CaLapsed, ServerIdentity, server_names
 from cloudhub.calls import Calls
 from cloudhub.credentials import refusal
 from cloudhub.demand import Advanced, Demand, Watched
+from cloudhub.doorkeeper import Doorkeeper
 from cloudhub.fences import Fences
 from cloudhub.horizon import Advance
-from cloudhub.join import MAX_BODY_BYTES, JoinEndpoint
+from cloudhub.join import IDLE_S, MAX_BODY_BYTES, MAX_CONNECTIONS_EACH, JoinEndpoint
 from cloudhub.listening import serve_metrics, serve_status
 from cloudhub.nodes import NodeLifecycle
 from cloudhub.placement import STANDARD_RULES, Placement, Rule, with_definitions
@@ -52,7 +53,7 @@ from cloudhub.requests import Link
 from cloudhub.roster import Roster
 from cloudhub.server import HubServer
 from cloudhub.sessions import Session
-from cloudhub.settings import SOCKET_NAME, CloudConfig
+from cloudhub.settings import SOCKET_NAME, CloudConfig, OnClone
 from cloudhub.statuspage import StatusPage
 from cloudhub.statuswriter import StatusWriter
 from cloudhub.tokens import Tokens
@@ -104,6 +105,12 @@ class Replica:
         fences = Fences(f"{socket.gethostname()}-{secrets.token_hex(4)}")
         self._vault = Vault(ObjectsByName(client))
         self._roster = Roster(ObjectsByName(client))
+        self._door = Doorkeeper(
+            self._cache,
+            self._roster.ban,
+            self._announcer.say,
+            bans_clones=settings.nodes.on_clone is OnClone.BAN,
+        )
         presence = Presence(renew_s=settings.nodes.renew_s, grace_s=settings.nodes.grace_s)
         self._nodes = NodeLifecycle(client, presence, fences, self._overtaken, labels=self._roster.labels)
         self._writer: StatusWriter[Session] = StatusWriter(
@@ -121,7 +128,7 @@ class Replica:
         self._demand: Demand | None = None
         self._access: Access | None = None
         self._calls: Calls | None = None
-        self._page = StatusPage(client, self._cache, self._announcer, self._writer, worker)
+        self._page = StatusPage(client, self._cache, self._announcer, self._writer, self._door, worker)
         self._reflectors = self._page.reflectors
 
     async def run(self) -> None:
@@ -145,6 +152,7 @@ class Replica:
             self._nodes,
             access=self._access,
             calls=self._calls,
+            door=self._door,
             heartbeat_s=self._settings.link.heartbeat_s,
             grace_s=self._settings.link.grace_s,
         )
@@ -180,6 +188,7 @@ class Replica:
             tasks.create_task(self._server.run(listener), name="hub")
             tasks.create_task(self._writer.run(), name="status-writer")
             tasks.create_task(self._announcer.run(), name="announcer")
+            tasks.create_task(self._door.run(), name="door")
             tasks.create_task(self._nodes.run(), name="nodes")
             keeping = identity.keep_fresh(vault, self._settings.join.reload_s, _hangups())
             tasks.create_task(keeping, name="certificate")
@@ -243,8 +252,10 @@ class Replica:
             idle_s=settings.idle_s,
             most=settings.max_resources,
         )
-        self._access = Access(self._client, placement, demand, decided=self._decided, recheck_s=settings.recheck_s)
-        self._calls = Calls(self._client, placement, demand.resource, at_once=settings.max_calls)
+        self._access = Access(
+            self._client, placement, self._cache, demand, decided=self._decided, recheck_s=settings.recheck_s
+        )
+        self._calls = Calls(self._client, placement, self._cache, demand.resource, at_once=settings.max_calls)
         self._page.demand, self._page.access, self._page.calls = demand, self._access, self._calls
 
     def _demand_changed(self, collection: str) -> None:
@@ -277,6 +288,8 @@ class Replica:
         """From every reflector: the hub places and pushes, the writers look whether a status must change."""
         assert self._server is not None, "reflectors run after the hub was made"
         self._server.hub.changed(changes)
+        for node in self._door.changed(changes):
+            self._server.hub.recheck(node)
         self._writer.changed(changes)
         self._nodes.changed(changes)
         for change in changes:
@@ -319,6 +332,8 @@ class Replica:
                     port=endpoint.port,
                     ssl_context=identity.join_context,
                     max_body=MAX_BODY_BYTES,
+                    max_each=MAX_CONNECTIONS_EACH,
+                    idle_s=IDLE_S,
                     reuse_port=bool(self._worker),
                 )
             )

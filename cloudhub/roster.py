@@ -2,14 +2,18 @@
 Which names are taken: whoever was given a certificate is written down, so that nobody else is given one in its name.
 
 A name exists while a certificate for it is valid, and while a Node of it is in the cluster, whoever made that one. To
-join under such a name takes a token that may replace: a token that leaked lets a stranger join, but not as a node that
-is there already. The key that has the name may ask again at any time: it gets what it has.
+join under such a name takes a token that may replace: a token that leaked lets a stranger join, but not as a node
+that is there already. The key that has the name may ask again at any time: it gets what it has.
 
-What is written down is a note on the Secret `node-NAME`, which holds nothing else and nothing secret. It stays when the
-Node is deleted, since the certificate does, and gives the Node its labels when it is made (again).
+A name can be banned, whether it exists or not: then nobody gets it, with whatever token, and who has it is turned
+away at the link (cloudhub/gate.py).
+
+What is written down is two notes on the Secret `node-NAME`, which holds nothing else and nothing secret. It stays
+when the Node is deleted, since the certificate does, and gives the Node its labels when it is made (again).
 
 Invariants
     of two keys that ask for a free name at once, one gets it
+    who was banned before his certificate was handed out does not get it
     whoever takes over a name is in the log
     of a name that was taken over, the former machine renews nothing
 """
@@ -18,7 +22,7 @@ import contextlib
 import datetime
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from apimachinery.errors import AlreadyExists, Conflict, Forbidden, NotFound
@@ -29,19 +33,35 @@ from cloudhub.vault import NOTES, Entry, Objects, Vault
 
 logger = logging.getLogger(__name__)
 
-_NAME_PREFIX = "node-"
+NAME_PREFIX = "node-"
 _KIND = "fairlead.io/node"
 _LABEL = {"fairlead.io/kind": "node"}
+_SELECTOR = "fairlead.io/kind=node"
 _IDENTITY = NOTES + "identity"
+_BAN = NOTES + "ban"
 _REPLACED = (
     "another key has the name {node} by now: a machine took its place, or this one was copied; "
     "if it is to be {node} again, join with a token from `cloudcore token create --replace --nodes {node}`"
 )
+MAX_REASON = 150  # characters: with the name and the time it goes whole into a Goodbye, which has 256
 _ATTEMPTS = 4  # each lost one means that somebody else was given the name meanwhile
 
 
 class RenewalRefused(Forbidden):
     """What was shown does not get another certificate for this name."""
+
+
+class Banned(Forbidden):
+    """Nobody may have this name now."""
+
+
+class Ban(NamedTuple):
+    """A name that nobody may have."""
+
+    since: str
+    """RFC 3339 in UTC, for people; "" where what is written cannot be read."""
+    reason: str
+    """"" where nobody gave one."""
 
 
 class Identity(NamedTuple):
@@ -62,12 +82,21 @@ class Identity(NamedTuple):
     """Whether the node is known to have the certificate for `key`. Until then `former` may renew, too."""
 
 
+class Listed(NamedTuple):
+    """A name that somebody has, or that is banned."""
+
+    node: Node
+    identity: Identity | None
+    ban: Ban | None
+
+
 class Seen(NamedTuple):
     """A name as it stood when it was looked at."""
 
     node: Node
     entry: Entry | None
     identity: Identity | None
+    ban: Ban | None
 
 
 class Roster:
@@ -78,8 +107,10 @@ class Roster:
         self._objects = objects
 
     async def check(self, node: Node, token: Token, key: str, now: datetime.datetime) -> "Seen":
-        """What is written of a name that this key may have; AlreadyExists where it may not."""
+        """What is written of a name that this key may have. AlreadyExists or Banned where it may not."""
         seen = await self._look(node)
+        if seen.ban is not None:
+            raise Banned(f"{told(node, seen.ban)}; `cloudcore node unban {node}` lets it in again")
         if token.grant.may_replace or (seen.identity is not None and key and seen.identity.key == key):
             return seen
         if seen.identity is not None and now < seen.identity.expires:
@@ -97,7 +128,7 @@ class Roster:
         self, seen: "Seen", token: Token, key: str, expires: datetime.datetime, now: datetime.datetime, ca: str = ""
     ) -> None:
         """
-        Write down that the name has this key from now on, before a certificate is handed out. AlreadyExists as check().
+        Write down that the name has this key from now on, before a certificate is handed out. Raises as check() does.
 
         expires: the certificate's. ca: the pin of the CA that signed it.
         """
@@ -150,31 +181,63 @@ class Roster:
 
     async def identities(self) -> Mapping[Node, Identity]:
         """Who has which name, all of them."""
-        labels = ",".join(f"{name}={value}" for name, value in _LABEL.items())
-        found = {Node(each.name.removeprefix(_NAME_PREFIX)): _identity(each) for each in await self._vault.list(labels)}
-        return {node: identity for node, identity in found.items() if identity is not None}
-
-    async def _look(self, node: Node) -> Seen:
-        try:
-            entry = await self._vault.get(_NAME_PREFIX + node)
-        except NotFound:
-            return Seen(node, None, None)
-        return Seen(node, entry, _identity(entry))
+        return {each.node: each.identity for each in await self.list() if each.identity is not None}
 
     async def _write(self, seen: Seen, identity: Identity) -> None:
         notes = {_IDENTITY: json.dumps(identity._asdict() | {"expires": identity.expires.isoformat()})}
         if seen.entry is None:
-            await self._vault.create(_NAME_PREFIX + seen.node, _KIND, {}, labels=_LABEL, notes=notes)
+            await self._vault.create(NAME_PREFIX + seen.node, _KIND, {}, labels=_LABEL, notes=notes)
         else:
             await self._vault.note(seen.entry, notes)
 
     async def labels(self, node: Node) -> Mapping[str, str]:
         """What the token wished the Node to be labelled with."""
-        try:
-            identity = _identity(await self._vault.get(_NAME_PREFIX + node))
-        except NotFound:
-            return {}  # it joined before names were written down
+        identity = (await self._look(node)).identity  # None: it joined before names were written down
         return {} if identity is None else identity.labels
+
+    async def ban(self, node: Node, reason: str, now: datetime.datetime) -> None:
+        """Let nobody have the name from now on. Who is banned already is banned for this reason now."""
+        notes = {_BAN: json.dumps({"since": now.isoformat(timespec="seconds"), "reason": reason[:MAX_REASON]})}
+        for _ in range(_ATTEMPTS):
+            try:
+                if (entry := (await self._look(node)).entry) is None:
+                    await self._vault.create(NAME_PREFIX + node, _KIND, {}, labels=_LABEL, notes=notes)
+                else:
+                    await self._vault.note(entry, notes)
+            except (AlreadyExists, Conflict, NotFound):
+                continue
+            logger.warning("node banned", extra={"node": node, "reason": reason})
+            return
+        raise Conflict(f"too many write of {node} at once")
+
+    async def unban(self, node: Node) -> None:
+        """NotFound where it is not banned."""
+        for _ in range(_ATTEMPTS):
+            seen = await self._look(node)
+            if seen.entry is None or seen.ban is None:
+                raise NotFound(f"node {node} is not banned")
+            try:
+                await self._vault.note(seen.entry, {_BAN: None})
+            except (Conflict, NotFound):
+                continue
+            logger.info("node unbanned", extra={"node": node})
+            return
+        raise Conflict(f"too many write of {node} at once")
+
+    async def list(self) -> Sequence[Listed]:
+        """Every name that is written down, in their order."""
+        found = (
+            Listed(Node(entry.name.removeprefix(NAME_PREFIX)), identity_in(entry.notes), ban_in(entry.notes))
+            for entry in await self._vault.list(_SELECTOR)
+        )
+        return sorted(each for each in found if each.identity or each.ban)
+
+    async def _look(self, node: Node) -> Seen:
+        try:
+            entry = await self._vault.get(NAME_PREFIX + node)
+        except NotFound:
+            return Seen(node, None, None, None)
+        return Seen(node, entry, identity_in(entry.notes), ban_in(entry.notes))
 
     async def _is_in_cluster(self, node: Node) -> bool:
         try:
@@ -186,22 +249,41 @@ class Roster:
 
 def _refusal(seen: Seen, key: str) -> str | None:
     """As Roster.may_renew(). A name of which nothing is written was joined before names were: it may."""
+    if seen.ban is not None:
+        return told(seen.node, seen.ban)
     identity = seen.identity
     if identity is None or key == identity.key or (key == identity.former and not identity.is_confirmed):
         return None
     return _REPLACED.format(node=seen.node)
 
 
-def _identity(entry: Entry) -> Identity | None:
+def told(node: Node, ban: Ban) -> str:
+    """What whoever is turned away hears, and whoever looks."""
+    since = f" since {ban.since}" if ban.since else ""
+    return f"node {node} is banned{since}" + (f": {ban.reason}" if ban.reason else "")
+
+
+def ban_in(notes: Mapping[str, str]) -> Ban | None:
+    """None where the name is not banned. What somebody damaged is a ban: better that than somebody who is let in."""
+    if _BAN not in notes:
+        return None
+    try:
+        value = json.loads(notes[_BAN])
+        return Ban(str(value["since"]), str(value["reason"])[:MAX_REASON])
+    except (KeyError, ValueError, TypeError):
+        return Ban("", "")
+
+
+def identity_in(notes: Mapping[str, str]) -> Identity | None:
     """
     None where nothing is written.
 
     What somebody damaged is a name that is taken for ever, by nobody: better that than a name for the taking.
     """
-    if _IDENTITY not in entry.notes:
+    if _IDENTITY not in notes:
         return None
     try:
-        value = json.loads(entry.notes[_IDENTITY])
+        value = json.loads(notes[_IDENTITY])
         expires = datetime.datetime.fromisoformat(value["expires"])
         labels = {str(name): str(text) for name, text in value["labels"].items()}
         if expires.tzinfo is None:

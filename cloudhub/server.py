@@ -13,7 +13,7 @@ import ssl
 from apimachinery.watchcache import WatchCache
 from cloudhub.closed import Closed
 from cloudhub.placement import Placement
-from cloudhub.sessions import GRACE_S, Access, CallSink, Hub, NodeWatcher, ReportSink
+from cloudhub.sessions import GRACE_S, Access, CallSink, Door, Hub, NodeWatcher, ReportSink
 from link.peer import HEARTBEAT_S
 from link.websocket import Listener, listen
 
@@ -37,10 +37,11 @@ class HubServer:
         *,
         access: Access | None = None,
         calls: CallSink | None = None,
+        door: Door | None = None,
         heartbeat_s: float = HEARTBEAT_S,
         grace_s: float = GRACE_S,
     ) -> None:
-        """access, calls: None where nodes may neither be interested in anything nor ask for anything."""
+        """access, calls: None where nodes may neither be interested in anything nor ask for anything. door: see Hub."""
         closed = Closed()
         self._work = asyncio.Event()
         self.hub = Hub(
@@ -50,6 +51,7 @@ class HubServer:
             nodes,
             access=closed if access is None else access,
             calls=closed if calls is None else calls,
+            door=door,
             clock=asyncio.get_running_loop(),
             new_epoch=lambda: secrets.token_hex(EPOCH_BYTES),
             wake=self._work.set,

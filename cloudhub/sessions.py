@@ -19,6 +19,7 @@ The shell is cloudhub/server.py.
 """
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -42,6 +43,7 @@ from link.codec import MAX_BODY_BYTES
 from link.errors import LinkError, RemoteProtocolError
 from link.exchange import Whole
 from link.frames import (
+    MAX_INTERESTS,
     Ack,
     Answer,
     AnswerHead,
@@ -72,7 +74,12 @@ logger = logging.getLogger(__name__)
 LAG_S = 5.0  # for a watch that lags; a quarter of the handshake's time. A watch that lags for longer is broken
 GRACE_S = 600.0  # an outbox costs a few hundred bytes per object; afterwards a digest does the same job
 FRAME_BYTES = 64 << 10  # a quarter of the window: the node commits one while others come; 3 s on a 200 kbit/s line
+WANTED_BURST = 2 * MAX_INTERESTS  # one for each interest that a node may have, and again after it restarted
+WANTED_PER_S = 2.0  # each is judged against all that is watched; a node says one when its programs read something new
 MAX_INVENTORY = 1 << 18  # objects: about 100 MB here, and far more than a node's store is made for
+MAX_INVENTORY_BYTES = 16 << 20  # as they travel: as many of names of a usual length. With the longest it were half a GB
+MAX_UNGREETED = 4  # connections of a node that have not said Hello: one, and those that it lost and does not know of
+MAX_REFUSALS_TOLD = 32  # of one session in the log: a node that refuses everything is one message, not ten thousand
 
 
 class ReportSink(Protocol):
@@ -92,6 +99,26 @@ class NodeWatcher(Protocol):
         """Hub.overtaken is to be called when another replica turns out to have a newer session."""
 
     def session_down(self, node: Node) -> None: ...
+
+
+class Denial(NamedTuple):
+    """Why a node is not let in."""
+
+    code: GoodbyeCode
+    reason: str
+
+
+class Door(Protocol):
+    """Who decides which of the nodes with a certificate are let in; cloudhub.doorkeeper.Doorkeeper is one."""
+
+    def refusal(self, node: Node, key: str) -> Denial | None:
+        """Why not, as things stand. key: of the certificate, "" for unknown. Who says so calls Hub.recheck in time."""
+
+    def turned_away(self, node: Node, refusal: Denial) -> None:
+        """A connection was."""
+
+    def superseded(self, node: Node, remotes: Sequence[str]) -> None:
+        """A node says that somebody connected in its name. remotes: of what it found here, and its own."""
 
 
 class Access(Protocol):
@@ -166,6 +193,12 @@ class Counters:
     """Sessions begun though this hub had seen less of the apiserver than the node had been told of."""
     turned_away: int = 0
     """Connections without a node's certificate, or of a node that called itself another."""
+    banned: int = 0
+    """Connections refused or ended because the node is banned."""
+    replaced: int = 0
+    """... because another key has the node's name."""
+    clones: int = 0
+    """Hellos of nodes whose connection somebody else's had superseded."""
     pushes: int = 0
     deltas: int = 0
     patches: int = 0
@@ -193,7 +226,22 @@ class Counters:
 class Session:
     """One node's connection, from accept to loss. Is a link.pump.Handler."""
 
-    __slots__ = ("__weakref__", "_calls", "_hub", "_inventory", "agent", "node", "outbox", "pump", "term", "told")
+    __slots__ = (
+        "__weakref__",
+        "_calls",
+        "_clock",
+        "_hub",
+        "_inventory",
+        "_refusals",
+        "_wanted_until",
+        "agent",
+        "is_ungreeted",
+        "node",
+        "outbox",
+        "pump",
+        "term",
+        "told",
+    )
 
     def __init__(self, hub: "Hub", node: Node, transport: Transport, peer: Peer, clock: Clock) -> None:
         self.node = node
@@ -205,6 +253,12 @@ class Session:
         self._hub = hub
         self._inventory: dict[ObjectKey, ObjectVersion] = {}
         self._calls = NodeCalls()
+        self._clock = clock
+        self._wanted_until = 0.0
+        """When what it said of its interests is used up, at WANTED_PER_S."""
+        self._refusals = 0
+        self.is_ungreeted = False
+        """Whether the hub counts it among those that have not said Hello."""
         self.pump = Pump(peer, transport, self, clock)
 
     def __repr__(self) -> str:
@@ -219,6 +273,8 @@ class Session:
             case Hello():
                 self._hub.hello(self, frame)
             case Inventory(entries, last):
+                if self.pump.bytes_received > MAX_INVENTORY_BYTES:
+                    raise RemoteProtocolError(f"an inventory of more than {MAX_INVENTORY_BYTES} bytes")
                 self._inventory.update(entries)
                 if len(self._inventory) > MAX_INVENTORY:
                     raise RemoteProtocolError(f"an inventory of more than {MAX_INVENTORY} objects")
@@ -231,10 +287,12 @@ class Session:
                         self._hub.counters.healed += self.outbox.doubt(seq, refusal.key)
                         continue
                     self._hub.counters.nacks += 1
-                    logger.warning(
-                        "node refused object",
-                        extra={"node": self.node, "key": str(refusal.key), "reason": refusal.reason},
-                    )
+                    self._refusals += 1
+                    if self._refusals <= MAX_REFUSALS_TOLD:
+                        logger.warning(
+                            "node refused object",
+                            extra={"node": self.node, "key": str(refusal.key), "reason": refusal.reason},
+                        )
                     self.outbox.refuse(seq, refusal.key, refusal.reason)
             case Check(seq, held_digest):
                 self._hub.checked(self, seq, held_digest)
@@ -242,6 +300,9 @@ class Session:
                 self._hub.counters.reports += 1
                 self._hub.reports.accept(self.node, self, seq, entries)
             case Wanted(number, interests):
+                self._wanted_until = max(self._wanted_until, self._clock.time()) + 1 / WANTED_PER_S
+                if self._wanted_until > self._clock.time() + WANTED_BURST / WANTED_PER_S:
+                    raise RemoteProtocolError("interests that change all the time")
                 self._hub.wanted(self, number, interests)
             case Call():
                 self._called(frame)
@@ -314,6 +375,7 @@ class Hub:
         *,
         access: Access,
         calls: CallSink,
+        door: Door | None = None,
         clock: Clock,
         new_epoch: Callable[[], str],
         wake: Callable[[], None],
@@ -322,13 +384,15 @@ class Hub:
         patches: Patches | None = None,
     ) -> None:
         """
-        cache: what the apiserver holds, as nodes see it. wake: called when work() has something to do.
+        cache: what the apiserver holds, as nodes see it. door: None lets every node in.
+        wake: called when work() has something to do.
         new_epoch: gives a name that was never given before, by any hub.
         """
         self.reports = reports
         self.calls = calls
         self.counters = Counters()
         self._access = access
+        self._door = door
         self._interests = Interests()
         self._standings: dict[Node, Standing] = {}
         """Of nodes that are parked, or have an outbox."""
@@ -347,6 +411,7 @@ class Hub:
         # A parked session says nothing, so a short heartbeat would take it for dead.
         self._lag_s = min(LAG_S, 2.0 * heartbeat_s)
         self._parked: dict[Node, _Parked] = {}
+        self._ungreeted: Counter[Node] = Counter()
         self._sessions: dict[Node, Session] = {}
         self._outboxes: dict[Node, Outbox] = {}
         self._absent: dict[Node, _Absent] = {}
@@ -412,20 +477,43 @@ class Hub:
             self.counters.turned_away += 1
             logger.warning("refused", extra={"remote": transport.remote, "identity": transport.identity})
             session.pump.close(GoodbyeCode.FORBIDDEN, "your certificate is not a node's: join first")
+        elif self._ungreeted[session.node] >= MAX_UNGREETED:
+            self.counters.turned_away += 1
+            reason = f"{MAX_UNGREETED} connections of {name} have not said Hello yet"
+            session.pump.close(GoodbyeCode.OVERLOADED, reason, retry_after_s=1.0)
+        else:
+            session.is_ungreeted = True
+            self._ungreeted[session.node] += 1
         return session.pump
+
+    def _greeted(self, session: Session) -> None:
+        """It has said Hello, or will not any more."""
+        if session.is_ungreeted:
+            session.is_ungreeted = False
+            self._ungreeted[session.node] -= 1
+            if not self._ungreeted[session.node]:
+                del self._ungreeted[session.node]
 
     def hello(self, session: Session, hello: Hello) -> None:
         """Act on a Hello: end an older session of the node, wait where this hub lags, decide how to go on, answer."""
         node = session.node
+        self._greeted(session)
         if hello.node != node:
             self.counters.turned_away += 1
             session.pump.close(GoodbyeCode.FORBIDDEN, f'your certificate is for node "{node}", not "{hello.node}"')
+            return
+        if self._turned_away(session):
             return
         for older in self._known_sessions(node):
             if hello.term <= older.term:
                 # Last words of a connection that its node has left; or its disk was rolled back, and it hears this.
                 self._stale(session, older.term)
                 return
+        if hello.superseded:
+            self.counters.clones += 1
+            if self._door is not None:
+                places = (*self._known_sessions(node), session)
+                self._door.superseded(node, [each.pump.transport.remote for each in places])
         for older in self._known_sessions(node):
             self.counters.superseded += 1
             older.pump.close(GoodbyeCode.SUPERSEDED, f"another connection of {node} took over")
@@ -439,6 +527,24 @@ class Hub:
             logger.info("waiting for what the node knows", extra={"node": node})
             return
         self._welcome(session, hello, frozenset())
+
+    def _turned_away(self, session: Session) -> bool:
+        """End a session that the door does not let in, or not any more; returns whether it did."""
+        node, transport = session.node, session.pump.transport
+        refusal = None if self._door is None else self._door.refusal(node, transport.key)
+        if refusal is None or self._door is None:
+            return False
+        self.counters.banned += refusal.code is GoodbyeCode.BANNED
+        self.counters.replaced += refusal.code is GoodbyeCode.REPLACED
+        logger.warning("turned away", extra={"node": node, "remote": transport.remote, "reason": refusal.reason})
+        session.pump.close(refusal.code, refusal.reason)
+        self._door.turned_away(node, refusal)
+        return True
+
+    def recheck(self, node: Node) -> None:
+        """The door may not let this node in any more."""
+        for session in self._known_sessions(node):
+            self._turned_away(session)
 
     def _must_wait(self, hello: Hello, node: Node) -> bool:
         """Whether what is to be known before a Hello is acted on may soon be."""
@@ -583,6 +689,7 @@ class Hub:
 
     def ended(self, session: Session, error: LinkError) -> None:
         """The link is gone; the outbox stays for the grace period."""
+        self._greeted(session)
         self._ready.pop(session, None)
         if (parked := self._parked.get(session.node)) is not None and parked.session is session:
             del self._parked[session.node]

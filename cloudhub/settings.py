@@ -5,6 +5,7 @@ What is written here is what `cloudcore config` prints. The module is light, for
 the settings and none of what they configure.
 """
 
+import enum
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,6 +69,13 @@ class JoinConfig:
     )
 
 
+class OnClone(enum.Enum):
+    """What to do about a certificate that is used from two places."""
+
+    WARN = "warn"
+    BAN = "ban"
+
+
 @dataclass(frozen=True)
 class NodesConfig:
     """The Node objects of connected nodes."""
@@ -75,6 +83,10 @@ class NodesConfig:
     grace_s: float = setting(NODE_GRACE_S, "Without a word for this long a node's Ready becomes Unknown.", at_least=1)
     renew_s: float = setting(
         LEASE_RENEW_S, "Between renewals of a node's Lease; half of graceSeconds at most.", at_least=1, at_most=3600
+    )
+    on_clone: OnClone = setting(
+        OnClone.WARN,
+        "When a certificate is used from two places: warn (an Event on the Node), or ban the node as well.",
     )
 
 

@@ -17,6 +17,7 @@ from cloudhub.announcer import Announcer
 from cloudhub.apiclient import ApiClient
 from cloudhub.calls import Calls
 from cloudhub.demand import Demand
+from cloudhub.doorkeeper import Doorkeeper
 from cloudhub.reflector import Reflector, ReflectorStatus
 from cloudhub.sessions import Hub, Session
 from cloudhub.statuswriter import StatusWriter
@@ -34,6 +35,7 @@ class StatusPage:
         cache: WatchCache,
         announcer: Announcer,
         writer: StatusWriter[Session],
+        door: Doorkeeper,
         worker: int = 0,
     ) -> None:
         """worker: its number, a label of every figure; 0 for a process that is alone, and no label."""
@@ -41,6 +43,7 @@ class StatusPage:
         self._cache = cache
         self._announcer = announcer
         self._writer = writer
+        self._door = door
         self._labels = {"worker": str(worker)} if worker else {}
         self.hub: Hub | None = None
         self.access: Access | None = None
@@ -88,6 +91,7 @@ class StatusPage:
             for field in fields(self.hub.counters):
                 value = getattr(self.hub.counters, field.name)
                 yield Metric(f"hub_{field.name}_total", f"{field.name.replace('_', ' ')} since the start.", value)
+        yield Metric("hub_nodes_banned", "Names that nobody may have.", len(self._door.gate.bans()))
         yield Metric("hub_events_dropped_total", "Events of the hub's own not told.", self._announcer.dropped)
         yield Metric("hub_objects", "Objects in the watch cache.", len(self._cache))
         for cause, count in self._writer.refused().items():
@@ -141,5 +145,7 @@ class StatusPage:
             "calls": {str(code): count for code, count in sorted(self.calls.answers.items())} if self.calls else {},
             "reports": self._writer.counters(),
             "lastRefused": [{**each._asdict(), "key": str(each.key)} for each in self._writer.refusals()],
+            "banned": [{"node": node, **ban._asdict()} for node, ban in self._door.gate.bans()],
+            "clones": [clone._asdict() for clone in self._door.clones.proven()],
             "nodes": [status._asdict() for status in self.hub.statuses()] if self.hub is not None else [],
         }

@@ -44,6 +44,14 @@ def told(facts: Mapping[str, Any]) -> list[str]:
     for each in facts["lastRefused"][: -LAST_REFUSED - 1 : -1]:
         told = f"refused    {each['key']} {each['field']} of {each['node']}: {each['reason']}"
         lines.append(one_line(told))  # a node chose these names
+    for each in facts["banned"]:
+        since = f" since {each['since']}" if each["since"] else ""
+        lines.append(one_line(f"banned     {each['node']}{since}" + (f": {each['reason']}" if each["reason"] else "")))
+    lines += [
+        f"cloned     {each['node']}: its certificate is used from two places ({', '.join(each['addresses'])}), seen "
+        f"{each['times']} times, last at {each['last']}"
+        for each in facts["clones"]
+    ]
     for node in nodes:
         state = "in sync" if node["synced"] else f"{node['dirty']} to send"
         by = f" at worker {node['worker']}" if "worker" in node else ""

@@ -47,6 +47,8 @@ def together(version: str, workers: Iterable[Worker]) -> dict[str, Any]:
         "calls": _sums(said["calls"] for said in facts),
         "reports": {"reports_taken": 0, "reports_refused": 0} | _sums(said["reports"] for said in facts),
         "lastRefused": _newest_last(said["lastRefused"] for said in facts),
+        "banned": _banned(facts),
+        "clones": _clones(facts),
         "nodes": _nodes(answers),
         "workers": [_line(each) for each in workers],
     }
@@ -90,6 +92,28 @@ def _newest_last(refusals: Iterable[list[Any]]) -> list[Any]:
     """They have no time, but an order in each worker: the last ones of all come last."""
     columns = zip_longest(*(reversed(each) for each in refusals))
     return [item for column in columns for item in column if item is not None][::-1]
+
+
+def _banned(facts: Iterable[Facts]) -> list[dict[str, Any]]:
+    """All are told the same, sooner or later."""
+    found = {each["node"]: each for said in facts for each in said["banned"]}
+    return [found[name] for name in sorted(found)]
+
+
+def _clones(facts: Iterable[Facts]) -> list[dict[str, Any]]:
+    """Each node once; a pair shows itself to the worker that it comes to."""
+    found: dict[str, dict[str, Any]] = {}
+    for said in facts:
+        for each in said["clones"]:
+            other = found.get(each["node"], each)
+            found[each["node"]] = {
+                "node": each["node"],
+                "times": each["times"] + (0 if other is each else other["times"]),
+                "since": min(each["since"], other["since"]),
+                "last": max(each["last"], other["last"]),
+                "addresses": list(dict.fromkeys([*other["addresses"], *each["addresses"]])),
+            }
+    return [found[name] for name in sorted(found)]
 
 
 def _nodes(answers: Iterable[tuple[int, Facts]]) -> list[dict[str, Any]]:

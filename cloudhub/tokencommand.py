@@ -90,21 +90,26 @@ async def act(args: argparse.Namespace, objects: Objects) -> None:
 
 
 def lines(tokens: Sequence[Token], now: datetime.datetime) -> list[str]:
-    """A table of what is known of tokens; its columns are as wide as what is in them."""
-    rows = [_COLUMNS, *(_row(token, now) for token in tokens)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
+    """A table of what is known of tokens."""
+    return table(_COLUMNS, [_row(token, now) for token in tokens])
+
+
+def table(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
+    """Lines whose columns are as wide as what is in them."""
+    rows = [columns, *cells]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(columns))]
     return ["   ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def _row(token: Token, now: datetime.datetime) -> tuple[str, ...]:
     grant, uses = token.grant, token.uses
-    until = _time(token.expires) if now < token.expires else "expired"
+    until = time_text(token.expires) if now < token.expires else "expired"
     nodes = (grant.nodes or "any") + (", may replace" if grant.may_replace else "")
     count = 0 if uses is None else uses.times
-    last = "" if uses is None else f"{_time(uses.last)} by {uses.node}"
+    last = "" if uses is None else f"{time_text(uses.last)} by {uses.node}"
     labels = ",".join(f"{key}={value}" for key, value in grant.labels.items())
     return token.id, until, nodes, f"{count} of 1" if grant.is_single_use else str(count), last, labels
 
 
-def _time(moment: datetime.datetime) -> str:
+def time_text(moment: datetime.datetime) -> str:
     return moment.astimezone(datetime.UTC).strftime("%Y-%m-%d %H:%M:%SZ")

@@ -104,8 +104,12 @@ class Vault:
         """The entries a label selector picks, such as "fairlead.io/kind=join-token"; none without the namespace."""
         return [_decode(value) for value in await self._objects.list_all(SECRETS, NAMESPACE, labels)]
 
-    async def note(self, entry: Entry, notes: Mapping[str, str]) -> Entry:
-        """Write these notes on an entry as it was read: Conflict where it has changed since, NotFound where it went."""
+    async def note(self, entry: Entry, notes: Mapping[str, str | None]) -> Entry:
+        """
+        Write these notes on an entry as it was read; None removes one.
+
+        Conflict where it has changed since, NotFound where it went.
+        """
         patch: dict[str, JSON] = {"metadata": {"resourceVersion": entry.version, "annotations": dict(notes)}}
         return _decode(await self._objects.merge(SECRETS, NAMESPACE, entry.name, patch))
 

@@ -51,6 +51,19 @@ class Endpoint:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+def origin_of(address: str) -> str:
+    """Whom an address stands for: an IPv6 host has a whole /64 to choose from, an IPv4 one only itself."""
+    try:
+        found = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(found, ipaddress.IPv4Address):
+        return str(found)
+    if found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    return str(ipaddress.ip_network((found, 64), strict=False))
+
+
 def why_not_listening(host: str, port: int, exc: OSError) -> str:
     """
     Why a server cannot listen there, as a clause for the person who chose the address.

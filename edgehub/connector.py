@@ -167,6 +167,8 @@ class Connector:
         self._session: EdgeSession | None = None
         self._known_term = 0
         """The highest term that a hub has told us of."""
+        self._is_superseded = False
+        """Another connected in our name while we were connected, and no hub has been told."""
         self._survey = False
         """Whether the next Hello is to end in an inventory, whatever is held."""
         self._reports = asyncio.Event()
@@ -311,8 +313,10 @@ class Connector:
         assert session.error is not None, "both tasks end when the link is lost"
         silent_s = loop.time() - peer.heard_at
         self.status.silent_s = lambda: silent_s
+        self._is_superseded = self._is_superseded and not session.is_welcome
         if isinstance(session.error, LinkClosed):
             self._known_term = max(self._known_term, session.error.term)
+            self._is_superseded = self._is_superseded or session.error.code is GoodbyeCode.SUPERSEDED
         return session.error
 
     async def _greet(self, session: EdgeSession) -> None:
@@ -323,7 +327,7 @@ class Connector:
             cursor, digest = None, b""
         horizon = await self._store.horizon()
         term = await self._store.next_term(self._known_term)
-        session.greet(cursor, digest, term, horizon, self._interests)
+        session.greet(cursor, digest, term, horizon, self._interests, superseded=self._is_superseded)
 
     async def _guarded(self, session: EdgeSession, work: Coroutine[None, None, None]) -> None:
         """

@@ -17,6 +17,8 @@ FIRST_S = 0.5
 GROWTH = 1.3
 MOST_S = 30.0
 REFUSED_S = 60.0  # somebody must act: join again, stop the twin of this node
+BANNED_S = 300.0  # somebody acted, and will hardly change his mind soon; restarting edgecore asks at once
+DOUBTED = 3  # refusals as replaced, after which the hub is believed: just after joining its watch may be behind
 
 
 def delay_s(error: LinkError, attempt: int, draw: float) -> float:
@@ -25,11 +27,14 @@ def delay_s(error: LinkError, attempt: int, draw: float) -> float:
 
     attempt: failures in a row, from 1. draw: uniform in [0, 1).
     """
-    if isinstance(error, LinkClosed) and error.code in (GoodbyeCode.FORBIDDEN, GoodbyeCode.SUPERSEDED):
+    code = error.code if isinstance(error, LinkClosed) else None
+    if code is GoodbyeCode.BANNED:
+        return BANNED_S * (0.5 + draw)
+    if code in (GoodbyeCode.FORBIDDEN, GoodbyeCode.SUPERSEDED) or (code is GoodbyeCode.REPLACED and attempt > DOUBTED):
         return REFUSED_S * (0.5 + draw)
-    if isinstance(error, RemoteProtocolError) or (isinstance(error, LinkClosed) and error.code is GoodbyeCode.PROTOCOL):
+    if isinstance(error, RemoteProtocolError) or code is GoodbyeCode.PROTOCOL:
         return MOST_S * (0.5 + draw)
-    if isinstance(error, LinkClosed) and error.code in (GoodbyeCode.RESYNC, GoodbyeCode.STALE):
+    if code in (GoodbyeCode.RESYNC, GoodbyeCode.STALE):
         return draw * FIRST_S
     asked = error.retry_after_s if isinstance(error, LinkClosed) else 0.0
     bound = min(MOST_S, FIRST_S * GROWTH ** min(attempt, 100))

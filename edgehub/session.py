@@ -158,18 +158,22 @@ class EdgeSession:
         term: int,
         horizon: tuple[Position, ...] = (),
         interests: tuple[Interest, ...] = (),
+        *,
+        superseded: bool = False,
     ) -> None:
         """
         Say Hello, if there is still anybody to say it to.
 
         cursor, digest, horizon: of what is committed, and nothing may commit from here on but what this session brings.
-        term: higher than that of any connection before. interests: as they are wanted now.
+        term: higher than that of any connection before. interests: as they are wanted now. superseded: see Hello.
         """
         self._wanted, self._unsaid = (0, interests), None
         # Of kinds that are not held any more positions stay. The newest are those that another hub may lag behind.
         horizon = tuple(sorted(horizon, key=lambda position: position.version)[-MAX_HORIZON:])
         if self.error is None:
-            self.pump.send(Hello(PROTOCOL, self._node, cursor, digest, self._agent, term, horizon, interests))
+            self.pump.send(
+                Hello(PROTOCOL, self._node, cursor, digest, self._agent, term, horizon, interests, superseded)
+            )
 
     @property
     def pump(self) -> Pump:

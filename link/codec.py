@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 import msgpack
 
 from apimachinery.keys import ObjectKey, ObjectVersion, Resource
+from link import nesting
 from link.errors import LocalProtocolError, RemoteProtocolError
 from link.frames import (
     CHUNK_BYTES,
@@ -71,6 +72,9 @@ MAX_REPORT_BYTES = 1 << 20  # of a Report frame: all of it may come back refused
 MAX_TEXT_BYTES = 1024
 MAX_STATUS = 599
 MAX_ENTRIES = 4096  # per frame; a larger inventory comes in chunks
+MAX_ELEMENTS = 16 * MAX_ENTRIES  # of all arrays of a frame; as many entries and resources as may be have 12 for each
+MAX_NESTING = 3  # a frame, a list in it, an entry of that
+MAX_DELTA_ELEMENTS = 16  # it has eleven, and no array in it
 MAX_SEQ = 2**63 - 1  # SQLite's largest integer, where the cursor is kept
 MAX_SECONDS = 86_400.0
 
@@ -140,6 +144,7 @@ def decode(data: bytes) -> Frame:
         raise RemoteProtocolError(f"a frame of {len(data)} bytes is over {MAX_FRAME_BYTES}")
     if data[:2] == _ACK_HEAD and (seq := _unsigned(data, 2)) is not None:
         return Ack(seq)  # most of what a hub hears; the general way takes six times as long
+    nesting.check(data, "frame", deep=MAX_NESTING, elements=MAX_ELEMENTS)
     fields = _Fields(_unpack(data, "frame"), "frame")
     number = fields.integer("tag", 255)
     try:
@@ -187,6 +192,7 @@ def encode_delta(delta: Delta) -> bytes:
 
 def decode_delta(data: bytes) -> Delta:
     """The inverse of encode_delta. Raises RemoteProtocolError."""
+    nesting.check(data, "delta", deep=1, elements=MAX_DELTA_ELEMENTS)
     fields = _Fields(_unpack(data, "delta"), "delta")
     key = fields.key()
     encoding = fields.integer("encoding", 255)
@@ -493,7 +499,7 @@ def _decode_granted(fields: _Fields) -> Frame:
 def _encode_hello(frame: Hello) -> list[object]:
     cursor = None if frame.cursor is None else list(frame.cursor)
     head = [Tag.HELLO, frame.protocol, frame.node, cursor, frame.digest, frame.agent, frame.term]
-    return [*head, frame.horizon, *_interests(frame)]
+    return [*head, frame.horizon, *_interests(frame), frame.superseded]
 
 
 def _decode_hello(fields: _Fields) -> Frame:
@@ -507,7 +513,7 @@ def _decode_hello(fields: _Fields) -> Frame:
         inner.end()
     held, agent = fields.binary("digest", 64), fields.text("agent")
     term, horizon = fields.integer("term", MAX_TERM, 1), fields.horizon()
-    return Hello(protocol, node, cursor, held, agent, term, horizon, fields.interests())
+    return Hello(protocol, node, cursor, held, agent, term, horizon, fields.interests(), fields.boolean("superseded"))
 
 
 def _interests(frame: Hello | Wanted) -> list[object]:

@@ -214,6 +214,10 @@ class GoodbyeCode(enum.StrEnum):
     """Come back at once, and we compare what you hold."""
     STALE = "stale"
     """Your term is not newer than one of your node's that is known: come back at once, with one above `term`."""
+    BANNED = "banned"
+    """Your node was banned. Ask now and then, for a ban may be lifted."""
+    REPLACED = "replaced"
+    """Your certificate counted until another was given out in your name. Ask again, for who says so may be behind."""
 
 
 class Hello(NamedTuple):
@@ -234,6 +238,11 @@ class Hello(NamedTuple):
     """The last that was said of each collection, as committed. A hub that knows less waits until it does not."""
     interests: tuple[Interest, ...] = ()
     """All of them, as a Wanted of number 0."""
+    superseded: bool = False
+    """
+    The connection before this one ended in a Goodbye of that code. A node has one at a time, so somebody else connected
+    in its name.
+    """
 
 
 class Welcome(NamedTuple):

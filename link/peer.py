@@ -72,6 +72,16 @@ HANDSHAKE_S = (
 )
 HEARTBEAT_S = 20.0  # NAT tables forget idle TCP after minutes at worst (RFC 5382 asks for 124), mobile ones after 30 s
 DEAD_AFTER = 2.5  # heartbeats: one lost Ping is forgiven
+MIN_HEARTBEAT_S, MAX_HEARTBEAT_S = 0.05, 600.0
+"""Of what a hub says. With less an edge would do nothing but ping; with more it would not notice a dead line."""
+MAX_CHATTER = 2000
+"""
+Frames within CHATTER_S that carry nothing and that no window holds back: Pings and Pongs, acknowledgements of nothing
+new, refusals, comparisons, sets of interests, parts of an inventory. The largest inventory is 260, an edge at rest
+says one in a heartbeat; a flood costs the other side 20 us for each.
+"""
+CHATTER_S = 10.0
+INTERESTS_AS_ONE = 10  # a set of 200 costs a hub 5 ms, as twenty small ones
 HUB_SILENCE = 1.5  # heartbeats: an idle edge's Ping comes before, so that two idle ends exchange no more for it
 
 
@@ -155,6 +165,8 @@ _PLAIN: dict[type, Say] = {
     Goodbye: Say.GOODBYE,
 }
 
+_CHATTER = frozenset({Cancel, Check, Granted, Inventory, Nack, Ping, Pong, Wanted})
+
 TRANSITIONS: dict[tuple[State, Role, Say], State] = {
     (State.OPENING, Role.EDGE, Say.HELLO): State.GREETED,
     (State.GREETED, Role.HUB, Say.WELCOME): State.STREAMING,
@@ -193,6 +205,8 @@ class Peer:
     """One end of one connection; made when it opens, thrown away when it closes."""
 
     __slots__ = (
+        "_chatter",
+        "_chatter_until",
         "_chunks_in",
         "_chunks_out",
         "_decode",
@@ -247,6 +261,8 @@ class Peer:
         self._handshake_by = now + handshake_s
         self._heard_at = now
         self._spoke_at = now
+        self._chatter = 0
+        self._chatter_until = now
         self._pings = 0
         self._ping_open = False
         self._outgoing: list[bytes] = []
@@ -265,9 +281,12 @@ class Peer:
         frame = self._decode(data)
         after = self._after(_PLAIN.get(type(frame)) or meaning(frame), self._other, RemoteProtocolError)
         if type(frame) is Ack:  # most of what a hub hears, and this is all it means
-            self._pushes_out.acknowledge(frame.seq, now)
+            if not self._pushes_out.acknowledge(frame.seq, now):
+                self._check_chatter(now)
             self._heard_at = now
             return frame
+        if type(frame) in _CHATTER:
+            self._check_chatter(now, len(frame.interests) // INTERESTS_AS_ONE if type(frame) is Wanted else 0)
         self._check_numbers(frame, len(data), now)
         self.state = after
         self._heard_at = now
@@ -280,7 +299,8 @@ class Peer:
                 return None
             case Welcome(_, seq, _, heartbeat_s):
                 self._pushes_in = Receiver(seq, *self._window, PUSH_GROWTH)
-                self.heartbeat_s = heartbeat_s or self.heartbeat_s
+                if heartbeat_s:
+                    self.heartbeat_s = min(max(heartbeat_s, MIN_HEARTBEAT_S), MAX_HEARTBEAT_S)
             case Inventory():
                 # A long inventory over a slow line is progress, not silence.
                 self._handshake_by = now + self._handshake_s
@@ -289,6 +309,14 @@ class Peer:
             case _:
                 pass
         return frame
+
+    def _check_chatter(self, now: float, more: int = 0) -> None:
+        """Count a frame that carries nothing, as so many more."""
+        if now >= self._chatter_until:
+            self._chatter, self._chatter_until = 0, now + CHATTER_S
+        self._chatter += 1 + more
+        if self._chatter > MAX_CHATTER:
+            raise RemoteProtocolError(f"more than {MAX_CHATTER} frames within {CHATTER_S:g} s that carry nothing")
 
     def _check_numbers(self, frame: Frame, size: int, now: float) -> None:
         """Everything that may still refuse the frame happens here, before any state changes."""
@@ -305,7 +333,8 @@ class Peer:
             case Call() | Answer():
                 self._chunks_in.receive(self._chunks_in.received + 1, size)
             case Taken(seq):
-                self._chunks_out.acknowledge(seq, now)
+                if not self._chunks_out.acknowledge(seq, now):
+                    self._check_chatter(now)
             case Wanted(number) if number != self._wanted + 1:
                 raise RemoteProtocolError(f"expected what is wanted to have number {self._wanted + 1}, got {number}")
             case Granted(number) if number > self._wanted:

@@ -45,6 +45,8 @@ class Transport(Protocol):
 
     identity: str
     """The common name in the other side's verified certificate, "" without one."""
+    key: str
+    """That certificate's key, see componentbase.pki.key_id; "" but for a node's at a hub."""
     remote: str
     """The other side's address, for logs."""
 

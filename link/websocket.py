@@ -26,6 +26,7 @@ from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 
 from componentbase import tcp
+from componentbase.doorway import Doorway, Leave, Limits, open_doorway
 from link.codec import MAX_FRAME_BYTES
 from link.errors import LinkClosed
 from link.wsframes import Cutter, framed, masked
@@ -36,7 +37,15 @@ NODE_PREFIX = "system:node:"
 READ_BYTES = 64 << 10
 RECORD_BYTES = 2 << 10  # of TLS, at a time: OpenSSL's buffer stays as large as the largest, for each of 10,000 nodes
 UNREAD_BYTES = 4 * MAX_FRAME_BYTES  # a window and a large frame, or an inventory of 250,000 objects, are less
+TURN_MESSAGES = 64  # of one connection, then others have a turn: one read may be 7,000 frames, 100 ms of work
+TURN_S = 0.005  # nor for longer than this: what a frame costs is its sender's choice
 OPEN_S = 10.0  # for TCP, TLS and the HTTP upgrade together; a peer that takes longer is not served
+MAX_CONNECTIONS = 16_384  # of one hub process: 10,000 nodes, and each may come anew before it has left
+AT_DOOR = Limits(each=256, overall=1024)
+"""
+Connections that are not open yet: a TLS handshake takes 3 ms and 50 KB. A fleet behind one address that lost its hub
+comes in turns of as many as are let in within a second, and whoever is turned away dials again (edgehub.redial).
+"""
 logger = logging.getLogger(__name__)
 # The library logs every frame's bytes at DEBUG, and bodies are nobody's business, Secrets least of all.
 _quiet = logging.getLogger(__name__ + ".library")
@@ -92,8 +101,10 @@ class WebSocket(asyncio.BufferedProtocol):
         "_cutter",
         "_head",
         "_is_open",
+        "_is_over_its_turn",
         "_is_secure",
         "_is_server",
+        "_leave",
         "_library",
         "_loop",
         "_message",
@@ -104,6 +115,7 @@ class WebSocket(asyncio.BufferedProtocol):
         "_transport",
         "_unsent",
         "identity",
+        "key",
         "lost",
         "remote",
     )
@@ -115,13 +127,19 @@ class WebSocket(asyncio.BufferedProtocol):
         opened: Opened,
         batch: WriteBatch,
         siblings: "set[WebSocket] | None" = None,
+        leave: Leave = lambda: None,
     ) -> None:
-        """siblings: where it is to be found while it lasts, TLS handshake excluded."""
+        """
+        siblings: where it is to be found while it lasts, TLS handshake excluded. leave: it is open, or has ended.
+        """
         self.identity = ""
+        self.key = ""
         self.remote = ""
         self._library: Protocol | None = protocol
         """None once the handshake is done, and until something comes that is not a whole message: it takes 2 KB."""
         self._is_open = self._is_secure = False
+        self._is_over_its_turn = False
+        """Whether frames are left over that came and have not been looked at; nothing is read meanwhile."""
         self._opened = opened
         self._batch = batch
         self._unsent: list[bytes] = []
@@ -136,6 +154,7 @@ class WebSocket(asyncio.BufferedProtocol):
         self._head = b""
         """The last bytes of the handshake, in which its end may have begun."""
         self._siblings = siblings if siblings is not None else set()
+        self._leave: Leave | None = leave
         self.lost: asyncio.Future[str] = self._loop.create_future()
         """Resolves to the reason when the connection is gone."""
 
@@ -154,6 +173,8 @@ class WebSocket(asyncio.BufferedProtocol):
             # A node's certificate for its own API is of the same CA and may name any address.
             self._give_up(f"{self.identity} is a node, not a hub")
             return
+        if self.identity.startswith(NODE_PREFIX):
+            self.key = _key_id(transport.get_extra_info("ssl_object"))
         if isinstance(self._library, ClientProtocol):
             self._library.send_request(self._library.connect())
             self._flush()
@@ -194,13 +215,28 @@ class WebSocket(asyncio.BufferedProtocol):
         return data[size:]
 
     def _take_frames(self, data: bytes) -> None:
-        cutter, receiving = self._cutter, self._receiving
-        if not data or receiving is None:
+        if not data or self._receiving is None:
             return
-        cutter.feed(data)
-        while self._transport is not None:
+        self._cutter.feed(data)
+        if not self._is_over_its_turn:
+            self._take_turn()
+
+    def _take_turn(self) -> None:
+        """Look at frames that came, but not at so many that the other connections wait for it."""
+        cutter, receiving = self._cutter, self._receiving
+        assert receiving is not None, "frames come after the upgrade"
+        ends_at = self._loop.time() + TURN_S
+        for _ in range(TURN_MESSAGES):
+            if self._transport is None:
+                return
+            if self._loop.time() > ends_at:
+                break
             piece = cutter.next(self._is_open and not self._message)
             if piece is None:
+                if self._is_over_its_turn:
+                    self._is_over_its_turn = False
+                    if not self._transport.is_closing():
+                        self._transport.resume_reading()
                 return
             is_message, content = piece
             if is_message:
@@ -208,6 +244,11 @@ class WebSocket(asyncio.BufferedProtocol):
             else:
                 self._protocol.receive_data(content)
                 self._handle_events()
+        if self._transport is not None:
+            if not self._is_over_its_turn and not self._transport.is_closing():
+                self._transport.pause_reading()
+            self._is_over_its_turn = True
+            self._loop.call_soon(self._take_turn)
 
     def eof_received(self) -> bool:
         self._protocol.receive_eof()
@@ -217,6 +258,7 @@ class WebSocket(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         self._siblings.discard(self)
+        self._left_door()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -313,7 +355,13 @@ class WebSocket(asyncio.BufferedProtocol):
             self._timer = None
         self._library = None
         self._is_open = True
+        self._left_door()
         self._receiving = self._opened(self)
+
+    def _left_door(self) -> None:
+        if self._leave is not None:
+            self._leave()
+            self._leave = None
 
     def _take(self, frame: Frame) -> None:
         if frame.opcode is Opcode.TEXT:
@@ -364,10 +412,20 @@ def _common_name(certificate: object) -> str:
     return ""
 
 
+def _key_id(connection: ssl.SSLObject) -> str:
+    """Which key the other side has proved to have, by its certificate."""
+    # A hub has this anyway, to sign with; an edge, which never comes here, would pay megabytes for it.
+    from componentbase import pki
+
+    certificate = connection.getpeercert(binary_form=True)
+    assert certificate is not None, "it was verified, and has a name"
+    return pki.key_id(ssl.DER_cert_to_PEM_cert(certificate).encode())
+
+
 class Listener:
     """Accepts connections until closed."""
 
-    def __init__(self, server: asyncio.Server, connections: set[WebSocket]) -> None:
+    def __init__(self, server: Doorway, connections: set[WebSocket]) -> None:
         self._server = server
         self._connections = connections
 
@@ -388,7 +446,14 @@ class Listener:
 
 
 async def listen(
-    host: str, port: int, context: ssl.SSLContext | None, opened: Opened, *, reuse_port: bool = False
+    host: str,
+    port: int,
+    context: ssl.SSLContext | None,
+    opened: Opened,
+    *,
+    reuse_port: bool = False,
+    at_door: Limits = AT_DOOR,
+    max_connections: int = MAX_CONNECTIONS,
 ) -> Listener:
     """
     Serve the link at HOST:PORT; 0 picks a free port. Raises OSError where the port is taken.
@@ -398,17 +463,18 @@ async def listen(
     connections: set[WebSocket] = set()
     batch = WriteBatch()
 
-    def accept() -> WebSocket:
-        return WebSocket(ServerProtocol(max_size=MAX_FRAME_BYTES, logger=_quiet), opened, batch, connections)
+    def accept(leave: Leave) -> WebSocket:
+        return WebSocket(ServerProtocol(max_size=MAX_FRAME_BYTES, logger=_quiet), opened, batch, connections, leave)
 
-    server = await asyncio.get_running_loop().create_server(
+    server = await open_doorway(
         accept,
-        host or None,
+        host,
         port,
-        ssl=context,
-        backlog=1024,
+        at_door,
+        context=context,
+        handshake_s=OPEN_S,
         reuse_port=reuse_port,
-        ssl_handshake_timeout=OPEN_S if context else None,
+        is_full=lambda: len(connections) >= max_connections,
     )
     return Listener(server, connections)
 

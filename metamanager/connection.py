@@ -79,6 +79,12 @@ class Database:
         row = self.row(statement)
         return 0 if row is None else int(row[0])
 
+    @property
+    def used_bytes(self) -> int:
+        """Of the file, without its free pages; as of the transaction."""
+        pages = self.number("PRAGMA page_count") - self.number("PRAGMA freelist_count")
+        return pages * self.number("PRAGMA page_size")
+
     def run(self, statement: str, parameters: tuple[object, ...] = ()) -> int:
         """A statement that changes something; how many rows it changed."""
         return self._connection.execute(statement, parameters).rowcount

@@ -52,6 +52,9 @@ TIDY_AFTER = 512  # removed objects; at about a page each, what incremental vacu
 TIDY_PAGES = 1024
 REPORT_OVERHEAD_BYTES = 16  # around one report in a frame, generously
 MAX_EVENTS = 256  # ten times what one source may tell at once at an apiserver (client-go's event spam filter: 25)
+MAX_STORE_BYTES = (
+    1 << 30
+)  # what a node is sent may fill: some hundred times what one holds, and no disk that it runs from
 MAX_LOCAL_WRITES = 1024  # a node, its 110 pods (Kubernetes' own bound) and the Leases of what runs there, with room
 MAX_LOCAL_BYTES = 2 << 20  # kept in memory, too: a status of 4 KB for each pod, four times
 MAX_EVENT_BYTES = 256 << 10  # the link's window: a value that is reported after them waits behind at most one
@@ -155,12 +158,21 @@ class Records:
         local = dict(self._local)
         given_up: list[LocalWrite] = []
         with self._writing():
+            room = MAX_STORE_BYTES - self._database.used_bytes
             for batch in batches:
                 for delta in batch.deltas:
                     key = delta.key
                     held = latest[key] if key in latest else self._stored(key)
                     before = None if held is None else held.object
                     wanted = None if delta.version is None else intake(delta, before)
+                    if isinstance(wanted, Object):
+                        grows = max(0, len(wanted.body) - (len(before.body) if before else 0))
+                        if grows > room:
+                            wanted = Refusal(
+                                key, f"there is no room: the node's store may have {MAX_STORE_BYTES} bytes"
+                            )
+                        else:
+                            room -= grows
                     if isinstance(wanted, Refusal):
                         applied.refusals.setdefault(batch.cursor.seq, []).append(wanted)
                         continue

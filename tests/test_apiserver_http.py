@@ -270,9 +270,8 @@ async def test_a_request_that_does_not_get_on_is_answered_408(monkeypatch: pytes
         assert (await exchange(server, b"GET / HTTP/1.1\r\nHo")).startswith(b"HTTP/1.1 408 ")
 
 
-async def test_an_idle_connection_is_closed_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "IDLE_S", 0.1)
-    async with serve(echo, host="127.0.0.1", port=0) as server:
+async def test_an_idle_connection_is_closed_without_a_word() -> None:
+    async with serve(echo, host="127.0.0.1", port=0, idle_s=0.1) as server:
         assert await exchange(server, b"") == b""
 
 
@@ -381,3 +380,25 @@ async def test_the_verified_name_of_a_client_certificate_is_in_the_request(tmp_p
                 writer.write(head + b"x" * 200_000)
                 body = body_of(await reader.read())
             assert (body["cn"], body["size"]) == (expected, 200_000)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [b"X: " + b"y" * http.MAX_HEAD_BYTES, b"\r\n".join([b"X: y"] * (http.MAX_HEADERS + 1))],
+    ids=["too long", "too many"],
+)
+async def test_a_head_that_comes_as_a_whole_is_bounded_as_well(headers: bytes) -> None:
+    async with serve(echo, host="127.0.0.1", port=0) as server:
+        answer = await exchange(server, b"GET / HTTP/1.1\r\nHost: x\r\n" + headers + b"\r\n\r\n")
+        assert answer.startswith(b"HTTP/1.1 431 "), answer[:80]
+
+
+async def test_connections_of_one_address_are_bounded() -> None:
+    async with serve(echo, host="127.0.0.1", port=0, max_each=1) as server:
+        _, kept = await asyncio.open_connection("127.0.0.1", server.port)
+        while not server.connections:  # the server's turn
+            await asyncio.sleep(0.005)
+        reader, one_more = await asyncio.open_connection("127.0.0.1", server.port)
+        assert await reader.read() == b""
+        one_more.close()
+        kept.close()

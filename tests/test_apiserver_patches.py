@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from apimachinery.errors import ApiError, BadRequest, Invalid, TooLarge, UnsupportedMediaType
 from apiserver import patches
-from apiserver.patches import JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, apply, merge
+from apiserver.patches import JSON_PATCH, MAX_COPIED_BYTES, MERGE_PATCH, STRATEGIC_PATCH, apply, merge
 
 CURRENT = {"kind": "Pod", "spec": {"a": 1, "list": [1, 2], "containers": [{"name": "c", "image": "x"}]}}
 
@@ -117,3 +117,13 @@ def test_any_patch_gives_an_object_or_an_api_error(patch: Any, content_type: str
 
 def test_limits_are_kubernetes_own() -> None:
     assert patches.MAX_OPERATIONS == 10_000
+
+
+def test_copies_that_double_an_object_are_stopped_before_they_are_made() -> None:
+    """Thirty of them come to 10 GiB; kube-apiserver stops at 3 MiB as well."""
+    doubling = [{"op": "add", "path": "/a", "value": {}}]
+    doubling += [{"op": "copy", "from": "/a", "path": f"/a/x{number}"} for number in range(40)]
+    with pytest.raises(Invalid, match=f"its copies come to more than {MAX_COPIED_BYTES} bytes"):
+        apply({"metadata": {}}, json.dumps(doubling).encode(), JSON_PATCH, is_custom=True)
+    few = [{"op": "add", "path": "/a", "value": "x" * 1000}, {"op": "copy", "from": "/a", "path": "/b"}]
+    assert apply({}, json.dumps(few).encode(), JSON_PATCH, is_custom=True)["b"] == "x" * 1000

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudhub.buckets import Buckets, Rate, origin_of
+from cloudhub.buckets import Buckets, Rate
 from cloudhub.join import EACH, GUESS_EACH, GUESS_OVERALL, ORIGINS, OVERALL
 
 SMALL, ALL = Rate(per_s=1, burst=4), Rate(per_s=2, burst=6)  # a bucket fills in 8 s, in which 22 are let in
@@ -100,17 +100,3 @@ def test_whoever_waits_as_told_is_let_in(used: int, now_s: float) -> None:
         buckets.enter("a", 0.0)
     wait_s = buckets.enter("a", now_s)
     assert wait_s == 0 or buckets.enter("a", now_s + wait_s + 1e-9) == 0
-
-
-@pytest.mark.parametrize(
-    ("address", "origin"),
-    [
-        ("192.0.2.7", "192.0.2.7"),
-        ("::ffff:192.0.2.7", "192.0.2.7"),
-        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
-        ("fe80::1%eth0", "fe80::/64"),
-        ("", ""),
-    ],
-)
-def test_an_ipv6_host_is_its_network(address: str, origin: str) -> None:
-    assert origin_of(address) == origin

@@ -10,7 +10,8 @@ from typing import Any
 from apimachinery.errors import Conflict, InternalError
 from apimachinery.keys import Resource
 from apimachinery.objects import from_json
-from apiserver.messages import Request, Response
+from apimachinery.watchcache import WatchCache
+from apiserver.messages import Request, Response, json_response
 from cloudhub.apiclient import ApiClient
 from cloudhub.calls import Calls
 from cloudhub.placement import Placement
@@ -23,6 +24,7 @@ from tests.test_sessions import Site, Wire
 
 WIDGETS = Resource("example.com", "v1", "widgets", "Widget", True)
 PATH = "/apis/example.com/v1/namespaces/a/widgets"
+REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
 
 
 class Desk:
@@ -76,14 +78,22 @@ class Desk:
         return await self.answered(self.call(method, target, body, **head))
 
 
+def reviewed(request: Request, *, allowed: bool = True) -> Response | None:
+    """Who asks may."""
+    if request.path != REVIEWS:
+        return None
+    return json_response(201, {"kind": "SubjectAccessReview", "status": {"allowed": allowed}})
+
+
 @asynccontextmanager
 async def desk(tmp_path: Path, **options: Any) -> AsyncIterator[Desk]:
     async with tiny_api() as api:
         await api.define(WIDGETS)
+        api.answer = reviewed
         (tmp_path / "kubeconfig").write_text(kubeconfig(api.url, {"token": "hub"}))
         async with ApiClient.from_kubeconfig(tmp_path / "kubeconfig") as client:
             held = {WIDGETS.collection: WIDGETS}
-            calls = Calls(client, Placement(), held.get, **options)
+            calls = Calls(client, Placement(), WatchCache(), held.get, **options)
             async with running(calls.run(), "calls"):
                 yield Desk(api, calls)
 
@@ -142,18 +152,38 @@ async def test_a_base_becomes_the_version_that_the_object_has(tmp_path: Path) ->
         assert head.status == 400
 
 
+async def test_who_may_not_change_an_object_does_not_learn_whether_there_is_one(tmp_path: Path) -> None:
+    async with desk(tmp_path) as it:
+        await it.api.put(WIDGETS, {"metadata": {"name": "there"}, "spec": {"size": 1}}, "a")
+        it.api.answer = lambda request: reviewed(request, allowed=False)
+        answers = [
+            (head.status, body["message"].replace(name, "NAME"))
+            for name in ("there", "gone")
+            for head, body in [await it.ask("PATCH", f"{PATH}/{name}/status", {}, base="guess")]
+        ]
+        told = (
+            'widgets.example.com "NAME" is forbidden: User "system:node:n1" cannot patch resource "widgets/status" '
+            'in API group "example.com" in the namespace "a"'
+        )
+        assert answers == [(403, told)] * 2
+        assert {entry.path for entry in it.api.requests} == {REVIEWS}
+        asked = it.api.requests[0].body["spec"]["resourceAttributes"]
+        assert (asked["verb"], asked["name"], asked["subresource"]) == ("patch", "there", "status")
+
+
 async def test_what_changed_between_the_reading_and_the_write_is_the_apiservers_conflict(tmp_path: Path) -> None:
     async with desk(tmp_path) as it:
         live = await it.api.put(WIDGETS, {"metadata": {"name": "w"}, "spec": {"size": 1}}, "a")
         base = project(from_json(WIDGETS, live)).version.revision
         racing: list[int] = []
 
-        def race(request: Request) -> None:
+        def race(request: Request) -> Response | None:
             if request.method == "PUT" and not racing:
                 racing.append(1)
                 it.api.objects[next(iter(k for k in it.api.objects if k.name == "w"))]["metadata"][
                     "resourceVersion"
                 ] = "999"
+            return reviewed(request)
 
         it.api.answer = race
         head, body = await it.ask("PUT", f"{PATH}/w", {"metadata": {"name": "w"}}, base=base)

@@ -1,6 +1,7 @@
 """Frames to bytes and back, and rubbish to a typed error."""
 
 import contextlib
+import tracemalloc
 
 import msgpack
 import pytest
@@ -11,8 +12,10 @@ from apimachinery.keys import ObjectKey, ObjectVersion, Resource
 from apimachinery.resources import CONFIG_MAPS, PODS
 from link.codec import (
     MAX_BODY_BYTES,
+    MAX_ELEMENTS,
     MAX_ENTRIES,
     MAX_FRAME_BYTES,
+    MAX_NESTING,
     MAX_REPORT_BYTES,
     MAX_TEXT_BYTES,
     MAX_UNPACKED_BYTES,
@@ -73,9 +76,9 @@ HEAD = CallHead("PUT", "/api/v1/pods?x=%C3%A4", "u", "application/json", "a", "r
 GOLDEN: list[tuple[Frame, str]] = [
     (
         Hello(1, "edge-1", Cursor("e", 7), b"\x01\x02", "fairlead/0.1", 5, (Position("pods", 300),)),
-        "9a0101a6656467652d3192a16507c4020102ac666169726c6561642f302e31059192a4706f6473cd012c9090",
+        "9b0101a6656467652d3192a16507c4020102ac666169726c6561642f302e31059192a4706f6473cd012c9090c2",
     ),
-    (Hello(1, "edge-1", None, b"", "", 1), "9a0101a6656467652d31c0c400a001909090"),
+    (Hello(1, "edge-1", None, b"", "", 1, superseded=True), "9b0101a6656467652d31c0c400a001909090c3"),
     (Welcome("e", 7, True, 20.0), "9502a16507c3cb4034000000000000"),
     (
         Inventory((Held(KEY, VERSION),), True),
@@ -363,3 +366,38 @@ def test_a_length_field_cannot_size_an_allocation() -> None:
 def test_entries_of_one_kind_name_their_resource_once() -> None:
     entries = tuple(Held(ObjectKey(PODS, "default", f"p{n}"), VERSION) for n in range(100))
     assert encode(Inventory(entries, True)).count(b"Pod") == 1
+
+
+def test_a_frame_of_empty_arrays_is_refused_before_it_is_made() -> None:
+    """Four MiB of them took 256 MiB and seconds."""
+    row = b"\xdc\x10\x00" + b"\x90" * 4096
+    data = b"\xdc\x03\xe8" + row * 1000
+    tracemalloc.start()
+    try:
+        with pytest.raises(RemoteProtocolError, match=f"more than {MAX_ELEMENTS} elements"):
+            decode(data)
+        assert tracemalloc.get_traced_memory()[1] < 100_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_nesting_is_bounded_at_the_deepest_that_a_frame_has() -> None:
+    answer = Answer(1, AnswerHead(200, "", 0.0, ("w",), ""), b"", True)
+    assert decode(encode(answer)) == answer
+    with pytest.raises(RemoteProtocolError, match=f"nested deeper than {MAX_NESTING}"):
+        decode(msgpack.packb([16, 1, [200, "", 0, [["w"]], ""], b"", True]))
+    with pytest.raises(RemoteProtocolError, match="nested deeper than 3"):
+        decode(b"\xdc\x10\x00" * 1000)  # 31 MiB of room, for 3,000 bytes
+
+
+def test_the_largest_frames_have_no_more_elements_than_may_be() -> None:
+    held = tuple(Held(ObjectKey(Resource("g", "v", f"p{n}", "K", True), "d", "n"), VERSION) for n in range(MAX_ENTRIES))
+    inventory = Inventory(held, True)
+    assert decode(encode(inventory)) == inventory
+
+
+def test_a_delta_with_an_array_in_it_is_refused() -> None:
+    with pytest.raises(RemoteProtocolError, match="not a delta: arrays are nested deeper than 1"):
+        decode_delta(msgpack.packb(["", "v1", "pods", "Pod", True, "", ["a"], 0]))
+    with pytest.raises(RemoteProtocolError, match="more than 16 elements"):
+        decode_delta(msgpack.packb([0] * 17))

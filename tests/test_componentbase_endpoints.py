@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from componentbase.endpoints import Endpoint
+from componentbase.endpoints import Endpoint, origin_of
 
 hosts = st.one_of(
     st.just(""),
@@ -70,3 +70,17 @@ def test_other_texts_are_refused_with_a_reason(text: str, says: str) -> None:
     with pytest.raises(ValueError) as caught:  # noqa: PT011 - what it says is checked below
         Endpoint.parse(text)
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("address", "origin"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("", ""),
+    ],
+)
+def test_an_ipv6_host_is_its_network(address: str, origin: str) -> None:
+    assert origin_of(address) == origin

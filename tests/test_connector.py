@@ -19,6 +19,7 @@ from cloudhub.placement import Placement
 from cloudhub.projection import project
 from cloudhub.server import HubServer
 from cloudhub.sessions import Session
+from edgehub import redial
 from edgehub.connector import MAX_WAITING, Connector, Hubs, LinkStatus
 from link.errors import CallLost, LinkClosed
 from link.frames import (
@@ -367,3 +368,26 @@ async def test_who_waits_too_long_or_gives_up_hears_and_tells_what_that_means(tm
         errors = [type(task.exception()) for task in ends[0]]
         assert (errors.count(CallLost), errors.count(LinkClosed)) == (MAX_CALLS, MAX_WAITING - 1)
     await store.close()
+
+
+async def test_a_copy_of_a_node_is_noticed_and_a_node_that_reconnects_is_no_copy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redial, "REFUSED_S", 0.2)
+    cloud, store, copy = Cloud(tmp_path), await Store.open(tmp_path / "edge.db"), await Store.open(tmp_path / "copy.db")
+    cloud.cache.replace(PODS, [], "1")
+    async with cloud.serving():
+        counters = cloud.sink.server.hub.counters
+        async with connected(cloud, store) as connector:
+            for times in range(1, 4):
+                await until(lambda times=times: counters.sessions == times and connector.status.synced)  # type: ignore[misc]
+                assert connector.resync()
+            assert counters.clones == 0
+            async with connected(cloud, copy):
+                await until(lambda: counters.clones >= 2)
+        told = counters.clones
+        async with connected(cloud, store) as connector:
+            await until(lambda: connector.status.synced)
+        assert counters.clones == told
+    await store.close()
+    await copy.close()

@@ -6,12 +6,15 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from apimachinery.errors import ApiError, Forbidden, InternalError, NotFound
+import pytest
+
+from apimachinery.errors import ApiError, Forbidden, InternalError, NotFound, TooManyRequests
 from apimachinery.events import Change
 from apimachinery.keys import Resource
 from apimachinery.resources import LEASES, PODS
 from apimachinery.watchcache import WatchCache
 from apiserver.messages import Request
+from cloudhub import demand
 from cloudhub.apiclient import ApiClient
 from cloudhub.demand import Advanced, Demand, Watched
 from cloudhub.horizon import Advance
@@ -194,3 +197,22 @@ async def test_there_is_room_for_so_many_and_then_for_others(tmp_path: Path) -> 
         assert "gadgets.example.com" in site.changed_
         site.want(("gadgets.example.com", ""))
         await until(lambda: site.state(GADGETS).code == GRANTED)
+
+
+async def test_what_there_is_not_takes_nobodys_room_and_has_none_when_it_comes_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demand, "MOST_ABSENT", 2)
+    async with shop(tmp_path, most=1) as site:
+        await site.api.define(WIDGETS)
+        absent = [f"{name}.example.com" for name in ("gadgets", "none")]
+        wanted = [(name, "") for name in absent]
+        site.want(*wanted)
+        await until(lambda: all(site.demand.state(name).code == NotFound.code for name in absent))
+        site.want(*wanted, ("widgets.example.com", ""))
+        await until(lambda: site.state(WIDGETS).code == GRANTED)
+        assert site.demand.state("others.example.com").code == TooManyRequests.code
+        await site.api.define(GADGETS)
+        site.demand.wake("gadgets.example.com")
+        await until(lambda: site.state(GADGETS).code == TooManyRequests.code)
+        assert [status.resource for status in site.demand.statuses()] == [WIDGETS]

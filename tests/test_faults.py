@@ -29,7 +29,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 
 from apimachinery.errors import NotFound
 from apimachinery.events import Change, EventType
-from apimachinery.keys import Node, ObjectKey
+from apimachinery.keys import Node, ObjectKey, ObjectVersion
 from apimachinery.objects import Object
 from apimachinery.resources import DEVICE_STATUSES, DEVICES, NODES, PODS
 from cloudhub.apiclient import ApiClient
@@ -102,7 +102,7 @@ class Line(Site):
         process = self.start(
             name,
             *("cloudcore", "run", "--config", str(config)),
-            *("--kubeconfig", str(self.kubeconfig), "--data-dir", str(self.directory / name)),
+            *("--kubeconfig", str(self.hub_kubeconfig()), "--data-dir", str(self.directory / name)),
             *("--listen", f"127.0.0.1:{self.ports[f'{name}-link']}"),
             *("--join-listen", f"127.0.0.1:{self.ports[f'{name}-join']}"),
         )
@@ -179,11 +179,13 @@ class Line(Site):
 
         def is_settled() -> bool:
             # Nodes change by themselves, when one is given up: so their list is the same before and after.
-            before = self.do(lambda client: client.list(NODES))[0]
+            before = versions()
             wanted.clear()
             wanted.update(self.do(lambda client: expected(client, node)) if self.is_quiet(node, *self.hubs) else {})
-            after = self.do(lambda client: client.list(NODES))[0]
-            return bool(wanted) and before == after and self.is_quiet(node, *self.hubs)
+            return bool(wanted) and before == versions() and self.is_quiet(node, *self.hubs)
+
+        def versions() -> list[ObjectVersion]:
+            return [each.version for each in self.do(lambda client: client.list(NODES))[0]]
 
         wanted: dict[ObjectKey, Object] = {}
         self.soon(is_settled, f"{node} is settled")

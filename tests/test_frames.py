@@ -21,5 +21,5 @@ def test_a_frame_cannot_be_changed() -> None:
 
 
 def test_goodbye_codes_are_words_on_the_wire() -> None:
-    words = {"shutdown", "superseded", "protocol", "forbidden", "overloaded", "resync", "stale"}
+    words = {"shutdown", "superseded", "protocol", "forbidden", "overloaded", "resync", "stale", "banned", "replaced"}
     assert {code.value for code in GoodbyeCode} == words

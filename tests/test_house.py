@@ -111,6 +111,7 @@ CORES = (
     "link.errors",
     "link.exchange",
     "link.frames",
+    "link.nesting",
     "link.packing",
     "link.peer",
     "link.pump",

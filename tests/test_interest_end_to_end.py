@@ -8,7 +8,6 @@ import json
 import re
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -31,7 +30,6 @@ from link.frames import Interest
 from tests.harness.linked_edge import LinkedEdge, linked_edge
 from tests.harness.mosquitto import free_port
 from tests.harness.proxy import Proxy
-from tests.harness.rights import documented_rights
 from tests.harness.site import Site
 
 NODE = "edge-1"
@@ -91,20 +89,13 @@ def binding(called: str, role: str, **subject: str) -> dict[str, JSON]:
     }
 
 
-async def prepare(admin: ApiClient) -> str:
-    """The cluster before anybody joins; returns a token of the hub's ServiceAccount."""
+async def prepare(admin: ApiClient) -> None:
+    """The cluster before anybody joins."""
     for resource in (WIDGETS, GADGETS):
         await admin.create(CUSTOM_RESOURCE_DEFINITIONS, "", definition(resource))
     await admin.create(NAMESPACES, "", {"metadata": {"name": "shop"}})
     for name in ("operator", "stranger"):
         await admin.create(SERVICE_ACCOUNTS, "shop", {"metadata": {"name": name}})
-    rbac = ("rbac.authorization.k8s.io", "v1")
-    kinds = {"ClusterRole": ROLES, "ClusterRoleBinding": BINDINGS, "ServiceAccount": SERVICE_ACCOUNTS}
-    kinds |= {"Role": Resource(*rbac, "roles", "Role", True)}
-    kinds |= {"RoleBinding": Resource(*rbac, "rolebindings", "RoleBinding", True)}
-    for each in documented_rights(interest=True):
-        resource = kinds[each["kind"]]
-        await admin.create(resource, each["metadata"].get("namespace", ""), each)
     await admin.create(ROLES, "", role("reads-widgets", ["get", "list", "watch"], "widgets"))
     await admin.create(BINDINGS, "", binding("nodes-read", "reads-widgets", kind="Group", name="system:nodes"))
     verbs = ["get", "list", "watch", "create", "update", "patch", "delete"]
@@ -115,11 +106,6 @@ async def prepare(admin: ApiClient) -> str:
     await admin.create(PODS, "shop", {"metadata": {"name": "operator"}, "spec": spec})
     for number in range(2):
         await admin.create(WIDGETS, "shop", widget(f"w{number}", number))
-    account = ObjectKey(SERVICE_ACCOUNTS, "fairlead-system", "cloudcore")
-    request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 86400}}
-    path = account.resource.path(account.namespace, account.name, "token")
-    made = await admin._request("POST", path, body=request)
-    return str(made["status"]["token"])
 
 
 @pytest.fixture(scope="module")
@@ -127,24 +113,19 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     directory = tmp_path_factory.mktemp("interest")
     with Site(directory) as made:
 
-        async def prepared() -> str:
+        async def prepared() -> None:
             async with ApiClient.from_kubeconfig(made.kubeconfig) as admin:
-                return await prepare(admin)
+                await prepare(admin)
 
-        kubeconfig: dict[str, Any] = yaml.safe_load(made.kubeconfig.read_text())
-        token = asyncio.run(prepared())
-        kubeconfig["users"][0]["user"] = {"token": token}
-        (directory / "hub.kubeconfig").write_text(yaml.safe_dump(kubeconfig))
-        config = {"kubeconfig": str(directory / "hub.kubeconfig"), "interest": {"recheckSeconds": RECHECK_S}}
-        (directory / "cloud.yaml").write_text(yaml.safe_dump(config))
+        asyncio.run(prepared())
+        (directory / "cloud.yaml").write_text(yaml.safe_dump({"interest": {"recheckSeconds": RECHECK_S}}))
         start(made)
         made.join(NODE)
         yield made
 
 
 def start(site: Site) -> None:
-    rights = str(site.directory / "hub.kubeconfig")
-    site.start_cloud(flags=("--config", str(site.directory / "cloud.yaml"), "--kubeconfig", rights))
+    site.start_cloud(flags=("--config", str(site.directory / "cloud.yaml")))
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -125,6 +126,43 @@ def test_a_node_is_replaced_with_a_token_for_it_only_and_has_its_labels(site: Si
     replaced = join(site, "named", token, home=other)
     assert replaced.returncode == 0, replaced.stderr
     assert "node replaced" in site.processes["cloud"].log.read_text()
+
+
+def test_a_ban_ends_the_session_at_the_other_replica_and_an_old_key_counts_no_more(site: Site) -> None:
+    kubectl, port = need_tool("kubectl-current"), free_port()
+    replica = site.start_cloud("cloud-3", link=free_port(), join=port)
+    admin = ("--kubeconfig", str(site.kubeconfig))
+    token = site.token("--replace", "--nodes", "barred")
+    assert site.run(*command(site, "barred", token, port=port)).returncode == 0
+    site.start_edge("barred")
+
+    began = time.monotonic()
+    banned = site.run("cloudcore", "node", "ban", "barred", "--reason", "stolen", *admin)
+    written = time.monotonic()
+    site.until(lambda: "is banned since" in str(site.ask("edgecore", "barred").get("problem")), "the edge knows")
+    figure = f"{time.monotonic() - written:.2f} s after the command, which took {written - began:.2f} s"
+    assert time.monotonic() - written < 1.0, figure
+    assert "it is disconnected now" in banned.stdout
+    for name in ("cloud", "cloud-3"):
+        site.until(lambda name=name: site.ask("cloudcore", name)["banned"], "every replica knows")  # type: ignore[misc]
+    assert re.search(
+        r"(?m)^banned     barred since \S+: stolen$",
+        site.run("cloudcore", "status", "--data-dir", str(site.directory / "cloud")).stdout,
+    )
+    events = ("get", "events", "-o", "jsonpath={.items[?(@.reason=='NodeBanned')].involvedObject.name}")
+    site.until(lambda: site.kubectl(kubectl, *events).stdout == "barred", "the Node has an Event")
+    home = site.directory / "barred-2"
+    refused = join(site, "barred", token, home=home)
+    assert refused.returncode == 1
+    assert "node barred is banned since" in refused.stderr, refused.stderr
+
+    site.run("cloudcore", "node", "unban", "barred", *admin)
+    site.processes["barred"].stop()
+    site.start_edge("barred")
+    assert join(site, "barred", token, home=home).returncode == 0
+    replaced = "another machine has joined in its name"
+    site.until(lambda: replaced in str(site.ask("edgecore", "barred").get("problem")), "the old machine is turned away")
+    assert replica.stop() == 0
 
 
 def test_a_token_in_a_file_is_gone_once_it_was_used(site: Site, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 from apimachinery.inventory import digest
 from apimachinery.resources import CONFIG_MAPS
 from apimachinery.selectors import ALL_FIELDS, EVERYTHING
+from metamanager import records as bounds
 from metamanager.connection import Database
 from metamanager.errors import StoreFull
 from metamanager.opening import open_records
@@ -61,3 +62,22 @@ def test_the_digest_follows_what_is_held(small: tuple[Database, Records]) -> Non
     records.apply([batch(2, removal(delta))], 0)
     assert records.digest() == digest([])
     assert records.count() == 0
+
+
+def test_what_a_hub_sends_fills_a_store_up_to_a_bound_and_reports_still_find_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bounds, "MAX_STORE_BYTES", 400_000)
+    database, records = open_records(tmp_path / "edge.db")
+    pushed = [upsert(GADGETS, f"g{number}", "x" * 50_000) for number in range(20)]
+    applied = [records.apply([batch(seq, delta)], 0) for seq, delta in enumerate(pushed, 1)]
+    refused = [each.refusals[seq][0].reason for seq, each in enumerate(applied, 1) if each.refusals]
+    assert 13 <= len(refused) < 20
+    assert set(refused) == {"there is no room: the node's store may have 400000 bytes"}
+    assert (tmp_path / "edge.db").stat().st_size <= 450_000
+    records.save({}, [report_of(1)])
+    assert records.report_count == 1, "what is the node's own has room"
+    smaller = upsert(GADGETS, "g0", "y")
+    assert not records.apply([batch(21, smaller)], 0).refusals, "what shrinks is taken"
+    assert not records.apply([batch(22, removal(pushed[1]), upsert(GADGETS, "new", "z"))], 0).refusals
+    database.close()

@@ -41,7 +41,19 @@ from link.frames import (
     Wanted,
     Welcome,
 )
-from link.peer import DEAD_AFTER, TRANSITIONS, Peer, Role, Say, State, meaning
+from link.peer import (
+    CHATTER_S,
+    DEAD_AFTER,
+    MAX_CHATTER,
+    MAX_HEARTBEAT_S,
+    MIN_HEARTBEAT_S,
+    TRANSITIONS,
+    Peer,
+    Role,
+    Say,
+    State,
+    meaning,
+)
 
 KEY = ObjectKey(PODS, "default", "p")
 HELLO = Hello(PROTOCOL, "n", None, b"", "test", 1)
@@ -339,3 +351,40 @@ def test_no_input_breaks_a_peer(messages: list[bytes]) -> None:
                 peer.receive(message, 1.0)
             except (RemoteProtocolError, LinkClosed):
                 assert peer.state is before
+
+
+@pytest.mark.parametrize(
+    ("frame", "what"),
+    [
+        (Ping(1), "a flood of pings"),
+        (Pong(1), "of pongs"),
+        (Ack(0), "of acknowledgements of nothing new"),
+        (Taken(0), "of chunks that were taken before"),
+        (Check(0, b""), "of comparisons"),
+        (Cancel(7), "of calls given up that never were"),
+    ],
+    ids=str,
+)
+def test_frames_that_carry_nothing_are_counted(frame: Frame, what: str) -> None:
+    hub = streaming()[1]
+    for _ in range(MAX_CHATTER):
+        hub.receive(encode(frame), 1.0)
+    with pytest.raises(RemoteProtocolError, match=f"more than {MAX_CHATTER} frames within 10 s"):
+        hub.receive(encode(frame), 1.0)
+    assert hub.state is State.STREAMING, f"{what}: the connection is whoever drives it to end"
+
+
+def test_frames_that_carry_nothing_may_come_at_a_measured_pace_for_ever() -> None:
+    hub = streaming()[1]
+    for number in range(3 * MAX_CHATTER):
+        hub.receive(encode(Ping(number)), number * CHATTER_S / MAX_CHATTER)
+
+
+@pytest.mark.parametrize(
+    ("said", "taken"), [(1e-9, MIN_HEARTBEAT_S), (86_400.0, MAX_HEARTBEAT_S), (0.0, 10.0), (7.0, 7.0)]
+)
+def test_an_absurd_heartbeat_is_brought_into_bounds(said: float, taken: float) -> None:
+    edge = Peer(Role.EDGE, 0.0, heartbeat_s=10.0)
+    edge.send(Hello(PROTOCOL, "n", None, b"", "test", 1), 0.0)
+    edge.receive(encode(Welcome("e", 0, False, said)), 0.0)
+    assert edge.heartbeat_s == taken

@@ -19,6 +19,7 @@ class Wire:
     """A transport that keeps what is written."""
 
     identity = "system:node:n"
+    key = ""
     remote = "wire"
 
     def __init__(self) -> None:

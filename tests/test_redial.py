@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgehub.redial import MOST_S, REFUSED_S, delay_s
+from edgehub.redial import BANNED_S, DOUBTED, MOST_S, REFUSED_S, delay_s
 from link.errors import LinkClosed, LinkError, RemoteProtocolError
 from link.frames import GoodbyeCode
 
@@ -50,6 +50,12 @@ def test_what_the_hub_asks_for_is_respected() -> None:
     assert delay_s(LinkClosed("later", GoodbyeCode.OVERLOADED, 7.0), 1, 0.0) == 7.0
 
 
+def test_who_was_replaced_doubts_it_a_few_times() -> None:
+    replaced = LinkClosed("another machine", GoodbyeCode.REPLACED)
+    assert delay_s(replaced, DOUBTED, 0.9) < 1.0
+    assert delay_s(replaced, DOUBTED + 1, 0.0) == REFUSED_S / 2
+
+
 def test_a_hub_that_wants_to_compare_is_dialled_soon_however_often_it_failed_before() -> None:
     assert delay_s(LinkClosed("resync", GoodbyeCode.RESYNC), 9, 0.9) < 0.5
 
@@ -59,6 +65,7 @@ def test_a_hub_that_wants_to_compare_is_dialled_soon_however_often_it_failed_bef
     [
         (LinkClosed("no", GoodbyeCode.FORBIDDEN), REFUSED_S / 2),
         (LinkClosed("twin", GoodbyeCode.SUPERSEDED), REFUSED_S / 2),
+        (LinkClosed("banned", GoodbyeCode.BANNED), BANNED_S / 2),
         (LinkClosed("odd", GoodbyeCode.PROTOCOL), MOST_S / 2),
         (RemoteProtocolError("odd"), MOST_S / 2),
     ],

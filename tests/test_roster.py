@@ -5,10 +5,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from apimachinery.errors import AlreadyExists, Conflict
+from apimachinery.errors import AlreadyExists, Conflict, NotFound
 from apimachinery.keys import Node
 from apimachinery.resources import NODES, SECRETS
-from cloudhub.roster import RenewalRefused, Roster
+from cloudhub.roster import MAX_REASON, Ban, Banned, Listed, RenewalRefused, Roster
 from cloudhub.tokens import Grant, Token
 from cloudhub.vault import NAMESPACE
 from tests.harness.objects import MemoryObjects
@@ -161,3 +161,55 @@ async def test_of_two_renewals_at_once_both_are_told_what_became_of_them(
     with pytest.raises(RenewalRefused):
         await roster.renew(EDGE, "one", "two", NOW + YEAR, "")
     assert (await roster.identities())[EDGE].key == "theirs"
+
+
+async def test_who_is_banned_gets_the_name_with_no_token_and_no_key(roster: Roster) -> None:
+    await claim(roster, "one")
+    await roster.ban(EDGE, "stolen", NOW)
+    for key, token in (("one", PLAIN), ("two", REPLACING)):
+        with pytest.raises(
+            Banned, match=r"edge-1 is banned since 2026-11-23T12:00:00\+00:00: stolen; `cloudcore node unban"
+        ):
+            await roster.check(EDGE, token, key, NOW)
+    await roster.ban(EDGE, "still stolen", NOW)
+    [listed] = await roster.list()
+    assert (listed.ban, listed.identity and listed.identity.key) == (Ban(NOW.isoformat(), "still stolen"), "one")
+    await roster.unban(EDGE)
+    await claim(roster, "one")
+    with pytest.raises(NotFound, match="edge-1 is not banned"):
+        await roster.unban(EDGE)
+
+
+async def test_a_name_that_nobody_has_can_be_banned_and_be_free_again(roster: Roster) -> None:
+    await roster.ban(EDGE, "", NOW)
+    with pytest.raises(Banned):
+        await claim(roster, "one")
+    assert await roster.list() == [Listed(EDGE, None, Ban(NOW.isoformat(), ""))]
+    await roster.unban(EDGE)
+    assert await roster.list() == []
+    await claim(roster, "one")
+
+
+async def test_a_ban_that_comes_between_a_look_and_a_claim_is_heeded(roster: Roster) -> None:
+    for key in ("one", "one again"):
+        seen = await roster.check(EDGE, REPLACING, key, NOW)
+        await roster.ban(EDGE, "", NOW)
+        with pytest.raises(Banned):
+            await roster.claim(seen, REPLACING, key, NOW + YEAR, NOW)
+        await roster.unban(EDGE)
+
+
+async def test_a_ban_that_somebody_damaged_is_one(roster: Roster, objects: MemoryObjects) -> None:
+    await roster.ban(EDGE, "x" * 2 * MAX_REASON, NOW)
+    for damage in ("", "[]", "{}"):
+        objects.kept[SECRETS, NAMESPACE, "node-edge-1"]["metadata"]["annotations"]["fairlead.io/ban"] = damage
+        with pytest.raises(Banned, match="node edge-1 is banned;"):
+            await roster.check(EDGE, PLAIN, "", NOW)
+
+
+async def test_who_is_banned_renews_nothing(roster: Roster) -> None:
+    await claim(roster, "one")
+    await roster.ban(EDGE, "stolen", NOW)
+    assert "edge-1 is banned" in (await roster.may_renew(EDGE, "one") or "")
+    with pytest.raises(RenewalRefused, match="stolen"):
+        await roster.renew(EDGE, "one", "two", NOW + YEAR, "")

@@ -59,6 +59,7 @@ class Wire:
     """The edge's end of a connection."""
 
     identity = ""
+    key = ""
     remote = "hub"
 
     def __init__(self) -> None:

@@ -20,7 +20,7 @@ from cloudhub.horizon import Advance
 from cloudhub.interests import GRANTED, UNKNOWN, Decision
 from cloudhub.placement import STANDARD_RULES, By, Placement, Rule
 from cloudhub.projection import project
-from cloudhub.sessions import FRAME_BYTES, LAG_S, Hub, Session
+from cloudhub.sessions import FRAME_BYTES, LAG_S, MAX_REFUSALS_TOLD, MAX_UNGREETED, Denial, Hub, Session
 from cloudhub.wires import UNPACKING
 from link.codec import MAX_BODY_BYTES, decode, encode
 from link.exchange import Whole
@@ -71,10 +71,8 @@ TERMS = itertools.count(1)
 class Wire:
     """The hub's end of one node's connection."""
 
-    remote = "test"
-
-    def __init__(self, identity: str) -> None:
-        self.identity = identity
+    def __init__(self, identity: str, key: str = "", remote: str = "test") -> None:
+        self.identity, self.key, self.remote = identity, key, remote
         self.frames: list[Frame] = []
         self.closed = False
         self.pump: Pump
@@ -131,6 +129,24 @@ class Rights:
         return self.decisions.get(interest, Decision(UNKNOWN, "soon", is_pending=True))
 
 
+class Door:
+    """Refuses whom it is told to, by node or by key."""
+
+    def __init__(self) -> None:
+        self.refused: dict[str, Denial] = {}
+        self.told: list[str] = []
+        self.twice: list[tuple[Node, Sequence[str]]] = []
+
+    def refusal(self, node: Node, key: str) -> Denial | None:
+        return self.refused.get(node) or self.refused.get(key)
+
+    def turned_away(self, node: Node, refusal: Denial) -> None:
+        self.told.append(f"{node} {refusal.code}")
+
+    def superseded(self, node: Node, remotes: Sequence[str]) -> None:
+        self.twice.append((node, remotes))
+
+
 class Desk:
     """Keeps calls until the test answers them."""
 
@@ -163,7 +179,7 @@ class Site:
         self.clock, self.cache, self.reports, self.nodes = SimClock(), WatchCache(), Reports(), Nodes()
         self.epochs = iter(f"epoch{number}" for number in range(100))
         self.woken = 0
-        self.rights, self.desk = Rights(), Desk()
+        self.rights, self.desk, self.door = Rights(), Desk(), Door()
         self.hub = Hub(
             self.cache,
             Placement(rules),
@@ -171,6 +187,7 @@ class Site:
             self.nodes,
             access=self.rights,
             calls=self.desk,
+            door=self.door,
             clock=self.clock,
             new_epoch=lambda: next(self.epochs),
             wake=self.wake,
@@ -190,8 +207,8 @@ class Site:
     def delete(self, item: Object) -> None:
         self.hub.changed(self.cache.apply(WatchEvent(EventType.DELETED, item, "2")))
 
-    def connect(self, node: str, identity: str = "") -> Wire:
-        wire = Wire(identity or f"system:node:{node}")
+    def connect(self, node: str, identity: str = "", **more: str) -> Wire:
+        wire = Wire(identity or f"system:node:{node}", **more)
         wire.pump = self.hub.opened(wire)
         return wire
 
@@ -320,6 +337,53 @@ def test_after_the_grace_period_the_digest_does_the_same() -> None:
     again.say(hello("n1", [pod], Cursor("epoch1", 1)))
     site.work()
     assert again.take() == [Welcome("epoch3", 0, False, 20.0), Push(1, (), True)]
+
+
+def test_who_is_banned_is_ended_at_once_and_turned_away_from_then_on() -> None:
+    site = Site()
+    wire, other = site.streaming("n1"), site.streaming("n2")
+    parked = site.connect("n3")
+    parked.say(hello("n3")._replace(interests=(Interest(PODS),)))
+    wire.take()
+    ban = Denial(GoodbyeCode.BANNED, "node n1 is banned: stolen")
+    site.door.refused = {"n1": ban, "n3": ban}
+    for node in ("n1", "n2", "n3", "never seen"):
+        site.hub.recheck(Node(node))
+    goodbye = Goodbye(GoodbyeCode.BANNED, "node n1 is banned: stolen", 0.0)
+    assert wire.take() == parked.take() == [goodbye]
+    assert (wire.closed, parked.closed, other.closed) == (True, True, False)
+    assert site.nodes.told[-1] == "n1 down"
+    wire.say(Report(1, ()))
+    assert site.reports.accepted == [], "nobody listens to it any more"
+    again = site.streaming("n1")
+    assert again.take() == [goodbye]
+    assert (site.hub.counters.banned, site.door.told) == (3, ["n1 banned", "n3 banned", "n1 banned"])
+    site.door.refused = {}
+    assert isinstance(site.streaming("n1").take()[0], Welcome)
+
+
+def test_a_key_that_counts_no_more_does_not_end_who_has_the_name() -> None:
+    site = Site()
+    site.door.refused = {"old": Denial(GoodbyeCode.REPLACED, "another machine")}
+    newer = site.connect("n1", key="new")
+    newer.say(hello("n1"))
+    older = site.connect("n1", key="old")
+    older.say(hello("n1"))
+    assert older.take() == [Goodbye(GoodbyeCode.REPLACED, "another machine", 0.0)]
+    assert (newer.closed, site.hub.counters.replaced, site.hub.counters.superseded) == (False, 1, 0)
+
+
+def test_a_node_that_was_superseded_while_it_lived_is_told_of() -> None:
+    site = Site()
+    site.connect("n1", remote="192.0.2.1:5").say(hello("n1"))
+    site.connect("n1", remote="192.0.2.2:5").say(hello("n1"))
+    assert (site.door.twice, site.hub.counters.superseded) == ([], 1), "a broken line does that, too"
+    late = site.connect("n1", remote="192.0.2.1:6")
+    late.say(hello("n1", term=1)._replace(superseded=True))
+    assert site.door.twice == [], "it says so again, with a term that counts"
+    site.connect("n1", remote="192.0.2.1:7").say(hello("n1")._replace(superseded=True))
+    assert site.door.twice == [(Node("n1"), ["192.0.2.2:5", "192.0.2.1:7"])]
+    assert site.hub.counters.clones == 1
 
 
 def test_the_newer_connection_takes_over_after_the_older_has_ended() -> None:
@@ -1002,3 +1066,59 @@ def test_whatever_a_node_says_of_interests_and_calls_its_link_goes_on_or_ends(sa
     site.clock.run_until(100.0)
     site.hub.expire()
     assert not site.hub._standings
+
+
+def test_a_node_that_wants_something_else_all_the_time_is_cut_off() -> None:
+    site = Site()
+    wire = site.streaming("n1")
+    for number in range(1, sessions.WANTED_BURST + 1):
+        wire.say(Wanted(number, ()))
+    assert not wire.closed
+    site.clock.run_until(site.clock.time() + 1 / sessions.WANTED_PER_S)
+    wire.say(Wanted(sessions.WANTED_BURST + 1, ()))
+    assert not wire.closed, "it comes back with time"
+    wire.say(Wanted(sessions.WANTED_BURST + 2, ()))
+    assert isinstance(goodbye := wire.take()[-1], Goodbye)
+    assert (goodbye.code, goodbye.reason) == (GoodbyeCode.PROTOCOL, "interests that change all the time")
+
+
+def test_an_inventory_of_the_longest_names_is_bounded_by_its_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "MAX_INVENTORY_BYTES", 3000)
+    site = Site()
+    wire = site.connect("n1")
+    wire.say(Hello(PROTOCOL, "n1", None, b"something", "agent", 1))
+    held = [Held(ObjectKey(PODS, "n" * 253, f"{number:0>253}"), ObjectVersion("u" * 253, "r")) for number in range(4)]
+    wire.say(Inventory(tuple(held[:3]), False))
+    assert [type(frame) for frame in wire.take()] == [Welcome]
+    wire.say(Inventory(tuple(held[3:]), True))
+    assert wire.closed
+    assert isinstance(goodbye := wire.take()[-1], Goodbye)
+    assert goodbye.reason == "an inventory of more than 3000 bytes"
+
+
+def test_of_one_node_few_connections_may_wait_to_say_hello() -> None:
+    site = Site()
+    silent = [site.connect("n1") for _ in range(MAX_UNGREETED)]
+    one_more = site.connect("n1")
+    [goodbye] = one_more.take()
+    assert isinstance(goodbye, Goodbye)
+    assert (goodbye.code, goodbye.retry_after_s) == (GoodbyeCode.OVERLOADED, 1.0)
+    assert not site.connect("n2").closed, "another node has nothing to do with it"
+    silent[0].say(Hello(PROTOCOL, "n1", None, b"", "agent", 1))
+    assert isinstance(silent[0].take()[0], Welcome)
+    assert not site.connect("n1").closed
+    assert site.connect("n1").closed
+
+
+def test_a_node_that_refuses_everything_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    site = Site()
+    wire = site.connect("n1")
+    wire.say(Hello(PROTOCOL, "n1", None, digest(()), "agent", 1))
+    site.put(CONFIG_MAPS, "a", data={})
+    site.put(PODS, "web", spec={"nodeName": "n1", "volumes": [{"configMap": {"name": "a"}}]})
+    site.work()
+    key = ObjectKey(CONFIG_MAPS, "default", "a")
+    for _ in range(3):
+        wire.say(Nack(1, tuple(Refusal(key, "no") for _ in range(MAX_REFUSALS_TOLD))))
+    assert len([each for each in caplog.records if each.message == "node refused object"]) == MAX_REFUSALS_TOLD
+    assert site.hub.counters.nacks == 3 * MAX_REFUSALS_TOLD

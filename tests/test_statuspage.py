@@ -12,6 +12,7 @@ from apimachinery.watchcache import WatchCache
 from apiserver.http import Request
 from cloudhub.announcer import Announcer
 from cloudhub.apiclient import ApiClient
+from cloudhub.doorkeeper import Doorkeeper
 from cloudhub.fences import Fences
 from cloudhub.sessions import Session
 from cloudhub.statuspage import StatusPage
@@ -28,7 +29,10 @@ async def page() -> AsyncIterator[StatusPage]:
         writer: StatusWriter[Session] = StatusWriter(
             client, cache, lambda *_: None, Fences("here"), confirm, announce=announcer.say
         )
-        yield StatusPage(client, cache, announcer, writer)
+
+        async def ban(*_: object) -> None: ...
+
+        yield StatusPage(client, cache, announcer, writer, Doorkeeper(cache, ban, announcer.say))
 
 
 async def asked(page: StatusPage, method: str, target: str) -> bytes:

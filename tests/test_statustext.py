@@ -38,6 +38,8 @@ FACTS: dict[str, Any] = {
         {"node": "edge-1", "key": "devices/default/d", "field": "property/p", "reason": f"no {number}"}
         for number in range(7)
     ],
+    "banned": [],
+    "clones": [],
     "nodes": [
         {
             "node": "a",
@@ -91,4 +93,18 @@ def test_what_nodes_are_interested_in_and_ask_for_is_two_lines() -> None:
     assert lines[6:8] == [
         "interest   4 selections, 1 not granted; watched for nodes: widgets.example.com",
         "calls      3 x 200, 1 x 403",
+    ]
+
+
+def test_who_is_banned_and_whose_certificate_is_used_twice_is_a_line_each() -> None:
+    banned = [
+        {"node": "lost", "since": "2030-01-31", "reason": "stolen\x1b[2J"},
+        {"node": "x", "since": "", "reason": ""},
+    ]
+    clone = {"node": "a", "times": 3, "since": "s", "last": "l", "addresses": ["192.0.2.1", "192.0.2.9"]}
+    lines = told({**FACTS, "lastRefused": [], "nodes": [], "banned": banned, "clones": [clone]})[7:]
+    assert lines == [
+        "banned     lost since 2030-01-31: stolen\\x1b[2J",
+        "banned     x",
+        "cloned     a: its certificate is used from two places (192.0.2.1, 192.0.2.9), seen 3 times, last at l",
     ]

@@ -80,3 +80,13 @@ def test_a_worker_that_does_not_answer_is_named_and_hides_nothing() -> None:
     assert "workers    1: not serving; 2: 1 nodes, started 3 times" in lines
     assert lines[-1].endswith("192.0.2.1:5 at worker 2, in sync")
     assert told(both(None, None))[2] == "link       not listening: the apiserver is not fully known yet"
+
+
+def test_a_pair_is_told_once_however_many_workers_it_comes_to() -> None:
+    one = {"node": "a", "times": 2, "since": "t2", "last": "t3", "addresses": ["192.0.2.1", "192.0.2.9"]}
+    two = {"node": "a", "times": 1, "since": "t1", "last": "t1", "addresses": ["192.0.2.9", "192.0.2.8"]}
+    ban = {"node": "b", "since": "t0", "reason": ""}
+    found = both(facts(clones=[one], banned=[ban]), facts(clones=[two], banned=[ban]))
+    addresses = ["192.0.2.1", "192.0.2.9", "192.0.2.8"]
+    assert found["clones"] == [{"node": "a", "times": 3, "since": "t1", "last": "t3", "addresses": addresses}]
+    assert found["banned"] == [ban]

@@ -1,6 +1,8 @@
 """The link over real sockets, with and without TLS."""
 
 import asyncio
+import contextlib
+import os
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -12,12 +14,14 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from componentbase import pki
+from componentbase.doorway import Limits
 from link.codec import MAX_FRAME_BYTES, decode, encode
 from link.errors import LinkClosed, LinkError
-from link.frames import PROTOCOL, Frame, Goodbye, GoodbyeCode, Hello, Ping, Push, Welcome
+from link.frames import PROTOCOL, Cancel, Frame, Goodbye, GoodbyeCode, Hello, Ping, Push, Welcome
 from link.peer import Peer, Role
 from link.pump import Pump
-from link.websocket import PATH, Listener, WebSocket, dial, listen
+from link.websocket import PATH, TURN_MESSAGES, Listener, WebSocket, dial, listen
+from link.wsframes import masked
 from tests.harness.tls import contexts
 
 HELLO = Hello(PROTOCOL, "n", None, b"", "test", 1)
@@ -158,6 +162,8 @@ async def test_identity_is_the_common_name_of_the_verified_certificate(tmp_path:
         await dial("127.0.0.1", listener.port, edge_context, edge.opened)
         assert await edge.frames.get() == Welcome("e", 0, False, 20.0)
         assert hub.pump.transport.identity == "system:node:n"
+        assert hub.pump.transport.key == pki.key_id((tmp_path / "n").read_bytes())
+        assert edge.pump.transport.key == "", "an edge has no use for a hub's"
         edge.pump.close(GoodbyeCode.SHUTDOWN, "done")
         assert str(await hub.lost) == "done"
 
@@ -205,6 +211,79 @@ async def test_closing_the_listener_ends_every_connection() -> None:
             await edge.frames.get()
         assert isinstance(await edge.lost, LinkClosed)
         await connection.lost
+
+
+async def test_a_flood_on_one_connection_leaves_the_others_their_turn() -> None:
+    """7,000 frames in one read; whoever says something meanwhile waits for TURN_MESSAGES of them, not for all."""
+    order: list[str] = []
+
+    class Noting(Side):
+        def __init__(self, name: str) -> None:
+            super().__init__(Role.HUB, answer=False)
+            self.name = name
+
+        def frame_received(self, frame: Frame) -> None:
+            order.append(self.name)
+            super().frame_received(frame)
+
+    sides = [Noting("flood"), Noting("good")]
+    waiting = iter(sides)
+    async with serving(lambda connection: next(waiting).opened(connection)) as listener, asyncio.timeout(10):
+        clients = [await connect(f"ws://127.0.0.1:{listener.port}{PATH}", compression=None) for _ in range(2)]
+        for client, side in zip(clients, sides, strict=True):
+            await client.send(encode(HELLO))
+            assert await side.frames.get() == HELLO
+            side.pump.send(Welcome("e", 0, False, 20.0))
+            await client.recv()
+        order.clear()
+        # Ordinary writes would be read one by one. These are in the kernel before the hub comes round.
+        flood, good = (client.transport.get_extra_info("socket") for client in clients)
+        flooding = b"".join(masked(encode(Cancel(number)), b"abcd") for number in range(1000))
+        os.write(flood.fileno(), flooding)
+        os.write(good.fileno(), masked(encode(Cancel(1)), b"abcd"))
+        while len(order) < 1001:
+            await asyncio.sleep(0)
+        assert order.index("good") <= 2 * TURN_MESSAGES
+        assert order.count("flood") == 1000, "nothing is lost"
+        for client in clients:
+            await client.close()
+
+
+async def test_more_at_the_door_than_may_be_are_closed_and_an_open_link_makes_room() -> None:
+    side = Side(Role.HUB)
+    listener = await listen("127.0.0.1", 0, None, side.opened, at_door=Limits(each=2, overall=9))
+    try:
+        async with asyncio.timeout(5):
+            idle = [await asyncio.open_connection("127.0.0.1", listener.port) for _ in range(2)]
+            reader, one_more = await asyncio.open_connection("127.0.0.1", listener.port)
+            assert await reader.read() == b""
+            one_more.close()
+            idle[0][1].close()
+            edge = Side(Role.EDGE)
+            while True:  # until the hub has seen that it left
+                with contextlib.suppress(LinkClosed):
+                    await dial("127.0.0.1", listener.port, None, edge.opened)
+                    break
+            another = await asyncio.open_connection("127.0.0.1", listener.port)
+            another[1].write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert (await another[0].read(12)).startswith(b"HTTP/1.1 "), "who is open does not count"
+            for _, writer in (idle[1], another):
+                writer.close()
+    finally:
+        await listener.close()
+
+
+async def test_a_full_hub_takes_nobody_more() -> None:
+    hub, edge = Side(Role.HUB), Side(Role.EDGE)
+    listener = await listen("127.0.0.1", 0, None, hub.opened, max_connections=1)
+    try:
+        async with asyncio.timeout(5):
+            await dial("127.0.0.1", listener.port, None, edge.opened)
+            with pytest.raises(LinkClosed):
+                await dial("127.0.0.1", listener.port, None, Side(Role.EDGE).opened)
+            assert not edge.lost.done()
+    finally:
+        await listener.close()
 
 
 def test_a_connection_that_was_cut_off_is_told_to_its_handler_whatever_was_still_written() -> None:

@@ -51,7 +51,10 @@ class MemoryObjects:
         found, wished = await self.get(resource, namespace, name), dict(patch["metadata"])
         if wished.pop("resourceVersion") != found["metadata"]["resourceVersion"]:
             raise Conflict(f'{resource.plural} "{name}" has been modified')
-        self.kept[resource, namespace, name]["metadata"].setdefault("annotations", {}).update(wished["annotations"])
+        notes = self.kept[resource, namespace, name]["metadata"].setdefault("annotations", {})
+        notes |= wished["annotations"]
+        for name_of_note in [note for note, text in notes.items() if text is None]:
+            del notes[name_of_note]
         return self._written((resource, namespace, name))
 
     def _written(self, key: tuple[Resource, str, str]) -> Mapping[str, Any]:

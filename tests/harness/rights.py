@@ -1,18 +1,57 @@
-"""The rights of the hub as docs/operations.md has them: what an admin would apply."""
+"""The account of the hub and its rights, as an admin would apply what `cloudcore rbac` prints."""
 
-import re
+import base64
+import http.client
+import json
+import ssl
+import urllib.parse
+from pathlib import Path
 from typing import Any
 
 import yaml
 
-from tests.harness.site import ROOT
+from apimachinery.keys import Resource
+from apimachinery.resources import NAMESPACES, SERVICE_ACCOUNTS
+from cloudhub import rbac
+from cloudhub.vault import NAMESPACE
 
-INTEREST = "fairlead-cloudcore-interest"
+TOKEN_S = 86_400
+
+_RBAC = ("rbac.authorization.k8s.io", "v1")
+_KINDS = {
+    "Namespace": NAMESPACES,
+    "ServiceAccount": SERVICE_ACCOUNTS,
+    "ClusterRole": Resource(*_RBAC, "clusterroles", "ClusterRole", False),
+    "ClusterRoleBinding": Resource(*_RBAC, "clusterrolebindings", "ClusterRoleBinding", False),
+    "Role": Resource(*_RBAC, "roles", "Role", True),
+    "RoleBinding": Resource(*_RBAC, "rolebindings", "RoleBinding", True),
+}
 
 
-def documented_rights(*, interest: bool) -> list[dict[str, Any]]:
-    """A ServiceAccount, its roles and their bindings. interest: with what nodes' interests and calls need."""
-    text = (ROOT / "docs" / "operations.md").read_text()
-    [block] = re.findall(r"```yaml\n(# cloudcore's rights.*?)```", text, re.DOTALL)
-    found = [each for each in yaml.safe_load_all(block) if each]
-    return [each for each in found if interest or each["metadata"]["name"] != INTEREST]
+def hub_kubeconfig(admin: Path, *, interest: bool = True) -> Path:
+    """Makes the account with the admin's kubeconfig; returns one with a token of it, beside that."""
+    config: dict[str, Any] = yaml.safe_load(admin.read_text())
+    cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
+    server = urllib.parse.urlsplit(cluster["server"])
+    trust = ssl.create_default_context(cadata=base64.b64decode(cluster["certificate-authority-data"]).decode())
+    assert server.hostname is not None
+    connection = http.client.HTTPSConnection(server.hostname, server.port, context=trust, timeout=10)
+
+    def post(path: str, value: dict[str, Any]) -> dict[str, Any]:
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {user['token']}"}
+        connection.request("POST", path, json.dumps(value), headers)
+        response = connection.getresponse()
+        body = response.read()
+        assert response.status in (201, 409), body.decode()  # 409: another test of this cluster has made it
+        answer: dict[str, Any] = json.loads(body)
+        return answer
+
+    for each in yaml.safe_load_all(rbac.text(rbac.Wanted(interest=interest))):
+        post(_KINDS[each["kind"]].path(each["metadata"].get("namespace", "")), each)
+    path = SERVICE_ACCOUNTS.path(NAMESPACE, rbac.ACCOUNT, "token")
+    request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": TOKEN_S}}
+    config["users"][0]["user"] = {"token": post(path, request)["status"]["token"]}
+    connection.close()
+    made = admin.with_name("kubeconfig-cloudcore")
+    made.write_text(json.dumps(config))
+    return made

@@ -26,6 +26,7 @@ from cloudhub import crds
 from componentbase import statusz
 from componentbase.errors import CommandError
 from tests.harness.mosquitto import free_port
+from tests.harness.rights import hub_kubeconfig
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 STOP_WITHIN_S = 5.0  # what the commands promise for SIGTERM
@@ -89,6 +90,7 @@ class Site:
         self.directory = directory
         self.kubeconfig = directory / "api" / "kubeconfig"
         self.processes: dict[str, Process] = {}
+        self._hub_admin = ""
         self.ports = {name: free_port() for name in ("api", "link", "join")}
         self._token = ""  # for any node, a day long
         environment = {name: text for name, text in os.environ.items() if name != "KUBECONFIG"}
@@ -135,13 +137,21 @@ class Site:
             return False
         return True
 
+    def hub_kubeconfig(self) -> Path:
+        """Of the account that hubs run with, made once for each cluster."""
+        admin = self.kubeconfig.read_text()
+        if admin != self._hub_admin:
+            hub_kubeconfig(self.kubeconfig)
+            self._hub_admin = admin
+        return self.kubeconfig.with_name("kubeconfig-cloudcore")
+
     def start_cloud(self, name: str = "cloud", *, flags: Sequence[str] = (), **ports: int) -> Process:
         link, join = ports.get("link", self.ports["link"]), ports.get("join", self.ports["join"])
         process = self.start(
             name,
             "cloudcore",
             "run",
-            *("--kubeconfig", str(self.kubeconfig), "--data-dir", str(self.directory / name)),
+            *("--kubeconfig", str(self.hub_kubeconfig()), "--data-dir", str(self.directory / name)),
             *("--listen", f"127.0.0.1:{link}", "--join-listen", f"127.0.0.1:{join}"),
             *flags,
         )

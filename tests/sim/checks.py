@@ -54,6 +54,7 @@ def problems(world: World) -> list[str]:
         *_deleted_for_not_knowing(world),
         *_taken_out_of_order(world),
         *_healed(world),
+        *(f"{edge.node} was taken for two" for edge in world.edges if edge.superseded > edge.rolled_back),
         *dict.fromkeys(world.faulty_bounds),
         *(f"what {key} reported came back to its node as a change" for key in world.api.echoes),
     ]

@@ -65,6 +65,8 @@ class SimEdge:
         self.inbox: deque[tuple[str, bytes, tuple[ObjectKey, str, str] | None]] = deque()
         """What devices have said and were not yet told that it is durable. The broker keeps it."""
         self.end: SimTransport | None = None
+        self.superseded = 0
+        """How often it heard of the connection that it had that another took over."""
         self.start()
 
     def start(self) -> None:
@@ -125,6 +127,7 @@ class SimEdge:
             if self._may_leave():
                 if isinstance(session.error, LinkClosed):
                     self._known_term = max(self._known_term, session.error.term)
+                    self.superseded += session.error.code is GoodbyeCode.SUPERSEDED
                 self.session = None
                 self._later(self._world.rng.choice([0.0, 0.05, 0.5]), self.dial)
             return

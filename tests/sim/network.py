@@ -26,6 +26,7 @@ class SimTransport:
     def __init__(self, network: "SimNetwork", identity: str, remote: str, delay_s: float) -> None:
         self.identity = identity
         self.remote = remote
+        self.key = ""
         self.receiving: Receiving | None = None
         self.other: SimTransport
         self.open = True

@@ -1,0 +1,106 @@
+"""Whom the roster's Secrets let in, as a watch tells of them."""
+
+import json
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from apimachinery.events import EventType, WatchEvent
+from apimachinery.keys import Node
+from apimachinery.objects import from_json
+from apimachinery.resources import CONFIG_MAPS, SECRETS
+from apimachinery.watchcache import WatchCache
+from cloudhub.gate import Gate
+from cloudhub.roster import Ban, Roster
+from cloudhub.sessions import Denial
+from cloudhub.tokens import Grant, Token
+from cloudhub.vault import NAMESPACE
+from link.frames import GoodbyeCode
+from tests.harness.objects import MemoryObjects
+
+NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+EDGE = Node("edge-1")
+AT = "2030-01-31T12:00:00Z"
+
+
+class Watched:
+    """A gate that is told what a roster has written."""
+
+    def __init__(self) -> None:
+        self.objects, self.cache = MemoryObjects(), WatchCache()
+        self.roster, self.gate = Roster(self.objects), Gate(self.cache)
+
+    def follow(self, kind: EventType = EventType.MODIFIED) -> list[Node | None]:
+        value = self.objects.kept[SECRETS, NAMESPACE, f"node-{EDGE}"]
+        return self.told(WatchEvent(kind, from_json(SECRETS, value), "1"))
+
+    def told(self, event: WatchEvent) -> list[Node | None]:
+        return [self.gate.observe(change) for change in self.cache.apply(event)]
+
+    async def claim(self, key: str) -> None:
+        token = Token("aaaaaaaa", NOW + timedelta(days=1), Grant(may_replace=True))
+        seen = await self.roster.check(EDGE, token, key, NOW)
+        await self.roster.claim(seen, token, key, NOW + timedelta(days=365), NOW)
+        self.follow()
+
+    def note(self, **changed: Any) -> None:
+        """Change what is written of the identity."""
+        annotations = self.objects.kept[SECRETS, NAMESPACE, f"node-{EDGE}"]["metadata"]["annotations"]
+        annotations["fairlead.io/identity"] = json.dumps(json.loads(annotations["fairlead.io/identity"]) | changed)
+        self.objects.kept[SECRETS, NAMESPACE, f"node-{EDGE}"]["metadata"]["resourceVersion"] += "0"
+        self.follow()
+
+
+async def test_a_ban_counts_from_when_it_is_told_until_it_is_lifted_or_deleted() -> None:
+    watched = Watched()
+    assert watched.gate.refusal(EDGE, "key") is None
+    for lift in (watched.roster.unban, None):
+        await watched.roster.ban(EDGE, "stolen", NOW)
+        assert watched.follow() == [EDGE]
+        reason = "node edge-1 is banned since 2026-11-23T12:00:00+00:00: stolen"
+        for key in ("", "key"):
+            assert watched.gate.refusal(EDGE, key) == Denial(GoodbyeCode.BANNED, reason)
+        assert watched.gate.refusal(Node("edge-2"), "key") is None
+        assert watched.gate.bans() == [(EDGE, Ban(NOW.isoformat(), "stolen"))]
+        if lift is not None:
+            await lift(EDGE)
+            assert watched.follow() == [EDGE]
+        else:
+            assert watched.follow(EventType.DELETED) == [EDGE]
+        assert watched.gate.refusal(EDGE, "key") is None
+        assert watched.gate.bans() == []
+
+
+async def test_a_key_counts_until_another_machine_has_its_name() -> None:
+    watched = Watched()
+    await watched.claim("one")
+    assert watched.gate.refusal(EDGE, "one") is None
+    await watched.claim("two")
+    assert watched.gate.refusal(EDGE, "two") is None
+    refused = watched.gate.refusal(EDGE, "one")
+    assert refused is not None
+    assert (refused.code, "another machine has joined in its name" in refused.reason) == (GoodbyeCode.REPLACED, True)
+    watched.note(former="one")
+    assert watched.gate.refusal(EDGE, "one") is None, "it was renewed, and nobody has replaced it"
+    watched.note(expires="soon")
+    assert watched.gate.refusal(EDGE, "three") is None, "a damaged note names nobody"
+
+
+def test_what_is_not_the_rosters_is_none_of_its_business() -> None:
+    watched = Watched()
+    places = ((SECRETS, "default", "node-x"), (SECRETS, NAMESPACE, "fairlead-ca"), (CONFIG_MAPS, NAMESPACE, "node-x"))
+    for resource, namespace, name in places:
+        metadata = {"name": name, "namespace": namespace, "annotations": {"fairlead.io/ban": "{}"}}
+        assert watched.told(WatchEvent(EventType.ADDED, from_json(resource, {"metadata": metadata}), "1")) == [None]
+    assert watched.gate.bans() == []
+
+
+async def test_an_event_is_made_once_of_each_ban() -> None:
+    watched = Watched()
+    assert watched.gate.event(EDGE, AT) is None
+    for reason in ("stolen", "really"):
+        await watched.roster.ban(EDGE, reason, NOW)
+        watched.follow()
+        event = watched.gate.event(EDGE, AT)
+        assert event is not None
+        assert (event.about.name, event.reason, reason in event.message) == (EDGE, "NodeBanned", True)
+        assert watched.gate.event(EDGE, AT) is None
