@@ -102,7 +102,7 @@ class Authority:
 
     @property
     def signer_pin(self) -> str:
-        """Of the CA that signs now. Ask before it does: at worst a node counts as having the former one's for longer."""
+        """Of the CA that signs now. Ask before it does: then a node counts as having the former one's, at worst."""
         return self._signing().pin
 
     def sign_node(self, csr_pem: bytes, node: Node) -> bytes:
