@@ -137,7 +137,7 @@ class Door:
         self.told: list[str] = []
         self.twice: list[tuple[Node, Sequence[str]]] = []
 
-    def refusal(self, node: Node, key: str) -> Denial | None:
+    def refusal(self, node: Node, key: str, *, is_connected: bool = False) -> Denial | None:
         return self.refused.get(node) or self.refused.get(key)
 
     def turned_away(self, node: Node, refusal: Denial) -> None:
