@@ -71,9 +71,11 @@ class Authority:
         self._now = now
 
     @classmethod
-    async def load(cls, vault: Vault, node_s: float = NODE_S) -> "Authority":
+    async def load(
+        cls, vault: Vault, node_s: float = NODE_S, now: Callable[[], datetime.datetime] = _now
+    ) -> "Authority":
         """Those of this cluster, made now when there is none. Raises ApiError; InternalError when one is damaged."""
-        return cls(*await cas.load_or_make(vault), node_s=node_s)
+        return cls(*await cas.load_or_make(vault), node_s=node_s, now=now)
 
     async def reload(self, vault: Vault) -> bool:
         """Look again; whether they have changed. Raises ApiError as load(); then nothing has."""
@@ -89,12 +91,18 @@ class Authority:
 
     @property
     def certificate_pem(self) -> bytes:
-        """The certificates of all that are trusted, the oldest first."""
-        return b"".join(each.pair.cert_pem for each in self._cas)
+        """
+        The certificates of all that are trusted, first the one that signs now.
+
+        A node keeps what it is given with its certificate, and renews when what is shown differs: in the order, too,
+        for it may have renewed while both were trusted already and the first one signed still.
+        """
+        signing = self._signing()
+        return b"".join(each.pair.cert_pem for each in sorted(self._cas, key=lambda each: each != signing))
 
     @property
     def signer_pin(self) -> str:
-        """Of the CA that signs now."""
+        """Of the CA that signs now. Ask before it does: then a node counts as having the former one's, at worst."""
         return self._signing().pin
 
     def sign_node(self, csr_pem: bytes, node: Node) -> bytes:

@@ -53,9 +53,9 @@ class Gate:
             self._bans[node] = ban
         return node
 
-    def refusal(self, node: Node, key: str) -> Denial | None:
+    def refusal(self, node: Node, key: str, *, is_connected: bool = False) -> Denial | None:
         """
-        Why a connection of this node is not let in, or not any more.
+        Why a connection of this node is not let in, or (`is_connected`) not any more.
 
         key: that of its certificate; "" where it is not known, and then not judged.
         """
@@ -66,6 +66,8 @@ class Gate:
         # Who joined before keys were written down has none there, and a damaged note names nobody.
         if identity is None or not identity.key or key in (identity.key, identity.former):
             return None
+        if is_connected and identity.former:
+            return None  # it was renewed again and again meanwhile; by another machine, it would have been ended then
         reason = f"this certificate of {node} counts no more: another machine has joined in its name"
         return Denial(GoodbyeCode.REPLACED, reason)
 

@@ -173,27 +173,27 @@ class JoinEndpoint:
     async def _join(self, asked: "_Asked") -> Response:
         node, serving = asked.node, asked.serving
         presented = await self._tokens.check(asked.token, node, self._now())
+        ca, trusted = self._authority.signer_pin, self._authority.certificate_pem.decode()
         certificate = self._authority.sign_node(asked.csr, node)
         served = None if serving is None else self._authority.sign_serving(serving.csr, node, serving.addresses)
-        await self._hand_out(presented, node, certificate)
+        await self._hand_out(presented, node, certificate, ca)
         logger.info("node joined", extra={"node": node, "peer": asked.peer, "token": presented.token.id})
         answer = {
             "node": node,
             "certificate": certificate.decode(),
-            "ca": self._authority.certificate_pem.decode(),
+            "ca": trusted,
             "link": self._link._asdict(),
         } | ({} if served is None else {"serving": served.decode()})
         return json_response(200, answer)
 
-    async def _hand_out(self, presented: Presented, node: Node, certificate: bytes) -> None:
+    async def _hand_out(self, presented: Presented, node: Node, certificate: bytes, ca: str) -> None:
         """
-        Have it written down that this node has this certificate now.
+        Have it written down that this node has this certificate now. ca: the pin of who signed it.
 
         The name is looked at first and written last: where it is taken, the token is not used up; and where the process
         dies between, the token's user comes again with the same key.
         """
         key, now, token = pki.key_id(certificate), self._now(), presented.token
-        ca = self._authority.signer_pin
         seen = await self._roster.check(node, token, key, now)
         await self._tokens.use(presented, node, key, now)
         await self._roster.claim(seen, token, key, pki.not_after(certificate), now, ca)

@@ -62,9 +62,10 @@ class Renewals:
         node = shown.node
         if (refusal := await self._roster.may_renew(node, shown.key)) is not None:
             raise RenewalRefused(refusal)
+        ca, trusted = self._authority.signer_pin, self._authority.certificate_pem.decode()
         certificate = self._authority.sign_node(csr, node)
         served = None if serving is None else self._authority.sign_serving(serving.csr, node, serving.addresses)
-        ca, key = self._authority.signer_pin, pki.key_id(certificate)
+        key = pki.key_id(certificate)
         if key == shown.key:
             raise Invalid("the certificate signing request has the old key: make a new one each time")
         await self._roster.renew(node, shown.key, key, pki.not_after(certificate), ca)
@@ -75,7 +76,7 @@ class Renewals:
             {
                 "node": node,
                 "certificate": certificate.decode(),
-                "ca": self._authority.certificate_pem.decode(),
+                "ca": trusted,
                 "link": self._link._asdict(),
             }
             | ({} if served is None else {"serving": served.decode()}),

@@ -15,7 +15,6 @@ import secrets
 import signal
 import socket
 import ssl
-import sys
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -59,6 +58,7 @@ from cloudhub.statuspage import StatusPage
 from cloudhub.statuswriter import StatusWriter
 from cloudhub.tokens import Tokens
 from cloudhub.vault import Vault
+from cloudhub.worker import has_terminal
 from componentbase import cli
 from componentbase.allocator import keep_large_blocks_apart
 from componentbase.endpoints import Endpoint, why_not_listening
@@ -350,7 +350,7 @@ def _selection(resource: Resource) -> Selection:
 def _hangups() -> asyncio.Event:
     """Set by SIGHUP, by which a service manager says "look again"; where a terminal says it, it is left alone."""
     asked = asyncio.Event()
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL and not sys.stdin.isatty():  # it is ignored under nohup
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL and not has_terminal():  # it is ignored under nohup
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, asked.set)
     return asked
 

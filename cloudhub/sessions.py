@@ -111,8 +111,12 @@ class Denial(NamedTuple):
 class Door(Protocol):
     """Who decides which of the nodes with a certificate are let in; cloudhub.doorkeeper.Doorkeeper is one."""
 
-    def refusal(self, node: Node, key: str) -> Denial | None:
-        """Why not, as things stand. key: of the certificate, "" for unknown. Who says so calls Hub.recheck in time."""
+    def refusal(self, node: Node, key: str, *, is_connected: bool = False) -> Denial | None:
+        """
+        Why not, or why not any more, as things stand. Who says something else of a node then calls Hub.recheck.
+
+        key: of the certificate, "" for unknown.
+        """
 
     def turned_away(self, node: Node, refusal: Denial) -> None:
         """A connection was."""
@@ -253,12 +257,12 @@ class Session:
         self._hub = hub
         self._inventory: dict[ObjectKey, ObjectVersion] = {}
         self._calls = NodeCalls()
-        self._refusals = 0
-        self.is_ungreeted = False
-        """Whether the hub counts it among those that have not said Hello."""
         self._clock = clock
         self._wanted_until = 0.0
         """When what it said of its interests is used up, at WANTED_PER_S."""
+        self._refusals = 0
+        self.is_ungreeted = False
+        """Whether the hub counts it among those that have not said Hello."""
         self.pump = Pump(peer, transport, self, clock)
 
     def __repr__(self) -> str:
@@ -528,10 +532,10 @@ class Hub:
             return
         self._welcome(session, hello, frozenset())
 
-    def _turned_away(self, session: Session) -> bool:
+    def _turned_away(self, session: Session, *, is_connected: bool = False) -> bool:
         """End a session that the door does not let in, or not any more; returns whether it did."""
         node, transport = session.node, session.pump.transport
-        refusal = None if self._door is None else self._door.refusal(node, transport.key)
+        refusal = None if self._door is None else self._door.refusal(node, transport.key, is_connected=is_connected)
         if refusal is None or self._door is None:
             return False
         self.counters.banned += refusal.code is GoodbyeCode.BANNED
@@ -544,7 +548,7 @@ class Hub:
     def recheck(self, node: Node) -> None:
         """The door may not let this node in any more."""
         for session in self._known_sessions(node):
-            self._turned_away(session)
+            self._turned_away(session, is_connected=True)
 
     def _must_wait(self, hello: Hello, node: Node) -> bool:
         """Whether what is to be known before a Hello is acted on may soon be."""

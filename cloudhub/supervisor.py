@@ -19,7 +19,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -30,7 +29,7 @@ from cloudhub.backoff import full_jitter_s
 from cloudhub.listening import serve_metrics, serve_status
 from cloudhub.settings import SOCKET_NAME, CloudConfig
 from cloudhub.together import Worker, together
-from cloudhub.worker import data_dir
+from cloudhub.worker import data_dir, has_terminal
 from componentbase import cli, metrics, statusz
 from componentbase.metrics import Metric
 from componentbase.release import VERSION
@@ -69,7 +68,7 @@ class Supervisor:
         """Serve until cancelled. Raises CommandError where the workers cannot begin."""
         if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # it is ignored under nohup
             loop = asyncio.get_running_loop()
-            if sys.stdin.isatty():  # the terminal was closed
+            if has_terminal():  # it was closed
                 loop.add_signal_handler(signal.SIGHUP, os.kill, os.getpid(), signal.SIGTERM)
             else:  # a service manager's "look again"
                 loop.add_signal_handler(signal.SIGHUP, self._pass_on, signal.SIGHUP)

@@ -24,6 +24,11 @@ def say_serving(where: Mapping[str, str]) -> None:
     print(json.dumps(where), flush=True)
 
 
+def has_terminal() -> bool:
+    """Whether somebody sits there, whose leaving is a SIGHUP; else it is a service manager's "look again"."""
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
 async def end_with_supervisor() -> None:
     """Returns never: raises CommandError when the supervisor is gone."""
     reader = asyncio.StreamReader()

@@ -5,7 +5,7 @@ Making a key takes `cryptography`, which would cost a running edgecore 9 MB for 
 So it starts this, and this ends. What it leaves is DIR/.renewing, complete and known to work, or not yet; the running
 process puts that in place (edgehub.renewal), for it holds the directory and nobody else changes what is in use.
 
-    1  the hub shows its CAs; where they are those that are known and it is not time yet, that was it
+    1  the hub shows its CAs; where they are those that are known, the same signs, and it is not time yet, that was it
     2  a new key, on the disk before the hub hears of it
     3  POST /v1/renew with the present certificate, also where that has lapsed
     4  the answer, on the disk
@@ -72,7 +72,8 @@ def prepare(
     shown = hub.shown_cas(known.decode())
     certificate = (used / CERTIFICATE_FILE).read_bytes()
     is_due = datetime.now(UTC) >= renew_at(certificate, certificates.validity(certificate))
-    if not at_once and not is_due and set(certificates.fingerprints(known)) == set(certificates.fingerprints(shown)):
+    # Their order counts: the first is the one that signs now, or signed what is here.
+    if not at_once and not is_due and certificates.fingerprints(known) == certificates.fingerprints(shown):
         return False
     if _text(staged / ASKED_WITH) != _asked_with(certificate):
         shutil.rmtree(staged, ignore_errors=True)  # this machine has joined anew since

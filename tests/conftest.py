@@ -4,6 +4,7 @@ What tests of several packages share: free ports and the real tools.
 A missing tool fails the test and says how to get it. Skipping would let a whole promise go untested in silence.
 """
 
+import gc
 import os
 import shutil
 import sys
@@ -12,12 +13,15 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.harness import forkserver
 from tests.harness import mosquitto as mosquitto_harness
 
 # Bytecode is kept also where the environment says otherwise: without it every session rewrites every test again, once
 # per worker, and each of the hundreds of processes that tests start compiles all that it imports.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# Each worker collects thousands of tests, and nothing of what that makes is ever garbage: a quarter of the time.
+gc.disable()
 # kubectl is over before Go's garbage collector and scheduler pay: a third of the processor time of a short command.
 GO = {"GOGC": "off", "GOMAXPROCS": "1"}
 os.environ.update(GO)
@@ -49,6 +53,17 @@ def need_tool(name: str) -> Path:
     if found is None:
         pytest.fail(f"{name} is missing: run scripts/setup-tools, as `make test` does", pytrace=False)
     return found
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests fork what they start; a soak, which also tells of memory, starts it truly."""
+    forkserver.allowed = "not soak" in config.option.markexpr
+
+
+def pytest_collection_finish() -> None:
+    """From here on there is garbage; what was collected and imported is not looked at for it again."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -26,6 +26,7 @@ import pytest
 from apiserver.dev import FIRST_NAMESPACES, Identity, accept_clients, read_token_file
 from componentbase.cli import CommandError
 from tests.conftest import GO, KUBECTLS, find_tool
+from tests.harness import forkserver
 
 DEADLINE_S = 20.0
 ROOT = Path(__file__).resolve().parent.parent
@@ -84,26 +85,18 @@ class Apiserver:
         self.log = directory / "log"
         self.kubectl = kubectl
         self._flags = flags
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: forkserver.Running | None = None
         self.port = 0
 
     def start(self) -> None:
         (self.data / "kubeconfig").unlink(missing_ok=True)
         with self.log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "apiserver.dev",
-                    "run",
-                    "--data-dir",
-                    self.data,
-                    "--listen",
-                    f"127.0.0.1:{self.port}",
-                    *self._flags,
-                ],
-                stderr=log,
-                cwd=ROOT,
+            self._process = forkserver.start(
+                "apiserver.dev",
+                ["run", "--data-dir", str(self.data), "--listen", f"127.0.0.1:{self.port}", *self._flags],
+                out=log,
+                error=log,
+                environment=os.environ,
             )
         deadline = time.monotonic() + DEADLINE_S
         while not (self.data / "kubeconfig").exists():

@@ -83,11 +83,11 @@ class Town(NamedTuple):
         return found
 
     def condition(self, name: str, kind: str = "Valid") -> dict[str, Any]:
-        conditions = self.get("device", name).get("status", {}).get("conditions", [])
+        conditions = self.site.device(name).get("status", {}).get("conditions", [])
         return next((each for each in conditions if each["type"] == kind), {})
 
     def reported(self, name: str, field: str = "temperature") -> str:
-        twins = self.get("device", name).get("status", {}).get("twins", [])
+        twins = self.site.device(name).get("status", {}).get("twins", [])
         return next((twin["reported"]["value"] for twin in twins if twin["propertyName"] == field), "")
 
     def port(self, node: str) -> int:

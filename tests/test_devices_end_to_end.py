@@ -14,7 +14,7 @@ import yaml
 from tests.conftest import KUBECTLS, find_tool
 from tests.harness.site import Site
 from tests.test_crds import KUBEEDGE
-from tests.test_end_to_end import DELTA, DEVICE, MODEL, NODE, Mapper, a_mapper, condition, set_point, status_of
+from tests.test_end_to_end import DELTA, DEVICE, MODEL, NODE, Mapper, a_mapper, condition, set_point
 
 STATE = "$hw/events/device/default/thermo-1/state/update"
 UPDATE = "$hw/events/device/default/thermo-1/twin/update"
@@ -47,8 +47,8 @@ def columns(site: Site, kubectl: Path, *arguments: str) -> dict[str, str]:
     return {heading[start:end].strip(): line[start:end].strip() for start, end in zip(starts, ends, strict=True)}
 
 
-def twins(site: Site, kubectl: Path) -> dict[str, dict[str, Any]]:
-    return {twin["propertyName"]: twin for twin in status_of(site, kubectl, "device", "thermo-1").get("twins", [])}
+def twins(site: Site) -> dict[str, dict[str, Any]]:
+    return {twin["propertyName"]: twin for twin in site.device("thermo-1").get("status", {}).get("twins", [])}
 
 
 def wait_for(site: Site, kubectl: Path, what: str) -> None:
@@ -135,9 +135,9 @@ def api_of_the_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site
 def test_kubectl_shows_and_waits_for_what_became_of_a_desired_value(kubectl: Path, tmp_path: Path) -> None:
     with running(kubectl, tmp_path) as (site, mapper):
         # Before the device has said anything.
-        site.until(lambda: twins(site, kubectl).get("setpoint", {}).get("observedDesired"), "the node has taken it in")
-        assert twins(site, kubectl)["setpoint"]["sync"] == "pending"
-        assert twins(site, kubectl)["setpoint"]["reason"] == "nothing reported yet"
+        site.until(lambda: twins(site).get("setpoint", {}).get("observedDesired"), "the node has taken it in")
+        assert twins(site)["setpoint"]["sync"] == "pending"
+        assert twins(site)["setpoint"]["reason"] == "nothing reported yet"
         shown = columns(site, kubectl)
         assert list(shown) == ["NAME", "NODE", "MODEL", "ONLINE", "SYNCED", "AGE"]
         assert [shown[name] for name in ("NAME", "NODE", "MODEL", "ONLINE", "SYNCED")] == [
@@ -151,16 +151,14 @@ def test_kubectl_shows_and_waits_for_what_became_of_a_desired_value(kubectl: Pat
         shown = columns(site, kubectl, "-o", "wide")
         assert [shown[name] for name in ("ONLINE", "SYNCED", "VALID", "STATE")] == ["True", "1/1", "True", "online"]
         assert shown["LAST ONLINE"]
-        since = condition(site, kubectl, "Valid")["lastTransitionTime"]
+        since = condition(site, "Valid")["lastTransitionTime"]
 
         # The next wish is open until the device answers, and what it said before is no answer.
         set_point(site, kubectl, "25")
         wait_for(site, kubectl, "Synced=false")
         mapper.hear(DELTA, delta={"setpoint": "25"})
-        site.until(
-            lambda: twins(site, kubectl)["setpoint"].get("observedDesired", {}).get("value") == "25", "the node knows"
-        )
-        setpoint = twins(site, kubectl)["setpoint"]
+        site.until(lambda: twins(site)["setpoint"].get("observedDesired", {}).get("value") == "25", "the node knows")
+        setpoint = twins(site)["setpoint"]
         assert (setpoint["desired"]["value"], setpoint["reported"]["value"], setpoint["sync"], setpoint["reason"]) == (
             *("25", "20", "pending"),
             'reported "20"',
@@ -172,12 +170,12 @@ def test_kubectl_shows_and_waits_for_what_became_of_a_desired_value(kubectl: Pat
         set_point(site, kubectl, "99")
         wait_for(site, kubectl, "Valid=false")
         wait_for(site, kubectl, "Synced=false")
-        setpoint = twins(site, kubectl)["setpoint"]
+        setpoint = twins(site)["setpoint"]
         assert (setpoint["sync"], setpoint["reason"]) == (
             "rejected",
             "setpoint: 99 is above the model's maximum of 60",
         )
-        assert condition(site, kubectl, "Valid")["lastTransitionTime"] >= since
+        assert condition(site, "Valid")["lastTransitionTime"] >= since
         site.until(lambda: "DeviceInvalid" in _described(site, kubectl), "an Event")
         assert "99 is above the model's maximum of 60" in _described(site, kubectl)
         set_point(site, kubectl, "25")
@@ -228,7 +226,7 @@ def test_a_settled_device_costs_no_write_also_when_the_hub_starts_over(tmp_path:
         site.until(lambda: site.ask("edgecore", NODE).get("inSync"), "the node is back")
         # Something that is written after all that the start gave cause for.
         site.kubectl(kubectl, "apply", "-f", "-", stdin=DEVICE.replace("thermo-1", "thermo-2"))
-        site.until(lambda: status_of(site, kubectl, "device", "thermo-2").get("conditions"), "the other's conditions")
+        site.until(lambda: site.device("thermo-2").get("status", {}).get("conditions"), "the other's conditions")
         assert version() == before
 
 
@@ -278,9 +276,9 @@ def test_nothing_is_known_of_the_devices_of_a_node_that_is_gone(tmp_path: Path) 
         mapper.publish(STATE, {"event_id": "s1", "timestamp": 1, "state": "online"})
         wait_for(site, kubectl, "Online")
         site.processes[NODE].kill()
-        site.until(lambda: condition(site, kubectl, "Online")["reason"] == "NodeNotReady", "the node is given up")
+        site.until(lambda: condition(site, "Online")["reason"] == "NodeNotReady", "the node is given up")
         assert columns(site, kubectl)["ONLINE"] == "Unknown"
-        assert condition(site, kubectl, "Online")["message"].startswith(
+        assert condition(site, "Online")["message"].startswith(
             'the node is not ready; last reported "online", last online '
         )
         site.start_edge(NODE)
@@ -295,7 +293,7 @@ def test_the_devices_own_time_and_what_the_node_has_confirmed_are_shown(tmp_path
         twin = {"setpoint": {"actual": actual, "metadata": {"type": "int"}}}
         mapper.publish(UPDATE, {"event_id": "e", "timestamp": 1, "twin": twin})
         wait_for(site, kubectl, "Synced")
-        told = twins(site, kubectl)["setpoint"]
+        told = twins(site)["setpoint"]
         assert told["reported"]["metadata"]["deviceTimestamp"] == "1700000000123"
         assert told["observedDesired"]["metadata"]["generation"] == "1"
 
@@ -303,7 +301,7 @@ def test_the_devices_own_time_and_what_the_node_has_confirmed_are_shown(tmp_path
         patch = [{"op": "replace", "path": "/spec/properties/0/collectCycle", "value": 5}]
         site.kubectl(kubectl, "patch", "device", "thermo-1", "--type=json", "-p", json.dumps(patch))
         wait_for(site, kubectl, "Synced")
-        assert condition(site, kubectl, "Synced")["observedGeneration"] == 2
+        assert condition(site, "Synced")["observedGeneration"] == 2
 
         # 20, 22 and 20 again while the node is away: the answer to the first is not taken for one to the last.
         assert site.processes[NODE].stop() == 0
@@ -311,7 +309,7 @@ def test_the_devices_own_time_and_what_the_node_has_confirmed_are_shown(tmp_path
         set_point(site, kubectl, "20")
         early = site.kubectl(kubectl, "wait", "--for=condition=Synced", "--timeout=2s", DEVICE_REF, check=False)
         assert early.returncode == 1
-        synced = condition(site, kubectl, "Synced")
+        synced = condition(site, "Synced")
         assert (synced["status"], synced["observedGeneration"]) == ("True", 2)
         assert synced["message"] == "1/1 in step; the node has not confirmed the latest edit yet"
         site.start_edge(NODE)

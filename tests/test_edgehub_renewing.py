@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -145,6 +146,18 @@ async def test_another_ca_is_reason_enough_and_so_is_one_less(hub: JoinableHub, 
         assert len(fingerprints(contents(home)["ca.crt"])) == known
         is_whole(home)
         assert not await renew(hub, home, at_once=False)
+
+
+async def test_who_renewed_before_the_second_ca_signed_renews_once_more(hub: JoinableHub, home: Path) -> None:
+    await hub.rotate(timedelta(minutes=2))
+    roster, pins = Roster(hub.objects), []
+    for _ in range(2):
+        assert await renew(hub, home, at_once=False)
+        assert settle(home)
+        assert not await renew(hub, home, at_once=False)
+        pins.append((await roster.identities())[EDGE].ca)
+        hub.now += timedelta(minutes=3)
+    assert pins == fingerprints(contents(home)["ca.crt"])[::-1]
 
 
 async def test_who_slept_through_a_whole_change_does_not_trust_what_is_there_now(hub: JoinableHub, home: Path) -> None:

@@ -113,21 +113,14 @@ DELTA = "$hw/events/device/default/thermo-1/twin/update/delta"
 RESULT = "$hw/events/device/default/thermo-1/twin/update/result"
 
 
-def status_of(site: Site, kubectl: Path, kind: str, name: str) -> dict[str, Any]:
-    """An object's status, {} where there is no such object yet."""
-    answer = site.kubectl(kubectl, "get", kind, name, "-o", "json", check=False)
-    found: dict[str, Any] = json.loads(answer.stdout).get("status", {}) if answer.returncode == 0 else {}
-    return found
-
-
-def reported(site: Site, kubectl: Path, kind: str = "devicestatus") -> dict[str, str]:
+def reported(site: Site, kind: str = "devicestatuses") -> dict[str, str]:
     """Reported values by property, "" for none."""
-    twins = status_of(site, kubectl, kind, "thermo-1").get("twins", [])
+    twins = site.device("thermo-1", kind).get("status", {}).get("twins", [])
     return {twin["propertyName"]: (twin.get("reported") or {}).get("value", "") for twin in twins}
 
 
-def condition(site: Site, kubectl: Path, name: str, device: str = "thermo-1") -> dict[str, Any]:
-    found = status_of(site, kubectl, "device", device).get("conditions", [])
+def condition(site: Site, name: str) -> dict[str, Any]:
+    found = site.device("thermo-1").get("status", {}).get("conditions", [])
     return next((each for each in found if each["type"] == name), {})
 
 
@@ -168,15 +161,15 @@ def test_a_kubectl_edit_reaches_a_device_and_its_answer_reaches_kubectl(
             # The very first report of a property arrives, at both places.
             mapper.report("temperature", "21", "first")
             assert mapper.hear(RESULT, event_id="first")["twin"]["temperature"]["actual"]["value"] == "21"
-            site.until(lambda: reported(site, kubectl, "devicestatus").get("temperature") == "21", "the first report")
-            site.until(lambda: reported(site, kubectl, "device").get("temperature") == "21", "the first report")
+            site.until(lambda: reported(site).get("temperature") == "21", "the first report")
+            site.until(lambda: reported(site, "devices").get("temperature") == "21", "the first report")
 
             # The device obeys, and says so.
-            assert condition(site, kubectl, "Synced")["status"] == "False"
+            assert condition(site, "Synced")["status"] == "False"
             mapper.report("setpoint", "20")
             mapper.publish("$hw/events/device/default/thermo-1/state/update", {"event_id": "s", "state": "online"})
             site.kubectl(kubectl, "wait", "--for=condition=Synced", "--timeout=20s", "device/thermo-1")
-            site.until(lambda: status_of(site, kubectl, "device", "thermo-1").get("state") == "online", "online")
+            site.until(lambda: site.device("thermo-1").get("status", {}).get("state") == "online", "online")
 
             # kubectl patch: at once a delta on MQTT.
             set_point(site, kubectl, "25")

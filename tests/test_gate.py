@@ -79,8 +79,14 @@ async def test_a_key_counts_until_another_machine_has_its_name() -> None:
     refused = watched.gate.refusal(EDGE, "one")
     assert refused is not None
     assert (refused.code, "another machine has joined in its name" in refused.reason) == (GoodbyeCode.REPLACED, True)
-    watched.note(former="one")
-    assert watched.gate.refusal(EDGE, "one") is None, "it was renewed, and nobody has replaced it"
+    assert watched.gate.refusal(EDGE, "one", is_connected=True) == refused
+    for shown, renewed in (("two", "three"), ("three", "four")):
+        await watched.roster.renew(EDGE, shown, renewed, NOW + timedelta(days=700), "")
+        watched.follow()
+        assert watched.gate.refusal(EDGE, shown) is None, "it may not have got the new one"
+        await watched.roster.confirm(EDGE, renewed)
+    assert watched.gate.refusal(EDGE, "two") is not None
+    assert watched.gate.refusal(EDGE, "two", is_connected=True) is None, "it is the same machine, and need not dial"
     watched.note(expires="soon")
     assert watched.gate.refusal(EDGE, "three") is None, "a damaged note names nobody"
 

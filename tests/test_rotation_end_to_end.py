@@ -145,7 +145,7 @@ def test_a_ca_is_replaced_with_one_node_linked_and_another_away(site: Site) -> N
     first_ca = fingerprints(pem(site, "stays", "ca.crt"))
     assert "no rotation to finish" in ca(site, "rotate", "--finish")
 
-    assert "fairlead-ca-2 is trusted by hubs from now on" in ca(site, "rotate", "--after", "1s")
+    assert "fairlead-ca-2 is trusted by hubs from now on" in ca(site, "rotate", "--after", "3s")
     assert "a rotation is under way" in ca(site, "rotate")
     site.until(lambda: len(fingerprints(pem(site, "stays", "ca.crt"))) == 2, "the node knows both", edge)
     site.until(lambda: "stays" not in needing(site), "it has a certificate of the second", edge)

@@ -137,7 +137,7 @@ class Door:
         self.told: list[str] = []
         self.twice: list[tuple[Node, Sequence[str]]] = []
 
-    def refusal(self, node: Node, key: str) -> Denial | None:
+    def refusal(self, node: Node, key: str, *, is_connected: bool = False) -> Denial | None:
         return self.refused.get(node) or self.refused.get(key)
 
     def turned_away(self, node: Node, refusal: Denial) -> None:
@@ -1068,6 +1068,20 @@ def test_whatever_a_node_says_of_interests_and_calls_its_link_goes_on_or_ends(sa
     assert not site.hub._standings
 
 
+def test_a_node_that_wants_something_else_all_the_time_is_cut_off() -> None:
+    site = Site()
+    wire = site.streaming("n1")
+    for number in range(1, sessions.WANTED_BURST + 1):
+        wire.say(Wanted(number, ()))
+    assert not wire.closed
+    site.clock.run_until(site.clock.time() + 1 / sessions.WANTED_PER_S)
+    wire.say(Wanted(sessions.WANTED_BURST + 1, ()))
+    assert not wire.closed, "it comes back with time"
+    wire.say(Wanted(sessions.WANTED_BURST + 2, ()))
+    assert isinstance(goodbye := wire.take()[-1], Goodbye)
+    assert (goodbye.code, goodbye.reason) == (GoodbyeCode.PROTOCOL, "interests that change all the time")
+
+
 def test_an_inventory_of_the_longest_names_is_bounded_by_its_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sessions, "MAX_INVENTORY_BYTES", 3000)
     site = Site()
@@ -1108,17 +1122,3 @@ def test_a_node_that_refuses_everything_does_not_fill_the_log(caplog: pytest.Log
         wire.say(Nack(1, tuple(Refusal(key, "no") for _ in range(MAX_REFUSALS_TOLD))))
     assert len([each for each in caplog.records if each.message == "node refused object"]) == MAX_REFUSALS_TOLD
     assert site.hub.counters.nacks == 3 * MAX_REFUSALS_TOLD
-
-
-def test_a_node_that_wants_something_else_all_the_time_is_cut_off() -> None:
-    site = Site()
-    wire = site.streaming("n1")
-    for number in range(1, sessions.WANTED_BURST + 1):
-        wire.say(Wanted(number, ()))
-    assert not wire.closed
-    site.clock.run_until(site.clock.time() + 1 / sessions.WANTED_PER_S)
-    wire.say(Wanted(sessions.WANTED_BURST + 1, ()))
-    assert not wire.closed, "it comes back with time"
-    wire.say(Wanted(sessions.WANTED_BURST + 2, ()))
-    assert isinstance(goodbye := wire.take()[-1], Goodbye)
-    assert (goodbye.code, goodbye.reason) == (GoodbyeCode.PROTOCOL, "interests that change all the time")

@@ -78,8 +78,15 @@ def test_the_status_is_that_of_all_workers(site: Workers, cloud: Process) -> Non
     assert sum(each["nodes"] for each in workers) == NODES
     assert all(each["nodes"] for each in workers), "the kernel spreads connections"
     assert {each["worker"] for each in site.nodes().values()} == {1, 2}
-    lines = site.run(CLOUD, "status", "--data-dir", str(site.directory / "cloud")).stdout.splitlines()
-    assert f"nodes      {NODES} connected, {NODES} in sync" in lines
+    lines: list[str] = []
+
+    def all_are_told() -> bool:
+        lines[:] = site.run(CLOUD, "status", "--data-dir", str(site.directory / "cloud")).stdout.splitlines()
+        return f"nodes      {NODES} connected, {NODES} in sync" in lines
+
+    site.until(
+        all_are_told, "it is told that all are in sync, which a Node that became ready is not for a moment", cloud
+    )
     counts = "; ".join(f"{each['worker']}: {each['nodes']} nodes" for each in workers)
     assert f"workers    {counts}" in lines
     assert len([line for line in lines if line.startswith("  hollow-")]) == NODES

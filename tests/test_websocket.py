@@ -162,6 +162,8 @@ async def test_identity_is_the_common_name_of_the_verified_certificate(tmp_path:
         await dial("127.0.0.1", listener.port, edge_context, edge.opened)
         assert await edge.frames.get() == Welcome("e", 0, False, 20.0)
         assert hub.pump.transport.identity == "system:node:n"
+        assert hub.pump.transport.key == pki.key_id((tmp_path / "n").read_bytes())
+        assert edge.pump.transport.key == "", "an edge has no use for a hub's"
         edge.pump.close(GoodbyeCode.SHUTDOWN, "done")
         assert str(await hub.lost) == "done"
 

@@ -1,9 +1,12 @@
 """A worker's two pipes to its supervisor. The rest: test_supervisor.py."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from cloudhub import worker
 from tests.harness.site import ROOT
@@ -35,3 +38,11 @@ def test_it_says_that_it_serves_and_ends_with_its_standard_input() -> None:
 
 def test_each_has_a_directory_of_its_own(tmp_path: Path) -> None:
     assert worker.data_dir(tmp_path, 1) != worker.data_dir(tmp_path, 2)
+
+
+def test_a_terminal_is_told_from_a_service_manager(monkeypatch: pytest.MonkeyPatch) -> None:
+    leader, follower = os.openpty()
+    with os.fdopen(leader), os.fdopen(follower) as terminal, open(os.devnull) as nothing:
+        for stdin, expected in ((terminal, True), (nothing, False), (None, False)):
+            monkeypatch.setattr(sys, "stdin", stdin)
+            assert worker.has_terminal() is expected

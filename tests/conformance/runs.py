@@ -2,8 +2,6 @@
 
 import json
 import ssl
-import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -19,6 +17,7 @@ import yaml
 from tests.conformance import matrix, seeds
 from tests.conformance.matrix import CLIENTS, EMBEDDED, KUBECTLS, OFFLINE, ONLINE, RESTARTED, Cell
 from tests.conftest import find_tool, need_tool
+from tests.harness import forkserver
 from tests.harness.site import ROOT, Site
 
 FOUND_S = 50.0  # until a client has come to a check; what is before it takes its part of this
@@ -28,7 +27,7 @@ FOUND_S = 50.0  # until a client has come to a check; what is before it takes it
 class Running:
     """One client's process."""
 
-    process: subprocess.Popen[bytes]
+    process: forkserver.Running
     found: Path
     """Its lines."""
     said: Path
@@ -100,16 +99,13 @@ class Runs:
         if client in KUBECTLS:
             environment["CONFORMANCE_KUBECTL"] = str(find_tool(client) or need_tool("kubectl"))
         with found.open("wb") as out, said.open("wb") as error:
-            process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "tests.conformance.clients.run"),
-                    *(client, place, namespace_of(place, client), *features),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=error,
-                env=environment,
-                cwd=directory,
+            process = forkserver.start(
+                "tests.conformance.clients.run",
+                [client, place, namespace_of(place, client), *features],
+                out=out,
+                error=error,
+                environment=environment,
+                directory=directory,
             )
         return Running(process, found, said)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-import sys
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -12,17 +12,17 @@ from apimachinery.errors import ApiError, NotFound
 from apimachinery.resources import CUSTOM_RESOURCE_DEFINITIONS, DEVICE_STATUSES, DEVICES, NAMESPACES
 from cloudhub import crds
 from cloudhub.apiclient import ApiClient, KubeconfigError
+from tests.harness import forkserver
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 STARTS_WITHIN_S = 40.0  # a second, on a machine that has nothing else to do
 
 
 @contextlib.asynccontextmanager
 async def dev_api(folder: Path) -> AsyncIterator[ApiClient]:
     """A client of an apiserver that has run since the block was entered, and is stopped when it is left."""
-    command = [sys.executable, "-m", "apiserver.dev", "run", "--data-dir", str(folder), "--listen", "127.0.0.1:0"]
+    flags = ["run", "--data-dir", str(folder), "--listen", "127.0.0.1:0"]
     with (folder.parent / f"{folder.name}.log").open("wb") as log:
-        process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=log, stderr=log)
+        process = forkserver.start("apiserver.dev", flags, out=log, error=log, environment=os.environ)
         try:
             async with asyncio.timeout(STARTS_WITHIN_S), contextlib.AsyncExitStack() as stack:
                 client = await stack.enter_async_context(await _client(folder / "kubeconfig", process))
@@ -30,9 +30,8 @@ async def dev_api(folder: Path) -> AsyncIterator[ApiClient]:
             async with kept:
                 yield client
         finally:
-            if process.returncode is None:
-                process.terminate()
-            await process.wait()
+            process.terminate()
+            await asyncio.to_thread(process.wait)
 
 
 async def apply_device_definitions(client: ApiClient) -> None:
@@ -45,8 +44,8 @@ async def apply_device_definitions(client: ApiClient) -> None:
                 await asyncio.sleep(0.02)
 
 
-async def _client(kubeconfig: Path, process: asyncio.subprocess.Process) -> ApiClient:
-    while process.returncode is None:
+async def _client(kubeconfig: Path, process: forkserver.Running) -> ApiClient:
+    while process.poll() is None:
         with contextlib.suppress(KubeconfigError):
             client = ApiClient.from_kubeconfig(kubeconfig)
             try:
@@ -56,7 +55,7 @@ async def _client(kubeconfig: Path, process: asyncio.subprocess.Process) -> ApiC
             else:
                 return client
         await asyncio.sleep(0.05)
-    raise AssertionError(f"the apiserver ended with {process.returncode}: see {kubeconfig.parent}.log")
+    raise AssertionError(f"the apiserver ended with {process.poll()}: see {kubeconfig.parent}.log")
 
 
 async def _is_served(client: ApiClient, collection: str) -> bool:

@@ -36,9 +36,9 @@ class JoinableHub:
     identity: ServerIdentity | None = None
     """What its server shows."""
 
-    async def rotate(self) -> None:
-        """Have a second CA, which signs from now on."""
-        await cas.begin(Vault(self.objects), self.now)
+    async def rotate(self, after: datetime.timedelta = datetime.timedelta(0)) -> None:
+        """Have a second CA, which signs from then on."""
+        await cas.begin(Vault(self.objects), self.now + after)
         await self.look()
 
     async def finish(self) -> None:
@@ -65,7 +65,7 @@ async def joinable_hub(
     """Listens until the block is left; `names` are those of its certificate, node_s the life of a node's."""
     objects = MemoryObjects()
     vault = Vault(objects)
-    authority = await Authority.load(vault, node_s)
+    authority = await Authority.load(vault, node_s, now=lambda: hub.now)
     hub = JoinableHub(authority, Tokens(vault), objects)
     endpoint = JoinEndpoint(
         authority,

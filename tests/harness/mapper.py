@@ -3,15 +3,14 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+from tests.harness import forkserver
+from tests.harness.forkserver import ROOT
 
 
 class MapperProcess:
@@ -21,12 +20,13 @@ class MapperProcess:
         """arguments: of `mapper`. directory: where it runs and its log is."""
         self._log = directory / f"mapper-{time.monotonic_ns()}.log"
         with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "mappers.runtime", *arguments, "--log-format", "json"],
-                stdout=log,
-                stderr=log,
-                cwd=directory,
-                env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", **(environment or {})},
+            self._process = forkserver.start(
+                "mappers.runtime",
+                [*arguments, "--log-format", "json"],
+                out=log,
+                error=log,
+                directory=directory,
+                environment={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", **(environment or {})},
             )
 
     @property

@@ -10,25 +10,30 @@ The whole line as real processes: apiserver, cloudcore, edgecore, mapper; starte
 Everything listens on free ports of loopback, and nothing is left running.
 """
 
+import base64
 import json
 import os
 import signal
 import socket
+import ssl
 import subprocess
-import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from apimachinery.resources import DEVICES
 from cloudhub import crds
 from componentbase import statusz
 from componentbase.errors import CommandError
+from tests.harness import forkserver
+from tests.harness.forkserver import ROOT as ROOT
 from tests.harness.mosquitto import free_port
 from tests.harness.rights import hub_kubeconfig
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 STOP_WITHIN_S = 5.0  # what the commands promise for SIGTERM
 READY_WITHIN_S = 30.0
 
@@ -40,14 +45,7 @@ class Process:
         self.name = name
         self.log = log
         with log.open("ab") as out:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", *arguments],
-                stdout=out,
-                stderr=out,
-                stdin=subprocess.DEVNULL,
-                env=environment,
-                cwd=ROOT,
-            )
+            self._process = forkserver.start(arguments[0], arguments[1:], out=out, error=out, environment=environment)
 
     @property
     def pid(self) -> int:
@@ -161,12 +159,14 @@ class Site:
     def token(self, *flags: str) -> str:
         return self.run("cloudcore", "token", "create", "--kubeconfig", str(self.kubeconfig), *flags).stdout.strip()
 
-    def join(self, node: str) -> None:
-        self._token = self._token or self.token()
+    def join(self, node: str, token: str = "") -> None:
+        """With this token, or with one for any node that does not exist."""
+        if not token:
+            self._token = self._token or self.token()
         self.run(
             "edgecore",
             "join",
-            *("--cloud", f"127.0.0.1:{self.ports['join']}", "--token", self._token),
+            *("--cloud", f"127.0.0.1:{self.ports['join']}", "--token", token or self._token),
             *("--node", node, "--data-dir", str(self.directory / node)),
         )
 
@@ -201,6 +201,25 @@ class Site:
         except CommandError:
             return {}
 
+    def device(self, name: str, kind: str = "devices") -> dict[str, Any]:
+        """What the apiserver has of it, or of what has its name, without the start of a kubectl; {} for nothing."""
+        config = json.loads(self.kubeconfig.read_text())
+        cluster = config["clusters"][0]["cluster"]
+        url = f"{cluster['server']}/apis/{DEVICES.api_version}/namespaces/default/{kind}/{name}"
+        token = config["users"][0]["user"]["token"]
+        context = ssl.create_default_context(cadata=base64.b64decode(cluster["certificate-authority-data"]).decode())
+        try:
+            with urllib.request.urlopen(
+                urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"}), timeout=10, context=context
+            ) as answer:
+                found: dict[str, Any] = json.load(answer)
+                return found
+        except urllib.error.HTTPError as exc:
+            with exc:
+                if exc.code != 404:
+                    raise
+            return {}
+
     def metrics(self, program: str, directory: str) -> dict[str, float]:
         """What GET /metrics on its status socket gives: name and labels to figure."""
         with socket.socket(socket.AF_UNIX) as connection:
@@ -215,15 +234,8 @@ class Site:
 
     def run(self, *arguments: str, check: bool = True, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """One of our commands to its end."""
-        answer = subprocess.run(
-            [sys.executable, "-m", *arguments],
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=READY_WITHIN_S,
-            env=self.environment,
-            cwd=ROOT,
-            check=False,
+        answer = forkserver.run(
+            arguments[0], arguments[1:], stdin=stdin, timeout_s=READY_WITHIN_S, environment=self.environment
         )
         assert not check or answer.returncode == 0, f"{arguments}: {answer.stderr}"
         return answer

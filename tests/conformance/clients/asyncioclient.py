@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncGenerator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -215,6 +216,7 @@ def _translated() -> Iterator[None]:
 
 
 async def open_client(name: str, namespace: str) -> Asyncio:
-    await config.load_kube_config()
+    # Named: see officialclient.
+    await config.load_kube_config(os.environ["KUBECONFIG"])
     api = client.ApiClient()
     return Asyncio(api, await dynamic.DynamicClient(api), namespace)

@@ -5,6 +5,7 @@ It blocks, which hurts nobody: it has its process to itself.
 """
 
 import json
+import os
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
@@ -25,7 +26,8 @@ class Official(Client):
     """See tests.conformance.contract.Client."""
 
     def __init__(self, namespace: str) -> None:
-        config.load_kube_config()
+        # Named: by itself it looks at KUBECONFIG when it is imported, which for a forked process is too early.
+        config.load_kube_config(os.environ["KUBECONFIG"])
         self._api = client.ApiClient()
         self._dynamic = dynamic.DynamicClient(self._api)
         self._core = client.CoreV1Api(self._api)

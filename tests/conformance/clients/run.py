@@ -37,7 +37,12 @@ def _too_long(_: int, frame: FrameType | None) -> None:
     raise TimeoutError(f"not done within {CHECK_S} s")
 
 
-async def main(name: str, place: str, namespace: str, features: Sequence[str]) -> None:
+def main() -> None:
+    signal.signal(signal.SIGALRM, _too_long)
+    asyncio.run(_all_checks(sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4:]))
+
+
+async def _all_checks(name: str, place: str, namespace: str, features: Sequence[str]) -> None:
     opened = importlib.import_module(f"tests.conformance.clients.{MODULES[name]}").open_client(name, namespace)
     client: Client = await opened if inspect.isawaitable(opened) else opened
     bench = Bench(client, name, place, namespace)
@@ -67,5 +72,4 @@ async def _judged(bench: Bench, feature: str) -> str:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGALRM, _too_long)
-    asyncio.run(main(sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4:]))
+    main()
