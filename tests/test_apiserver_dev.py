@@ -31,7 +31,6 @@ from tests.harness import forkserver
 DEADLINE_S = 20.0
 ROOT = Path(__file__).resolve().parent.parent
 CRDS = ROOT / "cloudhub" / "crds"
-APISERVER = [sys.executable, "-m", "apiserver.dev"]
 
 LAMP_CRD = """
 apiVersion: apiextensions.k8s.io/v1
@@ -553,14 +552,7 @@ def test_a_wrong_token_and_an_oversized_body_get_a_status(shared: Apiserver) -> 
 
 def fails(*args: object) -> str:
     """The last line of a start that must fail with code 1."""
-    done = subprocess.run(
-        [*APISERVER, *map(str, args)],
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE_S,
-        check=False,
-        cwd=ROOT,
-    )
+    done = forkserver.run("apiserver.dev", list(map(str, args)), environment=os.environ, timeout_s=DEADLINE_S)
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stderr
     return done.stderr.strip().splitlines()[-1]
@@ -590,7 +582,12 @@ def test_a_read_only_directory_is_said_in_the_last_line(tmp_path: Path) -> None:
 
 def test_help_shows_an_example() -> None:
     done = subprocess.run(
-        [*APISERVER, "run", "--help"], capture_output=True, text=True, timeout=DEADLINE_S, check=True, cwd=ROOT
+        [sys.executable, "-m", "apiserver.dev", "run", "--help"],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=True,
+        cwd=ROOT,
     )
     assert "example:" in done.stdout
     assert "apiserver run --data-dir" in done.stdout

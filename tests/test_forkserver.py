@@ -16,6 +16,13 @@ WAIT_S = 20.0
 MAPPER = "mappers.runtime"
 
 
+@pytest.fixture(autouse=True)
+def _forks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also among soaks, and where somebody has a PYTHONPATH of their own."""
+    monkeypatch.setattr(forkserver, "allowed", True)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+
+
 def test_a_forked_command_answers_as_a_started_one(tmp_path: Path) -> None:
     """Code, streams, environment and directory."""
     environment = {**os.environ, "COLUMNS": "60"}  # argparse obeys it
