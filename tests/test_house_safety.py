@@ -45,9 +45,10 @@ STARTS: Mapping[str, frozenset[str]] = {
     ),
 }
 SHELLS = frozenset({"bash", "cmd", "csh", "dash", "ksh", "sh", "zsh"})
-STARTERS = frozenset({"cloudhub.execplugin", "cloudhub.supervisor", "demo.children", "demo.leash"})
+STARTERS = frozenset({"cloudhub.execplugin", "cloudhub.supervisor", "demo.children", "demo.leash", "edgehub.renewal"})
 """
-Who may start a program: the credential plugin that a person's kubeconfig names, as kubectl does; cloudcore's workers,
+Who may start a program: the credential plugin that a person's kubeconfig names, as kubectl does; cloudcore's workers, an
+edge's renewal of its certificates,
 which are cloudcore; and the demo. Nothing that comes over the link, MQTT or an API is ever run.
 """
 
