@@ -48,7 +48,8 @@ SHELLS = frozenset({"bash", "cmd", "csh", "dash", "ksh", "sh", "zsh"})
 STARTERS = frozenset({"cloudhub.execplugin", "cloudhub.supervisor", "demo.children", "demo.leash", "edgehub.renewal"})
 """
 Who may start a program: the credential plugin that a person's kubeconfig names, as kubectl does; cloudcore's workers,
-which are cloudcore; an edge that renews its certificates, which is edgecore; and the demo. Nothing that comes over the link, MQTT or an API is ever run.
+which are cloudcore; an edge that renews its certificates, which is edgecore; and the demo. Nothing that comes over the
+link, MQTT or an API is ever run.
 """
 
 WORDS = re.compile(
