@@ -50,6 +50,7 @@ from cloudhub.projection import Projection
 from cloudhub.server import HubServer
 from cloudhub.sessions import Session
 from componentbase.allocator import keep_large_blocks_apart
+from componentbase.descriptors import allow_many_files
 from link.frames import Hello, ReportEntry
 from link.pump import Pump, Transport
 from link.websocket import Listener
@@ -341,7 +342,7 @@ if __name__ == "__main__":
 
     parser = argparse.ArgumentParser(prog="hubprocess", description="A hub without an apiserver; commands on stdin.")
     parser.add_argument("--pki", type=Path, help="a directory of certificates, see benchmarks/certificates.py")
-    procfs.allow_many_files()
+    allow_many_files()
     keep_large_blocks_apart()  # as cloudcore does
     logging.getLogger("cloudhub").setLevel(logging.ERROR)  # links are lost on purpose
     uvloop.run(_main(parser.parse_args().pki))

@@ -7,7 +7,6 @@ a wrapper.
 
 import os
 import platform
-import resource
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,12 +39,6 @@ def peak(pid: int) -> float:
 def cpu_s(pid: int) -> float:
     """Processor time of all its threads, in seconds, to the nanosecond."""
     return sum(int(path.read_text().split()[0]) for path in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
-
-
-def allow_many_files() -> None:
-    """For this process: a connection is a file, and the soft limit is often 1,024."""
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def machine() -> dict[str, object]:

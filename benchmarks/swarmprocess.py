@@ -17,8 +17,8 @@ from pathlib import Path
 
 import uvloop
 
-from benchmarks import procfs
 from benchmarks.certificates import name_of
+from componentbase.descriptors import allow_many_files
 from edgehub.connector import hub_context
 from edgehub.swarm import Swarm
 from metamanager.intake import intake
@@ -53,5 +53,5 @@ if __name__ == "__main__":
     parser.add_argument("nodes", type=int)
     parser.add_argument("--pki", type=Path, help="a directory of certificates, see benchmarks/certificates.py")
     args = parser.parse_args()
-    procfs.allow_many_files()
+    allow_many_files()
     uvloop.run(_main(args.port, args.nodes, args.pki))

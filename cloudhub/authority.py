@@ -36,6 +36,9 @@ from componentbase.tls import LiveContext, TlsMin, admit_lapsed, server_context
 logger = logging.getLogger(__name__)
 
 SERVER_DAYS = 365
+CROSS_DAYS = (
+    2  # of a CA that is on its way out, by which servers of it are believed: what was shown cannot be taken back
+)
 RENEW_AT = 2 / 3
 """Of a server certificate's life."""
 
@@ -101,6 +104,11 @@ class Authority:
         return b"".join(each.pair.cert_pem for each in sorted(self._cas, key=lambda each: each != signing))
 
     @property
+    def is_changing(self) -> bool:
+        """Whether two are trusted, and cross-signatures shown, which do not last."""
+        return len(self._cas) > 1
+
+    @property
     def signer_pin(self) -> str:
         """Of the CA that signs now. Ask before it does: then a node counts as having the former one's, at worst."""
         return self._signing().pin
@@ -135,7 +143,8 @@ class Authority:
         """
         shown = next((at for at, each in enumerate(self._cas) if self._now() < each.expires), len(self._cas) - 1)
         made = _told(lambda: pki.issue_server_cert(self._cas[shown].pair, names, SERVER_DAYS))
-        chain = [pki.cross_sign(each.pair, self._cas[shown].pair.cert_pem) for each in self._cas[shown + 1 :]]
+        former = self._cas[shown].pair.cert_pem
+        chain = [pki.cross_sign(each.pair, former, CROSS_DAYS) for each in self._cas[shown + 1 :]]
         return pki.KeyPair(b"".join((made.cert_pem, *chain)), made.key_pem)
 
     def server(self, names: Sequence[str], tls_min: TlsMin = TlsMin.TLS_1_3) -> "ServerIdentity":
@@ -189,17 +198,20 @@ class ServerIdentity:
             self._join.replace(path, trusted)
         found = validity(made.cert_pem)
         self._renew_at = found.made + (found.lapses - found.made) * RENEW_AT
+        if self._authority.is_changing:
+            self._renew_at = min(self._renew_at, _now() + datetime.timedelta(days=CROSS_DAYS / 2))
         logger.info("server certificate made", extra={"names": list(self._names), "until": f"{found.lapses:%Y-%m-%d}"})
 
     async def keep_fresh(self, vault: Vault, reload_s: float, asked: asyncio.Event) -> None:
         """
         Follow the CAs, and renew at two thirds of each certificate's life and when asked, for ever; a task of its own.
         """
+        is_due = False
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(reload_s):
                     await asked.wait()
-            is_due = asked.is_set() or _now() >= self._renew_at
+            is_due = is_due or asked.is_set() or _now() >= self._renew_at
             asked.clear()
             try:
                 if await self._authority.reload(vault):
@@ -207,7 +219,8 @@ class ServerIdentity:
                     is_due = True
                 if is_due:
                     await asyncio.to_thread(self.renew)
-            except ApiError as exc:  # what there is goes on serving
+                    is_due = False
+            except (ApiError, OSError) as exc:  # what there is goes on serving, also without a file descriptor left
                 logger.warning("certificates not looked after, trying again", extra={"problem": str(exc)})
 
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from apimachinery.errors import ApiError, Unauthorized
 from apimachinery.keys import Node
 from cloudhub import cas, credentials
+from cloudhub.authority import CROSS_DAYS
 from cloudhub.cas import Ca
 from cloudhub.roster import Identity, Roster
 from cloudhub.settings import WINDOW_S
@@ -74,6 +75,7 @@ async def act(args: argparse.Namespace, objects: Objects) -> None:
         remaining = _may_finish(found, await roster.identities(), now, is_forced=args.force)
         await cas.drop_first(vault, found)
         print(f"{found[0].name} is dropped" + (f"; these join again: {_named(remaining)}" if remaining else ""))
+        print(f"nodes believe hubs with certificates of it for {CROSS_DAYS} days more at most")
     else:
         if args.force:
             raise cli.CommandError("--force is for --finish")

@@ -164,7 +164,7 @@ class JoinEndpoint:
         now = self._now()
         token = (await self._tokens.check(asked.token, asked.node, now)).token
         key = pki.key_id(self._authority.sign_node(asked.csr, asked.node)) if asked.csr else ""
-        unused(token, now, key)
+        unused(token, now, key, asked.node)
         await self._roster.check(asked.node, token, key, now)
         return json_response(
             200, {"node": asked.node, "expires": token.expires.isoformat(), "link": self._link._asdict()}

@@ -61,6 +61,7 @@ from cloudhub.vault import Vault
 from cloudhub.worker import has_terminal
 from componentbase import cli
 from componentbase.allocator import keep_large_blocks_apart
+from componentbase.descriptors import allow_many_files
 from componentbase.endpoints import Endpoint, why_not_listening
 from link.frames import RefusedReport
 from link.websocket import Listener
@@ -175,6 +176,7 @@ class Replica:
             # What was imported stays; left in, every full collection would walk it, and stop everything for 37 ms.
             gc.freeze()
             keep_large_blocks_apart()
+            allow_many_files()
             if self._access is not None and self._calls is not None:
                 tasks.create_task(self._access.run(), name="access")
                 tasks.create_task(self._calls.run(), name="calls")

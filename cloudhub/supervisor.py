@@ -119,10 +119,9 @@ class Supervisor:
             if line := await process.stdout.readline():
                 self._serves(child, line)
             code = await process.wait()
-        except asyncio.CancelledError:
-            await _end(process)
-            raise
         finally:
+            if process.returncode is None:  # cancelled, or it said something that nobody understands
+                await _end(process)
             child.pid = 0
         return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 

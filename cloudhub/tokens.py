@@ -212,8 +212,8 @@ class Tokens:
         async with self._noting:  # one after the other: those who join at once would only be in each other's way
             for _ in range(_ATTEMPTS):
                 token = presented.token
-                unused(token, now, key)
-                if token.uses is not None and token.uses.key == key:
+                unused(token, now, key, node)
+                if token.uses is not None and (token.uses.key, token.uses.node) == (key, node):
                     return  # it asks again
                 used = Uses(1 if token.uses is None else token.uses.times + 1, now, node, key)
                 try:
@@ -263,12 +263,12 @@ def _digest(salt: bytes, secret: str) -> bytes:
     return hashlib.sha256(b"fairlead join token\0" + salt + secret.encode()).digest()
 
 
-def unused(token: Token, now: datetime.datetime, key: str = "") -> None:
-    """BadToken where it was for a single use and is used up, for this key."""
+def unused(token: Token, now: datetime.datetime, key: str = "", node: str = "") -> None:
+    """BadToken where it was for a single use and is used up, for this node with this key."""
     uses = token.uses
     if not token.grant.is_single_use or uses is None:
         return
-    if uses.key == key and abs((now - uses.last).total_seconds()) < REPEAT_S:
+    if (uses.key, uses.node) == (key, node) and abs((now - uses.last).total_seconds()) < REPEAT_S:
         return
     raise BadToken(
         f"the token was for a single use and has been used at {uses.last.isoformat(timespec='seconds')}: make another "

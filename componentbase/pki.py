@@ -155,11 +155,12 @@ def sign_server_csr(
     return _pem(leaf.sign(_signing_key(ca), hashes.SHA256()))
 
 
-def cross_sign(ca: KeyPair, other_pem: bytes) -> bytes:
+def cross_sign(ca: KeyPair, other_pem: bytes, days: float) -> bytes:
     """
     A certificate, PEM, by which whoever trusts `ca` trusts what another CA signed: its name and key, signed by `ca`.
 
-    The other one signs leaves only, by this way. Raises BadCertificate, CaExpired where `ca` has.
+    The other one signs servers only, by this way, and no CAs. It cannot be taken back, and everybody is shown it: so
+    not for longer than `days`. Raises BadCertificate, CaExpired where `ca` has.
     """
     other, issuer = _read_cert(other_pem), _read_cert(ca.cert_pem)
     start = _now()
@@ -172,8 +173,14 @@ def cross_sign(ca: KeyPair, other_pem: bytes) -> bytes:
         .public_key(other.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(start - BACKDATE)
-        .not_valid_after(max(start, min(other.not_valid_after_utc, issuer.not_valid_after_utc)))
+        .not_valid_after(
+            max(
+                start,
+                min(other.not_valid_after_utc, issuer.not_valid_after_utc, start + timedelta(days=days)),
+            )
+        )
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(_key_usage(key_cert_sign=True, crl_sign=True), critical=True)
         .add_extension(other.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value, critical=False)
         .add_extension(_authority_key_id(issuer), critical=False)

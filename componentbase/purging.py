@@ -34,7 +34,12 @@ class Purge(NamedTuple):
     def found(self) -> list[Path]:
         """What is there of them, each once."""
         patterns = [*self.files, *((self.directory, name) for name in (*UNFINISHED, LOCK_NAME))]
-        found = (path for directory, pattern in patterns for path in sorted(directory.glob(pattern)))
+        found = (
+            path
+            for directory, pattern in patterns
+            for path in sorted(directory.glob(pattern))
+            if path.parent == directory or not path.parent.is_symlink()  # no link is followed
+        )
         return list(dict.fromkeys(path for each in found for path in _within(each)))
 
 

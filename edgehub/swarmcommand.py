@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from apimachinery.keys import Node
 from componentbase import cli
+from componentbase.descriptors import allow_many_files
 from componentbase.endpoints import Endpoint
 
 if TYPE_CHECKING:  # a running edgecore has this module for its flags only, and needs none of these for them
@@ -49,6 +50,7 @@ def run(args: argparse.Namespace, intake: "Intake", agent: str) -> int:
         raise cli.CommandError("--nodes must be at least 1")
     names = [Node(f"{args.prefix}-{number}") for number in range(args.nodes)]
     link = _enrol(names, args)
+    allow_many_files()
     nodes = [(name, _context(args.data_dir / name)) for name in names]
     return cli.run(_serve(nodes, link, intake, agent, args.seconds), prog="edgecore swarm")
 

@@ -296,12 +296,16 @@ def test_certificate_without_one_common_name_is_told(ca: KeyPair) -> None:
 
 def test_whoever_trusts_the_second_ca_trusts_what_the_first_signed_and_it_signs_no_further_ca() -> None:
     first, second = pki.create_ca("first", 10), pki.create_ca("second", 5, 1)
-    cross = x509.load_pem_x509_certificate(pki.cross_sign(second, first.cert_pem))
+    cross = x509.load_pem_x509_certificate(pki.cross_sign(second, first.cert_pem, 30))
     own, issuer = (x509.load_pem_x509_certificate(each.cert_pem) for each in (first, second))
     assert (cross.subject, cross.public_key()) == (own.subject, own.public_key())
     cross.verify_directly_issued_by(issuer)
     assert cross.extensions.get_extension_for_class(x509.BasicConstraints).value.path_length == 0
     assert cross.not_valid_after_utc == issuer.not_valid_after_utc, "no certificate outlives its CA"
+    usages = cross.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    assert list(usages) == [ExtendedKeyUsageOID.SERVER_AUTH], "no node of the first one gets in by it"
+    short = x509.load_pem_x509_certificate(pki.cross_sign(second, first.cert_pem, 1))
+    assert short.not_valid_after_utc < datetime.now(UTC) + timedelta(days=1, minutes=1), "it cannot be taken back"
 
 
 def test_a_ca_that_has_expired_signs_nothing_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,7 +316,7 @@ def test_a_ca_that_has_expired_signs_nothing_and_says_so(monkeypatch: pytest.Mon
     for sign in (
         lambda: pki.sign_client_csr(ca, csr, "system:node:edge-1", "system:nodes", 1),
         lambda: pki.issue_server_cert(ca, ["localhost"], 1),
-        lambda: pki.cross_sign(ca, other.cert_pem),
+        lambda: pki.cross_sign(ca, other.cert_pem, 1),
     ):
         with pytest.raises(pki.CaExpired, match="the CA has expired on 20"):
             sign()

@@ -65,3 +65,14 @@ def test_nothing_goes_in_a_dry_run_or_before_somebody_agreed(home: Path) -> None
     with lock_dir(home), pytest.raises(Locked):
         purge(plan(home), dry_run=False, yes=True, ask=None)
     assert [path for path in sorted(home.parent.rglob("*")) if path.name != "lock"] == before
+
+
+def test_keys_behind_a_directory_that_is_a_link_stay(home: Path) -> None:
+    elsewhere = home.parent / "private"
+    elsewhere.mkdir()
+    (elsewhere / "host.key").write_text("x")
+    linked = home / "keys"
+    os.symlink(elsewhere, linked)
+    assert purge(Purge(home, [(home, "keys/*.key"), (home, "keys")]), dry_run=False, yes=True, ask=None)
+    assert (elsewhere / "host.key").exists()
+    assert not linked.is_symlink()

@@ -240,6 +240,8 @@ async def test_a_single_use_is_for_one_key_which_may_ask_again_for_some_minutes(
             await used(tokens, made.text, "edge-1", key, now)
     with pytest.raises(BadToken):
         unused((await tokens.check(made.text, EDGE, NOW)).token, NOW)
+    with pytest.raises(BadToken, match="single use"):
+        await used(tokens, made.text, "edge-2", "mine", soon)  # the same key, for another name
 
 
 async def test_replicas_that_are_asked_at_once_let_one_key_use_it(objects: MemoryObjects) -> None:
