@@ -1022,7 +1022,8 @@ def _purge(args: argparse.Namespace) -> int:
         if not purge(plan, dry_run=args.dry_run, yes=args.yes, ask=input if sys.stdin.isatty() else None):
             return
         print(
-            f"in the cloud, `kubectl delete node {node}` takes the node away. Who has a copy of its key can use its "
+            f"in the cloud, `kubectl delete node {node}` takes the node away, and `kubectl --namespace fairlead-system "
+            f"delete secret node-{node}` gives its name free. Who has a copy of its key can use its "
             "certificate until that expires: where there may be one, ban the node there."
         )
 

@@ -229,9 +229,11 @@ class Outbox:
                 changes = dict(flight.changes)
                 self.refused[key] = (changes.pop(key), reason)
                 self._flights[place] = Flight(seq, changes)
-        for flight in list(self._flights):
-            if flight.seq > seq:
-                self.doubt(flight.seq, key)
+                break
+        else:
+            return  # a node that refuses what it was not sent does not have all that is under way looked at
+        for flight in self._flights[place + 1 :]:
+            self.doubt(flight.seq, key)
 
     def doubt(self, seq: int, key: ObjectKey) -> bool:
         """

@@ -196,11 +196,15 @@ class Roster:
         return {} if identity is None else identity.labels
 
     async def ban(self, node: Node, reason: str, now: datetime.datetime) -> None:
-        """Let nobody have the name from now on. Who is banned already is banned for this reason now."""
-        notes = {_BAN: json.dumps({"since": now.isoformat(timespec="seconds"), "reason": reason[:MAX_REASON]})}
+        """Let nobody have the name from now on. Who is banned already stays so, for this reason where one is given."""
         for _ in range(_ATTEMPTS):
+            seen = await self._look(node)
+            ban = Ban(now.isoformat(timespec="seconds"), reason[:MAX_REASON])
+            if seen.ban is not None:
+                ban = Ban(seen.ban.since or ban.since, ban.reason or seen.ban.reason)
+            notes = {_BAN: json.dumps(ban._asdict())}
             try:
-                if (entry := (await self._look(node)).entry) is None:
+                if (entry := seen.entry) is None:
                     await self._vault.create(NAME_PREFIX + node, _KIND, {}, labels=_LABEL, notes=notes)
                 else:
                     await self._vault.note(entry, notes)

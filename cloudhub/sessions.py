@@ -76,6 +76,8 @@ GRACE_S = 600.0  # an outbox costs a few hundred bytes per object; afterwards a 
 FRAME_BYTES = 64 << 10  # a quarter of the window: the node commits one while others come; 3 s on a 200 kbit/s line
 WANTED_BURST = 2 * MAX_INTERESTS  # one for each interest that a node may have, and again after it restarted
 WANTED_PER_S = 2.0  # each is judged against all that is watched; a node says one when its programs read something new
+CHECKS_BURST = 20  # comparisons, each of which reads all that the node should hold: 44 ms for 10,000 objects
+CHECKS_PER_S = 1.0  # an edge at rest asks for one now and then
 MAX_INVENTORY = 1 << 18  # objects: about 100 MB here, and far more than a node's store is made for
 MAX_INVENTORY_BYTES = 16 << 20  # as they travel: as many of names of a usual length. With the longest it were half a GB
 MAX_UNGREETED = 4  # connections of a node that have not said Hello: one, and those that it lost and does not know of
@@ -233,6 +235,7 @@ class Session:
     __slots__ = (
         "__weakref__",
         "_calls",
+        "_checked_until",
         "_clock",
         "_hub",
         "_inventory",
@@ -260,6 +263,8 @@ class Session:
         self._clock = clock
         self._wanted_until = 0.0
         """When what it said of its interests is used up, at WANTED_PER_S."""
+        self._checked_until = 0.0
+        """When what it compared is used up, at CHECKS_PER_S."""
         self._refusals = 0
         self.is_ungreeted = False
         """Whether the hub counts it among those that have not said Hello."""
@@ -299,6 +304,10 @@ class Session:
                         )
                     self.outbox.refuse(seq, refusal.key, refusal.reason)
             case Check(seq, held_digest):
+                self._checked_until = max(self._checked_until, self._clock.time()) + 1 / CHECKS_PER_S
+                if self._checked_until > self._clock.time() + CHECKS_BURST / CHECKS_PER_S:
+                    self._checked_until -= 1 / CHECKS_PER_S
+                    return  # it will ask again
                 self._hub.checked(self, seq, held_digest)
             case Report(seq, entries):
                 self._hub.counters.reports += 1

@@ -102,7 +102,9 @@ class Doorway:
                 return
             except OSError as exc:
                 if exc.errno not in _EXHAUSTED:
-                    raise
+                    # Linux passes on what befell the one that came; it is gone, and the next may be there already.
+                    logger.debug("a connection was gone before it was accepted", extra={"reason": exc.strerror})
+                    return
                 logger.error("connections have to wait", extra={"reason": exc.strerror})  # no bug
                 self._loop.remove_reader(listening)
                 self._loop.call_later(PAUSE_S, self._go_on, listening)

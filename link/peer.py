@@ -78,10 +78,13 @@ MAX_CHATTER = 2000
 """
 Frames within CHATTER_S that carry nothing and that no window holds back: Pings and Pongs, acknowledgements of nothing
 new, refusals, comparisons, sets of interests, parts of an inventory. The largest inventory is 260, an edge at rest
-says one in a heartbeat; a flood costs the other side 20 us for each.
+says one in a heartbeat. What costs more than 20 us counts for more.
 """
 CHATTER_S = 10.0
 INTERESTS_AS_ONE = 10  # a set of 200 costs a hub 5 ms, as twenty small ones
+REFUSALS_AS_ONE = (
+    50  # a frame of 4,096 costs a hub 50 ms; a node whose disk is full refuses 20,000 objects and is heard
+)
 HUB_SILENCE = 1.5  # heartbeats: an idle edge's Ping comes before, so that two idle ends exchange no more for it
 
 
@@ -201,6 +204,17 @@ TRANSITIONS[State.OPENING, Role.HUB, Say.GOODBYE] = State.CLOSED
 TRANSITIONS[State.OPENING, Role.EDGE, Say.GOODBYE] = State.CLOSED
 
 
+def _weight(frame: Frame) -> int:
+    """How many frames of chatter this one counts for besides itself."""
+    match frame:
+        case Wanted(_, interests):
+            return len(interests) // INTERESTS_AS_ONE
+        case Nack(_, refusals):
+            return len(refusals) // REFUSALS_AS_ONE
+        case _:
+            return 0
+
+
 class Peer:
     """One end of one connection; made when it opens, thrown away when it closes."""
 
@@ -286,7 +300,7 @@ class Peer:
             self._heard_at = now
             return frame
         if type(frame) in _CHATTER:
-            self._check_chatter(now, len(frame.interests) // INTERESTS_AS_ONE if type(frame) is Wanted else 0)
+            self._check_chatter(now, _weight(frame))
         self._check_numbers(frame, len(data), now)
         self.state = after
         self._heard_at = now

@@ -89,7 +89,11 @@ class WriteBatch:
     def _send(self) -> None:
         due, self._due = self._due, []
         for connection in due:
-            connection.send()
+            try:
+                connection.send()
+            except Exception:
+                # The others of this batch have been told that they are in it, and would wait for ever.
+                logger.exception("not sent", extra={"remote": connection.remote})
 
 
 class WebSocket(asyncio.BufferedProtocol):
@@ -227,7 +231,7 @@ class WebSocket(asyncio.BufferedProtocol):
         assert receiving is not None, "frames come after the upgrade"
         ends_at = self._loop.time() + TURN_S
         for _ in range(TURN_MESSAGES):
-            if self._transport is None:
+            if self._transport is None or self._transport.is_closing():
                 return
             if self._loop.time() > ends_at:
                 break

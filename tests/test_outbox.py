@@ -298,3 +298,15 @@ class OutboxMachine(RuleBasedStateMachine):
 
 OutboxMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
 TestOutbox = OutboxMachine.TestCase
+
+
+def test_a_refusal_of_what_was_not_sent_leaves_what_followed_alone() -> None:
+    wish = Wish()
+    outbox = adopted(wish)
+    for seq, name in enumerate("ab", 1):
+        wish.change(outbox, name, 1)
+        outbox.launch(seq, wish.pull(outbox))
+    outbox.refuse(1, key("b"), "never sent with it")
+    assert not outbox.has_dirty
+    assert not outbox.refused
+    assert outbox.sent(key("b")) == version(1)

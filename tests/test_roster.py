@@ -171,7 +171,8 @@ async def test_who_is_banned_gets_the_name_with_no_token_and_no_key(roster: Rost
             Banned, match=r"edge-1 is banned since 2026-11-23T12:00:00\+00:00: stolen; `cloudcore node unban"
         ):
             await roster.check(EDGE, token, key, NOW)
-    await roster.ban(EDGE, "still stolen", NOW)
+    await roster.ban(EDGE, "still stolen", NOW + YEAR)
+    await roster.ban(EDGE, "", NOW + YEAR)
     [listed] = await roster.list()
     assert (listed.ban, listed.identity and listed.identity.key) == (Ban(NOW.isoformat(), "still stolen"), "one")
     await roster.unban(EDGE)

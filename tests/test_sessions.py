@@ -2,7 +2,7 @@
 
 import itertools
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -1122,3 +1122,24 @@ def test_a_node_that_refuses_everything_does_not_fill_the_log(caplog: pytest.Log
         wire.say(Nack(1, tuple(Refusal(key, "no") for _ in range(MAX_REFUSALS_TOLD))))
     assert len([each for each in caplog.records if each.message == "node refused object"]) == MAX_REFUSALS_TOLD
     assert site.hub.counters.nacks == 3 * MAX_REFUSALS_TOLD
+
+
+def test_a_node_that_compares_all_the_time_is_not_always_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = 0
+
+    def counted(items: Iterable[tuple[ObjectKey, ObjectVersion]]) -> bytes:
+        nonlocal looked
+        looked += 1
+        return digest(items)
+
+    site = Site()
+    wire = site.streaming("n1")
+    wire.say(Ack(1))
+    monkeypatch.setattr(sessions, "digest", counted)
+    for _ in range(sessions.CHECKS_BURST + 30):
+        wire.say(Check(1, digest([])))
+    assert looked == sessions.CHECKS_BURST
+    site.clock.run_until(site.clock.time() + 2 / sessions.CHECKS_PER_S)
+    wire.say(Check(1, digest([])))
+    assert looked == sessions.CHECKS_BURST + 1
+    assert not wire.closed
