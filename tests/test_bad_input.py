@@ -441,7 +441,7 @@ BAD_FRAMES = {
     "empty": ([b""], GoodbyeCode.PROTOCOL, "not a frame"),
     "truncated": ([HELLO[:-3]], GoodbyeCode.PROTOCOL, "not a frame"),
     "too long by a byte": ([HELLO + b"x"], GoodbyeCode.PROTOCOL, "not a frame"),
-    "a list of 4 billion": ([b"\xdd\xff\xff\xff\xff"], GoodbyeCode.PROTOCOL, "exceeds max_array_len"),
+    "a list of 4 billion": ([b"\xdd\xff\xff\xff\xff"], GoodbyeCode.PROTOCOL, "it has more than 65536 elements"),
     "a text of 4 GB": ([b"\x96\x01\x01\xdb\xff\xff\xff\xff"], GoodbyeCode.PROTOCOL, "not a frame"),
     "out of turn": ([encode(Ack(5))], GoodbyeCode.PROTOCOL, "may not say Ack while opening"),
     "another protocol": (

@@ -95,6 +95,9 @@ class TinySite(Site):
             time.sleep(0.02)
         return len(self.api.requests)
 
+    def hub_kubeconfig(self) -> Path:
+        return self.kubeconfig  # this small API knows no accounts
+
     def reported(self, key: ObjectKey, name: str = "temperature") -> str:
         return str(self._twin(key, name).get("value", ""))
 
