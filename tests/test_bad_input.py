@@ -537,6 +537,8 @@ def test_a_join_that_fails_says_what_to_do_and_leaves_nothing(town: Town, tmp_pa
     site = town.site
     token, expired, bound = site.token(), site.token("--ttl", "1s"), site.token("--nodes", "edge-7")
     secret = token.split(".")[2]
+    listing = ("cloudcore", "token", "list", "--kubeconfig", str(site.kubeconfig))
+    site.until(lambda: "expired" in site.run(*listing).stdout, "one has expired")
     cloud, number = f"127.0.0.1:{site.ports['join']}", iter(range(100))
 
     def join(token: str = token, node: str = "edge-9", cloud: str = cloud, home: Path | None = None) -> list[str]:
