@@ -113,10 +113,11 @@ class HubProcess:
             heard, opened = hub.hello, hub.opened
 
             def admitting(transport: Transport) -> Pump:
-                transport.identity = f"{NODE_PREFIX}whoever"
+                transport.identity = f"{NODE_PREFIX}{transport.remote}"  # until it says who it is
                 return opened(transport)
 
             def trusting(session: Session, hello: Hello) -> None:
+                hub._greeted(session)
                 session.node = Node(hello.node)
                 heard(session, hello)
 
