@@ -10,7 +10,6 @@ import argparse
 import datetime
 from collections.abc import Mapping
 
-from apimachinery.errors import ApiError, Unauthorized
 from apimachinery.keys import Node
 from cloudhub import cas, credentials
 from cloudhub.authority import CROSS_DAYS
@@ -49,19 +48,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def run(args: argparse.Namespace) -> int:
-    # Here and not at the top: a running cloudcore has this module for its flags only.
-    from cloudhub.apiclient import ObjectsByName
-
-    async def command() -> None:
-        async with credentials.client(args.kubeconfig) as client:
-            try:
-                await act(args, ObjectsByName(client))
-            except Unauthorized as exc:
-                raise cli.CommandError(credentials.refusal(exc)) from exc
-            except ApiError as exc:
-                raise cli.CommandError(str(exc)) from exc
-
-    return cli.run(command(), prog="cloudcore")
+    return credentials.run(args, act)
 
 
 async def act(args: argparse.Namespace, objects: Objects) -> None:

@@ -22,6 +22,7 @@ import logging
 import re
 import ssl
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from apimachinery.errors import AlreadyExists, Conflict, InternalError, NotFound
@@ -129,15 +130,21 @@ def _read(entry: Entry) -> Ca:
         if signs_from.tzinfo is None:
             raise ValueError("a time without its zone")
         found = Ca.of(pair, entry.name, signs_from)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_verify_locations(cadata=pair.cert_pem.decode())
-        with as_file(pair.cert_pem + pair.key_pem) as path:
-            context.load_cert_chain(path)
-        with contextlib.suppress(pki.CaExpired):  # whole, and of no use: whoever wants something signed is told
-            pki.issue_server_cert(pair, ["localhost"], 1)  # using it once is the rest of the check
+        _check_whole(pair)
     except (KeyError, ValueError, TypeError, ssl.SSLError, pki.PkiError) as exc:
         raise InternalError(
             f"the Secret {NAMESPACE}/{entry.name} does not hold a usable CA ({exc}): restore it, "
             "or delete it to start over with a new CA, which every node must then join again"
         ) from exc
     return found
+
+
+@lru_cache(maxsize=4)  # hubs look at theirs every 30 s, and find what they found before
+def _check_whole(pair: pki.KeyPair) -> None:
+    """Raises ValueError, SSLError or PkiError where it is not, and then again when it is asked again."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_verify_locations(cadata=pair.cert_pem.decode())
+    with as_file(pair.cert_pem + pair.key_pem) as path:
+        context.load_cert_chain(path)
+    with contextlib.suppress(pki.CaExpired):  # whole, and of no use: whoever wants something signed is told
+        pki.issue_server_cert(pair, ["localhost"], 1)  # using it once is the rest of the check

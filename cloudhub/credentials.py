@@ -3,6 +3,7 @@ The apiserver as a command meets it: a client for the kubeconfig that a person c
 """
 
 import argparse
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from componentbase import cli
 
 if TYPE_CHECKING:  # the client is 20 MB, and a supervisor of workers has this module for its flag only
     from cloudhub.apiclient import ApiClient
+    from cloudhub.vault import Objects
 
 
 def add_flag(parser: argparse.ArgumentParser) -> None:
@@ -29,6 +31,27 @@ def client(kubeconfig: Path | None) -> "ApiClient":
     except KubeconfigError as exc:
         advice = "; name one with --kubeconfig" if kubeconfig is None else ""
         raise cli.CommandError(f"{exc}{advice}") from exc
+
+
+def run(args: argparse.Namespace, act: Callable[[argparse.Namespace, "Objects"], Awaitable[None]]) -> int:
+    """
+    A command of cloudcore that speaks to the apiserver and to no hub, for args with add_flag()'s; its exit code.
+
+    act: may raise ApiError and CommandError.
+    """
+    # Here and not at the top: a running cloudcore has the commands' modules for their flags only.
+    from cloudhub.apiclient import ObjectsByName
+
+    async def command() -> None:
+        async with client(args.kubeconfig) as speaking:
+            try:
+                await act(args, ObjectsByName(speaking))
+            except Unauthorized as exc:
+                raise cli.CommandError(refusal(exc)) from exc
+            except ApiError as exc:
+                raise cli.CommandError(str(exc)) from exc
+
+    return cli.run(command(), prog="cloudcore")
 
 
 def refusal(exc: ApiError) -> str:

@@ -9,7 +9,6 @@ import argparse
 import datetime
 from collections.abc import Sequence
 
-from apimachinery.errors import ApiError, Unauthorized
 from cloudhub import credentials
 from cloudhub.roster import MAX_REASON, Listed, Roster
 from cloudhub.tokencommand import table, time_text
@@ -38,19 +37,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 
 def run(args: argparse.Namespace) -> int:
-    # Here and not at the top: a running cloudcore has this module for its flags only.
-    from cloudhub.apiclient import ObjectsByName
-
-    async def command() -> None:
-        async with credentials.client(args.kubeconfig) as client:
-            try:
-                await act(args, ObjectsByName(client))
-            except Unauthorized as exc:
-                raise cli.CommandError(credentials.refusal(exc)) from exc
-            except ApiError as exc:
-                raise cli.CommandError(str(exc)) from exc
-
-    return cli.run(command(), prog="cloudcore")
+    return credentials.run(args, act)
 
 
 async def act(args: argparse.Namespace, objects: Objects) -> None:

@@ -304,18 +304,19 @@ class Session:
                         )
                     self.outbox.refuse(seq, refusal.key, refusal.reason)
             case Check(seq, held_digest):
-                self._checked_until = max(self._checked_until, self._clock.time()) + 1 / CHECKS_PER_S
-                if self._checked_until > self._clock.time() + CHECKS_BURST / CHECKS_PER_S:
-                    self._checked_until -= 1 / CHECKS_PER_S
+                until = _used_until(self._checked_until, self._clock.time(), CHECKS_BURST, CHECKS_PER_S)
+                if until is None:
                     return  # it will ask again
+                self._checked_until = until
                 self._hub.checked(self, seq, held_digest)
             case Report(seq, entries):
                 self._hub.counters.reports += 1
                 self._hub.reports.accept(self.node, self, seq, entries)
             case Wanted(number, interests):
-                self._wanted_until = max(self._wanted_until, self._clock.time()) + 1 / WANTED_PER_S
-                if self._wanted_until > self._clock.time() + WANTED_BURST / WANTED_PER_S:
+                until = _used_until(self._wanted_until, self._clock.time(), WANTED_BURST, WANTED_PER_S)
+                if until is None:
                     raise RemoteProtocolError("interests that change all the time")
+                self._wanted_until = until
                 self._hub.wanted(self, number, interests)
             case Call():
                 self._called(frame)
@@ -357,6 +358,12 @@ class Session:
         """Send of the answers what the other side has room for."""
         while self.pump.peer.chunk_room() and (chunk := self._calls.next()) is not None:
             self.pump.send(Answer(*chunk))
+
+
+def _used_until(until: float, now: float, burst: int, per_s: float) -> float | None:
+    """When an allowance is free again that is used once more; None where that is one too many. until: as it was."""
+    used = max(until, now) + 1 / per_s
+    return None if used > now + burst / per_s else used
 
 
 class _Parked(NamedTuple):
