@@ -9,6 +9,7 @@ import asyncio
 import logging
 import secrets
 import ssl
+from typing import TYPE_CHECKING
 
 from apimachinery.watchcache import WatchCache
 from cloudhub.closed import Closed
@@ -16,6 +17,10 @@ from cloudhub.placement import Placement
 from cloudhub.sessions import GRACE_S, Access, CallSink, Door, Hub, NodeWatcher, ReportSink
 from link.peer import HEARTBEAT_S
 from link.websocket import Listener, listen
+
+if TYPE_CHECKING:
+    from link.quic import LiveCredentials
+    from link.quicserver import Listener as QuicListener
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +74,13 @@ class HubServer:
         """
         return await listen(host, port, context, self.hub.opened, reuse_port=reuse_port)
 
-    async def run(self, listener: Listener) -> None:
+    async def listen_quic(self, host: str, port: int, credentials: "LiveCredentials") -> "QuicListener":
+        """As listen(), over QUIC. credentials: as link.quic has them."""
+        from link import quicserver  # a hub without QUIC does not pay for it
+
+        return await quicserver.listen(host, port, credentials, self.hub.opened)
+
+    async def run(self, *listeners: "Listener | QuicListener") -> None:
         """Serve until cancelled; then say Goodbye to everybody and leave no connection behind."""
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -77,7 +88,8 @@ class HubServer:
                 tasks.create_task(self._upkeep(), name="hub[upkeep]")
         finally:
             self.hub.close("cloudcore is stopping", retry_after_s=1.0)
-            await listener.close()
+            for listener in listeners:
+                await listener.close()
 
     async def _turns(self) -> None:
         while True:

@@ -24,6 +24,7 @@ from cloudhub.statuswriter import StatusWriter
 from componentbase import metrics
 from componentbase.metrics import Metric
 from componentbase.release import VERSION
+from link.transports import KINDS
 
 
 class StatusPage:
@@ -52,6 +53,8 @@ class StatusPage:
         self.reflectors: dict[Resource, Reflector] = {}
         self.endpoints = ("", "")
         """Where the link and the join endpoint listen; "" while they do not."""
+        self.quic = ""
+        """Where the link listens for QUIC."""
         self.problem = ""
         """What keeps it from beginning."""
 
@@ -84,6 +87,9 @@ class StatusPage:
         if self.hub is not None:
             statuses = self.hub.statuses()
             yield Metric("hub_nodes_connected", "Nodes with a live session.", sum(each.connected for each in statuses))
+            for kind in KINDS:
+                told, count = "... by what carries their link.", sum(each.transport == kind for each in statuses)
+                yield Metric("hub_nodes_connected_by", told, count, {"transport": kind})
             yield Metric(
                 "hub_nodes_in_sync", "Nodes that hold what they should.", sum(each.synced for each in statuses)
             )
@@ -128,6 +134,7 @@ class StatusPage:
             "apiserver": self._client.server,
             "problem": self.problem,
             "link": self.endpoints[0],
+            "quic": self.quic,
             "join": self.endpoints[1],
             "objects": len(self._cache),
             "resources": [

@@ -22,6 +22,7 @@ def told(facts: Mapping[str, Any]) -> list[str]:
         f"cloudcore  fairlead {facts['version']}",
         f"apiserver  {facts['apiserver']}, {facts['objects']} objects of {len(facts['resources'])} resources",
         f"link       {facts['link'] or 'not listening: the apiserver is not fully known yet'}",
+        *([f"quic       {facts['quic']}"] if facts["quic"] else []),
         f"join       {facts['join'] or 'not listening'}",
         f"reports    {facts['reports']['reports_taken']} taken, {facts['reports']['reports_refused']} refused",
         f"nodes      {len(connected)} connected, {sum(bool(node['synced']) for node in connected)} in sync",
@@ -55,7 +56,8 @@ def told(facts: Mapping[str, Any]) -> list[str]:
     for node in nodes:
         state = "in sync" if node["synced"] else f"{node['dirty']} to send"
         by = f" at worker {node['worker']}" if "worker" in node else ""
-        where = f"{node['remote']}{by}, {state}" if node["connected"] else "away"
+        over = " over quic" if node["transport"] == "quic" else ""
+        where = f"{node['remote']}{over}{by}, {state}" if node["connected"] else "away"
         refused = f", refused {node['refused']} objects" if node["refused"] else ""
         lines.append(f"  {Node(node['node']):<20} {where}{refused}")
     return lines

@@ -49,6 +49,7 @@ from link.frames import (
     Hello,
     Interest,
     Inventory,
+    Lane,
     Nack,
     Ping,
     Pong,
@@ -157,6 +158,21 @@ def decode(data: bytes) -> Frame:
     fields.end()
     return frame
 
+
+def lane_of(message: bytes) -> Lane:
+    """Which lane a message takes, by its tag. What is no frame takes CONTROL, and is refused where it is decoded."""
+    # Every frame is an array of less than sixteen, and every tag one byte.
+    return _LANES.get(message[1], Lane.CONTROL) if len(message) > 1 else Lane.CONTROL
+
+
+_LANES: dict[int, Lane] = {
+    Tag.PUSH: Lane.PUSH,
+    Tag.GRANTED: Lane.PUSH,
+    Tag.REPORT: Lane.REPORT,
+    Tag.CALL: Lane.BULK,
+    Tag.ANSWER: Lane.BULK,
+    Tag.CANCEL: Lane.BULK,
+}
 
 _ACK_HEAD = bytes((0x92, Tag.ACK))
 """An array of two, as every Ack begins."""

@@ -14,7 +14,6 @@ import logging
 import os
 import ssl
 from collections.abc import Callable, Sequence
-from typing import Protocol as Structural
 from typing import cast
 
 from websockets.client import ClientProtocol
@@ -29,40 +28,28 @@ from componentbase import tcp
 from componentbase.doorway import Doorway, Leave, Limits, open_doorway
 from link.codec import MAX_FRAME_BYTES
 from link.errors import LinkClosed
+from link.transports import (
+    AT_DOOR,
+    CLOSE_S,
+    MAX_CONNECTIONS,
+    NODE_PREFIX,
+    OPEN_S,
+    TURN_MESSAGES,
+    TURN_S,
+    UNREAD_BYTES,
+    Receiving,
+)
 from link.wsframes import Cutter, framed, masked
 
 PATH = "/v1/link"
-NODE_PREFIX = "system:node:"
-"""Begins the common name of a node's certificates."""
 READ_BYTES = 64 << 10
 RECORD_BYTES = 2 << 10  # of TLS, at a time: OpenSSL's buffer stays as large as the largest, for each of 10,000 nodes
-UNREAD_BYTES = 4 * MAX_FRAME_BYTES  # a window and a large frame, or an inventory of 250,000 objects, are less
-TURN_MESSAGES = 64  # of one connection, then others have a turn: one read may be 7,000 frames, 100 ms of work
-TURN_S = 0.005  # nor for longer than this: what a frame costs is its sender's choice
-OPEN_S = 10.0  # for TCP, TLS and the HTTP upgrade together; a peer that takes longer is not served
-MAX_CONNECTIONS = 16_384  # of one hub process: 10,000 nodes, and each may come anew before it has left
-AT_DOOR = Limits(each=256, overall=1024)
-"""
-Connections that are not open yet: a TLS handshake takes 3 ms and 50 KB. A fleet behind one address that lost its hub
-comes in turns of as many as are let in within a second, and whoever is turned away dials again (edgehub.redial).
-"""
 logger = logging.getLogger(__name__)
 # The library logs every frame's bytes at DEBUG, and bodies are nobody's business, Secrets least of all.
 _quiet = logging.getLogger(__name__ + ".library")
 _quiet.setLevel(logging.WARNING)
 
 _HEAD_END = b"\r\n\r\n"
-CLOSE_S = 2.0  # after our close frame the other side has this long to close the connection
-
-
-class Receiving(Structural):
-    """What a connection hands messages to; link.pump.Pump is one."""
-
-    def message_received(self, data: bytes) -> None: ...
-
-    def bytes_arrived(self) -> None: ...
-
-    def connection_lost(self, reason: str) -> None: ...
 
 
 Opened = Callable[["WebSocket"], Receiving]
@@ -123,6 +110,7 @@ class WebSocket(asyncio.BufferedProtocol):
         "lost",
         "remote",
     )
+    kind = "websocket"
     _buffer = memoryview(bytearray(READ_BYTES))
 
     def __init__(

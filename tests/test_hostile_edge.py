@@ -43,7 +43,8 @@ from link.frames import (
     Welcome,
 )
 from link.peer import MAX_CHATTER
-from link.websocket import AT_DOOR, PATH, listen
+from link.transports import AT_DOOR
+from link.websocket import PATH, listen
 from tests.harness.hostile import Cost, Neighbour, RawEdge, cost, hello, neighbour, node_context
 from tests.harness.site import Site
 

@@ -58,6 +58,7 @@ HEAD = CallHead("GET", "/version")
 class Wire:
     """The edge's end of a connection."""
 
+    kind = "websocket"
     identity = ""
     key = ""
     remote = "hub"

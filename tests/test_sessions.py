@@ -71,6 +71,8 @@ TERMS = itertools.count(1)
 class Wire:
     """The hub's end of one node's connection."""
 
+    kind = "websocket"
+
     def __init__(self, identity: str, key: str = "", remote: str = "test") -> None:
         self.identity, self.key, self.remote = identity, key, remote
         self.frames: list[Frame] = []

@@ -20,7 +20,8 @@ from link.errors import LinkClosed, LinkError
 from link.frames import PROTOCOL, Cancel, Frame, Goodbye, GoodbyeCode, Hello, Ping, Push, Welcome
 from link.peer import Peer, Role
 from link.pump import Pump
-from link.websocket import PATH, TURN_MESSAGES, Listener, WebSocket, dial, listen
+from link.transports import TURN_MESSAGES
+from link.websocket import PATH, Listener, WebSocket, dial, listen
 from link.wsframes import masked
 from tests.harness.tls import contexts
 

@@ -23,6 +23,8 @@ class Receiving(Protocol):
 class SimTransport:
     """One end of a connection; a link.pump.Transport."""
 
+    kind = "websocket"
+
     def __init__(self, network: "SimNetwork", identity: str, remote: str, delay_s: float) -> None:
         self.identity = identity
         self.remote = remote
