@@ -49,6 +49,8 @@ class Shape(NamedTuple):
     """How long a commit takes: one of these."""
     interests: bool = False
     """Whether nodes are interested in more than what is placed on them."""
+    lanes: bool = False
+    """Whether connections are QUIC's, on which lanes overtake each other."""
 
     @classmethod
     def drawn(cls, rng: random.Random) -> "Shape":
@@ -78,7 +80,7 @@ class World:
         self.shape = shape
         self.commits_s = shape.commits_s
         self.clock = SimClock()
-        self.network = SimNetwork(self.clock, self.rng, delays_s=self.shape.delays_s)
+        self.network = SimNetwork(self.clock, self.rng, delays_s=shape.delays_s, lanes=shape.lanes)
         self.api = SimApi()
         self.has_faults = True
         self.happened: dict[str, int] = {}
