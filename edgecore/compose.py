@@ -23,14 +23,15 @@ from edgecore.broker import client_id, open_broker
 from edgecore.certificates import api_context, link_context, renewal, show
 from edgecore.joints import CloudLink, Outbox
 from edgecore.reporting import report_node_info, report_rebuild
-from edgecore.settings import SOCKET_NAME, STORE_NAME, EdgeConfig
+from edgecore.settings import QUIC_NAME, SOCKET_NAME, STORE_NAME, CloudConfig, EdgeConfig, TransportMode
 from edgecore.statuspage import NodeStatus
 from link.frames import Batch, Refusal
 
 if TYPE_CHECKING:
     from devicetwin.bus import Bus
     from devicetwin.service import TwinService
-    from edgehub.connector import Connector, LinkStatus
+    from edgehub.connector import Connector, Hubs, LinkStatus
+    from edgehub.quicchoice import QuicChoice
     from metamanager.api import ApiLink
     from metamanager.store import Store
 
@@ -53,7 +54,7 @@ async def _compose(
     """Make the parts, join them, run them in one TaskGroup."""
     from devicetwin.bus import Bus
     from devicetwin.wire import subscriptions
-    from edgehub.connector import LinkStatus
+    from edgehub.connector import Hubs, LinkStatus
 
     node = Node(settings.node)
     store = await _open_store(settings, data_dir)
@@ -63,7 +64,8 @@ async def _compose(
     link = LinkStatus()
     hub = CloudLink(link)
     local = _api_link(settings, store, hub)
-    connector = hub.connector = _connector(settings, context, store, link, local)
+    hubs = Hubs(settings.cloud.link.host, settings.cloud.link.port, context, _quic(settings.cloud, data_dir))
+    connector = hub.connector = _connector(settings, hubs, store, link, local)
     if local is not None:
         # Before the first connection: what is not wanted then is taken away.
         await _load(local)
@@ -120,10 +122,23 @@ def _api_link(settings: EdgeConfig, store: "Store", hub: CloudLink) -> "ApiLink 
     return ApiLink.over(store, hub, Node(settings.node), settings.api.interest_idle_s)
 
 
+def _quic(cloud: CloudConfig, data_dir: Path) -> "QuicChoice | None":
+    """None where it is not to be tried. Raises CommandError."""
+    if cloud.transport is TransportMode.WEBSOCKET:
+        return None
+    from edgehub.quicchoice import Files, QuicChoice, is_installed
+
+    is_only = cloud.transport is TransportMode.QUIC
+    if is_only and not is_installed():
+        raise cli.CommandError("the transport quic needs aioquic: install fairlead[edge,quic], or choose websocket")
+    files = Files(cloud.certificate_authority, cloud.certificate, cloud.key)
+    return QuicChoice(cloud.quic_port, files, is_only=is_only, memory=data_dir / QUIC_NAME, draw=random.random)
+
+
 def _connector(
-    settings: EdgeConfig, context: ssl.SSLContext, store: "Store", link: "LinkStatus", local: "ApiLink | None"
+    settings: EdgeConfig, hubs: "Hubs", store: "Store", link: "LinkStatus", local: "ApiLink | None"
 ) -> "Connector":
-    from edgehub.connector import Connector, Hubs
+    from edgehub.connector import Connector
     from metamanager.errors import StoreError
 
     async def commit(batches: Sequence[Batch]) -> Mapping[int, Sequence[Refusal]]:
@@ -131,7 +146,7 @@ def _connector(
 
     return Connector(
         Node(settings.node),
-        Hubs(settings.cloud.link.host, settings.cloud.link.port, context),
+        hubs,
         store,
         commit,
         agent=f"fairlead/{VERSION}",

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from componentbase import cli
-from edgecore.settings import CONFIG_NAME, PROG, SOCKET_NAME, STORE_NAME, EdgeConfig, load
+from edgecore.settings import CONFIG_NAME, PROG, QUIC_NAME, SOCKET_NAME, STORE_NAME, EdgeConfig, load
 
 logger = logging.getLogger(__name__)
 
@@ -60,5 +60,5 @@ def _ours(data_dir: Path, key_file: Path | None) -> list[tuple[Path, str]]:
     name = glob.escape(place.path.name)
     keys = [(place.path.parent, pattern) for pattern in (name, f".{name}.*.part")] if place.is_ours else []
     store = [STORE_NAME + pattern for pattern in FILES]
-    rest = (f"{join.PKI}/*.key", join.PKI, *store, EdgeConfig().mqtt.users.name, SOCKET_NAME, CONFIG_NAME)
+    rest = (f"{join.PKI}/*.key", join.PKI, *store, EdgeConfig().mqtt.users.name, SOCKET_NAME, QUIC_NAME, CONFIG_NAME)
     return [*keys, *((data_dir, pattern) for pattern in rest)]

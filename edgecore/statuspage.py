@@ -139,6 +139,7 @@ class NodeStatus:
             "version": VERSION,
             "hub": str(self._settings.cloud.link),
             "connected": self._link.connected,
+            "transport": self._link.transport,
             "inSync": self._link.synced,
             "failures": self._link.attempts,
             "certificateUntil": None if self._renewal is None else self._renewal.validity.lapses.isoformat(),

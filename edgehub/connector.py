@@ -14,12 +14,11 @@ import logging
 import ssl
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from apimachinery.errors import BadRequest, TooLarge, TooManyRequests
 from apimachinery.keys import Node, Resource
 from componentbase.tls import TlsMin, client_context
-from edgehub.quicchoice import QuicChoice
 from edgehub.redial import delay_s
 from edgehub.session import Answered, EdgeSession, Unanswered
 from link.errors import CallLost, LinkClosed, LinkError
@@ -43,6 +42,9 @@ from link.frames import (
     ReportEntry,
 )
 from link.websocket import dial
+
+if TYPE_CHECKING:
+    from edgehub.quicchoice import QuicChoice
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +101,7 @@ class Hubs(NamedTuple):
     host: str
     port: int
     context: ssl.SSLContext
-    quic: QuicChoice | None = None
+    quic: "QuicChoice | None" = None
     """None where it is not to be tried."""
 
 

@@ -28,8 +28,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 RETRY_S = 3600.0  # after the websocket worked where QUIC did not: half to one and a half times this
-PORT = 10001
 _PACKAGE = "aioquic"
+
+
+def is_installed() -> bool:
+    """Whether the library is there."""
+    return importlib.util.find_spec(_PACKAGE) is not None
 
 
 class Files(NamedTuple):
@@ -94,7 +98,7 @@ class QuicChoice:
             await self._remember(self._now() + RETRY_S * (0.5 + self._draw()))
 
     async def _dial(self, host: str, opened: Callable[[Transport], Pump]) -> None:
-        if importlib.util.find_spec(_PACKAGE) is None:
+        if not is_installed():
             raise LinkClosed(f"{_PACKAGE} is not installed: install fairlead[edge,quic]")
         found = None
         if not self._is_only:
@@ -119,7 +123,7 @@ class QuicChoice:
             logger.info("not remembered how the hub was reached", extra={"reason": str(exc)})
 
 
-def _library() -> "tuple[type[Credentials], Callable[..., Awaitable[Transport]]]":
+def _library() -> "tuple[type[Credentials], Callable[..., Awaitable[object]]]":
     from link.quic import Credentials, dial
 
     return Credentials, dial

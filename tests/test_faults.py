@@ -47,8 +47,9 @@ from tests.harness.mosquitto import Mosquitto, free_port
 from tests.harness.pahoclient import hang_up
 from tests.harness.pods import deployed_pod
 from tests.harness.proxy import Proxy
+from tests.harness.sides import Side
 from tests.harness.site import Process, Site
-from tests.test_websocket import Side, serving
+from tests.test_websocket import serving
 
 T = TypeVar("T")
 

@@ -45,8 +45,7 @@ async def connected(side: Side, port: int, credentials: Credentials, host: str =
 
 async def pushed(hub: Side, edge: Side, count: int = 1) -> None:
     """So many go down, and their acknowledgement comes up."""
-    for _ in range(count):
-        last = hub.pump.push((), synced=False)
+    last = [hub.pump.push((), synced=False) for _ in range(count)][-1]
     while (frame := await edge.frames.get()) != Push(last, (), False):
         assert isinstance(frame, Push)
     edge.pump.send(Ack(last))
@@ -186,11 +185,11 @@ async def _is_welcome(edge: Side) -> bool:
     """A client is done with the handshake of TLS 1.3 before its certificate is looked at."""
     if not hasattr(edge, "pump"):
         return False
-    welcome = asyncio.ensure_future(edge.frames.get())
-    await asyncio.wait([welcome, edge.lost], return_when=asyncio.FIRST_COMPLETED)
-    let_in = welcome.done()
-    welcome.cancel()
-    return let_in
+    welcomed = asyncio.create_task(edge.frames.get(), name="welcome")
+    edge.lost.add_done_callback(lambda _: welcomed.cancel())
+    with contextlib.suppress(asyncio.CancelledError):
+        return isinstance(await welcomed, Welcome)
+    return False
 
 
 async def test_without_a_certificate_nobody_gets_in(certificates: Certificates) -> None:

@@ -57,6 +57,7 @@ def problems(world: World) -> list[str]:
         *_healed(world),
         *(f"{edge.node} was taken for two" for edge in world.edges if edge.superseded > edge.rolled_back),
         *dict.fromkeys(world.faulty_bounds),
+        *dict.fromkeys(f"a peer broke the protocol: {breach}" for breach in world.network.breaches),
         *(f"what {key} reported came back to its node as a change" for key in world.api.echoes),
     ]
 

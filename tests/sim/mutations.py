@@ -27,6 +27,7 @@ from cloudhub.reports import Acknowledgement, Reports
 from cloudhub.sessions import Hub, Session
 from edgehub.session import EdgeSession
 from link.frames import Batch, Cursor, Delta, Frame, Hello, Interest, Inventory, Position, Refusal, ReportEntry
+from link.lanes import Inbox
 from metamanager.intake import NotHeld, unfold
 from tests.sim.access import SimAccess
 from tests.sim.apiserver import SimApi
@@ -45,6 +46,7 @@ _observe, _replace, _list = Placement.observe, WatchCache.replace, SimHub._list
 _judge, _judged, _affected, _decision = Hub._judge, judged, affected, SimAccess.decision
 _apply, _disk_save = SimDisk.apply, SimDisk.save
 _permit, _put_lease = Fences.permit, SimApi.put_lease
+_next = Inbox.next
 _commit, _save, _accept = SimEdge._commit, SimEdge._save, SimWriter.accept
 
 
@@ -300,6 +302,10 @@ def _show_everything(body: dict[str, Any]) -> None: ...
 # ---- the table
 
 
+def _hand_on_what_is_there(self: Inbox, is_streaming: bool) -> bytes | None:
+    return _next(self, True)
+
+
 class Mutation(NamedTuple):
     """A rule, and the world without it."""
 
@@ -322,6 +328,7 @@ class Row(NamedTuple):
 
 
 _INTERESTED = Shape(hubs=2, delays_s=(0.01, 0.3), interests=True)
+_LANES = Shape(lanes=True, interests=True)
 _TWO_REPLICAS = Shape(hubs=2, delays_s=(0.01, 0.3))
 """For rules that matter only where two replicas meet within a moment: one schedule in a thousand, else."""
 
@@ -373,6 +380,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     ),
     Mutation("ReportAck after the apiserver took it", SimWriter, "accept", _ack_what_came),
     Mutation("reports are acknowledged in their order", Reports, "_settled", _ack_out_of_order),
+    Mutation("nothing of another lane overtakes the handshake", Inbox, "next", _hand_on_what_is_there, shape=_LANES),
     Mutation(
         "a report is no change for its node", projection, "_BY_COLLECTION", {DEVICES.collection: _show_everything}
     ),

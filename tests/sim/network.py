@@ -15,8 +15,8 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from link.codec import lane_of
-from link.frames import Lane
+from link.codec import Tag, decode, lane_of
+from link.frames import Goodbye, GoodbyeCode, Lane
 from link.lanes import LANES, Inbox, framed
 from tests.sim.clock import SimClock
 
@@ -73,6 +73,8 @@ class SimNetwork:
         self.connections: list[SimTransport] = []
         """The edge's end of every connection that somebody still takes to be open."""
         self.bytes_carried = 0
+        self.breaches: list[str] = []
+        """What one shipped peer had to tell another that it broke the protocol."""
 
     def connect(self, node: str) -> tuple[SimTransport, SimTransport]:
         """(the edge's end, the hub's end), not yet handed to anybody."""
@@ -85,6 +87,10 @@ class SimNetwork:
 
     def carry(self, sender: SimTransport, message: bytes) -> None:
         self.bytes_carried += len(message)
+        if message[1] == Tag.GOODBYE:
+            said = decode(message)
+            if isinstance(said, Goodbye) and said.code is GoodbyeCode.PROTOCOL:
+                self.breaches.append(said.reason)
         if sender.is_muted:
             return
         receiver = sender.other
