@@ -63,6 +63,7 @@ from componentbase import cli
 from componentbase.allocator import keep_large_blocks_apart
 from componentbase.descriptors import allow_many_files
 from componentbase.endpoints import Endpoint, why_not_listening
+from componentbase.files import write_atomic
 from link.frames import RefusedReport
 from link.websocket import Listener
 
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PRUNE_S = 3600.0
+RESET_KEY_NAME, RESET_KEY_BYTES = "quic-reset.key", 32
 RETRY_S = 2.0
 
 _KNOWN = {resource.collection: resource for resource in (*BUILT_IN, DEVICES, DEVICE_MODELS)}
@@ -349,7 +351,8 @@ class Replica:
         assert self._server is not None, "the hub is made before it listens"
         assert endpoint is not None, "it is to"
         try:
-            return await self._server.listen_quic(endpoint.host, endpoint.port, credentials)
+            key = _reset_key(self._data_dir / RESET_KEY_NAME)
+            return await self._server.listen_quic(endpoint.host, endpoint.port, credentials, key)
         except OSError as exc:
             why = why_not_listening(endpoint.host, endpoint.port, exc)
             raise cli.CommandError(f"the link over QUIC: {why}; choose another with --quic-listen") from exc
@@ -373,6 +376,16 @@ class Replica:
         except ListenError as exc:
             raise cli.CommandError(f"the join endpoint: {exc}; choose another with --join-listen") from exc
         return server.endpoint
+
+
+def _reset_key(path: Path) -> bytes:
+    """This process's, and of those after it in this directory. Raises OSError."""
+    with contextlib.suppress(FileNotFoundError):
+        if len(key := path.read_bytes()) == RESET_KEY_BYTES:
+            return key
+    key = secrets.token_bytes(RESET_KEY_BYTES)
+    write_atomic(path, key)
+    return key
 
 
 def _selection(resource: Resource) -> Selection:

@@ -74,11 +74,13 @@ class HubServer:
         """
         return await listen(host, port, context, self.hub.opened, reuse_port=reuse_port)
 
-    async def listen_quic(self, host: str, port: int, credentials: "LiveCredentials") -> "QuicListener":
-        """As listen(), over QUIC. credentials: as link.quic has them."""
+    async def listen_quic(
+        self, host: str, port: int, credentials: "LiveCredentials", reset_key: bytes
+    ) -> "QuicListener":
+        """As listen(), over QUIC. credentials, reset_key: as link.quicserver.listen() has them."""
         from link import quicserver  # a hub without QUIC does not pay for it
 
-        return await quicserver.listen(host, port, credentials, self.hub.opened)
+        return await quicserver.listen(host, port, credentials, self.hub.opened, reset_key=reset_key)
 
     async def run(self, *listeners: "Listener | QuicListener") -> None:
         """Serve until cancelled; then say Goodbye to everybody and leave no connection behind."""

@@ -256,6 +256,9 @@ class Quic:
     def datagram_received(self, data: bytes, address: Address) -> None:
         if self.lost.done():
             return
+        if self._name and self._library.is_reset(data):
+            self._gone("the hub does not know this connection: it has restarted")
+            return
         try:
             self._library.receive_datagram(data, address, self._loop.time())
             self._handle_events()

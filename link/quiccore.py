@@ -1,7 +1,7 @@
 """
 aioquic's connection, kept within our bounds: without I/O, as the library has it.
 
-The library is a complete QUIC and leaves four things open, or does them in a way that a hub cannot afford. Each is
+The library is a complete QUIC and leaves five things open, or does them in a way that a hub cannot afford. Each is
 mended here in the smallest way there is, by names that are the library's own (its version is pinned, and
 tests/test_quiccore.py fails where one of them has changed its meaning):
 
@@ -11,10 +11,13 @@ tests/test_quiccore.py fails where one of them has changed its meaning):
         what may be under way is CREDIT_BYTES beyond what was taken
     a peer may open more streams whenever it has used half of those it may open, each of 2 KB
         one for each lane, and no others
+    what shows a client that its server has restarted is random
+        made of a key that outlives the process, so that an edge need not wait until the heartbeat tells it
     streams take turns
         the more urgent lane goes first, but for every BULK_TURN-th packet
 """
 
+import hmac
 from collections.abc import Iterable
 
 from aioquic.quic.configuration import QuicConfiguration
@@ -36,6 +39,9 @@ STREAM_STEP = 4
 """Between the numbers of two streams that a client opens for both directions (RFC 9000, section 2.1)."""
 
 
+TOKEN_BYTES = 16  # of a stateless reset (RFC 9000, section 10.3)
+RESET_BYTES = 5 + TOKEN_BYTES  # the least that a packet has which says so
+_LONG_HEADER = 0x80
 _ALERTS = 256  # numbers of QUIC's errors that stand for those of TLS (RFC 9001, section 4.8)
 
 
@@ -81,8 +87,13 @@ class Connection(QuicConnection):
         *,
         original_destination_connection_id: bytes | None = None,
         retry_source_connection_id: bytes | None = None,
+        reset_key: bytes = b"",
     ) -> None:
-        """The two are a server's, of the packet that asked for the connection."""
+        """
+        The first two are a server's, of the packet that asked for the connection. reset_key: of a server that can tell
+        clients that it has forgotten them.
+        """
+        self._reset_key = reset_key
         self._queue: list[QuicStream] = []
         self._looks = 0
         super().__init__(
@@ -91,6 +102,7 @@ class Connection(QuicConnection):
             retry_source_connection_id=retry_source_connection_id,
         )
         self._local_max_data = self.credit = Credit(QuicFrameType.MAX_DATA, "max_data", CREDIT_BYTES)
+        self._mark_ids()
         lanes = 0 if self._is_client else len(LANES)
         self._local_max_streams_bidi = Fixed(QuicFrameType.MAX_STREAMS_BIDI, "max_streams_bidi", lanes)
         self._local_max_streams_uni = Fixed(QuicFrameType.MAX_STREAMS_UNI, "max_streams_uni", 0)
@@ -98,6 +110,23 @@ class Connection(QuicConnection):
     def _initialize(self, peer_cid: bytes) -> None:
         super()._initialize(peer_cid)
         self.tls._request_client_certificate = not self._is_client
+
+    def _replenish_connection_ids(self) -> None:
+        super()._replenish_connection_ids()
+        self._mark_ids()
+
+    def _mark_ids(self) -> None:
+        """The library has random tokens, which nobody knows after a restart."""
+        if self._reset_key:
+            for each in self._host_cids:
+                each.stateless_reset_token = reset_token(self._reset_key, each.cid)
+
+    def is_reset(self, data: bytes) -> bool:
+        """Whether by this packet the other side says that it does not know the connection (RFC 9000, 10.3.1)."""
+        if len(data) < RESET_BYTES or data[0] & _LONG_HEADER:
+            return False
+        token = data[-TOKEN_BYTES:]
+        return any(each.stateless_reset_token == token for each in (self._peer_cid, *self._peer_cid_available))
 
     @property
     def _streams_queue(self) -> list[QuicStream]:
@@ -145,6 +174,11 @@ class Connection(QuicConnection):
         """End a handshake, or what came of it, over the certificate that was shown, or was not."""
         alert = AlertDescription.certificate_required if is_missing else AlertDescription.bad_certificate
         self.close(QuicErrorCode.CRYPTO_ERROR + int(alert), QuicFrameType.CRYPTO, reason)
+
+
+def reset_token(key: bytes, number: bytes) -> bytes:
+    """What shows that whoever gave out this number of a connection says that it is over."""
+    return hmac.digest(key, number, "sha256")[:TOKEN_BYTES]
 
 
 def lane_of_stream(number: int) -> Lane | None:

@@ -31,10 +31,11 @@ from componentbase.aside import aside
 from componentbase.doorway import Limits, Threshold, addresses
 from componentbase.endpoints import origin_of
 from link.quic import Address, LiveCredentials, Opened, Quic, Socket
-from link.quiccore import Connection
+from link.quiccore import RESET_BYTES, TOKEN_BYTES, Connection, reset_token
 from link.transports import AT_DOOR, MAX_CONNECTIONS
 
 RETRY_FROM = 32  # at the door: beyond, an address must be shown to be its sender's, for one more round trip
+RESETS = 2000  # within a second: a fleet that speaks to a hub that has restarted; each takes 20 us
 ID_BYTES = QuicConfiguration().connection_id_length
 VERSIONS = QuicConfiguration().supported_versions
 
@@ -42,7 +43,11 @@ VERSIONS = QuicConfiguration().supported_versions
 class Listener:
     """Accepts connections until closed. Made by `listen`."""
 
-    def __init__(self, credentials: LiveCredentials, opened: Opened, at_door: Limits, max_connections: int) -> None:
+    def __init__(
+        self, credentials: LiveCredentials, opened: Opened, reset_key: bytes, at_door: Limits, max_connections: int
+    ) -> None:
+        self._reset_key = reset_key
+        self._resets_left, self._resets_until = 0, 0.0
         self.connections: set[Quic] = set()
         self._credentials = credentials
         self._opened = opened
@@ -80,8 +85,10 @@ class Listener:
             return
         if (connection := self._routes.get(header.destination_cid)) is not None:
             connection.datagram_received(data, address)
+        elif header.version is None:
+            self._reset(sock, data, header.destination_cid, address)
         elif len(data) < SMALLEST_MAX_DATAGRAM_SIZE or not header.version:
-            pass  # it begins nothing, and an answer would be larger than the question
+            pass  # it begins nothing
         elif header.version not in VERSIONS:
             sock.send(_negotiation(header), address)
         elif header.packet_type is QuicPacketType.INITIAL:
@@ -112,6 +119,7 @@ class Listener:
             credentials.configuration,
             original_destination_connection_id=first,
             retry_source_connection_id=retried,
+            reset_key=self._reset_key,
         )
         connection = Quic(library, sock, credentials.trusted, self._opened, routes=self._routes, leave=leave)
         self.connections.add(connection)
@@ -119,6 +127,18 @@ class Listener:
         connection.route(library.host_cid)
         connection.route(header.destination_cid)
         connection.datagram_received(data, address)
+
+    def _reset(self, sock: Socket, data: bytes, number: bytes, address: Address) -> None:
+        """Somebody goes on with a connection that a process before this one had. Shorter than what came, always."""
+        now = self._loop.time()
+        if now >= self._resets_until:
+            self._resets_left, self._resets_until = RESETS, now + 1.0
+        size = min(len(data) - 1, 2 * RESET_BYTES)
+        if self._resets_left and size >= RESET_BYTES and self._reset_key:
+            self._resets_left -= 1
+            noise = bytearray(os.urandom(size - TOKEN_BYTES))
+            noise[0] = noise[0] & 0x3F | 0x40  # as any packet of an open connection looks
+            sock.send(bytes(noise) + reset_token(self._reset_key, number), address)
 
     def _retrial(self, header: QuicHeader, address: Address) -> bytes:
         assert header.version is not None, "a first packet has one"
@@ -164,11 +184,17 @@ async def listen(
     credentials: LiveCredentials,
     opened: Opened,
     *,
+    reset_key: bytes = b"",
     at_door: Limits = AT_DOOR,
     max_connections: int = MAX_CONNECTIONS,
 ) -> Listener:
-    """Serve the link over QUIC at HOST:PORT; 0 picks a free port. Raises OSError where the port is taken."""
-    listener = Listener(credentials, opened, at_door, max_connections)
+    """
+    Serve the link over QUIC at HOST:PORT; 0 picks a free port. Raises OSError where the port is taken.
+
+    reset_key: known to the process that will listen here next, and to no other that listens at the same time: by it
+    nodes are told that their connection is forgotten.
+    """
+    listener = Listener(credentials, opened, reset_key, at_door, max_connections)
     made: list[socket.socket] = []
     try:
         for family, address in await aside(lambda: list(addresses(host, port)), f"resolve[{host}]"):

@@ -93,6 +93,22 @@ async def test_a_hub_that_has_gone_is_noticed_by_silence(certificates: Certifica
         await connection.lost
 
 
+async def test_a_hub_that_has_restarted_says_that_it_does_not_know_the_connection(certificates: Certificates) -> None:
+    hub, edge = Side(Role.HUB), Side(Role.EDGE)
+    async with asyncio.timeout(10):
+        async with quic_hub(hub.opened, certificates) as listener, nat(listener.port) as between:
+            connection = await connected(edge, between.port, certificates.node())
+            between.is_blocked = True  # so it ends without a word
+            async with quic_hub(Side(Role.HUB).opened, certificates) as successor:
+                between.server = ("127.0.0.1", successor.port)
+                between.is_blocked = False
+                edge.pump.send(Cancel(1))
+                assert "it has restarted" in str(await edge.lost)
+            await connection.lost
+            assert isinstance(hub.pump.transport, Quic)
+            hub.pump.transport.give_up("nobody is there to answer")
+
+
 async def test_messages_come_in_turns(certificates: Certificates) -> None:
     order: list[Frame] = []
     others: list[int] = []

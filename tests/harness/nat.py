@@ -11,7 +11,8 @@ class Nat:
     """Between a client, which sends to `port`, and a server on loopback. Made by nat()."""
 
     def __init__(self, server_port: int) -> None:
-        self._server = ("127.0.0.1", server_port)
+        self.server = ("127.0.0.1", server_port)
+        """Where it is; another process may have come there."""
         self._loop = asyncio.get_running_loop()
         self._client: Any = None
         self._inner = self._socket(self._from_client)
@@ -49,7 +50,7 @@ class Nat:
     def _from_client(self) -> None:
         data, self._client = self._inner.recvfrom(2048)
         if not self.is_blocked:
-            self._outer.sendto(data, self._server)
+            self._outer.sendto(data, self.server)
 
     def _from_server(self) -> None:
         data, _ = self._outer.recvfrom(2048)

@@ -11,6 +11,7 @@ from link.quic import Credentials, LiveCredentials
 from link.quicserver import Listener, listen
 from link.transports import AT_DOOR
 
+RESET_KEY = bytes(range(32))
 NAMES = ("127.0.0.1", "localhost")
 
 
@@ -51,6 +52,7 @@ async def quic_hub(
     at_door: Limits = AT_DOOR,
     shown: bytes = b"",
     trusted: bytes = b"",
+    port: int = 0,
 ) -> AsyncIterator[Listener]:
     """A listener, closed at the end. shown, trusted: PEM, of others than `certificates`."""
     live = certificates.hub
@@ -58,7 +60,7 @@ async def quic_hub(
         live = LiveCredentials()
         own = certificates.server.cert_pem + certificates.server.key_pem
         live.replace(shown or own, (trusted or certificates.ca.cert_pem).decode())
-    listener = await listen("127.0.0.1", 0, live, opened, at_door=at_door)
+    listener = await listen("127.0.0.1", port, live, opened, reset_key=RESET_KEY, at_door=at_door)
     try:
         yield listener
     finally:
