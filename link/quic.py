@@ -38,6 +38,7 @@ DATAGRAM_BYTES = 2048  # that are read; QUIC's are 1200 here, and at most 1452 w
 READS = 64  # datagrams of one socket, then others have a turn
 BUFFER_BYTES = 4 << 20  # of the kernel, for each socket: what does not fit is lost, and sent again
 IDLE_S = 2 * DEAD_AFTER * MAX_HEARTBEAT_S  # Peer gives up earlier: there is one heartbeat, and this is not it
+ACKNOWLEDGE_FROM = 2  # packets at once (RFC 9000, section 13.2.2)
 _REASON = 200  # characters of it, for the other side
 _VIOLATION = 1  # the code with which a connection ends that broke the rules of lanes
 logger = logging.getLogger(__name__)
@@ -140,7 +141,11 @@ class Socket:
     def _flush(self) -> None:
         due, self._due = self._due, set()
         for connection in due:
-            connection.transmit()
+            try:
+                connection.transmit()
+            except Exception:
+                # The others of this batch have been told that they are in it, and would wait for ever.
+                logger.exception("not sent", extra={"remote": connection.remote})
 
     def _read(self) -> None:
         ends_at = self._loop.time() + TURN_S
@@ -162,6 +167,7 @@ class Quic:
 
     __slots__ = (
         "__weakref__",
+        "_came",
         "_ends",
         "_has_other_ended",
         "_ids",
@@ -176,6 +182,7 @@ class Quic:
         "_receiving",
         "_routes",
         "_socket",
+        "_ticks_at",
         "_timer",
         "_trusted",
         "identity",
@@ -216,6 +223,9 @@ class Quic:
         self._receiving: Streaming | None = None
         self._timer: asyncio.TimerHandle | None = None
         """The library's."""
+        self._ticks_at = 0.0
+        self._came = 0
+        """Packets since something was sent."""
         self._ends: asyncio.TimerHandle | None = self._loop.call_later(OPEN_S, self.give_up, "no handshake in time")
         self.lost: asyncio.Future[str] = self._loop.create_future()
         """Resolves to the reason when the connection is gone."""
@@ -259,6 +269,7 @@ class Quic:
         if self._name and self._library.is_reset(data):
             self._gone("the hub does not know this connection: it has restarted")
             return
+        self._came += 1
         try:
             self._library.receive_datagram(data, address, self._loop.time())
             self._handle_events()
@@ -275,7 +286,8 @@ class Quic:
         if self.lost.done():
             return
         try:
-            for data, address in self._library.datagrams_to_send(self._loop.time()):
+            came, self._came = self._came, 0
+            for data, address in self._library.packets(self._loop.time(), acknowledge=came >= ACKNOWLEDGE_FROM):
                 self._socket.send(data, address)
             self._handle_events()
         except RemoteProtocolError as exc:
@@ -316,10 +328,12 @@ class Quic:
         when, timer = self._library.get_timer(), self._timer
         if timer is not None:
             # One that fires early sets itself anew; that is cheaper than a new one for each packet.
-            if when is not None and timer.when() <= when:
+            if when is not None and self._ticks_at <= when:
                 return
             timer.cancel()
-        self._timer = None if when is None else self._loop.call_at(when, self._tick)
+        self._timer = None
+        if when is not None:
+            self._timer, self._ticks_at = self._loop.call_at(when, self._tick), when
 
     def _tick(self) -> None:
         self._timer = None

@@ -21,16 +21,17 @@ import hmac
 from collections.abc import Iterable
 
 from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.connection import Limit, QuicConnection
+from aioquic.quic.connection import Limit, NetworkAddress, QuicConnection
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType
 from aioquic.quic.stream import QuicStream
-from aioquic.tls import AlertDescription
+from aioquic.tls import AlertDescription, Epoch
 
 from componentbase.pki import Certificate
 from link.frames import Lane
 from link.lanes import LANES
 
 CREDIT_BYTES = 1 << 20  # at 200 ms round trip 5 MB/s; of what a Peer may have under way it is the largest window
+ACK_DELAY_S = 0.02  # of a single packet, for something may be said meanwhile; 25 ms is what peers are told to expect
 CREDIT_STEP_BYTES = CREDIT_BYTES // 4
 BULK_TURN = (
     24  # looks at the queue, of which a packet takes three: every eighth packet begins with what is least urgent
@@ -103,6 +104,7 @@ class Connection(QuicConnection):
         )
         self._local_max_data = self.credit = Credit(QuicFrameType.MAX_DATA, "max_data", CREDIT_BYTES)
         self._mark_ids()
+        self._ack_delay = ACK_DELAY_S
         lanes = 0 if self._is_client else len(LANES)
         self._local_max_streams_bidi = Fixed(QuicFrameType.MAX_STREAMS_BIDI, "max_streams_bidi", lanes)
         self._local_max_streams_uni = Fixed(QuicFrameType.MAX_STREAMS_UNI, "max_streams_uni", 0)
@@ -160,6 +162,19 @@ class Connection(QuicConnection):
             return event.reason_phrase or "connection closed"
         alert = event.error_code - QuicErrorCode.CRYPTO_ERROR
         return f"TLS alert {alert}" if 0 <= alert < _ALERTS else f"QUIC error {event.error_code:#x}"
+
+    def packets(self, now: float, *, acknowledge: bool) -> list[tuple[bytes, NetworkAddress]]:
+        """
+        What is to be sent now, and where. acknowledge: also what need not be acknowledged yet.
+
+        The library acknowledges in a packet of its own 1 ms after something came, whatever it has sent meanwhile: of a
+        push and its acknowledgement that was every third packet.
+        """
+        space = self._spaces.get(Epoch.ONE_RTT)
+        if space is not None and space.ack_at is not None and space.ack_at > now:
+            has_more = any(not each.sender.buffer_is_empty for each in self._queue)
+            space.ack_at = now if acknowledge or has_more else space.ack_at
+        return self.datagrams_to_send(now)
 
     def write(self, lane: Lane, data: bytes) -> None:
         """On a lane that is open, or opens by this where we are the client."""
