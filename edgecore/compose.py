@@ -8,6 +8,7 @@ lives; so what only some configurations need, as the local API, is not imported 
 import asyncio
 import contextlib
 import gc
+import logging
 import random
 import ssl
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 from apimachinery.keys import Node
 from componentbase import cli
 from componentbase.files import lock_dir, open_private_dir
+from componentbase.proxies import Proxy, proxy_for
 from componentbase.release import VERSION
 from componentbase.tls import LiveContext
 from edgecore.broker import client_id, open_broker
@@ -34,6 +36,9 @@ if TYPE_CHECKING:
     from edgehub.quicchoice import QuicChoice
     from metamanager.api import ApiLink
     from metamanager.store import Store
+
+
+logger = logging.getLogger(__name__)
 
 
 async def serve(settings: EdgeConfig, data_dir: Path) -> None:
@@ -64,7 +69,11 @@ async def _compose(
     link = LinkStatus()
     hub = CloudLink(link)
     local = _api_link(settings, store, hub)
-    hubs = Hubs(settings.cloud.link.host, settings.cloud.link.port, context, _quic(settings.cloud, data_dir))
+    proxy = _proxy(settings.cloud.link.host)
+    # Nothing of UDP passes an HTTP proxy; who asks for nothing but QUIC has another way.
+    has_way = proxy is None or settings.cloud.transport is TransportMode.QUIC
+    quic = _quic(settings.cloud, data_dir) if has_way else None
+    hubs = Hubs(settings.cloud.link.host, settings.cloud.link.port, context, quic, proxy)
     connector = hub.connector = _connector(settings, hubs, store, link, local)
     if local is not None:
         # Before the first connection: what is not wanted then is taken away.
@@ -120,6 +129,17 @@ def _api_link(settings: EdgeConfig, store: "Store", hub: CloudLink) -> "ApiLink 
     from metamanager.api import ApiLink
 
     return ApiLink.over(store, hub, Node(settings.node), settings.api.interest_idle_s)
+
+
+def _proxy(host: str) -> Proxy | None:
+    """Raises CommandError."""
+    try:
+        found = proxy_for(host)
+    except ValueError as exc:
+        raise cli.CommandError(str(exc)) from exc
+    if found is not None:
+        logger.info("the hub is reached through a proxy", extra={"proxy": str(found.endpoint)})
+    return found
 
 
 def _quic(cloud: CloudConfig, data_dir: Path) -> "QuicChoice | None":

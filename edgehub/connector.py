@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from apimachinery.errors import BadRequest, TooLarge, TooManyRequests
 from apimachinery.keys import Node, Resource
+from componentbase.proxies import Proxy
 from componentbase.tls import TlsMin, client_context
 from edgehub.redial import delay_s
 from edgehub.session import Answered, EdgeSession, Unanswered
@@ -103,6 +104,8 @@ class Hubs(NamedTuple):
     context: ssl.SSLContext
     quic: "QuicChoice | None" = None
     """None where it is not to be tried."""
+    proxy: Proxy | None = None
+    """What a websocket goes through."""
 
 
 def hub_context(authority: Path, certificate: Path, key: Path, tls_min: TlsMin = TlsMin.TLS_1_3) -> ssl.SSLContext:
@@ -328,10 +331,10 @@ class Connector:
 
     async def _dial(self, session: EdgeSession) -> None:
         """Raises LinkError."""
-        host, port, context, quic = self._hub
+        host, port, context, quic, proxy = self._hub
         if quic is not None and await quic.dial(host, session.opened):
             return
-        await dial(host, port, context, session.opened)
+        await dial(host, port, context, session.opened, proxy=proxy)
         if quic is not None:
             await quic.fell_back()
 

@@ -24,8 +24,9 @@ from websockets.protocol import CLIENT, SERVER, Protocol, State
 from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 
-from componentbase import tcp
+from componentbase import proxies, tcp
 from componentbase.doorway import Doorway, Leave, Limits, open_doorway
+from componentbase.proxies import Proxy
 from link.codec import MAX_FRAME_BYTES
 from link.errors import LinkClosed
 from link.transports import (
@@ -479,11 +480,12 @@ async def dial(
     *,
     server_hostname: str | None = None,
     batch: WriteBatch | None = None,
+    proxy: Proxy | None = None,
 ) -> WebSocket:
     """
     Connect; returns when the upgrade is done and `opened` was called.
 
-    batch: of other connections of this process, to write with.
+    batch: of other connections of this process, to write with. proxy: to go through, where there is one.
 
     Raises LinkClosed with a sentence about what failed: name, address, certificate, upgrade.
     """
@@ -503,7 +505,7 @@ async def dial(
                 ),
                 ssl=context,
                 server_hostname=(server_hostname or host) if context else None,
-                sock=await tcp.connect(host, port),
+                sock=await (tcp.connect(host, port) if proxy is None else proxies.connect(proxy, host, port)),
             )
             await asyncio.wait([is_open, connection.lost], return_when=asyncio.FIRST_COMPLETED)
     except TimeoutError as exc:

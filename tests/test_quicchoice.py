@@ -64,7 +64,7 @@ async def test_blocked_udp_costs_less_than_a_second_once_and_the_next_process_no
         async def counted(host: str, port: int) -> None:
             asked.append(port)
 
-        monkeypatch.setattr(quicchoice.quicprobe, "probe", counted)
+        monkeypatch.setattr("link.quicprobe.probe", counted)
         assert not await first.dial("127.0.0.1", edge.opened)
         assert not await choice(port).dial("127.0.0.1", edge.opened)
         assert asked == []

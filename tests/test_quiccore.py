@@ -3,8 +3,7 @@
 import pytest
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.events import ConnectionTerminated, HandshakeCompleted, QuicEvent, StreamDataReceived
-from aioquic.quic.packet import QuicErrorCode
-from aioquic.quic.stream import QuicStreamFrame
+from aioquic.quic.packet import QuicErrorCode, QuicStreamFrame
 
 from link.frames import Lane
 from link.lanes import LANES, OPENER
