@@ -58,18 +58,15 @@ async def addresses(host: str, port: int) -> list[Found]:
 
 async def probe(host: str, port: int, tries: int = TRIES, try_s: float = TRY_S) -> Found | None:
     """The first address of the name where a QUIC server answers, within `tries` times `try_s`. Raises OSError."""
-    asked = [
-        asyncio.create_task(_ask(each, tries, try_s), name=f"probe[{host}]") for each in await addresses(host, port)
-    ]
-    try:
+    found = await addresses(host, port)
+    async with asyncio.TaskGroup() as tasks:
+        asked = [tasks.create_task(_ask(each, tries, try_s), name=f"probe[{host}]") for each in found]
         for each in asyncio.as_completed(asked):
-            if (found := await each) is not None:
-                return found
-        return None
-    finally:
-        for task in asked:
-            task.cancel()
-        await asyncio.wait(asked)
+            if (answered := await each) is not None:
+                for task in asked:
+                    task.cancel()
+                return answered
+    return None
 
 
 async def _ask(where: Found, tries: int, try_s: float) -> Found | None:

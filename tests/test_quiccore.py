@@ -1,9 +1,13 @@
 """aioquic's connection within our bounds: two of them, and the packets between carried by hand."""
 
+import random
+
 import pytest
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.events import ConnectionTerminated, HandshakeCompleted, QuicEvent, StreamDataReceived
-from aioquic.quic.packet import QuicErrorCode, QuicStreamFrame
+from aioquic.quic.packet import QuicErrorCode, QuicPacketType, QuicStreamFrame
+from aioquic.quic.packet_builder import QuicPacketBuilder
+from aioquic.tls import Epoch
 
 from link.frames import Lane
 from link.lanes import LANES, OPENER
@@ -44,6 +48,22 @@ class Pair:
         for packet in packets:
             receiver.receive_datagram(packet, SERVER if receiver is self.edge else CLIENT, self.now)
         return list(_events(receiver))
+
+    def forged(self, payload: bytes) -> bytes:
+        """A packet of the edge's with this in it."""
+        edge = self.edge
+        builder = QuicPacketBuilder(
+            host_cid=edge.host_cid,
+            is_client=True,
+            max_datagram_size=1200,
+            packet_number=edge._packet_number,
+            peer_cid=edge._peer_cid.cid,
+            version=edge._version,
+        )
+        builder.start_packet(QuicPacketType.ONE_RTT, edge._cryptos[Epoch.ONE_RTT])
+        builder.start_frame(payload[0] & 0x3F, capacity=len(payload)).push_bytes(payload[1:])
+        edge._packet_number += 1
+        return builder.flush()[0][0]
 
     def carry(self) -> None:
         """Everything, both ways, without a look at what comes of it."""
@@ -175,6 +195,28 @@ def test_a_forgotten_connection_is_told_by_what_its_number_gives(pair: Pair) -> 
     # Every number that was given out since tells as well.
     spare = pair.edge._peer_cid_available[-1]
     assert pair.edge.is_reset(bytes(30) + reset_token(RESET_KEY, spare.cid))
+
+
+def test_no_frames_that_a_node_can_make_break_anything_but_its_own_connection(certificates: Certificates) -> None:
+    """Frames of every kind, changed at random, in packets that are as they should be: a node that means ill."""
+    rng = random.Random(11)
+    pair = Pair(certificates)
+    well_formed = [
+        *(bytes((kind,)) + bytes(rng.randrange(128) for _ in range(40)) for kind in (*range(0x1F), 0x30, 0x31)),
+        b"\x0a\x00\x05\x00\x00\x00\x01\x90",
+        b"\x0e\x08\xbf\xff\xff\xff\x04\x00\x00\x00\x00",
+        b"\x18\x09\x00\x08" + bytes(24),
+        b"\x02\x7f\xff\x00\x3f\x3f",
+    ]
+    for _ in range(90):
+        payload = bytearray(rng.choice(well_formed) + rng.choice((b"", rng.choice(well_formed))))
+        for _ in range(rng.randrange(4)):
+            payload[rng.randrange(len(payload))] = rng.randrange(256)
+        pair.deliver(pair.hub, [pair.forged(bytes(payload))])
+        assert len(pair.hub._streams) <= len(LANES)
+        assert sum(len(each.receiver._buffer) for each in pair.hub._streams.values()) <= CREDIT_BYTES
+        if pair.hub.ended is not None:
+            pair = Pair(certificates)
 
 
 def test_who_is_refused_is_told_why(certificates: Certificates) -> None:
