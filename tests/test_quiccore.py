@@ -58,7 +58,7 @@ class Pair:
             max_datagram_size=1200,
             packet_number=edge._packet_number,
             peer_cid=edge._peer_cid.cid,
-            version=edge._version,
+            version=edge._version or 1,
         )
         builder.start_packet(QuicPacketType.ONE_RTT, edge._cryptos[Epoch.ONE_RTT])
         builder.start_frame(payload[0] & 0x3F, capacity=len(payload)).push_bytes(payload[1:])
