@@ -299,11 +299,12 @@ class Trusted:
         try:
             subject = IPAddress(ipaddress.ip_address(name))
         except ValueError:
-            try:
-                subject = DNSName(name)
-            except ValueError as exc:
-                raise BadCertificate(f"no certificate is for {name!r}: it is neither a name nor an address") from exc
-        return _verified(chain, PolicyBuilder().store(self._store).build_server_verifier(subject))
+            subject = DNSName(name)
+        try:
+            verifier = PolicyBuilder().store(self._store).build_server_verifier(subject)
+        except ValueError as exc:
+            raise BadCertificate(f"no certificate is for {name!r}: it is neither a name nor an address") from exc
+        return _verified(chain, verifier)
 
 
 def _verified(chain: Sequence[x509.Certificate], verifier: ClientVerifier | ServerVerifier) -> Shown:

@@ -10,6 +10,7 @@ FACTS: dict[str, Any] = {
     "apiserver": "https://api",
     "problem": "",
     "link": ":10000",
+    "quic": "",
     "join": "https://:10002",
     "objects": 5,
     "resources": [
@@ -45,6 +46,7 @@ FACTS: dict[str, Any] = {
             "node": "a",
             "connected": True,
             "remote": "192.0.2.1:5",
+            "transport": "websocket",
             "synced": True,
             "dirty": 0,
             "refused": 0,
@@ -54,12 +56,22 @@ FACTS: dict[str, Any] = {
             "node": "b",
             "connected": True,
             "remote": "192.0.2.2:5",
+            "transport": "quic",
             "synced": False,
             "dirty": 7,
             "refused": 1,
             **WANTS_NOTHING,
         },
-        {"node": "c", "connected": False, "remote": "", "synced": False, "dirty": 0, "refused": 0, **WANTS_NOTHING},
+        {
+            "node": "c",
+            "connected": False,
+            "remote": "",
+            "transport": "",
+            "synced": False,
+            "dirty": 0,
+            "refused": 0,
+            **WANTS_NOTHING,
+        },
     ],
 }
 
@@ -74,9 +86,13 @@ def test_status_in_words() -> None:
     assert lines[7] == "refused    devices/default/d property/p of edge-1: no 6"
     assert [line.split(None, 1)[1] for line in lines[12:]] == [
         "192.0.2.1:5, in sync",
-        "192.0.2.2:5, 7 to send, refused 1 objects",
+        "192.0.2.2:5 over quic, 7 to send, refused 1 objects",
         "away",
     ]
+
+
+def test_where_the_hub_listens_for_quic_is_a_line_where_it_does() -> None:
+    assert "quic       127.0.0.1:10001" in told({**FACTS, "quic": "127.0.0.1:10001"})
 
 
 def test_what_a_node_says_does_not_steer_the_terminal() -> None:

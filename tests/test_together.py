@@ -17,7 +17,7 @@ def facts(**changed: Any) -> dict[str, Any]:
 def node(name: str, connected: bool, synced: bool = True) -> dict[str, Any]:
     remote = "192.0.2.1:5" if connected else ""
     fixed = {"dirty": 0, "refused": 0, **WANTS_NOTHING}
-    return {"node": name, "connected": connected, "remote": remote, "synced": synced, **fixed}
+    return {"node": name, "connected": connected, "remote": remote, "transport": "", "synced": synced, **fixed}
 
 
 def both(one: dict[str, Any] | None, two: dict[str, Any] | None) -> dict[str, Any]:
