@@ -114,7 +114,7 @@ class Socket:
         sock.setblocking(False)
         for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
             sock.setsockopt(socket.SOL_SOCKET, option, BUFFER_BYTES)
-        self._loop.add_reader(sock, self._read)
+        self._loop.add_reader(sock, self.read)
 
     @property
     def port(self) -> int:
@@ -147,7 +147,8 @@ class Socket:
                 # The others of this batch have been told that they are in it, and would wait for ever.
                 logger.exception("not sent", extra={"remote": connection.remote})
 
-    def _read(self) -> None:
+    def read(self) -> None:
+        """Take in what is there, for a turn."""
         ends_at = self._loop.time() + TURN_S
         for _ in range(READS):
             try:
@@ -279,7 +280,12 @@ class Quic:
             # Whatever the other side could make the library stumble over ends its own connection only.
             logger.exception("QUIC connection failed", extra={"remote": self.remote})
             self.give_up("internal error")
-        self._socket.add(self)
+        if self.lost.done():
+            return
+        if self._came < ACKNOWLEDGE_FROM and self._library.may_wait():
+            self._arm()
+        else:
+            self._socket.add(self)
 
     def transmit(self) -> None:
         """Send what there is, and set the timer."""
@@ -340,6 +346,12 @@ class Quic:
         if self.lost.done():
             return
         now, when = self._loop.time(), self._library.get_timer()
+        if self._library.may_be_lost(now):
+            # What would tell that it is not may be here, and only not have been read.
+            self._socket.read()
+            if self.lost.done():
+                return
+            when = self._library.get_timer()
         if when is not None and when <= now:
             self._library.handle_timer(now)
             self._handle_events()

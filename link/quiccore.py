@@ -1,7 +1,7 @@
 """
 aioquic's connection, kept within our bounds: without I/O, as the library has it.
 
-The library is a complete QUIC and leaves five things open, or does them in a way that a hub cannot afford. Each is
+The library is a complete QUIC and leaves six things open, or does them in a way that a hub cannot afford. Each is
 mended here in the smallest way there is, by names that are the library's own (its version is pinned, and
 tests/test_quiccore.py fails where one of them has changed its meaning):
 
@@ -13,6 +13,8 @@ tests/test_quiccore.py fails where one of them has changed its meaning):
         one for each lane, and no others
     what shows a client that its server has restarted is random
         made of a key that outlives the process, so that an edge need not wait until the heartbeat tells it
+    what may be lost is sent again as soon as a line could tell, and not a hub that is busy
+        not before MIN_PROBE_S
     streams take turns
         the more urgent lane goes first, but for every BULK_TURN-th packet
 """
@@ -23,6 +25,7 @@ from collections.abc import Iterable
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import Limit, NetworkAddress, QuicConnection
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType
+from aioquic.quic.recovery import QuicPacketRecovery
 from aioquic.quic.stream import QuicStream
 from aioquic.tls import AlertDescription, Epoch
 
@@ -31,6 +34,7 @@ from link.frames import Lane
 from link.lanes import LANES
 
 CREDIT_BYTES = 1 << 20  # at 200 ms round trip 5 MB/s; of what a Peer may have under way it is the largest window
+MIN_PROBE_S = 0.2  # Linux' least RTO
 ACK_DELAY_S = 0.02  # of a single packet, for something may be said meanwhile; 25 ms is what peers are told to expect
 CREDIT_STEP_BYTES = CREDIT_BYTES // 4
 BULK_TURN = (
@@ -79,6 +83,18 @@ class Fixed(Limit):
             self._value = wished
 
 
+class Patient(QuicPacketRecovery):
+    """
+    Waits MIN_PROBE_S at least before it sends again what may be lost, as TCP does.
+
+    On a fast line the library waits 30 ms, and a hub of 100 nodes needs longer to come round to an acknowledgement:
+    then all is sent twice, which takes it twice as long.
+    """
+
+    def get_probe_timeout(self, *, include_max_ack_delay: bool = True) -> float:
+        return max(super().get_probe_timeout(include_max_ack_delay=include_max_ack_delay), MIN_PROBE_S)
+
+
 class Connection(QuicConnection):
     """One connection, either end."""
 
@@ -104,6 +120,7 @@ class Connection(QuicConnection):
         )
         self._local_max_data = self.credit = Credit(QuicFrameType.MAX_DATA, "max_data", CREDIT_BYTES)
         self._mark_ids()
+        self._loss.__class__ = Patient
         self._ack_delay = ACK_DELAY_S
         lanes = 0 if self._is_client else len(LANES)
         self._local_max_streams_bidi = Fixed(QuicFrameType.MAX_STREAMS_BIDI, "max_streams_bidi", lanes)
@@ -162,6 +179,24 @@ class Connection(QuicConnection):
             return event.reason_phrase or "connection closed"
         alert = event.error_code - QuicErrorCode.CRYPTO_ERROR
         return f"TLS alert {alert}" if 0 <= alert < _ALERTS else f"QUIC error {event.error_code:#x}"
+
+    def may_wait(self) -> bool:
+        """
+        Whether nothing is to be sent before the library's timer fires, which is soon: something came that need not be
+        acknowledged at once. To look for what there is to send costs as much as to send it.
+        """
+        space = self._spaces.get(Epoch.ONE_RTT)
+        return (
+            self._handshake_confirmed
+            and space is not None
+            and space.ack_at is not None
+            and self._network_paths[0].is_validated
+            and all(each.sender.buffer_is_empty for each in self._queue)
+        )
+
+    def may_be_lost(self, now: float) -> bool:
+        """Whether something would be sent again now."""
+        return self._loss_at is not None and self._loss_at <= now
 
     def packets(self, now: float, *, acknowledge: bool) -> list[tuple[bytes, NetworkAddress]]:
         """

@@ -11,7 +11,7 @@ from aioquic.tls import Epoch
 
 from link.frames import Lane
 from link.lanes import LANES, OPENER
-from link.quiccore import CREDIT_BYTES, STREAM_STEP, Connection, lane_of_stream, reset_token
+from link.quiccore import CREDIT_BYTES, MIN_PROBE_S, STREAM_STEP, Connection, lane_of_stream, reset_token
 from tests.harness.quic import RESET_KEY, Certificates
 
 CLIENT, SERVER = ("10.0.0.1", 1), ("10.0.0.2", 2)
@@ -126,6 +126,37 @@ def test_what_is_urgent_goes_before_what_waits_and_nothing_starves(pair: Pair) -
     assert Lane.BULK in came
     assert came.count(Lane.PUSH) > 4 * came.count(Lane.BULK)
     assert pair.hub.unsent_bytes > 1_000_000
+
+
+def test_what_a_busy_end_has_not_acknowledged_is_not_sent_again_at_once(pair: Pair) -> None:
+    pair.run(5)
+    pair.hub.write(Lane.PUSH, b"a push")
+    assert len(pair.sent(pair.hub)) == 1
+    pair.now += MIN_PROBE_S / 2
+    pair.hub.handle_timer(pair.now)
+    assert pair.sent(pair.hub) == []
+    assert not pair.hub.may_be_lost(pair.now)
+    pair.now += MIN_PROBE_S
+    pair.hub.get_timer()
+    assert pair.hub.may_be_lost(pair.now)
+    pair.hub.handle_timer(pair.now)
+    assert lanes_of(pair.deliver(pair.edge, pair.sent(pair.hub))) == [Lane.PUSH]
+
+
+def test_one_packet_is_acknowledged_with_what_is_said_and_two_at_once(pair: Pair) -> None:
+    pair.run(5)
+    pair.hub.write(Lane.PUSH, b"a push")
+    pair.deliver(pair.edge, pair.sent(pair.hub))
+    assert pair.edge.may_wait()
+    assert pair.edge.packets(pair.now, acknowledge=False) == []
+    pair.edge.write(Lane.CONTROL, b"done")
+    assert not pair.edge.may_wait()
+    assert len(pair.edge.packets(pair.now, acknowledge=False)) == 1
+    assert not pair.edge.may_wait(), "that has acknowledged it, and the timer has nothing to wait for"
+    for _ in range(2):
+        pair.hub.write(Lane.PUSH, b"a push")
+        pair.deliver(pair.edge, pair.sent(pair.hub))
+    assert len(pair.edge.packets(pair.now, acknowledge=True)) == 1
 
 
 def test_a_packet_lost_of_one_lane_holds_up_no_other(pair: Pair) -> None:
