@@ -212,6 +212,38 @@ def common_name(cert_pem: bytes) -> str:
     return names[0]
 
 
+def subject_of(cert_pem: bytes) -> tuple[str, tuple[str, ...]]:
+    """The common name and the organizations of the first certificate. Raises BadCertificate."""
+    subject = _read_cert(cert_pem).subject
+    return common_name(cert_pem), tuple(_organizations(subject))
+
+
+def leads_to(chain_pem: bytes, trusted_pem: bytes) -> bool:
+    """
+    Whether the first certificate is signed by one of those that are trusted, by way of those that follow it.
+
+    A hint for people and no verification: nobody is let in by it. Raises BadCertificate.
+    """
+    try:
+        chain, trusted = (x509.load_pem_x509_certificates(pem) for pem in (chain_pem, trusted_pem))
+    except ValueError as exc:
+        raise BadCertificate("the PEM text is damaged") from exc
+    for at, each in enumerate(chain):
+        if any(_is_signed_by(each, ca) for ca in trusted):
+            return True
+        if at + 1 == len(chain) or not _is_signed_by(each, chain[at + 1]):
+            return False
+    return False
+
+
+def _is_signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
+
+
 def not_after(cert_pem: bytes) -> datetime:
     """The last moment at which the certificate is valid, in UTC. Raises BadCertificate."""
     return _read_cert(cert_pem).not_valid_after_utc

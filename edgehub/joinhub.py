@@ -35,6 +35,7 @@ DEFAULT_PORT = 10002
 ANSWER_BYTES = 64 << 10  # two certificates and a few words; a real answer has 2 KiB
 CLOCK_SKEW_S = 60  # less than this between two clocks explains no refused certificate
 BUSY_S = 5.0  # where a hub does not say when to come back
+_ACCEPTED = 202
 _LATER = (429, 503)  # Too Many Requests, Service Unavailable
 SUBJECT = "system:node:"
 
@@ -57,6 +58,7 @@ class JoinError(CommandError):
         ├── NotTrusted      it is not the hub the token came from, or a clock is wrong
         └── Refused         the hub said no
             └── Busy        it said: later
+                └── Pending it was asked, and waits for somebody who decides
     """
 
 
@@ -108,6 +110,10 @@ def pin_of(token: str) -> str:
             "as `cloudcore token create` prints it"
         )
     return found["pin"]
+
+
+class Pending(Busy):
+    pass
 
 
 class Answer(NamedTuple):
@@ -257,6 +263,8 @@ class Hub:
         if not isinstance(message, str) or not message.isprintable() or not message:
             message = f"it answered {status}"
         text = f"{self._cloud} refused: {message}"
+        if status == _ACCEPTED:
+            raise Pending(message, status, float(retry_after) if retry_after.isdecimal() else BUSY_S)
         if status in _LATER:
             raise Busy(text, status, float(retry_after) if retry_after.isdecimal() else BUSY_S)
         raise Refused(text, status)
