@@ -192,7 +192,7 @@ class ClusterSigner:
                 f"{name} is approved, and the signer {signer} has not signed it yet: see `kubectl describe csr {name}`"
             )
         else:
-            text = f"it is to be approved in the cluster: `kubectl certificate approve {name}`, or `deny`"
+            text = f"the request is to be approved in the cluster: `kubectl certificate approve {name}`, or `deny`"
         return Waiting(text, vouched)
 
     async def _check(self, wanted: Wanted, certificate: bytes) -> None:

@@ -117,7 +117,10 @@ def _patiently(ask: Callable[[], Answer], patience_s: float) -> Answer:
             by = time.monotonic() + patience_s
             if str(exc) != told:
                 told = str(exc)
-                logger.warning("the hub has the request and waits, and so does this command", extra={"for": told})
+                logger.warning(
+                    "the hub waits, and so does this command; stopped, it goes on when it is run again",
+                    extra={"for": told},
+                )
         except Busy as exc:
             wait_s = exc.wait_s
             if time.monotonic() + wait_s > by:

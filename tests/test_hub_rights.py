@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cloudhub.rbac import Wanted
 from tests.conftest import need_tool
 from tests.harness.rights import hub_kubeconfig
 from tests.harness.site import Site
@@ -19,7 +20,7 @@ def test_a_hub_works_with_the_rights_that_are_printed(tmp_path: Path) -> None:
     kubectl = need_tool("kubectl-current")
     with Site(tmp_path) as site:
         site.apply_crds(kubectl)
-        limited = hub_kubeconfig(site.kubeconfig, interest=False)
+        limited = hub_kubeconfig(site.kubeconfig, Wanted(interest=False))
         assert site.kubectl(kubectl, "auth", "whoami", "--kubeconfig", str(limited)).returncode == 0
         site.start_cloud(flags=("--kubeconfig", str(limited)))
         site.join(NODE)
