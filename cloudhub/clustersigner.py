@@ -18,8 +18,9 @@ import asyncio
 import base64
 import binascii
 import contextlib
+import datetime
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -42,6 +43,7 @@ PUBLISHED_AS = "client-ca-file"
 MIN_S = 600  # certificates.k8s.io takes no shorter expirationSeconds
 LOOKS_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.5)  # three seconds: kube-controller-manager signs within a tenth of one
 USAGES = ("client auth", "digital signature")  # of a kubelet whose key is an EC one, from 1.27 on
+AGAIN_S, AGAIN_OF_AGE = (2, 60), 0.25  # of a request that waits
 KEY_DIGITS = 20  # of a request's name: what it says is compared, this only tells them apart
 
 _NODE_LABEL, _VOUCHED, _PEER = "fairlead.io/node", "fairlead.io/vouched-by", "fairlead.io/peer"
@@ -99,7 +101,14 @@ class ClientCas:
 class ClusterSigner:
     """A cloudhub.signers.NodeSigner."""
 
-    def __init__(self, cluster: Cluster, cas: ClientCas, policy: Policy = Policy()) -> None:  # noqa: B008 - immutable
+    def __init__(
+        self,
+        cluster: Cluster,
+        cas: ClientCas,
+        policy: Policy = Policy(),  # noqa: B008 - it is immutable
+        now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC),
+    ) -> None:
+        self._now = now
         self._cluster = cluster
         self._cas = cas
         self._policy = policy
@@ -193,7 +202,17 @@ class ClusterSigner:
             )
         else:
             text = f"the request is to be approved in the cluster: `kubectl certificate approve {name}`, or `deny`"
-        return Waiting(text, vouched)
+        return Waiting(text, vouched, self._again_s(request))
+
+    def _again_s(self, request: Mapping[str, JSON]) -> int:
+        """Somebody who sees it come decides soon; who has not after minutes is not waited for by a fleet each second."""
+        made = lookup(request, "metadata.creationTimestamp")
+        try:
+            age_s = (self._now() - datetime.datetime.fromisoformat(str(made))).total_seconds()
+        except (ValueError, TypeError):
+            age_s = 0.0
+        first_s, most_s = AGAIN_S
+        return round(min(most_s, max(first_s, age_s * AGAIN_OF_AGE)))
 
     async def _check(self, wanted: Wanted, certificate: bytes) -> None:
         """Raises SignerNotTrusted."""

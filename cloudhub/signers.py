@@ -14,8 +14,6 @@ from apimachinery.keys import Node
 from apiserver.http import Response, json_response
 from cloudhub.authority import Authority
 
-ASK_AGAIN_S = 5  # of a person who approves: soon enough for whoever watches, seldom enough for a fleet
-
 
 class SigningDenied(Forbidden):
     """Somebody has decided that this request gets no certificate."""
@@ -56,6 +54,8 @@ class Waiting(NamedTuple):
     text: str
     """What it waits for and what to do, a sentence for the person at the edge."""
     vouched: str = ""
+    again_s: int = 2
+    """After how long it is to be asked again."""
 
 
 class NodeSigner(Protocol):
@@ -84,4 +84,4 @@ class OwnSigner:
 
 def come_again(node: Node, waiting: Waiting) -> Response:
     """202: it was understood, and is not done."""
-    return json_response(202, {"node": node, "message": waiting.text}, [("retry-after", str(ASK_AGAIN_S))])
+    return json_response(202, {"node": node, "message": waiting.text}, [("retry-after", str(waiting.again_s))])

@@ -109,6 +109,20 @@ async def test_a_hub_that_does_not_approve_says_who_is_to_and_how(api: Cluster) 
     assert isinstance(await made.ask(WANTED), Issued)
 
 
+async def test_whoever_waits_asks_more_and_more_seldom(api: Cluster) -> None:
+    objects, late = ClusterObjects(api, "hub"), datetime.timedelta()
+
+    def now() -> datetime.datetime:
+        return datetime.datetime.now(datetime.UTC) + late
+
+    made = ClusterSigner(objects, ClientCas(objects), Policy(approves=False), now)
+    for minutes, again_s in ((0, 2), (2, 30), (600, 60)):
+        late = datetime.timedelta(minutes=minutes)
+        told = await made.ask(WANTED)
+        assert isinstance(told, Waiting)
+        assert told.again_s == again_s
+
+
 async def test_an_approval_of_a_signer_that_is_not_there_is_waited_for(
     api: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
