@@ -205,7 +205,7 @@ class ClusterSigner:
         return Waiting(text, vouched, self._again_s(request))
 
     def _again_s(self, request: Mapping[str, JSON]) -> int:
-        """Somebody who sees it come decides soon; who has not after minutes is not waited for by a fleet each second."""
+        """Who sees it come decides soon; who has not after minutes is not asked for by a fleet each second."""
         made = lookup(request, "metadata.creationTimestamp")
         try:
             age_s = (self._now() - datetime.datetime.fromisoformat(str(made))).total_seconds()

@@ -197,6 +197,15 @@ class Roster:
         identity = (await self._look(node)).identity  # None: it joined before names were written down
         return {} if identity is None else identity.labels
 
+    async def is_known(self, node: Node) -> bool:
+        """Whether somebody has the name, as far as who asks may see: a certificate was given, or there is a Node."""
+        if (await self._look(node)).identity is not None:
+            return True
+        try:
+            return await self._is_in_cluster(node)
+        except Forbidden:
+            return True
+
     async def ban(self, node: Node, reason: str, now: datetime.datetime) -> None:
         """Let nobody have the name from now on. Who is banned already stays so, for this reason where one is given."""
         for _ in range(_ATTEMPTS):

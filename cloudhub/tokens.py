@@ -109,6 +109,8 @@ class Token(NamedTuple):
     expires: datetime.datetime
     grant: Grant
     uses: Uses | None = None
+    pin: str = ""
+    """Of the CA that it is pinned to; "" where that was not written down yet."""
 
 
 @dataclass(frozen=True)
@@ -160,13 +162,14 @@ class Tokens:
         salt = secrets.token_bytes(16)
         expires = (now + ttl).astimezone(datetime.UTC).replace(microsecond=0)
         fields = {"salt": salt, "hash": _digest(salt, secret), "expires": expires.isoformat().encode()}
+        fields["pin"] = pin.encode()
         fields |= {name: b"true" for name, is_so in _switches(grant).items() if is_so}
         if grant.nodes:
             fields["nodes"] = grant.nodes.encode()
         if grant.labels:
             fields["labels"] = json.dumps(dict(grant.labels)).encode()
         while True:
-            token = Token("".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_LENGTH)), expires, grant)
+            token = Token("".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_LENGTH)), expires, grant, pin=pin)
             try:
                 await self._vault.create(_NAME_PREFIX + token.id, _KIND, fields, labels={_LABEL: _LABEL_VALUE})
             except AlreadyExists:
@@ -316,9 +319,12 @@ def _token(entry: Entry) -> Token | None:
         labels = {str(key): str(value) for key, value in json.loads(fields.get("labels", b"{}")).items()}
         grant = Grant(nodes, "singleUse" in fields, "replace" in fields, labels)
         uses = _uses(entry.notes[_USES]) if _USES in entry.notes else None
+        pin = fields.get("pin", b"").decode()
     except (KeyError, ValueError, TypeError, AttributeError):
         return None
-    return Token(entry.name.removeprefix(_NAME_PREFIX), expires, grant, uses) if expires.tzinfo is not None else None
+    return (
+        Token(entry.name.removeprefix(_NAME_PREFIX), expires, grant, uses, pin) if expires.tzinfo is not None else None
+    )
 
 
 def _uses(text: str) -> Uses:
