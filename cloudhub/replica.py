@@ -170,6 +170,8 @@ class Replica:
             identity = authority.server(names, self._settings.link.tls_min)
         except CaLapsed as exc:
             raise cli.CommandError(str(exc)) from exc
+        except ssl.SSLError as exc:  # our own were used once when they were read
+            raise cli.CommandError(f"the CA of the cluster's clients cannot be used: {exc.reason or exc}") from exc
         async with asyncio.TaskGroup() as tasks:
             for resource, reflector in self._reflectors.items():
                 name = f"reflector[{resource.collection}]"

@@ -286,6 +286,29 @@ async def test_a_join_that_is_denied_ends_and_keeps_its_key_for_another_try(
     assert await only_request(api) == request, "it is asked again, for the same key"
 
 
+async def test_a_renewal_that_waits_goes_on_with_its_key(
+    api: Cluster, hub: JoinableHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, token = tmp_path / "edge", await hub.token()
+    await interrupted(hub, token, home, monkeypatch)
+    first = await only_request(api)
+    await decide(api, first, "Approved")
+    await run(hub, token, home)
+    keys = []
+    for _ in range(2):
+        with pytest.raises(Pending, match="is to be approved"):
+            await asyncio.to_thread(prepare, home, EDGE, hub.endpoint, at_once=True)
+        keys.append((home / ".renewing" / "pki" / "edge.key").read_bytes())
+    assert keys[0] == keys[1]
+    assert (await Roster(hub.objects).identities())[EDGE].is_confirmed, "the old one counts, and nothing else"
+    [second] = [name for item in (await api("GET", CSRS))["items"] if (name := item["metadata"]["name"]) != first]
+    await decide(api, second, "Approved")
+    assert await asyncio.to_thread(prepare, home, EDGE, hub.endpoint, at_once=True)
+    assert settle(home)
+    assert (home / "pki" / "edge.key").read_bytes() == keys[0]
+    assert hub.counts.renewed == 1
+
+
 async def test_a_node_renews_by_the_cluster_and_nobody_with_its_name_from_elsewhere(
     api: Cluster, tmp_path: Path
 ) -> None:
