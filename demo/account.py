@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from apimachinery.errors import AlreadyExists, ApiError
 from apimachinery.keys import ObjectKey, Resource
 from apimachinery.objects import JSON
@@ -20,6 +18,7 @@ from cloudhub.apiclient import ApiClient
 from cloudhub.vault import NAMESPACE
 from componentbase.errors import CommandError
 from componentbase.files import write_atomic
+from demo import apply
 
 TOKEN_S = 365 * 86_400
 """Longer than a demo runs; each start asks for another."""
@@ -46,10 +45,10 @@ async def make(client: ApiClient, admin: Path, target: Path) -> None:
     """
     Make the account and its rights, or bring them up to date, and write a kubeconfig with a token of it.
 
-    admin: a kubeconfig of the same cluster. Raises CommandError.
+    admin: a kubeconfig of the same cluster, in JSON. Raises CommandError.
     """
     try:
-        for value in yaml.safe_load_all(rbac.text(rbac.Wanted())):
+        for value in apply.parse(rbac.text(rbac.Wanted())):
             await _apply(client, value)
         token = await _token(client)
     except ApiError as exc:
@@ -66,7 +65,7 @@ def as_user(config: Mapping[str, Any], name: str, token: str) -> dict[str, Any]:
 
 
 def _write(admin: Path, target: Path, token: str) -> None:
-    config: dict[str, Any] = yaml.safe_load(admin.read_text())
+    config: dict[str, Any] = json.loads(admin.read_text())  # as the embedded apiserver writes it
     write_atomic(target, json.dumps(as_user(config, rbac.ACCOUNT, token), indent=2).encode())
 
 
