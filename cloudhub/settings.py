@@ -89,6 +89,10 @@ class JoinConfig:
         RELOAD_S, "How often the certificate authorities are looked at.", at_least=0.2, at_most=3600
     )
 
+    def __post_init__(self) -> None:
+        if self.signer is not SignedBy.KUBERNETES and (self.client_ca or not self.approve):
+            raise ValueError("it is about the cluster's signer: say signer: kubernetes (--signer kubernetes), too")
+
 
 class OnClone(enum.Enum):
     """What to do about a certificate that is used from two places."""
