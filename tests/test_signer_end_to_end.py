@@ -39,11 +39,16 @@ def site(tmp_path_factory: pytest.TempPathFactory, tool: Path) -> Iterator[Site]
         yield site
 
 
-def asking(site: Site, node: str) -> Process:
-    """`edgecore join` at the replica that does not approve, as long as it takes."""
-    token = site.token("--single-use", "--nodes", node)
-    where = ("--cloud", f"127.0.0.1:{site.ports['strict-join']}", "--data-dir", str(site.directory / node))
-    return site.start(f"{node}-joins", "edgecore", "join", *where, "--token", token, "--node", node)
+@pytest.fixture(scope="module")
+def asking(site: Site) -> dict[str, Process]:
+    """`edgecore join` of two nodes at the replica that does not approve, as long as it takes."""
+
+    def joining(node: str) -> Process:
+        token = site.token("--single-use", "--nodes", node)
+        where = ("--cloud", f"127.0.0.1:{site.ports['strict-join']}", "--data-dir", str(site.directory / node))
+        return site.start(f"{node}-joins", "edgecore", "join", *where, "--token", token, "--node", node)
+
+    return {node: joining(node) for node in ("edge-2", "edge-3")}
 
 
 def request_of(site: Site, tool: Path, node: str) -> str:
@@ -79,8 +84,10 @@ def test_a_hub_that_approves_joins_a_node_which_the_cluster_takes_for_one(site: 
     assert "orbidden" not in site.processes["cloud"].log.read_text()
 
 
-def test_a_person_approves_with_kubectl_what_a_join_waits_for(site: Site, tool: Path) -> None:
-    joining = asking(site, "edge-2")
+def test_a_person_approves_with_kubectl_what_a_join_waits_for(
+    site: Site, tool: Path, asking: dict[str, Process]
+) -> None:
+    joining = asking["edge-2"]
     name = request_of(site, tool, "edge-2")
     site.until(
         lambda: f"kubectl certificate approve {name}" in joining.log.read_text(), "it is said what to do", joining
@@ -91,8 +98,8 @@ def test_a_person_approves_with_kubectl_what_a_join_waits_for(site: Site, tool: 
     assert site.metrics("cloudcore", "strict")["hub_joins_total"] == 1
 
 
-def test_a_person_denies_and_the_join_ends_and_says_so(site: Site, tool: Path) -> None:
-    joining = asking(site, "edge-3")
+def test_a_person_denies_and_the_join_ends_and_says_so(site: Site, tool: Path, asking: dict[str, Process]) -> None:
+    joining = asking["edge-3"]
     site.kubectl(tool, "certificate", "deny", request_of(site, tool, "edge-3"))
     assert joining.wait() == 1
     told = " ".join(joining.log.read_text().split())
