@@ -113,6 +113,12 @@ class ClusterSigner:
         self._cas = cas
         self._policy = policy
 
+    @property
+    def notice(self) -> str:
+        if self._policy.approves:
+            return ""
+        return "joining waits until somebody approves it in the cluster, with `kubectl certificate approve`"
+
     async def found(self, wanted: Wanted) -> Issued | Waiting | None:
         try:
             request = await self._cluster.get(_key(wanted))
@@ -185,8 +191,8 @@ class ClusterSigner:
         """What has become of a request. Raises SigningDenied, SigningFailed, SignerNotTrusted."""
         name, signer = name_of(wanted), str(lookup(request, "spec.signerName"))
         again = f"to ask again: `kubectl delete csr {name}`, then the same command"
-        if signer != self._policy.signer or _key_of(request) != wanted.key:
-            raise SigningFailed(f"the signing request {name} of the cluster is another one's: {again}")
+        if not self._is_ours(wanted, request):
+            raise SigningFailed(f"the signing request {name} of the cluster is not what cloudcore asks for: {again}")
         if denied := _condition(request, "Denied"):
             raise SigningDenied(f"the signing request {name} was denied in the cluster{_said(denied)}; {again}")
         if failed := _condition(request, "Failed"):
@@ -203,6 +209,18 @@ class ClusterSigner:
         else:
             text = f"the request is to be approved in the cluster: `kubectl certificate approve {name}`, or `deny`"
         return Waiting(text, vouched, self._again_s(request))
+
+    def _is_ours(self, wanted: Wanted, request: Mapping[str, JSON]) -> bool:
+        """A node may make requests, too: one for its key, for longer than it is to have it, is not approved for it."""
+        spec, asked = request.get("spec") or {}, self._request(wanted)["spec"]
+        seconds = spec.get("expirationSeconds")
+        return (
+            spec.get("signerName") == asked["signerName"]
+            and set(spec.get("usages") or ()) == set(asked["usages"])
+            and isinstance(seconds, int)
+            and seconds <= asked["expirationSeconds"]
+            and _key_of(request) == wanted.key
+        )
 
     def _again_s(self, request: Mapping[str, JSON]) -> int:
         """Who sees it come decides soon; who has not after minutes is not asked for by a fleet each second."""

@@ -7,7 +7,7 @@ Where a machine becomes a node: an HTTPS endpoint that trades a join token for a
                        "serving": PEM}
                     → 202 {"node": NAME, "message": TEXT}, Retry-After: it waits for somebody, ask the same again
     POST /v1/check  {"node": NAME, "csr": PEM, "token": TEXT}
-                    → {"node": NAME, "expires": TIME, "link": {"port": PORT, "path": PATH}}
+                    → {"node": NAME, "expires": TIME, "link": {"port": PORT, "path": PATH}, "notice": TEXT}
 
 `serving` may be left out: it is for the TLS of the node's own API. A check is answered as a join with the same token
 would be, and changes nothing: the token is not used by it. Its `csr` is for a machine that has asked before with this
@@ -189,9 +189,8 @@ class JoinEndpoint:
         key = self._authority.requested_key(asked.csr, asked.node) if asked.csr else ""
         unused(token, now, key, asked.node, self._tokens.repeat_s)
         await self._roster.check(asked.node, token, key, now)
-        return json_response(
-            200, {"node": asked.node, "expires": token.expires.isoformat(), "link": self._link._asdict()}
-        )
+        answer = {"node": asked.node, "expires": token.expires.isoformat(), "link": self._link._asdict()}
+        return json_response(200, answer | ({"notice": notice} if (notice := self._signer.notice) else {}))
 
     async def _join(self, asked: "_Asked") -> Response:
         node, serving = asked.node, asked.serving

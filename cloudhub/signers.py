@@ -61,6 +61,10 @@ class Waiting(NamedTuple):
 class NodeSigner(Protocol):
     """Raises ApiError: SigningDenied, SigningFailed, SignerNotTrusted, CaLapsed, and as the apiserver answers."""
 
+    @property
+    def notice(self) -> str:
+        """What whoever is about to ask should know, a sentence; "" for nothing."""
+
     async def found(self, wanted: Wanted) -> Issued | Waiting | None:
         """What there is without anybody being asked; None where nobody was asked yet."""
 
@@ -73,6 +77,10 @@ class OwnSigner:
 
     def __init__(self, authority: Authority) -> None:
         self._authority = authority
+
+    @property
+    def notice(self) -> str:
+        return ""
 
     async def found(self, wanted: Wanted) -> Issued:
         # Signing leaves no trace, and what cannot be signed is refused before a token is used up.

@@ -149,6 +149,8 @@ class Checked(NamedTuple):
     expires: datetime
     """When the token does."""
     link_port: int
+    notice: str = ""
+    """What it says besides of how joining will go."""
 
     @classmethod
     def parse(cls, body: bytes) -> "Checked":
@@ -156,11 +158,14 @@ class Checked(NamedTuple):
         try:
             value: Any = json.loads(body)
             expires, port = datetime.fromisoformat(value["expires"]), value["link"]["port"]
+            notice = value.get("notice", "")
         except (RecursionError, KeyError, TypeError) as exc:
             raise ValueError("a part is missing") from exc
         if expires.tzinfo is None or type(port) is not int or not 0 < port < 1 << 16:
             raise ValueError("the time or the port is none")
-        return cls(expires, port)
+        if not isinstance(notice, str) or not notice.isprintable():
+            raise ValueError("the notice is none")
+        return cls(expires, port, notice)
 
 
 class Hub:

@@ -24,6 +24,7 @@ from cloudhub.signers import Issued, SignerNotTrusted, SigningDenied, SigningFai
 from componentbase import pki
 from componentbase.certificates import validity
 from edgehub.join import join
+from edgehub.joincheck import Verdict, check
 from edgehub.joinhub import Hub, Pending, Refused
 from edgehub.renewal import settle
 from edgehub.renewing import prepare
@@ -149,11 +150,28 @@ async def test_what_was_denied_or_failed_is_told_and_how_to_ask_again(api: Clust
 
 
 async def test_what_somebody_else_wrote_under_the_name_is_not_taken(api: Cluster) -> None:
+    """A node may make requests by itself: with its own key for longer, say, which the hub would approve."""
     _, other = pki.make_key_and_csr("system:node:edge-1", "system:nodes")
-    spec = {"request": base64.b64encode(other).decode(), "signerName": KUBELET_SIGNER, "usages": ["client auth"]}
-    await api("POST", CSRS, {"metadata": {"name": NAME}, "spec": spec})
-    with pytest.raises(SigningFailed, match="is another one's"):
-        await signer(api).ask(WANTED)
+    usages = ["client auth", "digital signature"]
+    spec = {"request": CSR, "signerName": KUBELET_SIGNER, "usages": usages, "expirationSeconds": 3600}
+    for changed in (
+        {"request": other},
+        {"signerName": "example.com/own"},
+        {"usages": [*usages, "server auth"]},
+        {"expirationSeconds": 3601},
+        {"expirationSeconds": None},
+        {},
+    ):
+        body: dict[str, Any] = spec | changed
+        body["request"] = base64.b64encode(body["request"]).decode()
+        await api("POST", CSRS, {"metadata": {"name": NAME}, "spec": body})
+        if not changed:
+            assert isinstance(await signer(api, certificate_s=3600).ask(WANTED), Issued)
+            return
+        with pytest.raises(SigningFailed, match="is not what cloudcore asks for: to ask again: `kubectl delete csr"):
+            await signer(api, certificate_s=3600).ask(WANTED)
+        assert not (await api("GET", f"{CSRS}/{NAME}")).get("status"), "and it is not approved"
+        await api("DELETE", f"{CSRS}/{NAME}")
 
 
 async def test_a_signer_that_gives_something_else_is_found_out(api: Cluster) -> None:
@@ -253,6 +271,15 @@ async def test_a_join_waits_for_who_decides_and_uses_its_token_once(
     assert uses[other.split(".")[1]] is None
     assert hub.counts.facts()["joined"] == 1
     assert hub.counts.waiting >= 3
+
+
+async def test_a_check_says_beforehand_that_somebody_has_to_approve(hub: JoinableHub, tmp_path: Path) -> None:
+    token = await hub.token()
+    found = await asyncio.to_thread(lambda: list(check(hub.endpoint, token, EDGE, tmp_path / "edge")))
+    told = {each.step: each for each in found}
+    assert told["approval"].verdict is Verdict.WARN
+    assert "kubectl certificate approve" in told["approval"].text
+    assert told["token"].verdict is told["name"].verdict is Verdict.OK
 
 
 async def test_a_token_for_a_single_use_outlasts_a_nights_wait(api: Cluster, hub: JoinableHub, tmp_path: Path) -> None:
