@@ -31,7 +31,16 @@ from link.frames import Lane
 from link.lanes import LANES, OPENER, Inbox, framed
 from link.peer import DEAD_AFTER, MAX_HEARTBEAT_S
 from link.quiccore import CREDIT_BYTES, Connection, lane_of_stream
-from link.transports import CLOSE_S, NODE_PREFIX, OPEN_S, TURN_MESSAGES, TURN_S, UNREAD_BYTES, Receiving
+from link.transports import (
+    CLOSE_S,
+    NODE_PREFIX,
+    NODES_ORGANIZATION,
+    OPEN_S,
+    TURN_MESSAGES,
+    TURN_S,
+    UNREAD_BYTES,
+    Receiving,
+)
 
 ALPN = "fairlead/1"
 DATAGRAM_BYTES = 2048  # that are read; QUIC's are 1200 here, and at most 1452 where there is an MTU of 1500
@@ -411,7 +420,10 @@ class Quic:
                 # A node's certificate for its own API is of the same CA and may name any address.
                 self._refuse(f"{self.identity} is a node, not a hub")
                 return
-            self.key = shown.key_id
+            if shown.organizations == (NODES_ORGANIZATION,):
+                self.key = shown.key_id
+            else:
+                self.identity = ""  # of a CA that signs for others, too: a name alone makes nobody a node
         if self._name:
             for lane in LANES:
                 self._library.write(lane, OPENER)

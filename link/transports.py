@@ -11,6 +11,8 @@ KINDS = ("websocket", "quic")
 """What the transports call themselves."""
 NODE_PREFIX = "system:node:"
 """Begins the common name of a node's certificates."""
+NODES_ORGANIZATION = "system:nodes"
+"""... whose subject's organisation this is, and no other: a CA may sign for others, too."""
 UNREAD_BYTES = 4 * MAX_FRAME_BYTES  # a window and a large frame, or an inventory of 250,000 objects, are less
 TURN_MESSAGES = 64  # of one connection, then others have a turn: one read may be 7,000 frames, 100 ms of work
 TURN_S = 0.005  # nor for longer than this: what a frame costs is its sender's choice

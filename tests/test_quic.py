@@ -220,6 +220,16 @@ async def test_without_a_certificate_nobody_gets_in(certificates: Certificates) 
         assert edge.frames.empty()
 
 
+async def test_a_certificate_of_another_organisation_makes_nobody_a_node(certificates: Certificates) -> None:
+    """A cluster's CA signs for others, too; the session hears of a stranger without a name, and turns it away."""
+    hub, edge = Side(Role.HUB), Side(Role.EDGE)
+    key, csr = pki.make_key_and_csr("system:node:n", "system:masters")
+    shown = pki.sign_client_csr(certificates.ca, csr, "system:node:n", "system:masters", 1) + key
+    async with quic_hub(hub.opened, certificates) as listener, asyncio.timeout(10):
+        await connected(edge, listener.port, certificates.node(shown))
+        assert (hub.pump.transport.identity, hub.pump.transport.key) == ("", "")
+
+
 async def test_a_certificate_shown_without_its_key_is_none(certificates: Certificates) -> None:
     hub, edge = Side(Role.HUB), Side(Role.EDGE)
     stolen, other = certificates.node(), certificates.node()
