@@ -129,7 +129,7 @@ def check_private_dir(path: str | Path) -> None:
             raise Unusable(path, "is not a directory" if there == path else f"{there} is not a directory")
         if there == path:
             _is_open_to_others(path)
-            _check_unlocked(path)
+            check_unlocked(path)
         if not os.access(there, os.W_OK | os.X_OK):
             reason = errno.EROFS if os.statvfs(there).f_flag & os.ST_RDONLY else errno.EACCES
             raise OSError(reason, os.strerror(reason))
@@ -162,8 +162,8 @@ def lock_dir(path: str | Path) -> Iterator[None]:
         os.close(fd)  # frees the lock; the file stays, for unlinking it would let two processes lock two files
 
 
-def _check_unlocked(path: Path) -> None:
-    """Raises Locked. Takes the lock for a moment, shared: it makes no file and writes no number."""
+def check_unlocked(path: Path) -> None:
+    """Raises Locked, or OSError. Takes the lock for a moment, shared: it makes no file and writes no number."""
     try:
         fd = os.open(path / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
