@@ -55,8 +55,11 @@ class Doorkeeper:
         """From the reflectors; returns the nodes that may be let in no more, or again."""
         return [node for change in changes if (node := self.gate.observe(change)) is not None]
 
-    def refusal(self, node: Node, key: str, *, is_connected: bool = False) -> Denial | None:
-        return self.gate.refusal(node, key, is_connected=is_connected)
+    def refusal(self, node: Node, key: str, *, joined_with: str | None = None) -> Denial | None:
+        return self.gate.refusal(node, key, joined_with=joined_with)
+
+    def joined_with(self, node: Node) -> str | None:
+        return self.gate.joined_with(node)
 
     def turned_away(self, node: Node, refusal: Denial) -> None:
         if refusal.code is GoodbyeCode.BANNED and (event := self.gate.event(node, self._at())) is not None:

@@ -77,9 +77,11 @@ class Identity(NamedTuple):
     ca: str = ""
     """The pin of the CA that signed its certificate; "" where that was not written down yet."""
     former: str = ""
-    """The key that it was renewed with, which goes on counting at the link; "" where it was not renewed."""
+    """The key that it was renewed with; "" where it was not renewed."""
     is_confirmed: bool = True
-    """Whether the node is known to have the certificate for `key`. Until then `former` may renew, too."""
+    """Whether the node is known to have the certificate for `key`. Until then `former` counts, too."""
+    joined_with: str = ""
+    """The key that the machine joined with, whichever it has by now; "" where that was not written down yet."""
 
 
 class Listed(NamedTuple):
@@ -135,14 +137,15 @@ class Roster:
         node = seen.node
         identity = Identity(key, expires, token.id, dict(token.grant.labels), ca)
         for _ in range(_ATTEMPTS):
+            had = seen.identity
+            joined_with = had.joined_with if had is not None and had.key == key else key
             try:
-                await self._write(seen, identity)
+                await self._write(seen, identity._replace(joined_with=joined_with))
             except (AlreadyExists, Conflict, NotFound):  # somebody was quicker
                 seen = await self.check(node, token, key, now)
                 continue
-            former = seen.identity
-            if former is not None and former.key != key:
-                logger.warning("node replaced", extra={"node": node, "token": token.id, "former_token": former.token})
+            if had is not None and had.key != key:
+                logger.warning("node replaced", extra={"node": node, "token": token.id, "former_token": had.token})
             return
         raise Conflict(f"too many join as {node} at once")
 
@@ -294,6 +297,7 @@ def identity_in(notes: Mapping[str, str]) -> Identity | None:
             raise ValueError("a time without its zone")
         ca, former = str(value.get("ca", "")), str(value.get("former", ""))
         is_confirmed = bool(value.get("is_confirmed", True))
-        return Identity(str(value["key"]), expires, str(value["token"]), labels, ca, former, is_confirmed)
+        joined_with = str(value.get("joined_with", ""))
+        return Identity(str(value["key"]), expires, str(value["token"]), labels, ca, former, is_confirmed, joined_with)
     except (KeyError, ValueError, TypeError, AttributeError):
         return Identity("", datetime.datetime.max.replace(tzinfo=datetime.UTC), "", {})

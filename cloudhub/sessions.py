@@ -113,12 +113,15 @@ class Denial(NamedTuple):
 class Door(Protocol):
     """Who decides which of the nodes with a certificate are let in; cloudhub.doorkeeper.Doorkeeper is one."""
 
-    def refusal(self, node: Node, key: str, *, is_connected: bool = False) -> Denial | None:
+    def refusal(self, node: Node, key: str, *, joined_with: str | None = None) -> Denial | None:
         """
         Why not, or why not any more, as things stand. Who says something else of a node then calls Hub.recheck.
 
-        key: of the certificate, "" for unknown.
+        key: of the certificate, "" for unknown. joined_with: what is said below, as of when the connection was good.
         """
+
+    def joined_with(self, node: Node) -> str | None:
+        """The key that the machine joined with that has the name now; None where that is not known."""
 
     def turned_away(self, node: Node, refusal: Denial) -> None:
         """A connection was."""
@@ -243,6 +246,7 @@ class Session:
         "_wanted_until",
         "agent",
         "is_ungreeted",
+        "joined_with",
         "node",
         "outbox",
         "pump",
@@ -268,6 +272,8 @@ class Session:
         self._refusals = 0
         self.is_ungreeted = False
         """Whether the hub counts it among those that have not said Hello."""
+        self.joined_with: str | None = None
+        """What the door said of its machine when it last found it good."""
         self.pump = Pump(peer, transport, self, clock)
 
     def __repr__(self) -> str:
@@ -548,11 +554,15 @@ class Hub:
             return
         self._welcome(session, hello, frozenset())
 
-    def _turned_away(self, session: Session, *, is_connected: bool = False) -> bool:
+    def _turned_away(self, session: Session) -> bool:
         """End a session that the door does not let in, or not any more; returns whether it did."""
+        if self._door is None:
+            return False
         node, transport = session.node, session.pump.transport
-        refusal = None if self._door is None else self._door.refusal(node, transport.key, is_connected=is_connected)
-        if refusal is None or self._door is None:
+        refusal = self._door.refusal(node, transport.key, joined_with=session.joined_with)
+        if refusal is None:
+            if (joined_with := self._door.joined_with(node)) is not None:
+                session.joined_with = joined_with
             return False
         self.counters.banned += refusal.code is GoodbyeCode.BANNED
         self.counters.replaced += refusal.code is GoodbyeCode.REPLACED
@@ -564,7 +574,7 @@ class Hub:
     def recheck(self, node: Node) -> None:
         """The door may not let this node in any more."""
         for session in self._known_sessions(node):
-            self._turned_away(session, is_connected=True)
+            self._turned_away(session)
 
     def _must_wait(self, hello: Hello, node: Node) -> bool:
         """Whether what is to be known before a Hello is acted on may soon be."""

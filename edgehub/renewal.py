@@ -140,6 +140,8 @@ class Renewal:
         """Until cancelled."""
         loop, life = asyncio.get_running_loop(), self.validity.lifetime_s
         sessions, check_at = self._link.sessions, loop.time() + check_s(life, self._draw())
+        if (self._home / STAGED).exists():
+            self.ask()  # begun before this process was: the hub may count on the next certificate by now
         while True:
             until_due_s = (self._renew_at - datetime.now(UTC)).total_seconds()
             if self._attempts:

@@ -133,7 +133,7 @@ async def test_the_key_that_has_the_name_renews_and_the_former_until_the_new_one
     await roster.renew(EDGE, "one", "two", later, "ca-2")
     identity = (await roster.identities())[EDGE]
     assert (identity.key, identity.former, identity.ca, identity.is_confirmed) == ("two", "one", "ca-2", False)
-    assert identity.labels == {"site": "berlin"}
+    assert (identity.labels, identity.joined_with) == ({"site": "berlin"}, "one")
     assert await roster.may_renew(EDGE, "one") is None, "the answer may have been lost"
     with pytest.raises(RenewalRefused):
         await roster.confirm(EDGE, "one")
@@ -141,7 +141,10 @@ async def test_the_key_that_has_the_name_renews_and_the_former_until_the_new_one
     assert await roster.may_renew(EDGE, "two") is None
     with pytest.raises(RenewalRefused, match="another key has the name"):
         await roster.renew(EDGE, "one", "three", later, "ca-2")
+    await claim(roster, "two", REPLACING)
+    assert (await roster.identities())[EDGE].joined_with == "one", "it has joined again as what it is"
     await claim(roster, "four", REPLACING)
+    assert (await roster.identities())[EDGE].joined_with == "four"
     for key in ("one", "two"):
         assert await roster.may_renew(EDGE, key) is not None, "a machine that was replaced"
 

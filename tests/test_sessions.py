@@ -136,9 +136,16 @@ class Door:
         self.refused: dict[str, Denial] = {}
         self.told: list[str] = []
         self.twice: list[tuple[Node, Sequence[str]]] = []
+        self.joined: dict[str, str] = {}
+        """By node: the machine that has its name, which keeps its connection whatever is refused."""
 
-    def refusal(self, node: Node, key: str, *, is_connected: bool = False) -> Denial | None:
+    def refusal(self, node: Node, key: str, *, joined_with: str | None = None) -> Denial | None:
+        if joined_with is not None and joined_with == self.joined.get(node):
+            return None
         return self.refused.get(node) or self.refused.get(key)
+
+    def joined_with(self, node: Node) -> str | None:
+        return self.joined.get(node)
 
     def turned_away(self, node: Node, refusal: Denial) -> None:
         self.told.append(f"{node} {refusal.code}")
@@ -360,6 +367,20 @@ def test_who_is_banned_is_ended_at_once_and_turned_away_from_then_on() -> None:
     assert (site.hub.counters.banned, site.door.told) == (3, ["n1 banned", "n3 banned", "n1 banned"])
     site.door.refused = {}
     assert isinstance(site.streaming("n1").take()[0], Welcome)
+
+
+def test_a_connection_is_held_against_who_had_the_name_when_it_was_last_found_good() -> None:
+    site = Site()
+    wire = site.connect("n1", key="one")
+    wire.say(hello("n1"))
+    site.door.joined = {"n1": "one"}
+    site.hub.recheck(Node("n1"))
+    site.door.refused = {"one": Denial(GoodbyeCode.REPLACED, "renewed")}
+    site.hub.recheck(Node("n1"))
+    assert not wire.closed, "its machine has another key by now"
+    site.door.joined = {"n1": "another"}
+    site.hub.recheck(Node("n1"))
+    assert (wire.closed, site.hub.counters.replaced) == (True, 1)
 
 
 def test_a_key_that_counts_no_more_does_not_end_who_has_the_name() -> None:
