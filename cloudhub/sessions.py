@@ -81,6 +81,7 @@ CHECKS_PER_S = 1.0  # an edge at rest asks for one now and then
 MAX_INVENTORY = 1 << 18  # objects: about 100 MB here, and far more than a node's store is made for
 MAX_INVENTORY_BYTES = 16 << 20  # as they travel: as many of names of a usual length. With the longest it were half a GB
 MAX_UNGREETED = 4  # connections of a node that have not said Hello: one, and those that it lost and does not know of
+MAX_AHEAD_MS = 365 * 86_400_000  # of a term before this hub's clock: hubs must agree whom they turn away for it
 MAX_REFUSALS_TOLD = 32  # of one session in the log: a node that refuses everything is one message, not ten thousand
 
 
@@ -101,6 +102,9 @@ class NodeWatcher(Protocol):
         """Hub.overtaken is to be called when another replica turns out to have a newer session."""
 
     def session_down(self, node: Node) -> None: ...
+
+    def last_term(self, node: Node) -> int:
+        """The highest term that a replica is known to have taken up for the node; 0 for none."""
 
 
 class Denial(NamedTuple):
@@ -198,6 +202,8 @@ class Counters:
     """Sessions ended by a newer one of their node, here or at another replica."""
     stale: int = 0
     """Sessions whose term was not newer than one that was known: dead connections, or a disk that was rolled back."""
+    ahead: int = 0
+    """Sessions whose term was of the future: nodes with a wrong clock, or somebody who would keep others out."""
     lagging: int = 0
     """Sessions begun though this hub had seen less of the apiserver than the node had been told of."""
     turned_away: int = 0
@@ -403,6 +409,7 @@ class Hub:
         calls: CallSink,
         door: Door | None = None,
         clock: Clock,
+        now_ms: Callable[[], int],
         new_epoch: Callable[[], str],
         wake: Callable[[], None],
         heartbeat_s: float = HEARTBEAT_S,
@@ -411,7 +418,7 @@ class Hub:
     ) -> None:
         """
         cache: what the apiserver holds, as nodes see it. door: None lets every node in.
-        wake: called when work() has something to do.
+        now_ms: milliseconds since 1970. wake: called when work() has something to do.
         new_epoch: gives a name that was never given before, by any hub.
         """
         self.reports = reports
@@ -427,6 +434,7 @@ class Hub:
         self._placement = placement
         self._nodes = nodes
         self._clock = clock
+        self._now_ms = now_ms
         self._new_epoch = new_epoch
         self._wake = wake
         self._heartbeat_s = heartbeat_s
@@ -529,6 +537,8 @@ class Hub:
             session.pump.close(GoodbyeCode.FORBIDDEN, f'your certificate is for node "{node}", not "{hello.node}"')
             return
         if self._turned_away(session):
+            return
+        if self._is_ahead(session, hello.term):
             return
         for older in self._known_sessions(node):
             if hello.term <= older.term:
@@ -643,6 +653,27 @@ class Hub:
         self._nodes.session_up(node, hello.term)
         self._judge(node)
         self.ready(session)
+
+    def _is_ahead(self, session: Session, term: int) -> bool:
+        """
+        End a session whose term is of the future; returns whether it did.
+
+        Who took up the last term that there is would keep its node out for ever. So there is always a higher one: that
+        after what is known, or a year before our clock. Nor is a day enough: who is told to go on from a lower term has had
+        none of the higher ones taken up by a replica only where no clock of theirs is as wrong as that.
+        """
+        now_ms, node = self._now_ms(), session.node
+        known = max([self._nodes.last_term(node), *(each.term for each in self._known_sessions(node))])
+        if term <= max(now_ms + MAX_AHEAD_MS, known + 1):
+            return False
+        self.counters.ahead += 1
+        days = (term - now_ms) // 86_400_000
+        reason = f"the term {term} is {days} days ahead of cloudcore's clock: is the clock of {node} right?"
+        logger.warning(
+            "term of the future", extra={"node": node, "remote": session.pump.transport.remote, "term": term}
+        )
+        session.pump.close(GoodbyeCode.AHEAD, reason, term=max(now_ms, known))
+        return True
 
     def _stale(self, session: Session, newest: int) -> None:
         self.counters.stale += 1

@@ -75,7 +75,12 @@ def prepare(
     # Once the hub has heard that we have the next certificate, this one counts no more: what was begun is finished.
     is_begun = _text(staged / ASKED_WITH) == _asked_with(certificate)
     # Their order counts: the first is the one that signs now, or signed what is here.
-    if not at_once and not is_due and not is_begun and certificates.fingerprints(known) == certificates.fingerprints(shown):
+    if (
+        not at_once
+        and not is_due
+        and not is_begun
+        and certificates.fingerprints(known) == certificates.fingerprints(shown)
+    ):
         return False
     if not is_begun:
         shutil.rmtree(staged, ignore_errors=True)  # this machine has joined anew since

@@ -70,9 +70,7 @@ def test_a_link_of_our_name_goes_and_not_what_it_leads_to(home: Path) -> None:
     assert (elsewhere / "kept").exists()
 
 
-def test_nothing_goes_in_a_dry_run_or_before_somebody_agreed(
-    home: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_nothing_goes_in_a_dry_run_or_before_somebody_agreed(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = sorted(home.parent.rglob("*"))
     assert not purge(plan(home), dry_run=True, yes=True, ask=None)
     for answer in ("", "n", "nay"):
@@ -81,7 +79,9 @@ def test_nothing_goes_in_a_dry_run_or_before_somebody_agreed(
     with pytest.raises(PurgeError, match="say --yes"):
         purge(plan(home), dry_run=False, yes=False, ask=None)
     with lock_dir(home):
-        with pytest.raises(PurgeError, match=rf"nothing was removed: .* in use by process {os.getpid()}.*stop that one"):
+        with pytest.raises(
+            PurgeError, match=rf"nothing was removed: .* in use by process {os.getpid()}.*stop that one"
+        ):
             purge(plan(home), dry_run=False, yes=True, ask=None)
         capsys.readouterr()
         assert not purge(plan(home), dry_run=True, yes=False, ask=None)

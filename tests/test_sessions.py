@@ -4,6 +4,7 @@ import itertools
 import random
 from collections.abc import Iterable, Sequence
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 from hypothesis import given
@@ -20,13 +21,14 @@ from cloudhub.horizon import Advance
 from cloudhub.interests import GRANTED, UNKNOWN, Decision
 from cloudhub.placement import STANDARD_RULES, By, Placement, Rule
 from cloudhub.projection import project
-from cloudhub.sessions import FRAME_BYTES, LAG_S, MAX_REFUSALS_TOLD, MAX_UNGREETED, Denial, Hub, Session
+from cloudhub.sessions import FRAME_BYTES, LAG_S, MAX_AHEAD_MS, MAX_REFUSALS_TOLD, MAX_UNGREETED, Denial, Hub, Session
 from cloudhub.wires import UNPACKING
 from link.codec import MAX_BODY_BYTES, decode, encode
 from link.exchange import Whole
 from link.frames import (
     CHUNK_BYTES,
     MAX_CALLS,
+    MAX_TERM,
     PROTOCOL,
     Ack,
     Answer,
@@ -66,6 +68,7 @@ POLICIES = Resource("example.com", "v1", "policies", "Policy", True)
 
 
 TERMS = itertools.count(1)
+NOW_MS = 1_800_000_000_000
 
 
 class Wire:
@@ -106,12 +109,16 @@ class Reports:
 class Nodes:
     def __init__(self) -> None:
         self.told: list[str] = []
+        self.lease = 0
 
     def session_up(self, node: Node, term: int) -> None:
         self.told.append(f"{node} up {term}")
 
     def session_down(self, node: Node) -> None:
         self.told.append(f"{node} down")
+
+    def last_term(self, node: Node) -> int:
+        return self.lease
 
 
 class Rights:
@@ -196,6 +203,7 @@ class Site:
             calls=self.desk,
             door=self.door,
             clock=self.clock,
+            now_ms=lambda: NOW_MS,
             new_epoch=lambda: next(self.epochs),
             wake=self.wake,
             grace_s=60.0,
@@ -435,6 +443,32 @@ def test_a_connection_that_its_node_has_left_takes_nothing_over() -> None:
     assert site.hub.counters.stale == 2
     assert live.take() == []
     assert site.nodes.told == ["n1 up 8"]
+
+
+def test_nobody_keeps_a_node_out_with_the_last_term_that_there_is() -> None:
+    site = Site()
+    limit = NOW_MS + MAX_AHEAD_MS
+    for term in (MAX_TERM, limit + 1):
+        thief = site.connect("n1")
+        thief.say(hello("n1", term=term))
+        [goodbye] = thief.take()
+        assert isinstance(goodbye, Goodbye)
+        assert (goodbye.code, goodbye.term) == (GoodbyeCode.AHEAD, NOW_MS)
+        assert "is the clock of n1 right?" in goodbye.reason
+        assert thief.closed
+    for highest, term in ((0, limit), (limit, limit + 1)):
+        assert highest < term
+        node = site.connect("n1")
+        node.say(hello("n1", term=term))
+        assert isinstance(node.take()[0], Welcome), "there is always a higher one"
+    site.nodes.lease = limit + 1000
+    node = site.connect("n1")
+    node.say(hello("n1", term=limit + 1002))
+    assert node.take() == [Goodbye(GoodbyeCode.AHEAD, ANY, 0.0, limit + 1000)]
+    node = site.connect("n1")
+    node.say(hello("n1", term=limit + 1001))
+    assert isinstance(node.take()[0], Welcome), "as another replica has had one"
+    assert site.hub.counters.ahead == 3
 
 
 # A replica that lags
