@@ -43,7 +43,6 @@ from link.codec import MAX_BODY_BYTES
 from link.errors import LinkError, RemoteProtocolError
 from link.exchange import Whole
 from link.frames import (
-    MAX_INTERESTS,
     Ack,
     Answer,
     AnswerHead,
@@ -74,12 +73,14 @@ logger = logging.getLogger(__name__)
 LAG_S = 5.0  # for a watch that lags; a quarter of the handshake's time. A watch that lags for longer is broken
 GRACE_S = 600.0  # an outbox costs a few hundred bytes per object; afterwards a digest does the same job
 FRAME_BYTES = 64 << 10  # a quarter of the window: the node commits one while others come; 3 s on a 200 kbit/s line
-WANTED_BURST = 2 * MAX_INTERESTS  # one for each interest that a node may have, and again after it restarted
-WANTED_PER_S = 2.0  # each is judged against all that is watched; a node says one when its programs read something new
+WANTED_BURST = (
+    2000  # of what sets of interests cost (_wanted_cost): 500 small ones at once, or 83 of 200, half a second
+)
+WANTED_PER_S = 8.0  # two small ones: a node says one when its programs read something new
 CHECKS_BURST = 20  # comparisons, each of which reads all that the node should hold: 44 ms for 10,000 objects
 CHECKS_PER_S = 1.0  # an edge at rest asks for one now and then
-MAX_INVENTORY = 1 << 18  # objects: about 100 MB here, and far more than a node's store is made for
-MAX_INVENTORY_BYTES = 16 << 20  # as they travel: as many of names of a usual length. With the longest it were half a GB
+MAX_INVENTORY = 1 << 17  # objects: about 50 MB here, and far more than a node's store is made for
+MAX_INVENTORY_BYTES = 128 * MAX_INVENTORY  # as they travel: usual ones take 86 to 121 B each, of the longest names 800
 MAX_UNGREETED = 4  # connections of a node that have not said Hello: one, and those that it lost and does not know of
 MAX_AHEAD_MS = 365 * 86_400_000  # of a term before this hub's clock: hubs must agree whom they turn away for it
 MAX_REFUSALS_TOLD = 32  # of one session in the log: a node that refuses everything is one message, not ten thousand
@@ -325,7 +326,8 @@ class Session:
                 self._hub.counters.reports += 1
                 self._hub.reports.accept(self.node, self, seq, entries)
             case Wanted(number, interests):
-                until = _used_until(self._wanted_until, self._clock.time(), WANTED_BURST, WANTED_PER_S)
+                cost = _wanted_cost(interests)
+                until = _used_until(self._wanted_until, self._clock.time(), WANTED_BURST, WANTED_PER_S, cost)
                 if until is None:
                     raise RemoteProtocolError("interests that change all the time")
                 self._wanted_until = until
@@ -372,9 +374,14 @@ class Session:
             self.pump.send(Answer(*chunk))
 
 
-def _used_until(until: float, now: float, burst: int, per_s: float) -> float | None:
-    """When an allowance is free again that is used once more; None where that is one too many. until: as it was."""
-    used = max(until, now) + 1 / per_s
+def _wanted_cost(interests: Sequence[Interest]) -> int:
+    """Each set is judged against all that is watched, and each of its interests: 200 take 5 ms, as six small sets."""
+    return 4 + len(interests) // 10
+
+
+def _used_until(until: float, now: float, burst: int, per_s: float, cost: int = 1) -> float | None:
+    """When an allowance is free again of which more is used; None where that is too much. until: as it was."""
+    used = max(until, now) + cost / per_s
     return None if used > now + burst / per_s else used
 
 
@@ -659,8 +666,8 @@ class Hub:
         End a session whose term is of the future; returns whether it did.
 
         Who took up the last term that there is would keep its node out for ever. So there is always a higher one: that
-        after what is known, or a year before our clock. Nor is a day enough: who is told to go on from a lower term has had
-        none of the higher ones taken up by a replica only where no clock of theirs is as wrong as that.
+        after what is known, or a year before our clock. A day would not do: where one replica takes up a term that is
+        of the future to another, both have a session that they take for the last one.
         """
         now_ms, node = self._now_ms(), session.node
         known = max([self._nodes.last_term(node), *(each.term for each in self._known_sessions(node))])

@@ -16,10 +16,12 @@ import pytest
 from apimachinery.keys import ObjectKey, ObjectVersion
 from apimachinery.resources import CONFIG_MAPS, DEVICES, EVENTS, LEASES, NODES, PODS, SECRETS
 from cloudhub.join import MAX_BODY_BYTES, MAX_CONNECTIONS_EACH
+from cloudhub.sessions import MAX_AHEAD_MS
 from componentbase import pki
 from link.codec import MAX_FRAME_BYTES, encode
 from link.errors import LinkClosed
 from link.frames import (
+    MAX_TERM,
     PROTOCOL,
     Ack,
     Answer,
@@ -44,7 +46,7 @@ from link.frames import (
 )
 from link.peer import MAX_CHATTER
 from link.websocket import AT_DOOR, PATH, listen
-from tests.harness.hostile import Cost, Neighbour, RawEdge, cost, hello, neighbour, node_context
+from tests.harness.hostile import Cost, Neighbour, RawEdge, cost, hello, neighbour, next_term, node_context
 from tests.harness.site import Site
 
 pytestmark = pytest.mark.timeout(120)
@@ -61,7 +63,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with Site(tmp_path_factory.mktemp("hostile")) as site:
         site.start_cloud()
         token = site.token()
-        for node in ("evil", "good"):
+        for node in ("evil", "good", "robbed"):
             words = ("--cloud", f"127.0.0.1:{site.ports['join']}", "--token", token, "--node", node)
             site.run("edgecore", "join", *words, "--data-dir", str(site.directory / node))
         yield site
@@ -75,11 +77,14 @@ class Ground:
         self.site = site
         self.good = good
         self.port = site.ports["link"]
-        self.context = node_context(site.directory / "evil")
+        self.context = self.context_of("evil")
         self._edges: list[RawEdge] = []
 
-    async def dialled(self) -> RawEdge:
-        self._edges.append(await RawEdge.dialled(self.port, self.context))
+    def context_of(self, node: str) -> ssl.SSLContext:
+        return node_context(self.site.directory / node)
+
+    async def dialled(self, node: str = "evil") -> RawEdge:
+        self._edges.append(await RawEdge.dialled(self.port, self.context_of(node)))
         return self._edges[-1]
 
     async def evil(self, *, obliging: bool = True) -> RawEdge:
@@ -166,14 +171,14 @@ async def test_no_cursor_makes_a_hub_leave_something_out(ground: Ground) -> None
         epoch = "x"
         for cursor in (Cursor("x", 0), Cursor("x", 2**63 - 1), Cursor(epoch, 5)):
             welcome = await ground.dialled()
-            welcome.say(Hello(PROTOCOL, "evil", cursor, b"not what is held", "raw", time.time_ns() // 1000))
+            welcome.say(Hello(PROTOCOL, "evil", cursor, b"not what is held", "raw", next_term()))
             answer = await welcome.heard(Welcome)
             assert isinstance(answer, Welcome)
             assert (answer.inventory, answer.seq) == (True, 0)
             epoch = answer.epoch
         # One that is the hub's own, of what it never sent.
         last = await ground.dialled()
-        last.say(Hello(PROTOCOL, "evil", Cursor(epoch, 999), b"lie", "raw", time.time_ns() // 1000))
+        last.say(Hello(PROTOCOL, "evil", Cursor(epoch, 999), b"lie", "raw", next_term()))
         answer = await last.heard(Welcome)
         assert isinstance(answer, Welcome)
         assert answer.inventory
@@ -181,10 +186,28 @@ async def test_no_cursor_makes_a_hub_leave_something_out(ground: Ground) -> None
         assert isinstance(await last.heard(Push), Push)
 
 
+async def test_the_last_term_that_there_is_keeps_nobody_out(ground: Ground) -> None:
+    """Somebody who has a copy of the certificate; the node itself comes after him."""
+    async with ground.attacked("the last term that there is, and the last that is taken"):
+        thief = await ground.dialled("robbed")
+        thief.say(hello("robbed", MAX_TERM))
+        assert "days ahead of cloudcore's clock: is the clock of robbed right?" in await thief.goodbye()
+        furthest = time.time_ns() // 1_000_000 + MAX_AHEAD_MS
+        thief = await ground.dialled("robbed")
+        thief.say(hello("robbed", furthest))
+        await thief.heard(Welcome)
+        node = await ground.dialled("robbed")
+        node.say(hello("robbed", next_term()))
+        assert f"stale: robbed has had a connection of term {furthest}" in await node.goodbye()
+        node = await ground.dialled("robbed")
+        node.say(hello("robbed", furthest + 1))
+        assert isinstance(await node.heard(Welcome), Welcome)
+
+
 async def test_a_huge_inventory_is_cut_off(ground: Ground) -> None:
     async with ground.attacked("an inventory of 20 MiB of the longest names", most_mib=LARGE_MIB):
         edge = await ground.dialled()
-        edge.say(Hello(PROTOCOL, "evil", None, b"much", "raw", time.time_ns() // 1000))
+        edge.say(Hello(PROTOCOL, "evil", None, b"much", "raw", next_term()))
         await edge.heard(Welcome)
         version = ObjectVersion("u" * 253, "r" * 253)
         for number in range(20):
@@ -378,10 +401,10 @@ FLOODS: dict[str, Callable[[int], bytes]] = {
 async def test_a_flood_of_what_carries_nothing_ends_the_link_that_it_comes_from(ground: Ground, name: str) -> None:
     async with ground.attacked(f"a flood of {name}"):
         edge = await ground.evil(obliging=False)
-        edge.say(
-            *(FLOODS[name](number) for number in range(MAX_CHATTER + 50 if name != "sets of 200 interests" else 120))
-        )
-        assert (await edge.goodbye()).startswith(f"protocol: more than {MAX_CHATTER} frames")
+        is_of_interests = name == "sets of 200 interests"
+        edge.say(*(FLOODS[name](number) for number in range(120 if is_of_interests else MAX_CHATTER + 50)))
+        expected = "interests that change all the time" if is_of_interests else f"more than {MAX_CHATTER} frames"
+        assert (await edge.goodbye()).startswith(f"protocol: {expected}")
 
 
 async def test_a_flood_of_greetings_and_of_refused_reports_is_served_in_turn(ground: Ground) -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 import random
+import uuid
 from collections.abc import Iterable, Sequence
 from typing import Any
 from unittest.mock import ANY
@@ -1126,15 +1127,25 @@ def test_whatever_a_node_says_of_interests_and_calls_its_link_goes_on_or_ends(sa
 def test_a_node_that_wants_something_else_all_the_time_is_cut_off() -> None:
     site = Site()
     wire = site.streaming("n1")
-    for number in range(1, sessions.WANTED_BURST + 1):
-        wire.say(Wanted(number, ()))
+    large = tuple(Interest(CONFIG_MAPS, f"ns-{number}") for number in range(160))
+    sets = [large] * 50 + [()] * ((sessions.WANTED_BURST - 50 * 20) // 4)
+    for number, interests in enumerate(sets, 1):
+        wire.say(Wanted(number, interests))
     assert not wire.closed
-    site.clock.run_until(site.clock.time() + 1 / sessions.WANTED_PER_S)
-    wire.say(Wanted(sessions.WANTED_BURST + 1, ()))
+    site.clock.run_until(site.clock.time() + 4 / sessions.WANTED_PER_S)
+    wire.say(Wanted(len(sets) + 1, ()))
     assert not wire.closed, "it comes back with time"
-    wire.say(Wanted(sessions.WANTED_BURST + 2, ()))
+    wire.say(Wanted(len(sets) + 2, ()))
     assert isinstance(goodbye := wire.take()[-1], Goodbye)
     assert (goodbye.code, goodbye.reason) == (GoodbyeCode.PROTOCOL, "interests that change all the time")
+
+
+def test_as_many_objects_of_usual_names_as_an_inventory_may_have_fit_into_its_bytes() -> None:
+    name, version = "web-frontend-7d9f8c6b5-abcde", ObjectVersion(str(uuid.UUID(int=7)), "0123456789abcdef01234567")
+    held = [Held(ObjectKey(PODS, "team-logistics-prod", f"{name}-{number}"), version) for number in range(1000, 1064)]
+    assert (
+        len(encode(Inventory(tuple(held), True))) / len(held) * sessions.MAX_INVENTORY <= sessions.MAX_INVENTORY_BYTES
+    )
 
 
 def test_an_inventory_of_the_longest_names_is_bounded_by_its_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
