@@ -294,6 +294,14 @@ _BACK: dict[str, Callable[[dict[str, JSON], Mapping[str, JSON]], None]] = {
 """A Device's status is not among them: a PUT of the Device does not change it, and one of its status says all of it."""
 
 
+def is_unseen(collection: str, path: str) -> bool:
+    """Whether nodes do not see the field at this dotted path, so that a change of it is none to the hub either."""
+    first, _, rest = path.partition(".")
+    if first == "metadata":
+        return rest.partition(".")[0] in _NOT_SEEN
+    return _BY_COLLECTION.get(collection, {}).get(first) is _unseen
+
+
 def is_projected_specially(resource: Resource) -> bool:
     """Whether more than bookkeeping is removed from this kind."""
     return resource.collection in _BY_COLLECTION
