@@ -19,6 +19,7 @@ from apimachinery.watchcache import WatchCache
 from cloudhub.clones import Clones
 from cloudhub.gate import Gate
 from cloudhub.sessions import Denial
+from componentbase.words import rfc3339
 from link.frames import GoodbyeCode
 
 logger = logging.getLogger(__name__)
@@ -96,4 +97,4 @@ class Doorkeeper:
                     del self._to_ban[node]
 
     def _at(self) -> str:
-        return self._now().astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return rfc3339(self._now())

@@ -24,8 +24,7 @@ from apimachinery.resources import CUSTOM_RESOURCE_DEFINITIONS, DEVICES, LEASES,
 from cloudhub.fences import REPLICA_ANNOTATION, TERM_ANNOTATION
 from cloudhub.placement import STANDARD_RULES
 from cloudhub.reading import Sent, decoded, sent, text
-
-LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+from cloudhub.vault import LAST_APPLIED
 
 _FENCES = frozenset({TERM_ANNOTATION, REPLICA_ANNOTATION})
 _BOOKKEEPING = frozenset({LAST_APPLIED, *_FENCES})

@@ -30,6 +30,7 @@ from apimachinery.keys import Node
 from apimachinery.resources import NODES
 from cloudhub.tokens import Token
 from cloudhub.vault import NOTES, Entry, Objects, Vault
+from componentbase.words import rfc3339
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +117,7 @@ class Roster:
         if token.grant.may_replace or (seen.identity is not None and key and seen.identity.key == key):
             return seen
         if seen.identity is not None and now < seen.identity.expires:
-            why = f"its certificate is valid until {seen.identity.expires.isoformat(timespec='seconds')}"
+            why = f"its certificate is valid until {rfc3339(seen.identity.expires)}"
         elif await self._is_in_cluster(node):
             why = "the cluster has a Node of that name"
         else:
@@ -202,7 +203,7 @@ class Roster:
         """Let nobody have the name from now on. Who is banned already stays so, for this reason where one is given."""
         for _ in range(_ATTEMPTS):
             seen = await self._look(node)
-            ban = Ban(now.isoformat(timespec="seconds"), reason[:MAX_REASON])
+            ban = Ban(rfc3339(now), reason[:MAX_REASON])
             if seen.ban is not None:
                 ban = Ban(seen.ban.since or ban.since, ban.reason or seen.ban.reason)
             notes = {_BAN: json.dumps(ban._asdict())}

@@ -18,6 +18,7 @@ Invariants
 import base64
 import binascii
 import contextlib
+import json
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
@@ -29,6 +30,8 @@ from apimachinery.resources import NAMESPACES, SECRETS
 
 NAMESPACE = "fairlead-system"
 """Where the Secrets are; made when it is missing."""
+LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+"""The annotation in which `kubectl apply` keeps what it was given."""
 NOTES = "fairlead.io/"
 """What the names of notes begin with; other annotations are other people's."""
 
@@ -118,7 +121,10 @@ class Vault:
         await self._objects.delete(SECRETS, NAMESPACE, name)
 
     async def _create_namespace(self) -> None:
-        namespace = {"apiVersion": "v1", "kind": NAMESPACES.kind, "metadata": {"name": NAMESPACE}}
+        # As `kubectl apply` would make what `cloudcore rbac` prints: where that comes later, it has nothing to warn of.
+        applied = {"apiVersion": "v1", "kind": NAMESPACES.kind, "metadata": {"annotations": {}, "name": NAMESPACE}}
+        annotations = {LAST_APPLIED: json.dumps(applied, separators=(",", ":")) + "\n"}
+        namespace = {**applied, "metadata": {"name": NAMESPACE, "annotations": annotations}}
         with contextlib.suppress(AlreadyExists):
             await self._objects.create(NAMESPACES, "", namespace)
 

@@ -133,11 +133,26 @@ def check_private_dir(path: str | Path) -> None:
         if not os.access(there, os.W_OK | os.X_OK):
             reason = errno.EROFS if os.statvfs(there).f_flag & os.ST_RDONLY else errno.EACCES
             raise OSError(reason, os.strerror(reason))
+        _try_to_make(there)
         room = os.statvfs(there)
         if room.f_blocks and not room.f_bavail:  # a tmpfs without a limit has no blocks at all
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     except OSError as exc:
         raise Unusable(path, f"cannot be used as a data directory: {_reason(exc)}") from exc
+
+
+def _try_to_make(directory: Path) -> None:
+    """
+    Raises OSError where nothing can be made in a directory: to root os.access says yes of every one, be it in /proc.
+
+    A file without a name is nothing that anybody sees; on file systems without such (NFS), a directory for a moment.
+    """
+    try:
+        os.close(os.open(directory, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, PRIVATE_FILE))
+    except OSError as exc:
+        if exc.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT):
+            raise
+        os.rmdir(tempfile.mkdtemp(prefix=".probe.", dir=directory))
 
 
 @contextlib.contextmanager

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from apimachinery.keys import Node
+from apimachinery.nodenames import problem
 from componentbase.endpoints import Endpoint
 from componentbase.files import Unusable, fsync_dir, lock_dir, open_private_dir, write_atomic
 from edgehub.joinhub import SUBJECT, AlreadyJoined, Answer, Busy, Hub, JoinError, NotReachable, Unanswered, pin_of
@@ -47,7 +48,6 @@ PATIENCE_S = 120.0  # for a hub that is busy; whoever waits longer should know w
 AGAIN_S = 1.0
 ANSWERS_LOST = 3  # a line that loses as many in a row is better looked at
 
-_MAX_NAME = 52  # what a certificate's common name has room for after `system:node:`
 _ORGANIZATION = "system:nodes"
 
 
@@ -145,9 +145,9 @@ def _addresses(cloud: Endpoint) -> list[str]:
 
 
 def check_name(node: str) -> None:
-    """Only what the certificate request needs; the hub judges names and says what it finds."""
-    if not 0 < len(node) <= _MAX_NAME:
-        raise JoinError(f"a node name has 1 to {_MAX_NAME} characters; this one has {len(node)}")
+    """Raises JoinError where no node can have it: before a token is shown to anybody."""
+    if reason := problem(node):
+        raise JoinError(reason)
 
 
 # ---- the directory

@@ -146,7 +146,7 @@ class WebSocket(asyncio.BufferedProtocol):
         self._is_over_its_turn = False
         """Whether frames are left over that came and have not been looked at; nothing is read meanwhile."""
         self._ended: tuple[Exception | None] | None = None
-        """Why the connection is gone, while frames are left over that came before: its handler hears of it after them."""
+        """Why the connection is gone, while frames are left over: its handler hears of it after them."""
         self._opened = opened
         self._batch = batch
         self._unsent: list[bytes] = []

@@ -14,6 +14,7 @@ from cloudhub.settings import WINDOW_S
 from cloudhub.vault import Vault
 from componentbase import pki
 from componentbase.cli import CommandError
+from componentbase.words import rfc3339
 from tests.harness.objects import MemoryObjects
 
 NOW = datetime.now(UTC)
@@ -46,8 +47,8 @@ def test_who_needs_the_first_ca_is_whoever_may_still_come_back_with_nothing_else
     assert cacommand.needing([FIRST, SECOND], identities, NOW) == ["damaged", "lapsed", "old", "older", "unheard"]
     told = cacommand.lines([FIRST, SECOND], identities, NOW)
     assert [line.split()[:4] for line in told[1:3]] == [
-        ["fairlead-ca", f"{FIRST.expires:%Y-%m-%d}", "no", "more"],
-        ["fairlead-ca-2", f"{SECOND.expires:%Y-%m-%d}", "yes", "2"],
+        ["fairlead-ca", rfc3339(FIRST.expires), "no", "more"],
+        ["fairlead-ca-2", rfc3339(SECOND.expires), "yes", "2"],
     ]
     assert told[-1] == "needing fairlead-ca still: damaged, lapsed, old, older, unheard"
     many = {Node(f"n-{number:03}"): who(FIRST) for number in range(30)}

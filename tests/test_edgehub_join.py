@@ -177,7 +177,7 @@ async def test_what_the_hub_refuses_is_told_in_its_words(hub: JoinableHub, home:
     token = await hub.token("edge-2", ttl=datetime.timedelta(hours=1))
     with pytest.raises(Refused, match=f"{hub.endpoint} refused: the token was made for another node than edge-1"):
         await run(hub.endpoint, token, home)
-    with pytest.raises(Refused, match='"Edge_2" cannot be a node name'):
+    with pytest.raises(JoinError, match='"Edge_2" cannot be a node name'):
         await run(hub.endpoint, token, home, Node("Edge_2"))
     hub.now += datetime.timedelta(hours=2)
     with pytest.raises(Refused, match="expired at"):

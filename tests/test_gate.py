@@ -56,11 +56,11 @@ async def test_a_ban_counts_from_when_it_is_told_until_it_is_lifted_or_deleted()
     for lift in (watched.roster.unban, None):
         await watched.roster.ban(EDGE, "stolen", NOW)
         assert watched.follow() == [EDGE]
-        reason = "node edge-1 is banned since 2026-11-23T12:00:00+00:00: stolen"
+        reason = "node edge-1 is banned since 2026-11-23T12:00:00Z: stolen"
         for key in ("", "key"):
             assert watched.gate.refusal(EDGE, key) == Denial(GoodbyeCode.BANNED, reason)
         assert watched.gate.refusal(Node("edge-2"), "key") is None
-        assert watched.gate.bans() == [(EDGE, Ban(NOW.isoformat(), "stolen"))]
+        assert watched.gate.bans() == [(EDGE, Ban("2026-11-23T12:00:00Z", "stolen"))]
         if lift is not None:
             await lift(EDGE)
             assert watched.follow() == [EDGE]

@@ -21,7 +21,8 @@ from cloudhub.passing import (
     revision_of_answer,
     warnings_in,
 )
-from cloudhub.projection import LAST_APPLIED, project
+from cloudhub.projection import project
+from cloudhub.vault import LAST_APPLIED
 from link.frames import CallHead
 
 WIDGETS = Resource("example.com", "v1", "widgets", "Widget", True)

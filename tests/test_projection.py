@@ -14,8 +14,9 @@ from apimachinery.objects import Object, canonical, from_json
 from apimachinery.resources import CUSTOM_RESOURCE_DEFINITIONS, DEVICES, LEASES, NODE_LEASE_NAMESPACE, NODES, PODS
 from cloudhub.fences import REPLICA_ANNOTATION, TERM_ANNOTATION
 from cloudhub.placement import MIRROR, STANDARD_RULES, By, Placement, Rule
-from cloudhub.projection import LAST_APPLIED, MIN_KEPT_BYTES, Projection, is_projected_specially, project, restored
+from cloudhub.projection import MIN_KEPT_BYTES, Projection, is_projected_specially, project, restored
 from cloudhub.reading import Sent, read_line
+from cloudhub.vault import LAST_APPLIED
 
 
 def version(

@@ -74,7 +74,7 @@ def test_status_in_words() -> None:
     assert lines[7] == "refused    devices/default/d property/p of edge-1: no 6"
     assert [line.split(None, 1)[1] for line in lines[12:]] == [
         "192.0.2.1:5, in sync",
-        "192.0.2.2:5, 7 to send, refused 1 objects",
+        "192.0.2.2:5, 7 to send, refused 1 object",
         "away",
     ]
 

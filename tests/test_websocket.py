@@ -254,7 +254,7 @@ async def test_what_came_whole_before_the_end_is_handed_on(tmp_path: Path, is_se
     """More than one turn's frames, and the end of the stream in the same read."""
     hub_context, [edge_context] = contexts(tmp_path, ["127.0.0.1"], ["n1"]) if is_secure else (None, [None])
     reports = [Report(seq, ()) for seq in range(1, 11)]
-    said = [*(Ping(number) for number in range(2 * TURN_MESSAGES)), *reports]
+    said: list[Frame] = [*(Ping(number) for number in range(2 * TURN_MESSAGES)), *reports]
     hub, edge = Side(Role.HUB), Side(Role.EDGE)
     async with serving(hub.opened, hub_context) as listener, asyncio.timeout(5):
         connection = await dial("127.0.0.1", listener.port, edge_context, edge.opened)
