@@ -19,12 +19,11 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple, Protocol
 
 from apimachinery.keys import ObjectKey, ObjectVersion, Resource
-from apimachinery.objects import JSON, Object, lookup, revision_of
+from apimachinery.objects import JSON, LAST_APPLIED, Object, lookup, revision_of
 from apimachinery.resources import CUSTOM_RESOURCE_DEFINITIONS, DEVICES, LEASES, NODE_LEASE_NAMESPACE, NODES
 from cloudhub.fences import REPLICA_ANNOTATION, TERM_ANNOTATION
 from cloudhub.placement import STANDARD_RULES
 from cloudhub.reading import Sent, decoded, sent, text
-from cloudhub.vault import LAST_APPLIED
 
 _FENCES = frozenset({TERM_ANNOTATION, REPLICA_ANNOTATION})
 _BOOKKEEPING = frozenset({LAST_APPLIED, *_FENCES})

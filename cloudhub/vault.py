@@ -25,13 +25,11 @@ from typing import NamedTuple, Protocol
 
 from apimachinery.errors import AlreadyExists, InternalError, NotFound
 from apimachinery.keys import Resource
-from apimachinery.objects import JSON
+from apimachinery.objects import JSON, LAST_APPLIED
 from apimachinery.resources import NAMESPACES, SECRETS
 
 NAMESPACE = "fairlead-system"
 """Where the Secrets are; made when it is missing."""
-LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
-"""The annotation in which `kubectl apply` keeps what it was given."""
 NOTES = "fairlead.io/"
 """What the names of notes begin with; other annotations are other people's."""
 
