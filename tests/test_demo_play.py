@@ -84,7 +84,7 @@ async def test_start_obey_crash_stop_resume_and_be_killed(tmp_path: Path) -> Non
     folder = tmp_path / "demo"
     async with demo(folder) as run:
         await run.until(r"edge-1 +connected")
-        await run.until(r"thermostat +edge-1 +online +setpoint +21 +21(\.0+)? °C +\S+ +in step")
+        await run.until(r"thermostat +edge-1 +online +setpoint +21 +in step +21(\.0+)? °C +\S+")
         assert (folder / "apiserver" / "kubeconfig").exists()
         assert "kubectl patch device thermostat --type merge" in run.text
 
