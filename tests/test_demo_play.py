@@ -110,7 +110,7 @@ async def test_start_obey_crash_stop_resume_and_be_killed(tmp_path: Path) -> Non
 
     shutil.rmtree(folder / "apiserver")  # another cluster: the edge must join anew
     async with demo(folder) as run:
-        await run.until(r"edge-1 +connected.*thermostat +edge-1 +online +setpoint +21 +21")
+        await run.until(r"edge-1 +connected.*thermostat +edge-1 +online +setpoint +21 +in step +21")
         run.process.send_signal(signal.SIGTERM)
         assert await run.process.wait() == 0
 

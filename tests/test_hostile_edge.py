@@ -476,7 +476,7 @@ async def test_the_join_endpoint_takes_what_it_said_and_no_more(ground: Ground) 
 
 @pytest.mark.soak
 @pytest.mark.timeout(0)
-async def test_all_attacks_at_once_for_a_long_time_cost_no_more_in_the_end_than_in_the_beginning(
+async def test_all_attacks_at_once_for_a_long_time_cost_no_more_in_the_end_than_before(
     ground: Ground,
 ) -> None:
     """FAIRLEAD_SOAK_S seconds. The attackers are another process; what the neighbour notices is measured here."""
@@ -497,10 +497,10 @@ async def test_all_attacks_at_once_for_a_long_time_cost_no_more_in_the_end_than_
         assert attacking.stdout is not None
         made = json.loads(attacking.stdout.read())
     third = len(sizes) // 3
-    early, late = (max(part) / 1024 for part in (sizes[:third], sizes[-third:]))
+    early, late = (max(part) / 1024 for part in (sizes[third:-third], sizes[-third:]))  # the first third, it warms up
     p99_ms = 1000 * sorted(trips)[int(0.99 * len(trips))]
     print(f"{SOAK_S:.0f} s of {made}")
-    print(f"{before >> 10} MiB before, up to {early:.0f} in the first third, {late:.0f} in the last")
+    print(f"{before >> 10} MiB before, up to {early:.0f} in the second third, {late:.0f} in the last")
     print(f"p99 of {len(trips)} pings {p99_ms:.0f} ms, at worst {1000 * max(trips):.0f} ms")
     assert made.keys() == set(ATTACKS)
     assert late < before / 1024 + SOAK_GROWS_MIB
