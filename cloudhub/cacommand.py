@@ -84,8 +84,9 @@ def _may_finish(
         raise cli.CommandError(f"{found[-1].name} signs from {rfc3339(found[-1].signs_from)} on: wait until then")
     remaining = needing(found, identities, now)
     if remaining and not is_forced:
+        have = "has" if len(remaining) == 1 else "have"
         raise cli.CommandError(
-            f"{counted(len(remaining), 'node')} without a certificate of {found[-1].name}: {_named(remaining)}. "
+            f"{counted(len(remaining), 'node')} {have} no certificate of {found[-1].name} yet: {_named(remaining)}. "
             "Those that are connected take one within hours, or at once by `edgecore renew`; with --force they join "
             "again"
         )
