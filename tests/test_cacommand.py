@@ -102,7 +102,7 @@ async def test_a_node_that_joined_before_names_were_written_down_is_waited_for(
     await cas.begin(Vault(objects), NOW)
     for name, labels in (("edge-1", {EDGE_LABEL: ""}), ("worker-1", {})):
         await objects.create(NODES, "", {"metadata": {"name": name, "labels": labels}})
-    with pytest.raises(CommandError, match="1 nodes have no certificate of fairlead-ca-2 yet: edge-1"):
+    with pytest.raises(CommandError, match="1 node has no certificate of fairlead-ca-2 yet: edge-1"):
         await command(objects, "rotate", "--finish", "--config", str(file))
     await command(objects, "list")
     assert capsys.readouterr().out.splitlines()[-1] == "needing fairlead-ca still: edge-1"
