@@ -9,6 +9,7 @@ from typing import Any
 
 from apimachinery.keys import Node
 from componentbase.logs import one_line
+from componentbase.words import counted
 
 LAST_REFUSED = 5  # lines; with -o json all that are kept
 
@@ -20,7 +21,8 @@ def told(facts: Mapping[str, Any]) -> list[str]:
     waiting = [each for each in facts["resources"] if not each["synced"] or each["problem"]]
     lines = [
         f"cloudcore  fairlead {facts['version']}",
-        f"apiserver  {facts['apiserver']}, {facts['objects']} objects of {len(facts['resources'])} resources",
+        f"apiserver  {facts['apiserver']}, {counted(facts['objects'], 'object')} of "
+        f"{counted(len(facts['resources']), 'resource')}",
         f"link       {facts['link'] or 'not listening: the apiserver is not fully known yet'}",
         *([f"quic       {facts['quic']}"] if facts["quic"] else []),
         f"join       {facts['join'] or 'not listening'}",
@@ -34,7 +36,7 @@ def told(facts: Mapping[str, Any]) -> list[str]:
         asked = [each["resource"] for each in facts["resources"] if each["asked"]]
         refused = sum(node["interests_refused"] for node in nodes)
         lines.append(
-            f"interest   {interests} selections, {refused} not granted"
+            f"interest   {counted(interests, 'selection')}, {refused} not granted"
             + (f"; watched for nodes: {', '.join(asked)}" if asked else "")
         )
         codes = ", ".join(f"{count} x {code}" for code, count in facts["calls"].items())
@@ -59,7 +61,7 @@ def told(facts: Mapping[str, Any]) -> list[str]:
         by = f" at worker {node['worker']}" if "worker" in node else ""
         over = " over quic" if node["transport"] == "quic" else ""
         where = f"{node['remote']}{over}{by}, {state}" if node["connected"] else "away"
-        refused = f", refused {node['refused']} objects" if node["refused"] else ""
+        refused = f", refused {counted(node['refused'], 'object')}" if node["refused"] else ""
         lines.append(f"  {Node(node['node']):<20} {where}{refused}")
     return lines
 
@@ -73,5 +75,5 @@ def _joins(joins: Mapping[str, Any]) -> str:
 
 def _worker(worker: Mapping[str, Any]) -> str:
     restarts = f", started {worker['starts']} times" if worker["starts"] > 1 else ""
-    state = f"{worker['nodes']} nodes" if worker["serving"] else "not serving"
+    state = counted(worker["nodes"], "node") if worker["serving"] else "not serving"
     return f"{worker['worker']}: {state}{restarts}"

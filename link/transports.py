@@ -13,7 +13,7 @@ NODE_PREFIX = "system:node:"
 """Begins the common name of a node's certificates."""
 NODES_ORGANIZATION = "system:nodes"
 """... whose subject's organisation this is, and no other: a CA may sign for others, too."""
-UNREAD_BYTES = 4 * MAX_FRAME_BYTES  # a window and a large frame, or an inventory of 250,000 objects, are less
+UNREAD_BYTES = 4 * MAX_FRAME_BYTES  # a window and a large frame, or the largest inventory, are not more
 TURN_MESSAGES = 64  # of one connection, then others have a turn: one read may be 7,000 frames, 100 ms of work
 TURN_S = 0.005  # nor for longer than this: what a frame costs is its sender's choice
 OPEN_S = 10.0  # for all handshakes together; a peer that takes longer is not served

@@ -120,15 +120,15 @@ class Store:
         """apimachinery.inventory.digest of what is held."""
         return await self._run(self._records.digest)
 
-    async def next_term(self, above: int = 0, *, now_ms: int | None = None) -> int:
+    async def next_term(self, above: int = 0, *, now_ms: int | None = None, is_reset: bool = False) -> int:
         """
         The term of the next connection: higher than any before and than `above`, kept over restarts.
 
         now_ms: the wall clock in milliseconds since 1970, the least it is: a node that is set up anew need not be told
-        where its predecessor was.
+        where its predecessor was. is_reset: the one after `above`, whatever was before: a hub takes no higher one.
         """
         at_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
-        return await self._run(lambda: self._records.next_term(above, at_ms))
+        return await self._run(lambda: self._records.next_term(above, at_ms, is_reset=is_reset))
 
     async def apply(self, batches: Sequence[Batch], *, now_ms: int | None = None) -> Applied:
         """
