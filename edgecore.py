@@ -62,6 +62,11 @@ EMBEDDED = "embedded"
 TOKEN_LINE = 1000  # characters of a token's file that are looked at; a token has 121
 LAST_REFUSED = 5  # lines of `edgecore status`; with -o json all that are kept
 SILENT_S = 30.0  # an idle link is heard every heartbeat, which is 20 s; a hub that hangs is given up after 50
+SWITCH_S = 0.0005
+"""
+How long a thread that works keeps the interpreter from one that wants it. SQLite gives it up for each row: with Python's
+own 5 ms the thread that commits a pod would wait that long, ten times over, for a loop that is busy with devices.
+"""
 NOTE_SYNC_S = 30.0  # a write of a few bytes to the card; how stale the store is after a restart is known this exactly
 
 
@@ -557,6 +562,7 @@ async def _compose(
         raise cli.CommandError(f"the local API: {exc}; choose another with --api") from exc
     # What was imported stays; left in, every full collection would walk it, and stop everything for 46 ms.
     gc.freeze()
+    sys.setswitchinterval(SWITCH_S)
     async with asyncio.TaskGroup() as tasks:
         if broker is not None:
             tasks.create_task(broker.run(), name="broker")
