@@ -64,8 +64,8 @@ LAST_REFUSED = 5  # lines of `edgecore status`; with -o json all that are kept
 SILENT_S = 30.0  # an idle link is heard every heartbeat, which is 20 s; a hub that hangs is given up after 50
 SWITCH_S = 0.0005
 """
-How long a thread that works keeps the interpreter from one that wants it. SQLite gives it up for each row: with Python's
-own 5 ms the thread that commits a pod would wait that long, ten times over, for a loop that is busy with devices.
+How long a thread that works keeps the interpreter from one that wants it. SQLite gives it up for each row: with
+Python's own 5 ms the thread that commits a pod would wait that long, ten times over, for a loop busy with devices.
 """
 NOTE_SYNC_S = 30.0  # a write of a few bytes to the card; how stale the store is after a restart is known this exactly
 

@@ -8,15 +8,16 @@ A bad line between two network namespaces, packet by packet: what real TCP and r
         with line.edge:  client = socket.create_connection(server.getsockname())
         line.counts()
 
-Each namespace has one TUN device; what the kernel of the one sends is read here, in a process of its own, and written to
-the other when its time has come. For kernels without `netem` (CONFIG_NET_SCH_NETEM), and the same on all. Root only:
-`why_not()` says what is missing.
+Each namespace has one TUN device; what the kernel of the one sends is read here, in a process of its own, and written
+to the other when its time has come. For kernels without `netem` (CONFIG_NET_SCH_NETEM), and the same on all. Root
+only: `why_not()` says what is missing.
 
-A namespace is entered by a thread: sockets that it makes and processes that it starts meanwhile belong there for good.
+A namespace is entered by a thread: sockets that it makes and processes that it starts meanwhile belong there for
+good.
 
-What happens to a packet, in this order: blackhole, loss, duplication (each copy goes on by itself), the queue of a line
-with a rate (full: dropped, the newest first), its time on the line, delay and jitter. Without `reorder` packets keep
-their order whatever the jitter; that share of them is held back by `reorder_s`, so that those behind go before.
+What happens to a packet, in this order: blackhole, loss, duplication (each copy goes on by itself), the queue of a
+line with a rate (full: dropped, the newest first), its time on the line, delay and jitter. Without `reorder` packets
+keep their order whatever the jitter; that share of them is held back by `reorder_s`, so that those behind go before.
 """
 
 import argparse
@@ -37,7 +38,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import IO, Self
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MTU = 1500
@@ -87,7 +88,7 @@ class Way:
     def __init__(self, seed: int) -> None:
         self.quality = Quality()
         self.counts = Counts()
-        self._rng = random.Random(seed)  # noqa: S311 - the same each time
+        self._rng = random.Random(seed)
         self._free_at = 0.0
         """When the line is done with what is in its queue."""
         self._last = 0.0
@@ -220,7 +221,7 @@ class BadLine:
     def set(self, *, way: str = "", **quality: float | bool | None) -> None:
         """These fields of Quality, of one way or both; what is on its way already is not touched."""
         for each in (way,) if way else WAYS:
-            self._qualities[each] = Quality(**{**asdict(self._qualities[each]), **quality})  # type: ignore[arg-type]
+            self._qualities[each] = Quality(**{**asdict(self._qualities[each]), **quality})
         self._ask()
 
     def counts(self) -> dict[str, Counts]:
@@ -232,12 +233,16 @@ class BadLine:
         return self._router.pid
 
     def _ask(self) -> dict[str, Counts]:
-        assert self._router.stdin is not None and self._router.stdout is not None, "made with pipes"
-        self._router.stdin.write(json.dumps({way: asdict(each) for way, each in self._qualities.items()}).encode() + b"\n")
-        self._router.stdin.flush()
-        line = self._router.stdout.readline()
+        said = json.dumps({way: asdict(each) for way, each in self._qualities.items()}).encode() + b"\n"
+        os.write(self._pipe(self._router.stdin), said)
+        line = os.read(self._pipe(self._router.stdout), 1 << 16)
         assert line, f"the router ended with {self._router.wait()}"
         return {way: Counts(**each) for way, each in json.loads(line).items()}
+
+    @staticmethod
+    def _pipe(made: IO[bytes] | None) -> int:
+        assert made is not None, "it was made with pipes"
+        return made.fileno()
 
 
 def why_not() -> str:

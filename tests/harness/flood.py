@@ -7,77 +7,59 @@ A node whose devices flood it, both ways, while pods change: real apiserver, hub
         busy = flood.changes(seconds=10)
         flood.end()                              # every last value is where it belongs, or AssertionError
 
-Reports come from tests.harness.flooder, wishes from tests.harness.watchlines, for no apiserver makes 1,000 edits a second
-beside all this. `changes` patches a pod of either node by turns and times it: to its event on a watch of the
-apiserver, and to its event on a watch of the node's local API, which is after its commit there.
+Reports come from tests.harness.flooder, wishes from tests.harness.watchlines, for no apiserver makes 1,000 edits a
+second beside all this. `changes` patches pods of both nodes by turns and times each: to its event on a watch of the
+apiserver, and to its event on a watch of the node's local API, which is after its commit there. It does not wait for
+one before it makes the next, or what holds all of them up for a second would be one slow change among many quick
+ones.
+
+With a BadLine the flooded node is behind it, and the calling thread must be in its cloud; the other node is not
+behind it.
 """
 
 import base64
 import contextlib
 import http.client
+import itertools
 import json
-import os
-import queue
 import random
 import re
-import selectors
 import socket
 import ssl
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
-from apimachinery.devices import PROPERTY_FIELD as PROPERTY_FIELD
 from apimachinery.resources import DEVICES
 from cloudhub import crds
+from tests.harness.badline import BadLine
+from tests.harness.commanded import Commanded
 from tests.harness.flooder import name_of
 from tests.harness.mosquitto import Mosquitto
-from tests.harness.site import ROOT, Process, Site
+from tests.harness.site import Site
 
 FLOODED, OTHER = NODES = ("flooded", "other")
 LEASE_S, GRACE_S, HEARTBEAT_S = 1.0, 4.0, 1.0
 BULK_BYTES = 3_000_000  # of text; with what is around it in JSON just under the link's 3 MiB
 CONFIG = f"""
+join: {{advertise: [ADDRESS]}}
 link: {{heartbeatSeconds: {HEARTBEAT_S:g}}}
 nodes: {{graceSeconds: {GRACE_S:g}, renewSeconds: {LEASE_S:g}}}
 """
 WITHIN_S = 60.0
+PODS = 10  # of each node; changed by turns, PER_S of each node a second
+PER_S = 20
+BULK_PAUSE_S = 1.0  # between two large ConfigMaps; each costs the apiserver 0.1 s, in which it does nothing else
+MARK = re.compile(rb'"mark":"([0-9]+)"')
+NAME = re.compile(rb'"name":"([a-z]+-[0-9]+)"')
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
 CORE = "/api/v1/namespaces/default"
 GROUP = f"/apis/{DEVICES.api_version}/namespaces/default"
-
-
-class Child:
-    """A module of the harness in its process, that answers lines with lines of JSON."""
-
-    def __init__(self, module: str, *arguments: str) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT
-        )
-        self.pid = self._process.pid
-
-    def ask(self, command: str = "") -> dict[str, Any]:
-        assert self._process.stdin is not None and self._process.stdout is not None, "made with pipes"
-        if command:
-            self._process.stdin.write(command.encode() + b"\n")
-            self._process.stdin.flush()
-        line = self._process.stdout.readline()
-        assert line, f"it ended, with {self._process.wait()}"
-        answer: dict[str, Any] = json.loads(line)
-        return answer
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(OSError):
-                    pipe.close()
 
 
 class Api:
@@ -128,21 +110,58 @@ class Change(NamedTuple):
         return self.held - self.seen
 
 
+class Sightings:
+    """When which change of which pod was seen; a later one of the same pod counts for those that it overtook."""
+
+    def __init__(self) -> None:
+        self._marks: dict[str, tuple[list[int], list[float]]] = {}
+
+    def saw(self, at: float, line: bytes) -> None:
+        name, mark = NAME.search(line), MARK.search(line)
+        if name is not None and mark is not None:
+            marks, times = self._marks.setdefault(name[1].decode(), ([], []))
+            if not marks or int(mark[1]) > marks[-1]:
+                times.append(at)
+                marks.append(int(mark[1]))
+
+    def when(self, pod: str, mark: int) -> float | None:
+        marks, times = self._marks.get(pod, ((), ()))
+        place = bisect_left(marks, mark)
+        return times[place] if place < len(marks) else None
+
+
 class Flood(Site):
     """The site, with its load."""
 
-    def __init__(self, directory: Path, broker: str = "embedded", devices: int = 100, values: int = 2) -> None:
-        """values: properties in one report."""
+    def __init__(
+        self,
+        directory: Path,
+        broker: str = "embedded",
+        devices: int = 100,
+        values: int = 2,
+        *,
+        line: BadLine | None = None,
+        flags: Mapping[str, Sequence[str]] | None = None,
+        lines: Sequence[str] = (),
+    ) -> None:
+        """
+        values: properties in one report. flags: further ones of `cloudcore` and `edgecore`, by these names. lines: of
+        mosquitto.conf.
+        """
         super().__init__(directory)
+        self._line = line
+        self._flags = flags or {}
+        self._lines = lines
+        self.mosquitto: Mosquitto
         self.broker = broker
         self.devices = devices
         self.values = values
         self._stack = contextlib.ExitStack()
-        self.flooder: Child
-        self.wishes: Child
+        self.flooder: Commanded
+        self.wishes: Commanded
         self._threads: list[threading.Thread] = []
         self._stop = threading.Event()
-        self._marks: dict[str, queue.SimpleQueue[tuple[float, bytes]]] = {}
+        self._sightings: dict[str, Sightings] = {}
         self.renewals: dict[str, list[float]] = {node: [] for node in NODES}
         """When each node's Lease was seen to be renewed."""
         self.unready: list[str] = []
@@ -172,48 +191,53 @@ class Flood(Site):
     def _begin(self) -> None:
         self.wishes = self._child("tests.harness.watchlines", str(self.ports["api"]), str(self.kubeconfig))
         self._relayed = self.directory / "kubeconfig-relayed"
-        port = self.wishes.ask()["port"]
+        port = self.wishes.answer()["port"]
         config = json.loads(super().hub_kubeconfig().read_text())
         config["clusters"][0]["cluster"] = {"server": f"http://127.0.0.1:{port}"}
         self._relayed.write_text(json.dumps(config))
         self.api = self.connect()
         self._define()
         settings = self.directory / "cloudcore.yaml"
-        settings.write_text(CONFIG)
-        self.start_cloud(flags=("--config", str(settings)))
+        address = "127.0.0.1" if self._line is None else self._line.cloud.address
+        settings.write_text(CONFIG.replace("ADDRESS", address))
+        listen = ("--listen", f"{'0.0.0.0' if self._line else address}:{self.ports['link']}")
+        self.start_cloud(flags=("--config", str(settings), *listen, *self._flags.get("cloudcore", ())))
         for node in NODES:
             self.join(node)
-        mqtt = "embedded"
-        if self.broker == "mosquitto":
-            mosquitto = self._stack.enter_context(Mosquitto())
-            mqtt = f"mqtt://127.0.0.1:{mosquitto.port}"
-        self.start_edge(FLOODED, mqtt=mqtt)
-        self.start_edge(OTHER)
-        self.mqtt_port = mosquitto.port if self.broker == "mosquitto" else self.ports[f"{FLOODED}-mqtt"]
+        if self._line is not None:
+            path = self.directory / FLOODED / "edgecore.yaml"
+            link = f'\\1 "{address}:{self.ports["link"]}"'
+            path.write_text(re.sub(r"(?m)^(  link:) .*$", link, path.read_text(), count=1))
+        mqtt, flags = "embedded", self._flags.get("edgecore", ())
+        with self._near(FLOODED):
+            if self.broker == "mosquitto":
+                self.mosquitto = self._stack.enter_context(Mosquitto(*self._lines))
+                mqtt = f"mqtt://127.0.0.1:{self.mosquitto.port}"
+            self.start_edge(FLOODED, mqtt=mqtt, flags=flags)
+        self.start_edge(OTHER, flags=flags)
+        self.mqtt_port = self.mosquitto.port if self.broker == "mosquitto" else self.ports[f"{FLOODED}-mqtt"]
         self.until(lambda: self.ask("edgecore", FLOODED).get("mqttConnected"), "edgecore has the broker")
         for node in NODES:
-            self._make_pod(node)
-        for number in range(self.devices):
-            self.api.ask("POST", f"{GROUP}/devices", self._device(number))
-        self.until(lambda: self.ask("edgecore", FLOODED).get("devices") == self.devices, "all devices are there")
-        self.flooder = self._child(
-            "tests.harness.flooder", str(self.mqtt_port), str(self.devices), "--values", str(self.values)
-        )
-        for name, path, api in (
-            *((f"seen[{node}]", "", self.connect()) for node in ()),
-            ("cluster", f"{CORE}/pods?watch=true", self.connect()),
-            *((node, f"{CORE}/pods?watch=true", self.local(node)) for node in NODES),
-        ):
-            self._marks[name] = queue.SimpleQueue()
-            self._follow(name, path, api, self._mark)
+            self.make_pods(node)
+        self.make_devices(FLOODED, "thermo")
+        with self._near(FLOODED):
+            self.flooder = self._child(
+                "tests.harness.flooder", str(self.mqtt_port), str(self.devices), "--values", str(self.values)
+            )
+        self.watch_pods("cluster", self.connect())
+        for node in NODES:
+            self.watch_pods(node, self.local(node))
         self._follow("leases", f"{LEASES}?watch=true", self.connect(), self._renewed)
         self._follow("nodes", "/api/v1/nodes?watch=true", self.connect(), self._node)
-        for node in NODES:
-            self._change(node)
+        self.changes(0.5)
 
-    def _child(self, module: str, *arguments: str) -> Child:
-        child = Child(module, *arguments)
-        self._stack.callback(child.close)
+    def _near(self, node: str) -> contextlib.AbstractContextManager[object]:
+        """Where the node is: what connects to it, or is started for it, does so here."""
+        return self._line.edge if self._line is not None and node == FLOODED else contextlib.nullcontext()
+
+    def _child(self, module: str, *arguments: str) -> Commanded:
+        child = Commanded(None, module, *arguments)
+        self._stack.callback(child.kill)
         return child
 
     def hub_kubeconfig(self) -> Path:
@@ -229,9 +253,10 @@ class Flood(Site):
 
     def local(self, node: str) -> Api:
         """The node's local API."""
-        return self._opened(
-            Api(http.client.HTTPConnection("127.0.0.1", self.ports[f"{node}-api"], timeout=WITHIN_S))
-        )
+        connection = http.client.HTTPConnection("127.0.0.1", self.ports[f"{node}-api"], timeout=WITHIN_S)
+        with self._near(node):
+            connection.connect()
+        return self._opened(Api(connection))
 
     def _opened(self, api: Api) -> Api:
         self._stack.callback(api.close)
@@ -261,51 +286,63 @@ class Flood(Site):
             return False
         return True
 
-    def _device(self, number: int) -> dict[str, Any]:
+    def make_devices(self, node: str, prefix: str) -> None:
+        """Returns when the node has them."""
+        for number in range(self.devices):
+            self.api.ask("POST", f"{GROUP}/devices", self._device(node, name_of(prefix, number)))
+        self.until(lambda: self.ask("edgecore", node).get("devices") == self.devices, f"{node} has all devices")
+
+    def _device(self, node: str, name: str) -> dict[str, Any]:
         properties: list[dict[str, Any]] = [{"name": f"p{each}", "reportToCloud": True} for each in range(self.values)]
         properties.append({"name": "setpoint", "desired": {"value": "0"}})
         return {
             "apiVersion": DEVICES.api_version,
             "kind": DEVICES.kind,
-            "metadata": {"name": name_of("thermo", number)},
+            "metadata": {"name": name},
             "spec": {
                 "deviceModelRef": {"name": "thermo"},
-                "nodeName": FLOODED,
+                "nodeName": node,
                 "protocol": {"protocolName": "custom"},
                 "properties": properties,
             },
         }
 
-    def _make_pod(self, node: str) -> None:
+    def make_pods(self, node: str) -> None:
         spec: dict[str, Any] = {"nodeName": node, "containers": [{"name": "c", "image": "i"}]}
         if node == FLOODED:
             spec["volumes"] = [{"name": "bulk", "configMap": {"name": "bulk"}}]
             self.api.ask("POST", f"{CORE}/configmaps", {"metadata": {"name": "bulk"}, "data": {"text": ""}})
-        self.api.ask("POST", f"{CORE}/pods", {"metadata": {"name": node}, "spec": spec})
+        for number in range(PODS):
+            self.api.ask("POST", f"{CORE}/pods", {"metadata": {"name": f"{node}-{number}"}, "spec": spec})
 
     # What is seen
 
-    def _follow(self, name: str, path: str, api: Api, told: Any) -> None:
+    def watch_pods(self, name: str, api: Api) -> None:
+        """Note what this API tells of pods, under a name: "cluster", or the node's."""
+        self._sightings[name] = Sightings()
+        self._follow(name, f"{CORE}/pods?watch=true", api, self._sightings[name].saw)
+
+    def _follow(self, name: str, path: str, api: Api, told: Callable[[float, bytes], None]) -> None:
         def read() -> None:
             for at, line in api.lines(path):
-                told(name, at, line)
+                told(at, line)
 
-        thread = threading.Thread(target=read, name=f"watch[{name}]", daemon=True)
+        self._run(read, f"watch[{name}]")
+
+    def _run(self, work: Callable[[], None], name: str) -> None:
+        thread = threading.Thread(target=work, name=name, daemon=True)
         thread.start()
         self._threads.append(thread)
 
-    def _mark(self, name: str, at: float, line: bytes) -> None:
-        self._marks[name].put((at, line))
-
-    def _renewed(self, _: str, at: float, line: bytes) -> None:
+    def _renewed(self, at: float, line: bytes) -> None:
         node = json.loads(line)["object"]["metadata"]["name"]
         if node in self.renewals:
             self.renewals[node].append(at)
 
-    def _node(self, _: str, at: float, line: bytes) -> None:
+    def _node(self, at: float, line: bytes) -> None:
         node = json.loads(line)["object"]
         ready = [each for each in node.get("status", {}).get("conditions", ()) if each["type"] == "Ready"]
-        if ready and ready[0]["status"] != "True":
+        if ready and ready[0]["status"] != "True" and node["metadata"]["name"] in NODES:
             self.unready.append(f"{node['metadata']['name']} at {at:.1f}: {ready[0]}")
 
     # The load
@@ -315,71 +352,88 @@ class Flood(Site):
         self.flooder.ask(f"flood {reports}")
         self.wishes.ask(f"wish {wishes}")
         if bulk:
-            thread = threading.Thread(target=self._bulk, name="bulk", daemon=True)
-            thread.start()
-            self._threads.append(thread)
+            api, rng = self.connect(), random.Random(1)
+            self._run(lambda: self._bulk(api, rng), "bulk")
 
-    def _bulk(self) -> None:
-        api, rng = self.connect(), random.Random(1)  # noqa: S311 - the same each time
+    def _bulk(self, api: Api, rng: random.Random) -> None:
         while not self._stop.is_set():
-            self.send_bulk(api, rng)
-            self._stop.wait(0.2)
+            text = base64.b64encode(rng.randbytes(BULK_BYTES * 3 // 4)).decode()
+            api.ask("PATCH", f"{CORE}/configmaps/bulk", {"data": {"text": text}})
+            self.bulks += 1
+            self._stop.wait(BULK_PAUSE_S)
 
-    def send_bulk(self, api: Api, rng: random.Random) -> None:
-        """Returns when the node holds it."""
-        text = base64.b64encode(rng.randbytes(BULK_BYTES * 3 // 4)).decode()
-        version = api.ask("PATCH", f"{CORE}/configmaps/bulk", {"data": {"text": text}})["metadata"]["resourceVersion"]
-        del version
-        self.bulks += 1
-
-    def _change(self, node: str) -> Change:
-        self._number += 1
-        mark = f'"mark-{self._number}"'.encode()
+    def changes(
+        self, seconds: float, nodes: Sequence[str] = NODES, *, per_s: float = PER_S, within_s: float = WITHIN_S
+    ) -> list[Change]:
+        """Pods of these nodes by turns, for so long; AssertionError where one does not come within `within_s`."""
+        made: list[tuple[str, str, int, float]] = []
         began = time.perf_counter()
-        self.api.ask("PATCH", f"{CORE}/pods/{node}", {"metadata": {"annotations": {"mark": f"mark-{self._number}"}}})
-        seen, held = (self._when(name, mark) for name in ("cluster", node))
-        return Change(node, (seen - began) * 1000, (held - began) * 1000)
-
-    def _when(self, name: str, mark: bytes) -> float:
-        while True:
-            at, line = self._marks[name].get(timeout=WITHIN_S)
-            if mark in line:
-                return at
-
-    def changes(self, seconds: float, pause_s: float = 0.01) -> list[Change]:
-        """A pod of each node by turns, for so long."""
-        found: list[Change] = []
-        until = time.perf_counter() + seconds
-        while time.perf_counter() < until:
-            for node in NODES:
-                found.append(self._change(node))
-                time.sleep(pause_s)
+        for turn in range(round(seconds * per_s)):
+            time.sleep(max(0.0, began + turn / per_s - time.perf_counter()))
+            for node in nodes:
+                self._number += 1
+                pod, at = f"{node}-{turn % PODS}", time.perf_counter()
+                body = {"metadata": {"annotations": {"mark": str(self._number)}}}
+                self.api.ask("PATCH", f"{CORE}/pods/{pod}", body)
+                made.append((node, pod, self._number, at))
+            if time.perf_counter() > began + seconds:
+                break  # the apiserver does not take so many
+        by = time.perf_counter() + within_s
+        found = []
+        for node, pod, mark, at in made:
+            seen, held = (self._sighted(name, pod, mark, by) for name in ("cluster", node))
+            found.append(Change(node, (seen - at) * 1000, (held - at) * 1000))
         return found
+
+    def _sighted(self, name: str, pod: str, mark: int, by: float) -> float:
+        while (at := self._sightings[name].when(pod, mark)) is None:
+            assert time.perf_counter() < by, f"{name}: change {mark} of {pod} did not come"
+            time.sleep(0.005)
+        return at
 
     def end(self) -> dict[str, Any]:
         """Stop the load; returns the flooder's figures once every last value is where it belongs."""
         self._stop.set()
-        self.wishes.ask("wish 0")
+        wished = self.wishes.ask("wish 0")["wished"]
         self.flooder.ask("flood 0")
-        for number in range(self.devices):
-            properties = [{"name": f"p{each}"} for each in range(self.values)]
-            properties.append({"name": "setpoint", "desired": {"value": str(5_000_000 + number)}})  # type: ignore[dict-item]
-            self.api.ask("PATCH", f"{GROUP}/devices/{name_of('thermo', number)}", {"spec": {"properties": properties}})
+        self.wish(5_000_000)
         told = self.flooder.ask("settle")
-        wanted = {name_of("thermo", number): str(5_000_000 + number) for number in range(self.devices)}
-        self.until(lambda: self.flooder.ask("stats")["wished"] == wanted, "the mapper has every last wish")
+        self.until(lambda: self.heard(5_000_000), "the mapper has every last wish")
         self.until(lambda: self._reported() == told["last"], "every last value is in its Device's status")
-        return told
+        return {**told, "wished": wished}
+
+    def wish(self, first: int) -> None:
+        """Set each Device's wish at the apiserver: numbers from this one on."""
+        for number in range(self.devices):
+            properties: list[dict[str, Any]] = [{"name": f"p{each}"} for each in range(self.values)]
+            properties.append({"name": "setpoint", "desired": {"value": str(first + number)}})
+            self.api.ask("PATCH", f"{GROUP}/devices/{name_of('thermo', number)}", {"spec": {"properties": properties}})
+
+    def heard(self, first: int) -> bool:
+        """Whether these wishes are the last that the mapper heard."""
+        wanted = {name_of("thermo", number): str(first + number) for number in range(self.devices)}
+        return bool(self.flooder.ask("stats")["wished"] == wanted)
 
     def _reported(self) -> dict[str, str]:
-        found = {}
+        found: dict[str, str] = {}
         for each in self.api.ask("GET", f"{GROUP}/devices")["items"]:
+            if each["spec"]["nodeName"] != FLOODED:
+                continue
             twins = each.get("status", {}).get("twins", ())
             values = {
                 (twin.get("reported") or {}).get("value") for twin in twins if twin["propertyName"].startswith("p")
             }
-            found[each["metadata"]["name"]] = values.pop() if len(values) == 1 else str(sorted(map(str, values)))
+            found[each["metadata"]["name"]] = " ".join(sorted(map(str, values)))
         return found
+
+    def longest_renewals_s(self, since: float) -> dict[str, float]:
+        """By node the longest time between two renewals of its Lease after `since`, or since the last one."""
+        now = time.perf_counter()
+        longest = {}
+        for node, renewals in self.renewals.items():
+            times = [since, *(at for at in renewals if at >= since), now]
+            longest[node] = max(later - at for at, later in itertools.pairwise(times))
+        return longest
 
     def resident_mb(self) -> Mapping[str, float]:
         return {name: process.rss_kb()[0] / 1024 for name, process in self.processes.items()}

@@ -6,7 +6,7 @@ Mappers that report without end, as one cheap process: packets are made once, an
 Each line on its standard input is a command, answered with a line of JSON:
 
     flood RATE      offer so many reports a second from now on; 0: none
-    settle          report a last value of every device until each is answered: what a mapper does that wants to be heard
+    settle          report a last value of every device until each is answered, as a mapper that wants to be heard
     stats           how it stands
 
 *Offered* is what is due by the clock. What the broker does not take when it is due (its socket is full, or WINDOW
@@ -21,7 +21,6 @@ import os
 import selectors
 import socket
 import struct
-import sys
 import time
 
 TICK_S = 0.004
@@ -204,11 +203,11 @@ class Flooder:
             while waiting and len(self._unanswered) < SETTLING:
                 device = waiting.popleft()
                 number = self._next()
-                event = f"last-{device}-{number}"
-                whole = report(self._topics[device], event, self._properties, FIRST + self.last[device])
+                event_id = f"last-{device}-{number}"
+                whole = report(self._topics[device], event_id, self._properties, FIRST + self.last[device])
                 at = whole.index(_text(self._topics[device])) + len(_text(self._topics[device]))
                 self._out += whole[:at] + struct.pack("!H", number) + whole[at + 2 :]
-                self._unanswered[event.encode()] = (device, now)
+                self._unanswered[event_id.encode()] = (device, now)
             wait.once()
 
     def stats(self) -> dict[str, object]:
@@ -271,4 +270,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -7,10 +7,10 @@ An apiserver that changes Devices faster than one can: a relay before the real o
     stats           {"wished": events added, "last": {name: value}}
 
 Everything passes as it is, but for the watch of Devices. There, events are added that differ from the Device's last
-true one in the wish for its setpoint and in their generation, and true ones have these put in, too: so a Device looks as
-if somebody had edited it that often, and the resourceVersions are true. The apiserver itself knows nothing of these wishes: who wants
-the end to be true, sets the last ones there, and stops the wishing first. It speaks plain HTTP to whoever connects on
-loopback, and TLS to the apiserver. Ends with its standard input.
+true one in the wish for its setpoint and in their generation, and true ones have these put in, too: so a Device looks
+as if somebody had edited it that often, and the resourceVersions are true. The apiserver itself knows nothing of these
+wishes: who wants the end to be true, sets the last ones there, and stops the wishing first. It speaks plain HTTP to
+whoever connects on loopback, and TLS to the apiserver. Ends with its standard input.
 """
 
 import argparse
