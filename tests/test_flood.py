@@ -44,8 +44,8 @@ from tests.harness.site import ROOT
 SECOND_MS = 1000.0
 DEVICES_THERE = 40
 SLOW = "slow"
-SYNC_S = 0.2
-RARE = 3.0  # changes a second: the one before is committed
+SYNC_S = 0.3
+RARE = 2.0  # changes a second: the one before is committed
 FULL = ("max_queued_messages 20", "max_inflight_messages 1")
 """Of mosquitto: a session's queue that is full at once, and a reader that has one message at a time."""
 
@@ -190,7 +190,7 @@ def test_a_slow_disk_costs_a_pod_two_commits_however_much_devices_report(site: F
         try:
             flooder.ask("flood 10000")
             time.sleep(1.0)
-            busy = of(site.changes(3.0, (SLOW,), per_s=RARE), SLOW)
+            busy = of(site.changes(4.0, (SLOW,), per_s=RARE), SLOW)
             assert flooder.ask("stats")["acked"] > 0
         finally:
             flooder.kill()
@@ -198,7 +198,7 @@ def test_a_slow_disk_costs_a_pod_two_commits_however_much_devices_report(site: F
         edge.kill()
         edge.wait()
     assert statistics.median(idle) > SYNC_S * SECOND_MS, "a disk that slow is felt"
-    assert statistics.median(busy) < statistics.median(idle) + 1.5 * SYNC_S * SECOND_MS
+    assert statistics.median(busy) < statistics.median(idle) + 1.6 * SYNC_S * SECOND_MS
 
 
 @pytest.mark.timeout(120)
