@@ -38,7 +38,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import Self
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MTU = 1500
@@ -233,16 +233,14 @@ class BadLine:
         return self._router.pid
 
     def _ask(self) -> dict[str, Counts]:
-        said = json.dumps({way: asdict(each) for way, each in self._qualities.items()}).encode() + b"\n"
-        os.write(self._pipe(self._router.stdin), said)
-        line = os.read(self._pipe(self._router.stdout), 1 << 16)
+        said, told = self._router.stdin, self._router.stdout
+        assert said is not None, "made with a pipe"
+        assert told is not None, "made with a pipe"
+        said.write(json.dumps({way: asdict(each) for way, each in self._qualities.items()}).encode() + b"\n")
+        said.flush()
+        line = told.readline()
         assert line, f"the router ended with {self._router.wait()}"
         return {way: Counts(**each) for way, each in json.loads(line).items()}
-
-    @staticmethod
-    def _pipe(made: IO[bytes] | None) -> int:
-        assert made is not None, "it was made with pipes"
-        return made.fileno()
 
 
 def why_not() -> str:
