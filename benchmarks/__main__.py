@@ -119,7 +119,7 @@ PROMISED = {
     "edgeapply": Plan(
         "objects committed per second at the edge", 3, 25, lambda g, n: edgeapply.measure(n, g.quick, g.edgecore, g.pki)
     ),
-    "flood": Plan("what pods feel of a flood of their node's devices", 1, 70, lambda g, n: flood.measure(n, g.quick)),
+    "flood": Plan("what pods feel of a flood of their node's devices", 1, 100, lambda g, n: flood.measure(n, g.quick)),
     "growth": Plan(
         "cost of a change over objects, nodes and rate", 1, 60, lambda g, n: growth.measure(n, g.quick, g.pki)
     ),

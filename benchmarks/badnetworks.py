@@ -52,7 +52,6 @@ LINES: Mapping[str, Mapping[str, float | int]] = {
     "25 % out of order": {"delay_s": NEAR_S, "reorder": 0.25},
 }
 QUICK = ("a good line, RTT 40 ms", "5 % lost")
-TRANSPORTS = ("websocket", "quic")
 CONFIG = "join: {advertise: [ADDRESS]}\n"
 
 
@@ -75,14 +74,14 @@ class Distant(Site):
         super().__init__(directory)
         self.line = line
         self.ports |= {"quic": free_port(), f"{NODE}-api": free_port(), f"{NODE}-mqtt": free_port()}
-        self.transports = [each for each in TRANSPORTS if each == "websocket" or self._has_quic()]
+        self.carriers = self.transports()
 
     def __enter__(self) -> Self:
         super().__enter__()
         config = self.directory / "cloudcore.yaml"
         config.write_text(CONFIG.replace("ADDRESS", self.line.cloud.address))
         flags = ["--config", str(config), "--listen", f"{self.line.cloud.address}:{self.ports['link']}"]
-        if "quic" in self.transports:
+        if "quic" in self.carriers:
             flags += ["--quic-listen", f"{self.line.cloud.address}:{self.ports['quic']}"]
         self.start_cloud(flags=flags)
         self.join(NODE)
@@ -99,9 +98,6 @@ class Distant(Site):
     ) -> None:
         super().__exit__(kind, error, trace)
         self._api.close()
-
-    def _has_quic(self) -> bool:
-        return "--transport" in self.run("edgecore", "run", "--help").stdout
 
     def _connection(self) -> http.client.HTTPSConnection:
         import base64
@@ -128,7 +124,7 @@ class Distant(Site):
         for path in (self.directory / NODE).glob("edge.db*"):
             path.unlink()
         flags: list[str] = []
-        if "quic" in self.transports:
+        if "quic" in self.carriers:
             flags = ["--transport", transport, "--quic-port", str(self.ports["quic"])]
         with self.line.edge:
             self.start_edge(NODE, wait=False, flags=flags)
@@ -210,9 +206,9 @@ def measure(runs: int, quick: bool) -> Iterator[list[Measured]]:
     try:
         with BadLine() as line, line.cloud, Distant(directory, line) as site:
             for name in QUICK if quick else LINES:
-                for transport in site.transports:
+                for transport in site.carriers:
                     yield _figures(f"{name}, {transport}", [_taken(site, name, transport, quick) for _ in range(runs)])
-            for transport in site.transports:
+            for transport in site.carriers:
                 yield _blackhole(site, transport, 5.0 if quick else BLACKHOLE_S)
     finally:
         shutil.rmtree(directory, ignore_errors=True)

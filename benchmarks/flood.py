@@ -19,7 +19,9 @@ from benchmarks.figures import Figure, Measured, percentile
 from link.frames import WINDOW_BYTES
 from tests.harness.badline import BadLine, why_not
 from tests.harness.flood import FLOODED, LEASE_S, OTHER, Change, Flood
+from tests.harness.site import Site
 
+RUNS = (("websocket", "mosquitto"), ("websocket", "embedded"), ("quic", "embedded"))
 REPORTS, WISHES = 10_000, 1_000
 IDLE_S, FLOOD_S, SETTLE_S = 5.0, 12.0, 2.0
 P99_MS, TIMES_NODE, TIMES_OTHER = 50.0, 5.0, 2.0
@@ -31,11 +33,14 @@ NARROW_MS = ((WINDOW_BYTES + NARROW_QUEUE) * 8 / NARROW_RATE + 2 * NARROW_DELAY_
 
 
 def measure(runs: int, quick: bool) -> Iterator[Sequence[Measured]]:
-    """With both brokers; one run each, whatever `runs` says."""
+    """With both brokers over websocket, with the embedded one over QUIC; one run each, whatever `runs` says."""
     seconds = 4.0 if quick else FLOOD_S
-    for broker in ("mosquitto", "embedded"):
-        with tempfile.TemporaryDirectory(prefix="bench-") as directory, Flood(Path(directory), broker) as flood:
-            yield flooded(flood, f"{broker} broker", seconds, P99_MS)
+    for transport, broker in RUNS:
+        with tempfile.TemporaryDirectory(prefix="bench-") as directory:
+            if transport not in Site(Path(directory)).transports():
+                continue
+            with Flood(Path(directory), broker, transport=transport) as flood:
+                yield flooded(flood, f"{broker} broker, {transport}", seconds, P99_MS)
 
 
 def narrow(runs: int, quick: bool) -> Iterator[Sequence[Measured]]:

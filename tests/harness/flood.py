@@ -40,7 +40,7 @@ from cloudhub import crds
 from tests.harness.badline import BadLine
 from tests.harness.commanded import Commanded
 from tests.harness.flooder import name_of
-from tests.harness.mosquitto import Mosquitto
+from tests.harness.mosquitto import Mosquitto, free_port
 from tests.harness.site import Site
 
 FLOODED, OTHER = NODES = ("flooded", "other")
@@ -141,16 +141,13 @@ class Flood(Site):
         values: int = 2,
         *,
         line: BadLine | None = None,
-        flags: Mapping[str, Sequence[str]] | None = None,
+        transport: str = "websocket",
         lines: Sequence[str] = (),
     ) -> None:
-        """
-        values: properties in one report. flags: further ones of `cloudcore` and `edgecore`, by these names. lines: of
-        mosquitto.conf.
-        """
+        """values: properties in one report. transport: "websocket" or "quic". lines: of mosquitto.conf."""
         super().__init__(directory)
         self._line = line
-        self._flags = flags or {}
+        self._transport = transport
         self._lines = lines
         self.mosquitto: Mosquitto
         self.broker = broker
@@ -201,14 +198,15 @@ class Flood(Site):
         address = "127.0.0.1" if self._line is None else self._line.cloud.address
         settings.write_text(CONFIG.replace("ADDRESS", address))
         listen = ("--listen", f"{'0.0.0.0' if self._line else address}:{self.ports['link']}")
-        self.start_cloud(flags=("--config", str(settings), *listen, *self._flags.get("cloudcore", ())))
+        hub_flags, flags = self._carried()
+        self.start_cloud(flags=("--config", str(settings), *listen, *hub_flags))
         for node in NODES:
             self.join(node)
         if self._line is not None:
             path = self.directory / FLOODED / "edgecore.yaml"
             link = f'\\1 "{address}:{self.ports["link"]}"'
             path.write_text(re.sub(r"(?m)^(  link:) .*$", link, path.read_text(), count=1))
-        mqtt, flags = "embedded", self._flags.get("edgecore", ())
+        mqtt = "embedded"
         with self._near(FLOODED):
             if self.broker == "mosquitto":
                 self.mosquitto = self._stack.enter_context(Mosquitto(*self._lines))
@@ -230,6 +228,15 @@ class Flood(Site):
         self._follow("leases", f"{LEASES}?watch=true", self.connect(), self._renewed)
         self._follow("nodes", "/api/v1/nodes?watch=true", self.connect(), self._node)
         self.changes(0.5)
+
+    def _carried(self) -> tuple[Sequence[str], Sequence[str]]:
+        """What cloudcore and edgecore are told of the transport; nothing where there is only one."""
+        if "quic" not in self.transports():
+            assert self._transport == "websocket", "no other is known here"
+            return (), ()
+        port = str(free_port())
+        host = "0.0.0.0" if self._line else "127.0.0.1"  # a namespace of its own
+        return ("--quic-listen", f"{host}:{port}"), ("--transport", self._transport, "--quic-port", port)
 
     def _near(self, node: str) -> contextlib.AbstractContextManager[object]:
         """Where the node is: what connects to it, or is started for it, does so here."""
