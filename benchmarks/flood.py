@@ -54,11 +54,15 @@ def narrow(runs: int, quick: bool) -> Iterator[Sequence[Measured]]:
         Flood(Path(directory), line=line) as flood,
     ):
         line.set(rate=NARROW_RATE, delay_s=NARROW_DELAY_S, queue_bytes=NARROW_QUEUE)
-        yield flooded(flood, "1 Mbit/s, RTT 40 ms", 10.0 if quick else NARROW_S, NARROW_MS)
+        yield flooded(flood, "1 Mbit/s, RTT 40 ms", 10.0 if quick else NARROW_S, NARROW_MS, None)
 
 
-def flooded(flood: Flood, where: str, seconds: float, most_ms: float) -> list[Figure]:
-    """Idle, then flooded for so long. Raises AssertionError where a last value is missing at the end."""
+def flooded(flood: Flood, where: str, seconds: float, most_ms: float, times: float | None = TIMES_NODE) -> list[Figure]:
+    """
+    Idle, then flooded for so long. Raises AssertionError where a last value is missing at the end.
+
+    most_ms, times: what a change of the node's pods may take, and how much more than idle; None where a line decides.
+    """
     idle = flood.changes(min(IDLE_S, seconds))
     flood.begin(REPORTS, WISHES, bulk=True)
     flood.changes(SETTLE_S if seconds > SETTLE_S else 1.0)
@@ -80,7 +84,7 @@ def flooded(flood: Flood, where: str, seconds: float, most_ms: float) -> list[Fi
     return [
         *_figures(f"pod of the flooded node, {where}: idle", idle, FLOODED),
         *_figures(f"pod of the flooded node, {where}: flooded", busy, FLOODED, most_ms, samples),
-        Figure(f"pod of the flooded node, {where}: p99 over idle", "x", [node_busy / node_idle], TIMES_NODE),
+        Figure(f"pod of the flooded node, {where}: p99 over idle", "x", [node_busy / node_idle], times),
         *_figures(f"pod of another node, {where}: idle", idle, OTHER),
         *_figures(f"pod of another node, {where}: flooded", busy, OTHER),
         Figure(f"pod of another node, {where}: p99 over idle", "x", [other_busy / other_idle], TIMES_OTHER),
@@ -97,7 +101,13 @@ def flooded(flood: Flood, where: str, seconds: float, most_ms: float) -> list[Fi
             note=f"one is due every {LEASE_S:g} s",
         ),
         Figure(f"times that a node was not Ready, {where}", "", [len(flood.unready)], 0.0),
-        Figure(f"memory that a process gained meanwhile, {where}", "MB", [max(grown.values())], GROWN_MB),
+        Figure(
+            f"memory that a process gained meanwhile, {where}",
+            "MB",
+            [max(grown.values())],
+            GROWN_MB,
+            note=max(grown, key=lambda name: grown[name]),
+        ),
         Figure(f"until every last value was in its place, {where}", "s", [settled_s], note="mapper and Device.status"),
     ]
 
