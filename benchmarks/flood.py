@@ -18,7 +18,7 @@ from pathlib import Path
 from benchmarks.figures import Figure, Measured, percentile
 from link.frames import WINDOW_BYTES
 from tests.harness.badline import BadLine, why_not
-from tests.harness.flood import FLOODED, LEASE_S, OTHER, Change, Flood
+from tests.harness.flood import FLOODED, HEARTBEAT_S, LEASE_S, OTHER, Change, Flood
 from tests.harness.site import Site
 
 RUNS = (("websocket", "mosquitto"), ("websocket", "embedded"), ("quic", "embedded"))
@@ -67,14 +67,14 @@ def flooded(flood: Flood, where: str, seconds: float, most_ms: float, times: flo
     flood.begin(REPORTS, WISHES, bulk=True)
     flood.changes(SETTLE_S if seconds > SETTLE_S else 1.0)
     before, began = flood.flooder.ask("stats"), time.perf_counter()
-    wished = flood.wishes.ask("stats")["wished"]
+    wished, sessions = flood.wishes.ask("stats")["wished"], flood.sessions
     busy = flood.changes(seconds / 2)
     half = flood.resident_mb()
     busy += flood.changes(seconds / 2)
     took, now = time.perf_counter() - began, flood.flooder.ask("stats")
     grown = {name: size - half[name] for name, size in flood.resident_mb().items()}
     renewals = flood.longest_renewals_s(began)
-    wished = flood.wishes.ask("stats")["wished"] - wished
+    wished, sessions = flood.wishes.ask("stats")["wished"] - wished, flood.sessions - sessions
     settling = time.perf_counter()
     flood.end()
     settled_s = time.perf_counter() - settling
@@ -99,6 +99,9 @@ def flooded(flood: Flood, where: str, seconds: float, most_ms: float, times: flo
             [max(renewals.values())],
             LATE_S,
             note=f"one is due every {LEASE_S:g} s",
+        ),
+        Figure(
+            f"links that were given up, {where}", "", [sessions], 0.0, note=f"for silence of {2.5 * HEARTBEAT_S:g} s"
         ),
         Figure(f"times that a node was not Ready, {where}", "", [len(flood.unready)], 0.0),
         Figure(

@@ -442,5 +442,10 @@ class Flood(Site):
             longest[node] = max(later - at for at, later in itertools.pairwise(times))
         return longest
 
+    @property
+    def sessions(self) -> float:
+        """How many the hub has begun: one more for each link that either end gave up."""
+        return self.metrics("cloudcore", "cloud")["hub_sessions_total"]
+
     def resident_mb(self) -> Mapping[str, float]:
         return {name: process.rss_kb()[0] / 1024 for name, process in self.processes.items()}
