@@ -7,6 +7,7 @@ Each line on its standard input is a command, answered with a line of JSON:
 
     flood RATE      offer so many reports a second from now on; 0: none
     settle          report a last value of every device until each is answered, as a mapper that wants to be heard
+    ask             ask for the twin of every device: wishes that are open are told again
     stats           how it stands
 
 *Offered* is what is due by the clock. What the broker does not take when it is due (its socket is full, or WINDOW
@@ -210,6 +211,12 @@ class Flooder:
                 self._unanswered[event_id.encode()] = (device, now)
             wait.once()
 
+    def ask(self) -> None:
+        for name in self.names:
+            topic = _text(f"$hw/events/device/default/{name}/twin/get")
+            self._out += packet(0x32, topic + struct.pack("!H", self._next()) + b'{"event_id":"ask"}')
+        self.write()
+
     def stats(self) -> dict[str, object]:
         return {
             "offered": self.offered,
@@ -266,6 +273,8 @@ def main() -> None:
                 flooder.flood(float(words[0]))
             elif command == "settle":
                 flooder.settle(waiter)
+            elif command == "ask":
+                flooder.ask()
             print(json.dumps(flooder.stats()), flush=True)
 
 
