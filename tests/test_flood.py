@@ -204,7 +204,7 @@ def test_a_slow_disk_costs_a_pod_two_commits_however_much_devices_report(site: F
 
 
 @pytest.mark.timeout(120)
-def test_pods_of_a_flooded_node_and_of_others_change_within_seconds(site: Flood) -> None:
+def test_devices_that_flood_their_node_do_not_delay_its_pods(site: Flood) -> None:
     began = time.perf_counter()
     site.begin(10_000, 1_000, bulk=True)
     site.changes(0.5)
