@@ -11,6 +11,7 @@ import gc
 import logging
 import random
 import ssl
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,6 +37,12 @@ if TYPE_CHECKING:
     from edgehub.quicchoice import QuicChoice
     from metamanager.api import ApiLink
     from metamanager.store import Store
+
+SWITCH_S = 0.0005
+"""
+How long a thread that works keeps the interpreter from one that wants it. SQLite gives it up for each row: with
+Python's own 5 ms the thread that commits a pod would wait that long, ten times over, for a loop busy with devices.
+"""
 
 
 logger = logging.getLogger(__name__)
@@ -95,6 +102,7 @@ async def _compose(
         status.api = await _serve_api(settings, store, hub, local, twins, status, served, stack)
     # What was imported stays; left in, every full collection would walk it, and stop everything for 46 ms.
     gc.freeze()
+    sys.setswitchinterval(SWITCH_S)
     async with asyncio.TaskGroup() as tasks:
         if broker is not None:
             tasks.create_task(broker.run(), name="broker")
