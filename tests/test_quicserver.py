@@ -114,7 +114,10 @@ async def test_a_handshake_that_stands_still_is_given_up(
         with Stranger(listener.port) as slow:
             slow.say(hello(certificates))
             await at_door(listener, 1)
-            await at_door(listener, 0)
+            (connection,) = listener.connections
+            assert await connection.lost == "no handshake in time"
+            await asyncio.sleep(0)  # whoever waits for that hears of it in its turn
+        assert len(listener._threshold) == 0
         assert not listener.connections
         assert not listener._routes
 
