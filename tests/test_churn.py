@@ -42,19 +42,18 @@ def line(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Line]:
         yield line
 
 
-def risen(samples: Sequence[Sample], *, memory: bool = True) -> dict[str, tuple[float, float]]:
+def risen(samples: Sequence[Sample]) -> dict[str, tuple[float, float]]:
     """
     By figure that rose by more than it may in the samples after SETTLING: what it rose by, and what it may.
 
-    Memory and files in kB per hour; whatever is counted by less than one in all that time. memory: whether these two
-    are judged, too, which takes an hour.
+    Memory and files in kB per hour; whatever is counted by less than one in all that time.
     """
     settled = samples[math.floor(len(samples) * SETTLING) :]
     hours = (settled[-1].at_s - settled[0].at_s) / 3600
     found: dict[str, tuple[float, float]] = {}
     for name, rise, most in rises(settled):
         by = rise if most is not None else rise * hours
-        if (most is None or memory) and by >= (1.0 if most is None else most):
+        if by >= (1.0 if most is None else most):
             found[name] = (by, 1.0 if most is None else most)
     return found
 
@@ -84,7 +83,6 @@ def test_what_grows_among_what_does_not_is_found() -> None:
 
     samples = [sample(second) for second in range(0, 3600, 10)]
     assert set(risen(samples)) == {"cloud anonymous", "edge descriptors"}
-    assert set(risen(samples, memory=False)) == {"edge descriptors"}
 
 
 @pytest.mark.parametrize(
@@ -101,34 +99,33 @@ def test_churn_leaves_nothing_behind(line: Line, pace: Pace, tmp_path: Path) -> 
         RESULTS.mkdir(exist_ok=True)
         log = RESULTS / LOG
         log.unlink(missing_ok=True)
-    churn = Churn(line, pace, 1, log)
     began = results.Family(1)
-    line.do(churn.run)
-    for name, count in churn.done.items():
-        figure(name, count)
-    assert churn.done["edit"] > pace.seconds * pace.edits_per_s / 2
-    assert min(churn.done[name] for name in ("cut", "guests", "mapper", "reader")) >= 2
-    assert churn.done["report acknowledged"] > churn.done["report"] / 2
-    assert line.hub()["nodes"]
-    if pace is HOUR:
-        write_results(began, churn)
-    assert risen(churn.samples, memory=pace is HOUR) == {}
-    line.assert_nothing_was_healed("cloud")
-    assert line.equal(EDGE) > pace.pods_each
+    with Churn(line, pace, 1, log) as churn:
+        line.do(churn.run)
+        for name, count in churn.done.items():
+            figure(name, count)
+        assert churn.done["edit"] > pace.seconds * pace.edits_per_s / 2
+        assert min(churn.done[name] for name in ("cut", "guests", "mapper", "reader")) >= 2
+        assert churn.done["report acknowledged"] > churn.done["report"] / 2
+        if pace is HOUR:
+            write_results(began, churn.samples)
+            assert risen(churn.samples) == {}
+        line.assert_nothing_was_healed("cloud")
+        assert line.equal(EDGE) > pace.pods_each
 
 
-def write_results(family: results.Family, churn: Churn) -> None:
+def write_results(family: results.Family, samples: Sequence[Sample]) -> None:
     """What `python -m benchmarks --write-docs` puts into the page."""
-    first, last = churn.samples[0], churn.samples[-1]
+    first, last = samples[0], samples[-1]
     family.seconds = last.at_s - first.at_s
-    settled = churn.samples[math.floor(len(churn.samples) * SETTLING) :]
+    settled = samples[math.floor(len(samples) * SETTLING) :]
     shown = {name: (rise, most) for name, rise, most in rises(settled) if most is not None}
     for name, (rise, most) in shown.items():
         process, _, kind = name.rpartition(" ")
         now = settled[-1].figures[name] / 1024
         family.add([Figure(f"{process}: {kind}, rises by", "KB/h", [rise], most, f"{now:.1f} MB at the end")])
         if kind == "anonymous":
-            points = [((each.at_s - first.at_s) / 60, each.figures[name] / 1024) for each in churn.samples]
+            points = [((each.at_s - first.at_s) / 60, each.figures[name] / 1024) for each in samples]
             family.add([Curve("churn", process, points)])
     for name in ("hub_objects", "hub_tasks", "hub nodes known", "edge_objects", "edge_tasks", "cloud descriptors"):
         family.add([Figure(f"{name.replace('_', ' ')}: median", "", [each.figures[name] for each in settled])])

@@ -16,13 +16,17 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import NamedTuple
+from types import TracebackType
+from typing import NamedTuple, Self
 
 from apimachinery.errors import NotFound
 from apimachinery.keys import ObjectKey
-from apimachinery.resources import CONFIG_MAPS, DEVICES, NODES, PODS
+from apimachinery.resources import CONFIG_MAPS, DEVICES, LEASES, NODES, PODS, SECRETS
 from benchmarks.procfs import cpu_s
 from cloudhub.apiclient import ApiClient
+from cloudhub.placement import STANDARD_RULES, Placement, with_definitions
+from cloudhub.roster import NAME_PREFIX
+from cloudhub.vault import NAMESPACE
 from edgehub.swarmcommand import LINK_FILE
 from tests.harness.proxy import Proxy
 from tests.test_faults import PROPERTIES, Line, device_body, knows, noise, publisher
@@ -31,10 +35,16 @@ EDGE = "edge"
 SWARM = "swarm"
 GUESTS = 2
 """Nodes that come together, and go for good."""
-GUESTS_STAY_S = 4
+WITHIN_S = 60.0
 POD_BYTES = 1500
 PERIODIC = ("api", "cloud", EDGE, SWARM)
 """The processes that are looked at."""
+
+
+_PLACEMENT = Placement(with_definitions(STANDARD_RULES))
+KEEPING = ("api descriptors", "cloud descriptors", "hub_tasks")
+KEPT = 5
+"""Connections of the hub to the apiserver that are kept for the next request, at either end, each with its task."""
 
 
 class Pace(NamedTuple):
@@ -64,12 +74,14 @@ class Sample(NamedTuple):
 
 
 class Churn:
-    """One line with all that happens to it; `done` counts what did."""
+    """One line with all that happens to it; `done` counts what did. Its links are there while its block lasts."""
 
     def __init__(self, line: Line, pace: Pace, seed: int, log: Path) -> None:
         """line: with its hub up and the definitions of devices and their model applied. log: a JSON line per sample."""
         self.done: Counter[str] = Counter()
         self.samples: list[Sample] = []
+        self.before: dict[str, float] = {}
+        """As a sample's figures, at rest before the first of them."""
         self._line = line
         self._pace = pace
         self._log = log
@@ -80,23 +92,40 @@ class Churn:
         self._devices: list[str] = []
         self._proxy = Proxy(line.ports["cloud-link"])
 
+    def __enter__(self) -> Self:
+        self._proxy.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._proxy.__exit__(kind, error, trace)
+
     async def run(self, client: ApiClient) -> None:
-        """Bring everything up, have it happen, and leave it running."""
-        with self._proxy:
-            await self._begin(client)
-            loops: dict[str, tuple[float, Callable[[ApiClient], Awaitable[None]]]] = {
-                "edit": (1 / self._pace.edits_per_s, self._edit),
-                "cut": (self._pace.cut_s, self._cut),
-                "guests": (self._pace.guests_s, self._receive_guests),
-                "mapper": (0.0, self._map),
-                "reader": (self._pace.cut_s, self._read_locally),
-                "sample": (self._pace.sample_s, self._sample),
-            }
-            until = time.monotonic() + self._pace.seconds
-            async with asyncio.TaskGroup() as tasks:
-                for name, (pause_s, step) in loops.items():
-                    tasks.create_task(self._repeat(client, name, pause_s, step, until), name=name)
-            await asyncio.to_thread(self._settle)
+        """Bring everything up, have it happen, and leave it running. Raises AssertionError where something is left."""
+        line = self._line
+        await self._begin(client)
+        loops: dict[str, tuple[float, Callable[[ApiClient], Awaitable[None]]]] = {
+            "edit": (1 / self._pace.edits_per_s, self._edit),
+            "cut": (self._pace.cut_s, self._cut),
+            "guests": (self._pace.guests_s, self._receive_guests),
+            "mapper": (0.0, self._map),
+            "reader": (self._pace.cut_s, self._read_locally),
+            "sample": (self._pace.sample_s, self._sample),
+        }
+        until = time.monotonic() + self._pace.seconds
+        async with asyncio.TaskGroup() as tasks:
+            for name, (pause_s, step) in loops.items():
+                tasks.create_task(self._repeat(client, name, pause_s, step, until), name=name)
+        await asyncio.to_thread(self._settle)
+        await asyncio.to_thread(line.soon, lambda: not self.left_over(), "nothing is left over", WITHIN_S)
+        assert await self._is_hub_even(client)
+
+    def left_over(self) -> dict[str, float]:
+        """What is counted that there is more of than before it all began, by how much."""
+        now = self._look()
+        more = {name: now[name] - count for name, count in self.before.items() if is_count(name)}
+        return {name: by for name, by in more.items() if by > (KEPT if name in KEEPING else 0)}
 
     async def _repeat(
         self,
@@ -130,7 +159,11 @@ class Churn:
         await asyncio.to_thread(line.run, "edgecore", *arguments, *self._joining, "--seconds", "0")
         (home / f"{SWARM}-0" / LINK_FILE).write_text(f"127.0.0.1:{self._proxy.port}\n")
         line.start(SWARM, "edgecore", *arguments)
+        await self._make_map(client)
         await asyncio.to_thread(self._settle)
+        while not await self._is_hub_even(client):
+            await asyncio.sleep(0.05)
+        self.before = await asyncio.to_thread(self._look)
 
     def _settle(self) -> None:
         """Everybody holds all there is."""
@@ -140,8 +173,14 @@ class Churn:
             nodes = line.hub().get("nodes", ())
             return {each["node"] for each in nodes if each["connected"] and each["synced"] and not each["dirty"]}
 
-        line.soon(lambda: wanted <= in_sync(), "all nodes are in sync", 60.0)
+        line.soon(lambda: wanted <= in_sync(), "all nodes are in sync", WITHIN_S)
         line.soon(lambda: knows(line, EDGE, len(self._devices)), "the edge knows its devices")
+
+    async def _is_hub_even(self, client: ApiClient) -> bool:
+        """All nodes have their Lease, and the hub's cache as many objects as the apiserver."""
+        counts = {each: len((await client.list(each))[0]) for each in _PLACEMENT.resources()}
+        objects = self._line.hub().get("objects")
+        return counts[LEASES] == counts[NODES] == len(self._nodes) and objects == sum(counts.values())
 
     # What happens
 
@@ -213,11 +252,24 @@ class Churn:
         names = [f"{prefix}-{number}" for number in range(GUESTS)]
         pods = [await self._make_pod(client, name) for name in names]
         arguments = ("swarm", "--nodes", str(GUESTS), "--prefix", prefix, "--data-dir", str(line.directory / "guests"))
-        ran = await asyncio.to_thread(line.run, "edgecore", *arguments, *self._joining, "--seconds", str(GUESTS_STAY_S))
-        assert f"{GUESTS} connected, {GUESTS} in sync" in ran.stdout, ran.stdout
+        swarm = line.start("guests", "edgecore", *arguments, *self._joining)
+        for name in names:
+            await self._appeared(client, name)
+        swarm.kill()
         for name, pod in zip(names, pods, strict=True):
             await client.delete(ObjectKey(PODS, "default", pod))
             await client.delete(ObjectKey(NODES, "", name))
+            await client.delete(ObjectKey(SECRETS, NAMESPACE, f"{NAME_PREFIX}{name}"))
+
+    async def _appeared(self, client: ApiClient, node: str) -> None:
+        """The hub has let it in, made its Node, and pushed all that it should hold."""
+        async with asyncio.timeout(WITHIN_S):
+            while True:
+                with contextlib.suppress(NotFound):
+                    await client.get(ObjectKey(NODES, "", node))
+                    if (await asyncio.to_thread(self._line.session, node)).get("synced"):
+                        return
+                await asyncio.sleep(0.05)
 
     async def _map(self, _: ApiClient) -> None:
         """A new client of the broker that reports for one of the devices, and goes."""
@@ -268,3 +320,8 @@ class Churn:
         ):
             figures[name] = sum(each.stat().st_size for each in path.parent.glob(f"{path.name}*")) / 1024
         return figures
+
+
+def is_count(name: str) -> bool:
+    """Of a sample's figures those that count something of which there is no more at rest for all that has been."""
+    return name.rpartition(" ")[2] in ("descriptors", "threads") or name.startswith(("hub_", "edge_"))
