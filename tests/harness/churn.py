@@ -35,7 +35,7 @@ EDGE = "edge"
 SWARM = "swarm"
 GUESTS = 2
 """Nodes that come together, and go for good."""
-WITHIN_S = 60.0
+WITHIN_S = 120.0
 POD_BYTES = 1500
 PERIODIC = ("api", "cloud", EDGE, SWARM)
 """The processes that are looked at."""
