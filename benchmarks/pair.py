@@ -8,24 +8,21 @@ Both end with their standard input: whatever becomes of this process, they do no
 """
 
 import contextlib
-import json
-import os
-import select
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from benchmarks import certificates
+from tests.harness.commanded import WITHIN_S as WITHIN_S
+from tests.harness.commanded import Commanded as Commanded
 
 ROOT = Path(__file__).resolve().parent.parent
-WITHIN_S = 120.0
 CONNECTING_PER_S = 20.0  # on a machine that is busy with much else
 HUB_CORE, SWARM_CORE = 0, 1
 
 
+<<<<<<< HEAD
 class Commanded:
     """A process of ours that answers each line with a line of JSON."""
 
@@ -73,6 +70,10 @@ class Commanded:
 
 class Ground:
     """A block that begin() sets up. With its end, or where begin() fails, what it left in `stack` is undone."""
+=======
+class Pair:
+    """A hub that holds something, and the nodes that connect to it; in sync when the block begins."""
+>>>>>>> main
 
     def __init__(self) -> None:
         self.stack = contextlib.ExitStack()

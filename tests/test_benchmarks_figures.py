@@ -62,3 +62,17 @@ def test_what_drifts_does_so_whatever_a_fifth_of_the_looks_say() -> None:
     points = [(float(x), 2.0 * x + (1000.0 if x % 5 == 0 else 0.0)) for x in range(1, 101)]
     assert drift(points) == pytest.approx(2.0)
     assert drift([(x, 7.0) for x, _ in points]) == 0
+
+
+def test_figures_of_rows_and_columns_make_a_table_of_these() -> None:
+    figures = [
+        Figure("5 % lost, quic | in sync", "s", [3.126]),
+        Figure("5 % lost, quic | up", "KB", [17.9]),
+        Figure("a blackhole, quic | after it", "s", [0.412]),
+    ]
+    assert table(figures).splitlines() == [
+        "|                   | in sync |      up | after it |",
+        "| ----------------- | ------: | ------: | -------: |",
+        "| 5 % lost, quic    |  3.13 s | 17.9 KB |          |",
+        "| a blackhole, quic |         |         |  0.412 s |",
+    ]
