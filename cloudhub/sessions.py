@@ -470,6 +470,8 @@ class Hub:
         for change in changes:
             if change.previous is not None and change.type is EventType.MODIFIED:
                 self._wires.replaced(change.previous)
+            elif change.type is EventType.DELETED:
+                self._wires.deleted(change.object.key)
             for node, key in self._placement.observe(change):
                 if node == EVERYWHERE:
                     self._mark_everywhere(key)

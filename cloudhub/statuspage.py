@@ -5,6 +5,7 @@ The page is there before the hub is: that the apiserver does not answer is the f
 Whoever makes a part hands it to the page.
 """
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import fields
 
@@ -104,6 +105,7 @@ class StatusPage:
         yield Metric("hub_nodes_banned", "Names that nobody may have.", len(self._door.gate.bans()))
         yield Metric("hub_events_dropped_total", "Events of the hub's own not told.", self._announcer.dropped)
         yield Metric("hub_objects", "Objects in the watch cache.", len(self._cache))
+        yield Metric("hub_tasks", "Tasks of the event loop.", len(asyncio.all_tasks()))
         for cause, count in self._writer.refused().items():
             told = "Reported values that will never be written, by the apiserver's reason or ours."
             yield Metric("hub_reports_refused_total", told, count, {"reason": cause})

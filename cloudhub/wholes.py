@@ -56,6 +56,12 @@ class Wholes:
             self._bytes -= _cost(oldest)
         return kept
 
+    def forget(self, key: ObjectKey) -> None:
+        """The object is deleted."""
+        made = self._made.pop(key, None)
+        if made is not None:
+            self._bytes -= _cost(made[1])
+
 
 def _cost(data: bytes | None) -> int:
     return ENTRY_BYTES + len(data or b"")

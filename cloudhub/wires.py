@@ -7,6 +7,7 @@ others. What a node holds is all that it depends on.
 
 Invariants
     what is looked up is what would be made
+    what is kept is of objects as they are: a change or a deletion drops what was made before it
     bytes kept <= max_bytes, but for one entry
 
 Pure state: no clock, no I/O.
@@ -52,7 +53,8 @@ class Wires:
         self._wholes = Wholes()
         self._max_bytes = max_bytes
         self._bytes = 0
-        self._made: OrderedDict[tuple[ObjectKey, ObjectVersion | None], tuple[ObjectVersion, Wire]] = OrderedDict()
+        self._made: OrderedDict[ObjectKey, tuple[ObjectVersion, dict[ObjectVersion | None, Wire]]] = OrderedDict()
+        """By object: its version, and wires by what is held of it. First the one that was changed least lately."""
         # What goes to all nodes is looked up a thousand times in a row.
         self._last_item: Object | None = None
         self._last_held: ObjectVersion | None = None
@@ -65,6 +67,15 @@ class Wires:
     def replaced(self, previous: Object) -> None:
         """This state has just been replaced; nodes hold it still."""
         self._patches.remember(previous)
+        self._drop(previous.key)
+
+    def deleted(self, key: ObjectKey) -> None:
+        """The object is gone."""
+        self._patches.forget(key)
+        self._wholes.forget(key)
+        self._drop(key)
+        if self._last_item is not None and self._last_item.key == key:
+            self._last_item = None
 
     def of(self, item: Object, held: ObjectVersion | None) -> Wire:
         """For a node that holds this version of it, or None of it."""
@@ -75,19 +86,24 @@ class Wires:
         return self._last
 
     def _of(self, item: Object, held: ObjectVersion | None) -> Wire:
-        place = (item.key, held)
-        found = self._made.get(place)
-        if found is not None and found[0] == item.version:
-            return found[1]
+        entry = self._made.get(item.key)
+        if entry is not None:
+            if entry[0] != item.version:
+                self._drop(item.key)
+            elif (found := entry[1].get(held)) is not None:
+                return found
         wire = self._wire(item, held)
-        if found is not None:
-            self._bytes -= ENTRY_BYTES + len(found[1].data)
-        self._made[place] = (item.version, wire)
-        self._bytes += ENTRY_BYTES + len(wire.data)
-        while self._bytes > self._max_bytes and len(self._made) > 1:
-            _, (_, oldest) = self._made.popitem(last=False)
-            self._bytes -= ENTRY_BYTES + len(oldest.data)
+        size = ENTRY_BYTES + len(wire.data)
+        while self._made and self._bytes + size > self._max_bytes:
+            self._drop(next(iter(self._made)))
+        self._made.setdefault(item.key, (item.version, {}))[1][held] = wire
+        self._bytes += size
         return wire
+
+    def _drop(self, key: ObjectKey) -> None:
+        entry = self._made.pop(key, None)
+        if entry is not None:
+            self._bytes -= sum(ENTRY_BYTES + len(wire.data) for wire in entry[1].values())
 
     def _wire(self, item: Object, held: ObjectVersion | None) -> Wire:
         delta = self._delta(item, held)

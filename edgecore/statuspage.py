@@ -193,6 +193,7 @@ def _metrics(facts: Mapping[str, Any]) -> Iterator[metrics.Metric]:
         ("edge_devices_contested", "Devices that more than one mapper claims.", "devicesContested"),
     ):
         yield metrics.Metric(name, text, float(facts[key]))
+    yield metrics.Metric("edge_tasks", "Tasks of the event loop.", len(asyncio.all_tasks()))
     if facts["certificateUntil"] is not None:
         left_s = datetime.fromisoformat(facts["certificateUntil"]).timestamp() - time.time()
         yield metrics.Metric("edge_certificate_seconds", "Until this node's certificate lapses.", left_s)

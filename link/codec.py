@@ -202,7 +202,7 @@ def encode_delta(delta: Delta) -> bytes:
         head += [_PACKED, *delta.version, delta.size, delta.body]
     else:
         head += [_WHOLE, *delta.version, delta.body]
-    data: bytes = msgpack.packb(head, use_bin_type=True)
+    data: bytes = _pack_small(head) if len(delta.body) <= _SMALL_BYTES else msgpack.packb(head, use_bin_type=True)
     return data
 
 
