@@ -4,9 +4,10 @@ A certificate that is used from two places: whose it is, where from, how often t
 A node has one connection at a time, and begins the next when the last one has ended. So it never hears that the one
 it has was superseded, unless somebody else connected in its name: a copy of its disk, or a thief of its key. Who
 hears it waits for a minute, and says so in its next Hello (link.frames.Hello.superseded). No broken line, no change
-of address or of replica and no clock makes an honest node hear it. One thing does, once: its disk was rolled back,
-and the last words of the machine as it was before come late; so it must show PROVEN times. Nothing is asked of the
-replica that the other one is connected to, for the Lease tells who is superseded (cloudhub.fences).
+of address or of replica and no clock makes an honest node hear it. One thing does, once: it begins behind its
+own last term, for its disk was rolled back, or was full and did not keep it, and the last words of the machine as it
+was before come late; so it must show PROVEN times. Nothing is asked of the replica that the other one is connected
+to, for the Lease tells who is superseded (cloudhub.fences).
 
 What it cannot see: two that are never connected at the same time; a copy that takes the place of one which has been
 switched off; and where both sides lie. A node can lie about itself only.

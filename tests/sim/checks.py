@@ -55,7 +55,11 @@ def problems(world: World) -> list[str]:
         *_deleted_for_not_knowing(world),
         *_taken_out_of_order(world),
         *_healed(world),
-        *(f"{edge.node} was taken for two" for edge in world.edges if edge.superseded > edge.rolled_back),
+        *(
+            f"{edge.node} was taken for two"
+            for edge in world.edges
+            if edge.superseded > edge.rolled_back + edge.terms_lost
+        ),
         *dict.fromkeys(world.faulty_bounds),
         *dict.fromkeys(f"a peer broke the protocol: {breach}" for breach in world.network.breaches),
         *(f"what {key} reported came back to its node as a change" for key in world.api.echoes),

@@ -54,6 +54,8 @@ class SimEdge:
         self.lived: defaultdict[tuple[int, ObjectKey], list[ObjectVersion | None]] = defaultdict(list)
         """The same of all replicas, by how often the disk had been rolled back by then."""
         self.rolled_back = 0
+        self.terms_lost = 0
+        """How often it died with a term that a full disk had not kept, and began behind it, as after a roll-back."""
         self.untaken: set[ObjectKey] = set()
         """What could not be taken in when it came last."""
         self.incomplete: list[ObjectKey] = []
@@ -352,4 +354,5 @@ class SimEdge:
         """kill -9, or (`is_silent`) the power is gone; and start again."""
         if self.end is not None and self.end.open:
             self._world.network.kill(self.end, is_silent=is_silent)
+        self.terms_lost += self._term > self.disk.image.term
         self.start()
