@@ -12,6 +12,7 @@ from cloudhub.authority import CaLapsed
 from cloudhub.roster import Banned, RenewalRefused
 from cloudhub.signers import SignerNotTrusted, SigningDenied, SigningFailed
 from cloudhub.tokens import BadToken, NotForThisNode
+from cloudhub.turns import NotYet
 from componentbase.metrics import Metric
 
 _REASONS: Mapping[type[ApiError], str] = {
@@ -22,6 +23,7 @@ _REASONS: Mapping[type[ApiError], str] = {
     CaLapsed: "ca-lapsed",
     Invalid: "bad-request",
     NotForThisNode: "other-node",
+    NotYet: "too-many",
     RenewalRefused: "not-renewable",
     SignerNotTrusted: "signer-not-trusted",
     SigningDenied: "denied",
