@@ -64,7 +64,7 @@ from cloudhub.signers import (
     come_again,
 )
 from cloudhub.tokens import BadToken, NotForThisNode, Presented, Tokens, fresh, unused
-from cloudhub.turns import HOUR_S, NotYet, Turns
+from cloudhub.turns import HOUR_S, TOKENS, WAITING_MOST, NotYet, Turns
 from componentbase import pki
 from componentbase.endpoints import origin_of
 
@@ -110,6 +110,7 @@ class JoinEndpoint:
         self._monotonic_s = monotonic_s
         self._buckets = Buckets(EACH, OVERALL, ORIGINS, monotonic_s())
         self._turns = Turns()
+        self._waiting = Turns(WAITING_MOST, TOKENS)
 
     async def __call__(self, request: Request) -> Response:
         """Raises ApiError for whatever is refused, as serve() expects."""
@@ -258,8 +259,16 @@ class JoinEndpoint:
         if token.grant.is_single_use or found is None or found.vouched != wanted.vouched:
             await self._tokens.use(presented, node, key, now)
         if found is None:
+            if (wait_s := self._waiting.wait_s(token.id, self._monotonic_s())) > 0:
+                raise NotYet(
+                    f"too many requests with the token {token.id} wait for somebody who decides: approve or deny them, "
+                    f"and come back in {math.ceil(wait_s)} s",
+                    retry_after_s=math.ceil(wait_s),
+                )
             await self._take_turn(wanted, HOUR_S, is_asked=False)
         issued = found if isinstance(found, Issued) else await self._signer.ask(wanted)
+        if found is None and isinstance(issued, Waiting):
+            self._waiting.take(token.id, key, self._monotonic_s())
         if isinstance(issued, Issued):
             await self._roster.claim(seen, token, key, pki.not_after(issued.certificate), now, ca)
         return issued

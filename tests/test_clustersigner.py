@@ -357,6 +357,27 @@ async def test_another_key_of_a_node_asks_only_when_the_first_is_decided(api: Cl
         await ask(third)
 
 
+async def test_one_token_has_so_many_requests_wait_in_an_hour(api: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cloudhub.join.WAITING_MOST", 2)
+    monkeypatch.setattr("cloudhub.clustersigner.LOOKS_S", ())
+    async with joinable_hub(signer=signer(api, approves=False)) as hub:
+        ca, tokens = hub.authority.certificate_pem.decode(), [await hub.token(), await hub.token()]
+
+        async def ask(number: int, token: str) -> None:
+            _, csr = pki.make_key_and_csr(f"system:node:edge-{number}", "system:nodes")
+            body = {"node": f"edge-{number}", "token": token, "csr": csr.decode()}
+            await asyncio.to_thread(Hub(hub.endpoint, 10).join, ca, body)
+
+        for number in range(2):
+            with pytest.raises(Pending):
+                await ask(number, tokens[0])
+        with pytest.raises(Busy, match=r"too many requests with the token .* wait for somebody who decides: .* 3600 s"):
+            await ask(2, tokens[0])
+        assert len((await api("GET", CSRS))["items"]) == 2
+        with pytest.raises(Pending):
+            await ask(2, tokens[1])
+
+
 @pytest.mark.parametrize("is_single_use", [True, False])
 async def test_the_advice_for_who_was_denied_while_he_waited_can_be_followed(
     api: Cluster, hub: JoinableHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_single_use: bool

@@ -64,6 +64,7 @@ CORES = (
     "cloudhub.apiwire",
     "cloudhub.backoff",
     "cloudhub.buckets",
+    "cloudhub.turns",
     "cloudhub.delta",
     "cloudhub.fences",
     "cloudhub.horizon",

@@ -16,14 +16,14 @@ def test_the_key_that_was_let_in_last_comes_again_for_nothing() -> None:
     assert turns.last(A) is None
     assert [turns.take(A, key, 1.0) for key in ("k1", "k1", "k2", "k2")] == [0.0] * 4
     assert turns.last(A) == Turn("k2", 1.0)
-    assert turns.take(A, "k1", 11.0) == HOUR_S - 10.0
+    assert turns.take(A, "k1", 11.0) == turns.wait_s(A, 11.0) == HOUR_S - 10.0
     assert turns.take(A, "k2", 11.0) == 0.0
     assert turns.take(B, "k1", 11.0) == 0.0, "another node is another matter"
     assert turns.take(A, "k1", 11.0, within_s=10.0) == 0.0
 
 
 def test_who_came_longest_ago_is_forgotten() -> None:
-    turns = Turns(most=1, nodes=2)
+    turns = Turns(most=1, table=2)
     for at_s, node in enumerate((A, B, C)):
         assert turns.take(node, "k1", float(at_s)) == 0.0
     assert turns.last(A) is None
