@@ -49,6 +49,7 @@ from apiserver.http import Request, Response, json_response
 from cloudhub.authority import Authority, CaLapsed
 from cloudhub.buckets import Buckets, Rate
 from cloudhub.joincounts import JoinCounts
+from cloudhub.keyturns import HOUR_S, TOKENS, WAITING_MOST, NotYet, Turns
 from cloudhub.renewal import Renewals
 from cloudhub.requests import Link, Serving, read_object, read_serving
 from cloudhub.roster import Banned, RenewalRefused, Roster
@@ -64,7 +65,6 @@ from cloudhub.signers import (
     come_again,
 )
 from cloudhub.tokens import BadToken, NotForThisNode, Presented, Tokens, fresh, unused
-from cloudhub.turns import HOUR_S, TOKENS, WAITING_MOST, NotYet, Turns
 from componentbase import pki
 from componentbase.endpoints import origin_of
 

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping
 
 from apimachinery.errors import AlreadyExists, ApiError, BadRequest, Invalid, TooManyRequests, Unavailable
 from cloudhub.authority import CaLapsed
+from cloudhub.keyturns import NotYet
 from cloudhub.roster import Banned, RenewalRefused
 from cloudhub.signers import SignerNotTrusted, SigningDenied, SigningFailed
 from cloudhub.tokens import BadToken, NotForThisNode
-from cloudhub.turns import NotYet
 from componentbase.metrics import Metric
 
 _REASONS: Mapping[type[ApiError], str] = {

@@ -28,10 +28,10 @@ from apimachinery.keys import Node
 from apiserver.http import Request, Response, json_response
 from cloudhub.authority import NODE_PREFIX, NODES_ORGANIZATION, Authority
 from cloudhub.joincounts import JoinCounts
+from cloudhub.keyturns import HOUR_S
 from cloudhub.requests import Link, Serving, read_object, read_serving
 from cloudhub.roster import RenewalRefused, Roster
 from cloudhub.signers import RENEWAL, Issued, NodeSigner, Waiting, Wanted, come_again
-from cloudhub.turns import HOUR_S
 from componentbase import pki
 from componentbase.certificates import pem_of, validity
 from componentbase.words import rfc3339
@@ -50,7 +50,7 @@ class Shown(NamedTuple):
 
 
 class TakeTurn(Protocol):
-    """Raises cloudhub.turns.NotYet."""
+    """Raises cloudhub.keyturns.NotYet."""
 
     async def __call__(self, wanted: Wanted, within_s: float, *, is_asked: bool) -> None: ...
 

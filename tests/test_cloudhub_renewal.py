@@ -11,9 +11,9 @@ import pytest
 from apimachinery.keys import Node
 from apimachinery.resources import SECRETS
 from cloudhub.authority import CaLapsed
+from cloudhub.keyturns import HOUR_S, MOST
 from cloudhub.renewal import too_late
 from cloudhub.roster import Roster
-from cloudhub.turns import HOUR_S, MOST
 from cloudhub.vault import NAMESPACE
 from componentbase import pki
 from componentbase.certificates import validity

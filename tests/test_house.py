@@ -64,7 +64,7 @@ CORES = (
     "cloudhub.apiwire",
     "cloudhub.backoff",
     "cloudhub.buckets",
-    "cloudhub.turns",
+    "cloudhub.keyturns",
     "cloudhub.delta",
     "cloudhub.fences",
     "cloudhub.horizon",

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apimachinery.keys import Node
-from cloudhub.turns import HOUR_S, Turn, Turns
+from cloudhub.keyturns import HOUR_S, Turn, Turns
 
 A, B, C = Node("a"), Node("b"), Node("c")
 
