@@ -35,9 +35,10 @@ from cloudhub.horizon import Advance, Horizon, Told
 from cloudhub.identities import NODE_PREFIX
 from cloudhub.interests import Decision, Interests, Standing, affected, judged, selected
 from cloudhub.nodecalls import NodeCalls, Turn
-from cloudhub.outbox import Outbox, Verdict
+from cloudhub.outbox import Desired, Outbox, Verdict, traffic_of
 from cloudhub.patches import Patches
 from cloudhub.placement import EVERYWHERE, Placement
+from cloudhub.transfers import Transfers
 from cloudhub.wires import Wire, Wires, removal
 from link.codec import MAX_BODY_BYTES
 from link.errors import LinkError, RemoteProtocolError
@@ -63,6 +64,7 @@ from link.frames import (
     ReportAck,
     ReportEntry,
     Taken,
+    Traffic,
     Wanted,
     Welcome,
 )
@@ -74,6 +76,8 @@ logger = logging.getLogger(__name__)
 LAG_S = 5.0  # for a watch that lags; a quarter of the handshake's time. A watch that lags for longer is broken
 GRACE_S = 600.0  # an outbox costs a few hundred bytes per object; afterwards a digest does the same job
 FRAME_BYTES = 64 << 10  # a quarter of the window: the node commits one while others come; 3 s on a 200 kbit/s line
+DEVICE_FRAME_BYTES = 16 << 10  # half of its window, for the same reason
+TURN_S = 0.005  # of work() at a time, whatever a session costs: then frames and watch events are taken in
 WANTED_BURST = 2 * MAX_INTERESTS  # one for each interest that a node may have, and again after it restarted
 WANTED_PER_S = 2.0  # each is judged against all that is watched; a node says one when its programs read something new
 CHECKS_BURST = 20  # comparisons, each of which reads all that the node should hold: 44 ms for 10,000 objects
@@ -82,6 +86,9 @@ MAX_INVENTORY = 1 << 18  # objects: about 100 MB here, and far more than a node'
 MAX_INVENTORY_BYTES = 16 << 20  # as they travel: as many of names of a usual length. With the longest it were half a GB
 MAX_UNGREETED = 4  # connections of a node that have not said Hello: one, and those that it lost and does not know of
 MAX_REFUSALS_TOLD = 32  # of one session in the log: a node that refuses everything is one message, not ten thousand
+
+
+_FRAME_BYTES = {Traffic.INFRASTRUCTURE: FRAME_BYTES, Traffic.DEVICES: DEVICE_FRAME_BYTES}
 
 
 class ReportSink(Protocol):
@@ -239,6 +246,7 @@ class Session:
         "_clock",
         "_hub",
         "_inventory",
+        "_is_answers_turn",
         "_refusals",
         "_wanted_until",
         "agent",
@@ -248,6 +256,7 @@ class Session:
         "pump",
         "term",
         "told",
+        "transfers",
     )
 
     def __init__(self, hub: "Hub", node: Node, transport: Transport, peer: Peer, clock: Clock) -> None:
@@ -260,6 +269,9 @@ class Session:
         self._hub = hub
         self._inventory: dict[ObjectKey, ObjectVersion] = {}
         self._calls = NodeCalls()
+        self.transfers: Transfers | None = None
+        """Made for the first change that is too large for a push."""
+        self._is_answers_turn = True
         self._clock = clock
         self._wanted_until = 0.0
         """When what it said of its interests is used up, at WANTED_PER_S."""
@@ -277,6 +289,8 @@ class Session:
         match frame:
             case Ack(seq) if self.outbox is not None:  # first, for it comes most often by far
                 self.outbox.settle(seq)
+                if self.transfers is not None:
+                    self.transfers.settle(seq)
                 if self.outbox.has_something:
                     self._hub.ready(self)
             case Hello():
@@ -324,7 +338,9 @@ class Session:
                 if self._calls.cancel(number):
                     self._hub.calls.cancel(self, number)
             case Taken():
-                self._speak()
+                self.speak()
+                if self.transfers is not None:
+                    self._hub.ready(self)
             case _:
                 raise AssertionError(f"the peer let {frame!r} through to a hub")
 
@@ -352,12 +368,36 @@ class Session:
         """The answer to a call. Harmless where nobody waits for it any more."""
         if self.pump.peer.state is State.STREAMING:
             self._calls.answer(number, head, body)
-            self._speak()
+            self.speak()
 
-    def _speak(self) -> None:
-        """Send of the answers what the other side has room for."""
-        while self.pump.peer.chunk_room() and (chunk := self._calls.next()) is not None:
-            self.pump.send(Answer(*chunk))
+    def speak(self) -> None:
+        """Send of answers and transfers, in turn, what the other side has room for."""
+        while self.pump.peer.chunk_room():
+            sends = (
+                (self._send_answer, self._send_part) if self._is_answers_turn else (self._send_part, self._send_answer)
+            )
+            if not any(send() for send in sends):
+                return
+
+    def _send_answer(self) -> bool:
+        """Send a chunk of one, if there is any."""
+        chunk = self._calls.next()
+        if chunk is None:
+            return False
+        self._is_answers_turn = False
+        self.pump.send(Answer(*chunk))
+        return True
+
+    def _send_part(self) -> bool:
+        found = None if self.transfers is None else self.transfers.next()
+        if found is None:
+            return False
+        self._is_answers_turn = True
+        part, transfer = found
+        self.pump.send(part)
+        if transfer is not None and transfer.is_sent:
+            transfer.chunk = self.pump.peer.chunks_sent
+        return True
 
 
 def _used_until(until: float, now: float, burst: int, per_s: float) -> float | None:
@@ -760,10 +800,13 @@ class Hub:
     # What goes out
 
     def work(self, most: int = 64) -> bool:
-        """Give up to `most` sessions a turn each; returns whether more are waiting."""
+        """Give up to `most` sessions a turn each, for about TURN_S; returns whether more are waiting."""
+        until = self._clock.time() + TURN_S
         for session in list(islice(self._ready, most)):
             del self._ready[session]
             self._flush(session)
+            if self._clock.time() >= until:
+                break
         return bool(self._ready)
 
     def _flush(self, session: Session) -> None:
@@ -771,13 +814,16 @@ class Hub:
         if outbox is None or not outbox.has_something:
             return
         desired = partial(self._desired, session.node)
-        while room := pump.peer.push_room():
-            changes, wires = outbox.pull(desired, self._wire, min(room, FRAME_BYTES))
-            if not changes:
-                break
-            self._push(session, outbox, changes, wires)
-            if outbox.synced_told and not outbox.has_dirty:
-                return
+        for traffic, most in _FRAME_BYTES.items():
+            if outbox.has_dirty_of(traffic) and (room := pump.peer.push_room(traffic)):
+                changes, wires = outbox.pull(desired, self._wire, min(room, most), traffic)
+                if changes:
+                    self._push(session, outbox, changes, wires, traffic)
+                    if outbox.has_dirty_of(traffic):
+                        self.ready(session)  # one frame in a turn; whether there is room is asked then
+        if outbox.large or session.transfers is not None:
+            self._transfer(session, outbox, desired)
+        room = pump.peer.push_room()
         if room and not outbox.synced_told and outbox.known_count is not None and not outbox.has_dirty:
             self._push(session, outbox, {}, [])
 
@@ -789,7 +835,13 @@ class Hub:
         return self._wires.of(item, held)
 
     def _push(
-        self, session: Session, outbox: Outbox, changes: Mapping[ObjectKey, ObjectVersion | None], wires: list[Wire]
+        self,
+        session: Session,
+        outbox: Outbox,
+        changes: Mapping[ObjectKey, ObjectVersion | None],
+        wires: list[Wire],
+        traffic: Traffic = Traffic.INFRASTRUCTURE,
+        transfer: int = 0,
     ) -> None:
         counters = self.counters
         for wire in wires:
@@ -801,8 +853,42 @@ class Hub:
         synced = not outbox.has_dirty
         outbox.synced_told = outbox.synced_told or synced
         horizon = session.told.next(self._horizon, self._deciding(changes))
-        seq = session.pump.push([wire.data for wire in wires], synced, horizon)
+        seq = session.pump.push(transfer or [wire.data for wire in wires], synced, horizon, traffic)
         outbox.launch(seq, changes)
+
+    def _transfer(self, session: Session, outbox: Outbox, desired: Desired) -> None:
+        """See to what is too large for a push: what has come whole is pushed, what is of no use dropped, more begun."""
+        peer = session.pump.peer
+        if session.transfers is None:
+            session.transfers = Transfers()
+        transfers = session.transfers
+        while (done := transfers.whole(peer.chunks_taken)) is not None and peer.push_room(traffic_of(done.key)):
+            if not outbox.may_land(done.key, done.version, done.held, desired):
+                transfers.drop(done)
+                outbox.look_again(done.key)
+                continue
+            del outbox.large[done.key]
+            if desired(done.key) != done.version:
+                outbox.mark(done.key)
+                self.ready(session)
+            changes = {done.key: done.version}
+            self._push(session, outbox, changes, [done.wire], traffic_of(done.key), done.number)
+            done.seq = outbox.sent_seq
+        for transfer in transfers.pending:
+            if not outbox.awaits(transfer.key, transfer.held):
+                transfers.drop(transfer)
+        for key in list(islice(outbox.large, len(transfers) + 1)):
+            if any(transfer.key == key for transfer in transfers.pending):
+                continue
+            version, held = desired(key), outbox.sent(key)
+            wire = None if version is None or version == held else self._wire(key, version, held)
+            if version is None or wire is None or not wire.is_large:
+                outbox.look_again(key)
+                self.ready(session)
+            elif transfers.has_room(len(wire.data)):
+                transfers.begin(key, version, held, wire)
+                break
+        session.speak()
 
     def _deciding(self, keys: Iterable[ObjectKey]) -> frozenset[str]:
         """The collections that decide what a node holds of these; by an interest a resource does that itself."""

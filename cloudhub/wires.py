@@ -21,7 +21,7 @@ from cloudhub.outbox import DOUBTFUL
 from cloudhub.patches import Patches
 from cloudhub.wholes import Wholes
 from link.codec import encode_delta
-from link.frames import Delta
+from link.frames import LARGE_BYTES, Delta
 
 MAX_BYTES = (
     16 << 20
@@ -42,6 +42,10 @@ class Wire(NamedTuple):
     cost: int
     is_patch: bool = False
     is_packed: bool = False
+
+    @property
+    def is_large(self) -> bool:
+        return len(self.data) > LARGE_BYTES
 
 
 class Wires:

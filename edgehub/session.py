@@ -25,7 +25,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from apimachinery.keys import Node, Resource
-from link.codec import decode
+from link.codec import decode, decode_delta
 from link.errors import LinkError, RemoteProtocolError
 from link.exchange import Incoming, Outgoing
 from link.frames import (
@@ -47,6 +47,7 @@ from link.frames import (
     Interest,
     Inventory,
     Nack,
+    Part,
     Position,
     Push,
     Refusal,
@@ -60,6 +61,7 @@ from link.frames import (
 )
 from link.peer import Peer, Role, State
 from link.pump import Clock, Pump, Transport
+from link.transfers import Arriving
 
 logger = logging.getLogger(__name__)
 
@@ -145,6 +147,7 @@ class EdgeSession:
         self._callers: dict[int, Callable[[Answered | Unanswered], None]] = {}
         self._chunks_out: Outgoing[CallHead] = Outgoing()
         self._chunks_in: Incoming[AnswerHead] = Incoming()
+        self._arriving = Arriving()
 
     def opened(self, transport: Transport) -> Pump:
         """The connection is there; greet() is next."""
@@ -190,6 +193,8 @@ class EdgeSession:
                 self.wants_inventory = inventory
                 self._speak()
             case Push():
+                if frame.transfer:
+                    frame = frame._replace(deltas=(decode_delta(self._arriving.claim(frame.transfer)),), transfer=0)
                 self._pushes.append(frame)
                 if frame.synced and self._undone is not None:
                     self._completing.append((frame.seq, self._undone))
@@ -203,6 +208,10 @@ class EdgeSession:
             case Answer(number, head, body, last):
                 self._answered(number, head, body, last)
                 return  # the shell has nothing to do with it
+            case Part():
+                self._arriving.take(frame)
+                self.pump.send(Taken(self.pump.peer.chunks_received))
+                return
             case Taken():
                 self._speak()
                 return

@@ -29,6 +29,7 @@ from link.frames import (
     MAX_REPORT_ENTRIES,
     MAX_TARGET_BYTES,
     MAX_TERM,
+    MAX_TRANSFER_BYTES,
     MAX_USER_BYTES,
     MAX_VERSION,
     MAX_WARNINGS,
@@ -50,6 +51,7 @@ from link.frames import (
     Interest,
     Inventory,
     Nack,
+    Part,
     Ping,
     Pong,
     Position,
@@ -102,6 +104,7 @@ class Tag(enum.IntEnum):
     ANSWER = 16
     TAKEN = 17
     CANCEL = 18
+    PART = 19
 
 
 _REMOVED = 0
@@ -121,10 +124,10 @@ def encode(frame: Frame) -> bytes:
     return _packed(type(frame), _ENCODERS[type(frame)](frame))
 
 
-def encode_push(seq: int, deltas: Sequence[bytes], synced: bool, horizon: Sequence[Position] = ()) -> bytes:
-    """encode() of a Push whose deltas are encoded already."""
-    fields = [Tag.PUSH, seq, synced, deltas, horizon]
-    if len(deltas) == 1 and len(deltas[0]) <= _SMALL_BYTES:
+def encode_push(seq: int, deltas: Sequence[bytes] | int, synced: bool, horizon: Sequence[Position] = ()) -> bytes:
+    """encode() of a Push whose deltas are encoded already. deltas: or the number of the transfer that is its delta."""
+    fields: list[object] = [Tag.PUSH, seq, synced, deltas, horizon]
+    if type(deltas) is list and len(deltas) == 1 and len(deltas[0]) <= _SMALL_BYTES:
         data: bytes = _pack_small(fields)
         return data
     return _packed(Push, fields)
@@ -244,6 +247,10 @@ class _Fields:
         value = self._values[self._next]
         self._next += 1
         return value
+
+    def is_integer(self) -> bool:
+        """Whether the next element is one."""
+        return self._next < len(self._values) and type(self._values[self._next]) is int
 
     def end(self) -> None:
         if self._next != len(self._values):
@@ -551,6 +558,15 @@ def _decode_nack(fields: _Fields) -> Frame:
     return Nack(seq, _read_with_table(fields, "refusals", entry))
 
 
+def _encode_part(frame: Part) -> list[object]:
+    return [Tag.PART, frame.number, frame.size, frame.body]
+
+
+def _decode_part(fields: _Fields) -> Frame:
+    number, size = fields.integer("number", MAX_SEQ, 1), fields.integer("size", MAX_TRANSFER_BYTES)
+    return Part(number, size, fields.binary("body", CHUNK_BYTES))
+
+
 def _encode_ping(frame: Ping) -> list[object]:
     return [Tag.PING, frame.number]
 
@@ -568,11 +584,15 @@ def _decode_pong(fields: _Fields) -> Frame:
 
 
 def _encode_push(frame: Push) -> list[object]:
-    return [Tag.PUSH, frame.seq, frame.synced, [encode_delta(delta) for delta in frame.deltas], frame.horizon]
+    deltas = frame.transfer or [encode_delta(delta) for delta in frame.deltas]
+    return [Tag.PUSH, frame.seq, frame.synced, deltas, frame.horizon]
 
 
 def _decode_push(fields: _Fields) -> Frame:
     seq, synced = fields.integer("seq", MAX_SEQ), fields.boolean("synced")
+    if fields.is_integer():
+        transfer = fields.integer("transfer", MAX_SEQ, 1)
+        return Push(seq, (), synced, fields.horizon(), transfer)
     deltas = []
     unpacked = 0
     for value in fields.array("deltas"):
@@ -668,6 +688,7 @@ _CODECS = (
     _Codec(Hello, Tag.HELLO, _encode_hello, _decode_hello),
     _Codec(Inventory, Tag.INVENTORY, _encode_inventory, _decode_inventory),
     _Codec(Nack, Tag.NACK, _encode_nack, _decode_nack),
+    _Codec(Part, Tag.PART, _encode_part, _decode_part),
     _Codec(Ping, Tag.PING, _encode_ping, _decode_ping),
     _Codec(Pong, Tag.PONG, _encode_pong, _decode_pong),
     _Codec(Push, Tag.PUSH, _encode_push, _decode_push),

@@ -32,6 +32,7 @@ from link.frames import (
     MAX_REPORT_ENTRIES,
     MAX_TARGET_BYTES,
     MAX_TERM,
+    MAX_TRANSFER_BYTES,
     MAX_VERSION,
     MAX_WARNINGS,
     Ack,
@@ -52,6 +53,7 @@ from link.frames import (
     Interest,
     Inventory,
     Nack,
+    Part,
     Ping,
     Pong,
     Position,
@@ -136,6 +138,8 @@ GOLDEN: list[tuple[Frame, str]] = [
     (Answer(7, None, b"", True), "951007c0c400c3"),
     (Taken(3), "921103"),
     (Cancel(7), "921207"),
+    (Part(7, 40_000, b"{}"), "941307cd9c40c4027b7d"),
+    (Push(9, (), False, (), 7), "950409c20790"),
     (Ping(3), "920903"),
     (Pong(3), "920a03"),
     (Goodbye(GoodbyeCode.STALE, "bye", 1.0, 7), "950ba57374616c65a3627965cb3ff000000000000007"),
@@ -203,8 +207,10 @@ FRAMES = st.one_of(
     ),
     st.builds(Welcome, FULL_NAMES, SEQS, st.booleans(), SECONDS),
     st.builds(Inventory, tuples(st.builds(Held, KEYS, VERSIONS)), st.booleans()),
-    st.builds(Push, SEQS, tuples(DELTAS), st.booleans(), HORIZONS),
+    st.builds(Push, SEQS, tuples(DELTAS), st.booleans(), HORIZONS, st.just(0)),
     st.builds(Ack, SEQS),
+    st.builds(Part, st.integers(1, 2**63 - 1), st.integers(0, MAX_TRANSFER_BYTES), st.binary(max_size=99)),
+    st.builds(Push, SEQS, st.just(()), st.booleans(), HORIZONS, TERMS),
     st.builds(Nack, SEQS, tuples(st.builds(Refusal, KEYS, NAMES, st.booleans()))),
     st.builds(Report, SEQS, tuples(st.builds(ReportEntry, KEYS, FULL_NAMES, st.binary(max_size=99)))),
     st.builds(ReportAck, SEQS, tuples(st.builds(RefusedReport, KEYS, NAMES, NAMES))),
@@ -329,6 +335,10 @@ def test_limits_of_interests_and_calls() -> None:
             decode(encode(frame))
     with pytest.raises(RemoteProtocolError, match="body must be at most"):
         decode(encode(Call(1, None, b"x" * (CHUNK_BYTES + 1), True)))
+    with pytest.raises(RemoteProtocolError, match="body must be at most"):
+        decode(encode(Part(1, 1, b"x" * (CHUNK_BYTES + 1))))
+    with pytest.raises(RemoteProtocolError, match="size must be an integer"):
+        decode(encode(Part(1, MAX_TRANSFER_BYTES + 1, b"x")))
     with pytest.raises(RemoteProtocolError, match="target must be at most"):
         decode(encode(Call(1, HEAD._replace(target="x" * (MAX_TARGET_BYTES + 1)), b"", True)))
     many = AnswerHead(200, warnings=("w" * 9999,) * (MAX_WARNINGS + 1), retry_after_s=1e9)

@@ -7,7 +7,7 @@ import pytest
 from apimachinery.keys import Node, ObjectKey, ObjectVersion
 from apimachinery.resources import CONFIG_MAPS, PODS
 from edgehub.session import COMMIT_BYTES, INVENTORY_CHUNK, Answered, Decided, EdgeSession, Unanswered
-from link.codec import decode, encode
+from link.codec import decode, encode, encode_delta
 from link.errors import LinkClosed
 from link.frames import (
     MAX_CALL_BYTES,
@@ -32,6 +32,7 @@ from link.frames import (
     Interest,
     Inventory,
     Nack,
+    Part,
     Ping,
     Pong,
     Position,
@@ -169,6 +170,19 @@ def test_an_edge_at_rest_says_what_it_holds() -> None:
     edge.hear(Push(2, (), True))
     edge.session.check(Cursor("e", 1), b"d")
     assert edge.wire.take() == [], "not while something waits to be committed"
+
+
+def test_a_delta_that_came_in_parts_is_committed_with_the_push_that_names_it() -> None:
+    edge = Edge().streaming()
+    delta = Delta(KEY, VERSION, b"{}")
+    wire = encode_delta(delta)
+    edge.hear(Part(1, len(wire), wire[:9]), Push(1, (), False))
+    assert edge.wire.take() == [Taken(1)]
+    edge.hear(Part(1, len(wire), wire[9:]), Push(2, (), True, (), 1))
+    assert edge.wire.take() == [Taken(2)]
+    assert [batch.deltas for batch in edge.session.take_batches()] == [(), (delta,)]
+    edge.hear(Push(3, (), False, (), 1))
+    assert str(edge.session.error) == "transfer 1 is not complete", "it is named once"
 
 
 def test_a_commit_after_the_link_is_lost_is_not_told_to_anybody() -> None:

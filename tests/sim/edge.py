@@ -19,7 +19,7 @@ from devicetwin.fleet import Fleet, Moment, Outcome
 from devicetwin.messages import Channel, Delta, DeviceTopic, StateUpdate, TwinEntry, TwinUpdate, Value, parse_topic
 from devicetwin.wire import Publication, id_of, key_of
 from edgehub.session import EdgeSession
-from link.errors import LinkClosed
+from link.errors import LinkClosed, LinkError, RemoteProtocolError
 from link.frames import Batch, GoodbyeCode, Interest, Position, Refusal
 from tests.sim.access import STEADY, STEADY_KEY
 from tests.sim.clock import MachineClock
@@ -65,6 +65,8 @@ class SimEdge:
         self.inbox: deque[tuple[str, bytes, tuple[ObjectKey, str, str] | None]] = deque()
         """What devices have said and were not yet told that it is durable. The broker keeps it."""
         self.end: SimTransport | None = None
+        self.broken: list[str] = []
+        """Complaints about the protocol, of either end; must stay empty."""
         self.superseded = 0
         """How often it heard of the connection that it had that another took over."""
         self.start()
@@ -128,6 +130,8 @@ class SimEdge:
                 if isinstance(session.error, LinkClosed):
                     self._known_term = max(self._known_term, session.error.term)
                     self.superseded += session.error.code is GoodbyeCode.SUPERSEDED
+                if isinstance(session.error, RemoteProtocolError) or _is_complaint(session.error):
+                    self.broken.append(str(session.error))
                 self.session = None
                 self._later(self._world.rng.choice([0.0, 0.05, 0.5]), self.dial)
             return
@@ -348,3 +352,7 @@ class SimEdge:
         if self.end is not None and self.end.open:
             self._world.network.kill(self.end, is_silent=is_silent)
         self.start()
+
+
+def _is_complaint(error: LinkError) -> bool:
+    return isinstance(error, LinkClosed) and error.code is GoodbyeCode.PROTOCOL

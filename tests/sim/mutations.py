@@ -21,10 +21,11 @@ from cloudhub import projection
 from cloudhub.fences import Claim, Fences, Permit, Standing
 from cloudhub.horizon import Horizon
 from cloudhub.interests import Decision, Interests, Judgement, Scope, affected, judged
-from cloudhub.outbox import Flight, Outbox, Verdict
+from cloudhub.outbox import Desired, Flight, Outbox, Verdict
 from cloudhub.placement import Affected, Placement
 from cloudhub.reports import Acknowledgement, Reports
 from cloudhub.sessions import Hub, Session
+from cloudhub.transfers import Transfer, Transfers
 from edgehub.session import EdgeSession
 from link.frames import Batch, Cursor, Delta, Frame, Hello, Interest, Inventory, Position, Refusal, ReportEntry
 from metamanager.intake import NotHeld, unfold
@@ -142,6 +143,31 @@ def _believe_what_followed(self: Outbox, seq: int, key: ObjectKey, reason: str) 
 
 
 def _forget_nacks(self: Outbox, seq: int, key: ObjectKey, reason: str) -> None: ...
+
+
+# ---- parts
+
+
+def _push_what_is_not_complete(self: Transfers, taken: int) -> Transfer | None:
+    return next((each for each in self._all if not each.seq and each.number and taken), None)
+
+
+def _await_on_any_base(self: Outbox, key: ObjectKey, held: ObjectVersion | None) -> bool:
+    return key in self.large
+
+
+def _drop_what_has_changed(
+    self: Outbox, key: ObjectKey, version: ObjectVersion, held: ObjectVersion | None, desired: Desired
+) -> bool:
+    return False
+
+
+def _settled_without_what_is_large(self: Outbox) -> bool:
+    return bool(self._dirty)
+
+
+def _forget_what_changed_meanwhile(self: Outbox, key: ObjectKey) -> None:
+    self.large.pop(key, None)
 
 
 # ---- interests
@@ -321,6 +347,7 @@ class Row(NamedTuple):
     """The first seed that noticed."""
 
 
+_IN_PARTS = Shape(delays_s=(0.3,), commits_s=(0.02, 0.3), large=130, interests=True)
 _INTERESTED = Shape(hubs=2, delays_s=(0.01, 0.3), interests=True)
 _TWO_REPLICAS = Shape(hubs=2, delays_s=(0.01, 0.3))
 """For rules that matter only where two replicas meet within a moment: one schedule in a thousand, else."""
@@ -338,6 +365,17 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation("the inventory is compared with what is desired then", Hub, "hello", _remember_what_was_desired),
     Mutation("the old connection ends before the new Hello is acted on", Hub, "hello", _leave_the_older_alone),
     Mutation("what moves is dirty where it was, too", Placement, "observe", _tell_only_the_new_node),
+    Mutation("a push names what has come whole", Transfers, "whole", _push_what_is_not_complete, _IN_PARTS),
+    Mutation("a transfer ends with what it was made of", Outbox, "awaits", _await_on_any_base, _IN_PARTS),
+    Mutation("what is large and has changed arrives", Outbox, "may_land", _drop_what_has_changed, _IN_PARTS),
+    Mutation(
+        "synced is not said while something comes in parts",
+        Outbox,
+        "has_dirty",
+        property(_settled_without_what_is_large),
+        _IN_PARTS,
+    ),
+    Mutation("what was dropped is looked at again", Outbox, "look_again", _forget_what_changed_meanwhile, _IN_PARTS),
     Mutation("what is not known of an interest stays", cloudhub.sessions, "judged", _delete_the_unknown, _INTERESTED),
     Mutation(
         "what an interest selects is dirty once decided", cloudhub.sessions, "affected", _mark_nothing, _INTERESTED
