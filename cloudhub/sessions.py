@@ -9,7 +9,7 @@ Invariants
     at most one live session per node; the newer one takes over, and the older has ended before the
     newer one's Hello is acted upon
     a node's outbox outlives its session by the grace period, and goes on being marked meanwhile
-    a Report is acknowledged only when the report sink says that it is taken
+    an entry of a Report is acknowledged only when the report sink says what became of it
     a Hello is acted upon when this hub has seen as much of the apiserver as the node was told by another one, and knows
     what becomes of the node's interests, or has waited for it long enough
     what a node holds by an interest that is not known yet stays as it is
@@ -59,10 +59,8 @@ from link.frames import (
     Interest,
     Inventory,
     Nack,
-    RefusedReport,
     Report,
     ReportAck,
-    ReportEntry,
     Taken,
     Traffic,
     Wanted,
@@ -94,8 +92,8 @@ _FRAME_BYTES = {Traffic.INFRASTRUCTURE: FRAME_BYTES, Traffic.DEVICES: DEVICE_FRA
 class ReportSink(Protocol):
     """Who takes reports to the apiserver."""
 
-    def accept(self, node: Node, session: "Session", seq: int, entries: tuple[ReportEntry, ...]) -> None:
-        """Take a Report in; Hub.reports_taken is called when the apiserver has it."""
+    def accept(self, node: Node, session: "Session", report: Report) -> None:
+        """Take a Report in; Hub.reported is called once it is known what becomes of its entries."""
 
     def session_closed(self, session: "Session") -> None:
         """Nobody waits for this session's acks any more."""
@@ -323,9 +321,9 @@ class Session:
                     return  # it will ask again
                 self._checked_until = until
                 self._hub.checked(self, seq, held_digest)
-            case Report(seq, entries):
+            case Report():
                 self._hub.counters.reports += 1
-                self._hub.reports.accept(self.node, self, seq, entries)
+                self._hub.reports.accept(self.node, self, frame)
             case Wanted(number, interests):
                 until = _used_until(self._wanted_until, self._clock.time(), WANTED_BURST, WANTED_PER_S)
                 if until is None:
@@ -792,10 +790,10 @@ class Hub:
 
     # From the report sink
 
-    def reports_taken(self, session: Session, seq: int, refused: tuple[RefusedReport, ...]) -> None:
-        """The apiserver has everything this session reported up to `seq`, but for what it refused for good."""
+    def reported(self, session: Session, ack: ReportAck) -> None:
+        """What became of entries that this session reported."""
         if self._sessions.get(session.node) is session:
-            session.pump.send(ReportAck(seq, refused))
+            session.pump.send(ack)
 
     # What goes out
 

@@ -33,6 +33,7 @@ from link.frames import (
     MAX_USER_BYTES,
     MAX_VERSION,
     MAX_WARNINGS,
+    REPORT_WINDOW_ENTRIES,
     Ack,
     Answer,
     AnswerHead,
@@ -57,12 +58,14 @@ from link.frames import (
     Position,
     Push,
     Refusal,
+    RefusedEntry,
     RefusedInterest,
-    RefusedReport,
     Report,
     ReportAck,
     ReportEntry,
+    Span,
     Taken,
+    Traffic,
     Wanted,
     Welcome,
 )
@@ -105,6 +108,7 @@ class Tag(enum.IntEnum):
     TAKEN = 17
     CANCEL = 18
     PART = 19
+    DEVICE_REPORT = 20
 
 
 _REMOVED = 0
@@ -154,7 +158,7 @@ def decode(data: bytes) -> Frame:
         decoder = _DECODERS[number]
     except KeyError:
         raise RemoteProtocolError(f"unknown frame {number}") from None
-    if number == Tag.REPORT and len(data) > MAX_REPORT_BYTES:
+    if number in (Tag.REPORT, Tag.DEVICE_REPORT) and len(data) > MAX_REPORT_BYTES:
         raise RemoteProtocolError(f"a Report of {len(data)} bytes is over {MAX_REPORT_BYTES}")
     frame = decoder(fields)
     fields.end()
@@ -606,15 +610,20 @@ def _decode_push(fields: _Fields) -> Frame:
 
 
 def _encode_report(frame: Report) -> list[object]:
-    return [
-        Tag.REPORT,
-        frame.seq,
-        *_write_with_table([(entry.key, [entry.field, entry.value]) for entry in frame.entries]),
-    ]
+    tag = Tag.REPORT if frame.traffic is Traffic.INFRASTRUCTURE else Tag.DEVICE_REPORT
+    return [tag, frame.first, *_write_with_table([(entry.key, [entry.field, entry.value]) for entry in frame.entries])]
 
 
 def _decode_report(fields: _Fields) -> Frame:
-    seq = fields.integer("seq", MAX_SEQ)
+    return _report(fields, Traffic.INFRASTRUCTURE)
+
+
+def _decode_device_report(fields: _Fields) -> Frame:
+    return _report(fields, Traffic.DEVICES)
+
+
+def _report(fields: _Fields, traffic: Traffic) -> Report:
+    first = fields.integer("first", MAX_SEQ, 1)
 
     def entry(inner: _Fields, key: ObjectKey) -> ReportEntry:
         return ReportEntry(key, inner.text("field", MAX_TEXT_BYTES, empty=False), inner.binary("value", MAX_BODY_BYTES))
@@ -622,23 +631,31 @@ def _decode_report(fields: _Fields) -> Frame:
     entries = _read_with_table(fields, "entries", entry)
     if len(entries) > MAX_REPORT_ENTRIES:
         raise RemoteProtocolError(f"report: {len(entries)} entries are over {MAX_REPORT_ENTRIES}")
-    return Report(seq, entries)
+    return Report(first, entries, traffic)
 
 
 def _encode_report_ack(frame: ReportAck) -> list[object]:
-    rows: list[tuple[ObjectKey, list[object]]] = [
-        (refused.key, [refused.field, refused.reason[: MAX_TEXT_BYTES // 4]]) for refused in frame.refused
-    ]
-    return [Tag.REPORT_ACK, frame.seq, *_write_with_table(rows)]
+    refused = [[number, reason[: MAX_TEXT_BYTES // 4]] for number, reason in frame.refused]
+    return [Tag.REPORT_ACK, frame.traffic is Traffic.DEVICES, frame.settled, refused, frame.later]
 
 
 def _decode_report_ack(fields: _Fields) -> Frame:
-    seq = fields.integer("seq", MAX_SEQ)
+    traffic = Traffic.DEVICES if fields.boolean("devices") else Traffic.INFRASTRUCTURE
 
-    def entry(inner: _Fields, key: ObjectKey) -> RefusedReport:
-        return RefusedReport(key, inner.text("field", MAX_TEXT_BYTES), inner.text("reason", MAX_TEXT_BYTES))
+    def span(inner: _Fields) -> Span:
+        first = inner.integer("first", MAX_SEQ, 1)
+        return Span(first, inner.integer("last", MAX_SEQ, first))
 
-    return ReportAck(seq, _read_with_table(fields, "refused", entry))
+    settled = fields.records("settled", span)
+    refused = fields.records(
+        "refused", lambda inner: RefusedEntry(inner.integer("number", MAX_SEQ, 1), inner.text("reason", MAX_TEXT_BYTES))
+    )
+    later = fields.records("later", span)
+    # Before anybody counts through them: more than were reported is nonsense.
+    told = len(refused) + sum(last - first + 1 for first, last in (*settled, *later))
+    if told > REPORT_WINDOW_ENTRIES + MAX_REPORT_ENTRIES:
+        raise RemoteProtocolError(f"reportack: of {told} entries, which is more than there can be")
+    return ReportAck(traffic, settled, refused, later)
 
 
 def _encode_taken(frame: Taken) -> list[object]:
@@ -692,6 +709,7 @@ _CODECS = (
     _Codec(Ping, Tag.PING, _encode_ping, _decode_ping),
     _Codec(Pong, Tag.PONG, _encode_pong, _decode_pong),
     _Codec(Push, Tag.PUSH, _encode_push, _decode_push),
+    _Codec(Report, Tag.DEVICE_REPORT, _encode_report, _decode_device_report),
     _Codec(Report, Tag.REPORT, _encode_report, _decode_report),
     _Codec(ReportAck, Tag.REPORT_ACK, _encode_report_ack, _decode_report_ack),
     _Codec(Taken, Tag.TAKEN, _encode_taken, _decode_taken),

@@ -41,8 +41,13 @@ MAX_NAME_BYTES = 253
 MAX_USER_BYTES = 600
 """Of who asks: "system:serviceaccount:" and two names."""
 
-MAX_REPORT_ENTRIES = 2048
-"""Entries of a Report: the ReportAck that refuses all of them, each with its reason, must be a frame, too."""
+MAX_REPORT_ENTRIES = 256
+"""Entries of a Report: 6 ms of a hub's time, and then other nodes have their turn."""
+REPORT_WINDOW_ENTRIES = 1024
+"""Of a class reported and not settled."""
+REPORT_WINDOW_BYTES = 64 << 10
+"""Of the same: an Ack waits behind at most this, 0.5 s at 1 Mbit/s. What is reported meanwhile takes its predecessor's
+place at the edge, so a larger window would carry more values that are old when they come."""
 
 MAX_INTERESTS = 256
 """Of one node. Selections by label are made at the edge, so these are kinds and namespaces, and names now and then."""
@@ -103,7 +108,6 @@ PUSHES = (
     Allowance(DEVICE_WINDOW_FRAMES, DEVICE_WINDOW_BYTES, DEVICE_GROWTH, PROMPT_S),
 )
 """In the order of Traffic."""
-REPORTS = Allowance(WINDOW_FRAMES, WINDOW_BYTES)
 BULK = Allowance(WINDOW_FRAMES, CHUNK_WINDOW_BYTES, CHUNK_GROWTH, PROMPT_S)
 
 
@@ -358,17 +362,37 @@ class Check(NamedTuple):
 
 
 class Report(NamedTuple):
-    """Values for the apiserver. seq is dense within one connection, from 1."""
+    """Values for the apiserver."""
 
-    seq: int
+    first: int
+    """The number of the first entry; the others follow it. Dense within one connection and class, from 1."""
     entries: tuple[ReportEntry, ...]
+    traffic: Traffic = Traffic.INFRASTRUCTURE
+
+
+class Span(NamedTuple):
+    """Numbers from `first` to `last`, both included."""
+
+    first: int
+    last: int
+
+
+class RefusedEntry(NamedTuple):
+    """An entry, by its number, that the apiserver will never take, and why."""
+
+    number: int
+    reason: str
 
 
 class ReportAck(NamedTuple):
-    """The apiserver took everything up to and including `seq`, but for what is refused for good."""
+    """What became of entries of a class; each that was reported is in one such list once."""
 
-    seq: int
-    refused: tuple[RefusedReport, ...]
+    traffic: Traffic
+    settled: tuple[Span, ...]
+    """The apiserver has them, or a later value of their field."""
+    refused: tuple[RefusedEntry, ...] = ()
+    later: tuple[Span, ...] = ()
+    """It cannot take them now, though it takes others. They are the edge's again, to be reported later."""
 
 
 class Wanted(NamedTuple):

@@ -31,6 +31,7 @@ Invariants
 
 import enum
 from collections.abc import Callable, Sequence
+from itertools import chain
 
 from link.codec import decode, encode, encode_push
 from link.errors import LinkClosed, LocalProtocolError, RemoteProtocolError
@@ -38,7 +39,6 @@ from link.frames import (
     BULK,
     PROTOCOL,
     PUSHES,
-    REPORTS,
     Ack,
     Allowance,
     Answer,
@@ -65,6 +65,7 @@ from link.frames import (
     Wanted,
     Welcome,
 )
+from link.outstanding import Outstanding
 from link.receiver import Receiver
 from link.sender import Sender
 
@@ -238,8 +239,7 @@ class Peer:
         "_pushes",
         "_pushes_in",
         "_pushes_out",
-        "_reports_in",
-        "_reports_out",
+        "_reports",
         "_spoke_at",
         "_wanted",
         "heartbeat_s",
@@ -267,8 +267,8 @@ class Peer:
         self._pushes = pushes
         self._pushes_out = Sender(0, *pushes)
         self._pushes_in = Receiver(0, *pushes)
-        self._reports_out = Sender(0, REPORTS)
-        self._reports_in = Receiver(0, REPORTS)
+        self._reports = {traffic: Outstanding() for traffic in Traffic}
+        """An edge's own, or a hub's that came."""
         # An edge sends Calls and takes Answers and Parts, a hub the other way round: one stream each way, each Taken.
         self._chunks_out = Sender(0, BULK)
         self._chunks_in = Receiver(0, BULK)
@@ -343,10 +343,17 @@ class Peer:
             case Nack(seq):
                 if not self._pushes_out.acked < seq <= self._pushes_out.sent:
                     raise RemoteProtocolError(f"nack of {seq}, which is not under way")
-            case Report(seq):
-                self._reports_in.receive(seq, size)
-            case ReportAck(seq):
-                self._reports_out.acknowledge(seq, now)
+            case Report(first, entries, traffic):
+                reports = self._reports[traffic]
+                if first != reports.last + 1:
+                    raise RemoteProtocolError(f"expected entry {reports.last + 1}, got {first}")
+                if not reports.room() and reports:
+                    raise RemoteProtocolError(f"entry {first} overruns the window: {len(reports)} are not settled")
+                if not entries:
+                    self._check_chatter(now)
+                reports.add(entries)
+            case ReportAck():
+                self._settle(frame, RemoteProtocolError)
             case Call() | Answer() | Part():
                 self._chunks_in.receive(self._chunks_in.received + 1, size)
             case Taken(seq):
@@ -373,8 +380,8 @@ class Peer:
                 self._pushes_in.acknowledge(seq)
             case Push() | Report():
                 raise LocalProtocolError("use push() and report(), which number what they send")
-            case ReportAck(seq):
-                self._reports_in.acknowledge(seq)
+            case ReportAck():
+                self._settle(frame, LocalProtocolError)
             case Welcome(_, seq):
                 self._pushes_out = Sender(seq, *self._pushes)
             case Inventory():
@@ -413,13 +420,20 @@ class Peer:
         self._spoke_at = now
         return self._pushes_out.send(len(data), now, 0 if traffic is Traffic.INFRASTRUCTURE else 1)
 
-    def report(self, entries: tuple[ReportEntry, ...], now: float) -> int:
-        """Send reports; returns the number they will be acknowledged by. Look at report_room() first."""
-        frame = Report(self._reports_out.sent + 1, entries)
+    def report(self, entries: tuple[ReportEntry, ...], now: float, traffic: Traffic = Traffic.INFRASTRUCTURE) -> int:
+        """Send reports; returns the number of the first. Look at report_room() first."""
         self._after(Say.REPORT, self.role, LocalProtocolError)
-        data = encode(frame)
+        reports = self._reports[traffic]
+        data = encode(Report(reports.last + 1, entries, traffic))
         self._write(data, now)
-        return self._reports_out.send(len(data), now)
+        return reports.add(entries)
+
+    def _settle(self, ack: ReportAck, error: type[Exception]) -> None:
+        refused = (number for number, _ in ack.refused)
+        spans = (range(first, last + 1) for first, last in (*ack.settled, *ack.later))
+        wrong = self._reports[ack.traffic].settle(chain(refused, chain.from_iterable(spans)))
+        if wrong is not None:
+            raise error(f"entry {wrong} is settled, but it is not outstanding")
 
     def push_room(self, traffic: Traffic = Traffic.INFRASTRUCTURE) -> int:
         """Bytes of a class that may be pushed now; 0 when its window is full or the state does not allow it."""
@@ -427,9 +441,9 @@ class Peer:
             return 0
         return self._pushes_out.room(0 if traffic is Traffic.INFRASTRUCTURE else 1)
 
-    def report_room(self) -> int:
-        """Bytes that may be reported now; 0 when the window is full or the state does not allow it."""
-        return self._reports_out.room() if self.state is State.STREAMING else 0
+    def report_room(self, traffic: Traffic = Traffic.INFRASTRUCTURE) -> int:
+        """Bytes of a class that may be reported now; 0 when its window is full or the state does not allow it."""
+        return self._reports[traffic].room() if self.state is State.STREAMING else 0
 
     def chunk_room(self) -> int:
         """Bytes of Calls, or Answers and Parts, that may be sent now; 0 as with push_room()."""

@@ -148,11 +148,11 @@ class Pump:
         self._transmit()
         return seq
 
-    def report(self, entries: tuple[ReportEntry, ...]) -> int:
+    def report(self, entries: tuple[ReportEntry, ...], traffic: Traffic = Traffic.INFRASTRUCTURE) -> int:
         """Report values; see Peer.report."""
-        seq = self.peer.report(entries, self._clock.time())
+        first = self.peer.report(entries, self._clock.time(), traffic)
         self._transmit()
-        return seq
+        return first
 
     def close(self, code: GoodbyeCode, reason: str, retry_after_s: float = 0.0, term: int = 0) -> None:
         """Say Goodbye and end the connection; the handler's link_lost is called before this returns."""

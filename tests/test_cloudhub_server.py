@@ -15,7 +15,7 @@ from cloudhub.placement import Placement
 from cloudhub.server import HubServer
 from cloudhub.sessions import Session
 from edgehub.session import EdgeSession
-from link.frames import GoodbyeCode, ReportEntry
+from link.frames import GoodbyeCode, Report
 from link.websocket import dial
 from tests.harness.tls import contexts
 
@@ -23,7 +23,7 @@ from tests.harness.tls import contexts
 class Nobody:
     """Neither reports nor nodes interest it."""
 
-    def accept(self, node: Node, session: Session, seq: int, entries: tuple[ReportEntry, ...]) -> None: ...
+    def accept(self, node: Node, session: Session, report: Report) -> None: ...
 
     def session_closed(self, session: Session) -> None: ...
 

@@ -33,8 +33,11 @@ from link.frames import (
     Delta,
     Interest,
     Refusal,
-    RefusedReport,
+    RefusedEntry,
+    Report,
+    ReportAck,
     ReportEntry,
+    Span,
 )
 from metamanager.errors import StoreError, StoreFull
 from metamanager.store import Store
@@ -53,10 +56,14 @@ class Sink:
         self.server: HubServer
         self.values: dict[tuple[ObjectKey, str], bytes] = {}
 
-    def accept(self, node: Node, session: Session, seq: int, entries: tuple[ReportEntry, ...]) -> None:
-        refused = tuple(RefusedReport(entry.key, entry.field, "no") for entry in entries if entry.field == "bad")
-        self.values |= {(entry.key, entry.field): entry.value for entry in entries}
-        asyncio.get_running_loop().call_soon(self.server.hub.reports_taken, session, seq, refused)
+    def accept(self, node: Node, session: Session, report: Report) -> None:
+        numbered = list(enumerate(report.entries, report.first))
+        self.values |= {(entry.key, entry.field): entry.value for entry in report.entries}
+        refused = tuple(RefusedEntry(number, "no") for number, entry in numbered if entry.field == "bad")
+        settled = tuple(Span(number, number) for number, entry in numbered if entry.field not in ("bad", "later"))
+        later = tuple(Span(number, number) for number, entry in numbered if entry.field == "later")
+        ack = ReportAck(report.traffic, settled, refused, later)
+        asyncio.get_running_loop().call_soon(self.server.hub.reported, session, ack)
 
     def session_closed(self, session: Session) -> None: ...
 

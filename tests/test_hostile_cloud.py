@@ -37,7 +37,9 @@ from link.frames import (
     Pong,
     Push,
     ReportAck,
+    Span,
     Taken,
+    Traffic,
     Welcome,
 )
 from link.packing import pack
@@ -283,7 +285,7 @@ BREAKING: dict[str, list[bytes]] = {
     ],
     "a frame of 4 MiB of empty arrays": [b"\xdc\x03\xf8" + (b"\xdc\x10\x00" + b"\x90" * 4096) * 1016],
     "pushes out of order": [encode(Push(7, (), True))],
-    "acknowledgements of reports that were never made": [encode(ReportAck(99, ()))],
+    "acknowledgements of reports that were never made": [encode(ReportAck(Traffic.DEVICES, (Span(1, 99),)))],
     "decisions on interests that nobody has": [encode(Granted(5, (), ()))],
     "a flood of pongs": [encode(Pong(0))] * (MAX_CHATTER + 1),
     "an edge's frame": [encode(Inventory((), True))],

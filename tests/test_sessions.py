@@ -64,7 +64,9 @@ from link.frames import (
     Report,
     ReportAck,
     ReportEntry,
+    Span,
     Taken,
+    Traffic,
     Wanted,
     Welcome,
 )
@@ -104,11 +106,11 @@ class Wire:
 
 class Reports:
     def __init__(self) -> None:
-        self.accepted: list[tuple[Node, Session, int, tuple[ReportEntry, ...]]] = []
+        self.accepted: list[tuple[Node, Session, Report]] = []
         self.closed: list[Session] = []
 
-    def accept(self, node: Node, session: Session, seq: int, entries: tuple[ReportEntry, ...]) -> None:
-        self.accepted.append((node, session, seq, entries))
+    def accept(self, node: Node, session: Session, report: Report) -> None:
+        self.accepted.append((node, session, report))
 
     def session_closed(self, session: Session) -> None:
         self.closed.append(session)
@@ -929,13 +931,14 @@ def test_reports_go_to_the_sink_and_are_acknowledged_when_it_says_so() -> None:
     wire.take()
     entry = ReportEntry(ObjectKey(PODS, "default", "web"), "state", b"{}")
     wire.say(Report(1, (entry,)))
-    [(node, session, seq, entries)] = site.reports.accepted
-    assert (node, seq, entries) == ("n1", 1, (entry,))
+    [(node, session, report)] = site.reports.accepted
+    assert (node, report) == ("n1", Report(1, (entry,)))
     assert wire.take() == []
-    site.hub.reports_taken(session, 1, ())
-    assert wire.take() == [ReportAck(1, ())]
+    ack = ReportAck(Traffic.INFRASTRUCTURE, (Span(1, 1),))
+    site.hub.reported(session, ack)
+    assert wire.take() == [ack]
     wire.pump.connection_lost("cut")
-    site.hub.reports_taken(session, 1, ())  # nobody is there to be told
+    site.hub.reported(session, ack)  # nobody is there to be told
 
 
 def test_a_hub_that_stops_says_goodbye() -> None:

@@ -18,9 +18,10 @@ from devicetwin.documents import read_documents
 from devicetwin.fleet import Fleet, Moment, Outcome
 from devicetwin.messages import Channel, Delta, DeviceTopic, StateUpdate, TwinEntry, TwinUpdate, Value, parse_topic
 from devicetwin.wire import Publication, id_of, key_of
+from edgehub.backlog import Backlog
 from edgehub.session import EdgeSession
 from link.errors import LinkClosed, LinkError, RemoteProtocolError
-from link.frames import Batch, GoodbyeCode, Interest, Position, Refusal
+from link.frames import Batch, GoodbyeCode, Interest, Position, Refusal, Traffic
 from tests.sim.access import STEADY, STEADY_KEY
 from tests.sim.clock import MachineClock
 from tests.sim.disk import DiskFull, SimDisk
@@ -65,6 +66,8 @@ class SimEdge:
         self.inbox: deque[tuple[str, bytes, tuple[ObjectKey, str, str] | None]] = deque()
         """What devices have said and were not yet told that it is durable. The broker keeps it."""
         self.end: SimTransport | None = None
+        self.handed_back = 0
+        """How many reports came back, to be sent later."""
         self.broken: list[str] = []
         """Complaints about the protocol, of either end; must stay empty."""
         self.superseded = 0
@@ -80,8 +83,7 @@ class SimEdge:
         self._known_term = 0
         self._woken = False
         self._committing = False
-        self._sent_row = 0
-        self._settled_row = 0
+        self._backlog = Backlog()
         self._fleet: Fleet | None = None
         self.complete: set[Interest] = set()
         """As this process was told."""
@@ -107,7 +109,7 @@ class SimEdge:
         self.end, hand_over, self.replica = reached
         self.dials += 1
         session = self.session = EdgeSession(self.node, agent="sim", clock=self.clock, wake=self._wake)
-        self._sent_row = self._settled_row = 0
+        self._backlog = Backlog()
         hand_over()
         self.end.receiving = session.opened(self.end)
         cursor, digest = self.disk.image.cursor, self.disk.digest()
@@ -229,19 +231,23 @@ class SimEdge:
     # Up
 
     def _settle_rows(self, session: EdgeSession) -> None:
-        if session.settled_row > self._settled_row:
-            self.disk.settle_reports(session.settled_row)
-            self._settled_row = session.settled_row
+        done, _, later = session.take_reported(Traffic.DEVICES)
+        self.disk.settle_reports(done)
+        self._backlog.settle(done)
+        self._backlog.hand_back(later, self.clock.time(), self._world.rng.random())
+        self.handed_back += len(later)
+        if (due := self._backlog.next_look()) is not None:
+            self._later(max(0.0, due - self.clock.time()) / 0.9, self._wake)
 
     def send_reports(self) -> None:
         session = self.session
-        if session is None or not session.report_room():
+        if session is None or not session.report_room(Traffic.DEVICES):
             return
-        rows = self.disk.pending_reports(self._sent_row)
-        if rows:
-            rows = rows[: self._world.rng.randint(1, len(rows))]
-            self._sent_row = rows[-1][0]
-            session.report(rows)
+        self._backlog.look(self.clock.time())
+        read = self.disk.pending_reports(self._backlog.after)
+        if read:
+            if rows := self._backlog.choose(read[: self._world.rng.randint(1, len(read))], self.clock.time()):
+                session.report(rows, Traffic.DEVICES)
             self._wake()
 
     # Twins

@@ -23,11 +23,25 @@ from cloudhub.horizon import Horizon
 from cloudhub.interests import Decision, Interests, Judgement, Scope, affected, judged
 from cloudhub.outbox import Desired, Flight, Outbox, Verdict
 from cloudhub.placement import Affected, Placement
-from cloudhub.reports import Acknowledgement, Reports
 from cloudhub.sessions import Hub, Session
 from cloudhub.transfers import Transfer, Transfers
+from edgehub.backlog import Backlog
 from edgehub.session import EdgeSession
-from link.frames import Batch, Cursor, Delta, Frame, Hello, Interest, Inventory, Position, Refusal, ReportEntry
+from link.frames import (
+    Batch,
+    Cursor,
+    Delta,
+    Frame,
+    Hello,
+    Interest,
+    Inventory,
+    Position,
+    Refusal,
+    Report,
+    ReportAck,
+    ReportEntry,
+    Span,
+)
 from metamanager.intake import NotHeld, unfold
 from tests.sim.access import SimAccess
 from tests.sim.apiserver import SimApi
@@ -36,7 +50,7 @@ from tests.sim.disk import SimDisk
 from tests.sim.edge import SimEdge
 from tests.sim.hub import SimHub
 from tests.sim.world import Shape
-from tests.sim.writer import Reporter, SimWriter
+from tests.sim.writer import SimWriter
 
 Wanted = Mapping[ObjectKey, ObjectVersion]
 
@@ -46,6 +60,7 @@ _observe, _replace, _list = Placement.observe, WatchCache.replace, SimHub._list
 _judge, _judged, _affected, _decision = Hub._judge, judged, affected, SimAccess.decision
 _apply, _disk_save = SimDisk.apply, SimDisk.save
 _permit, _put_lease = Fences.permit, SimApi.put_lease
+_reported = EdgeSession._reported
 _commit, _save, _accept = SimEdge._commit, SimEdge._save, SimWriter.accept
 
 
@@ -281,7 +296,7 @@ def _take_blindly(self: SimApi, node: Node, base: Claim | None, term: int, repli
 
 
 def _settle_what_was_sent(self: SimEdge, session: EdgeSession) -> None:
-    self.disk.settle_reports(self._sent_row)
+    self.disk.settle_reports(list(self._backlog._under_way))
 
 
 def _keep_the_row(self: SimDisk, documents: Mapping[str, bytes | None], reports: Sequence[ReportEntry]) -> None:
@@ -292,23 +307,26 @@ def _keep_the_row(self: SimDisk, documents: Mapping[str, bytes | None], reports:
             self.image.reports[entry.key, entry.field] = (row, entry.value)
 
 
-def _ack_what_came(self: SimWriter, node: Node, session: Session, seq: int, entries: tuple[ReportEntry, ...]) -> None:
-    _accept(self, node, session, seq, entries)
-    self._owner.hub.reports_taken(session, seq, ())
+def _ack_what_came(self: SimWriter, node: Node, session: Session, report: Report) -> None:
+    _accept(self, node, session, report)
+    last = report.first + len(report.entries) - 1
+    self._owner.hub.reported(session, ReportAck(report.traffic, (Span(report.first, last),)))
     self._reporters.pop(session)
 
 
-def _ack_out_of_order(self: Reports[Reporter], sessions: Iterable[Reporter]) -> list[Acknowledgement[Reporter]]:
-    found = []
-    for session in sessions:
-        ledger = self._ledgers[session]
-        done = [seq for seq, count in ledger.open.items() if not count]
-        for seq in list(ledger.open):
-            if done and seq <= done[-1]:
-                del ledger.open[seq]
-        if done:
-            found.append(Acknowledgement(session, done[-1], ()))
-    return found
+def _settle_all_before(self: EdgeSession, ack: ReportAck) -> None:
+    rows = self._rows[ack.traffic]
+    last = max((span.last for span in ack.settled), default=0)
+    before = [row for number, (row, _) in rows.items() if number < last]
+    _reported(self, ack)
+    self._outcomes[ack.traffic].done.extend(row for row in before if row not in self._outcomes[ack.traffic].done)
+
+
+def _settle_what_comes_back(self: EdgeSession, ack: ReportAck) -> None:
+    _reported(self, ack._replace(settled=(*ack.settled, *ack.later), later=()))
+
+
+def _never_look(self: Backlog, now: float) -> None: ...
 
 
 def _tell_before_saving(self: SimEdge) -> None:
@@ -410,7 +428,9 @@ MUTATIONS: tuple[Mutation, ...] = (
         "the Lease is taken at the version that was read", SimApi, "put_lease", _take_blindly, shape=_TWO_REPLICAS
     ),
     Mutation("ReportAck after the apiserver took it", SimWriter, "accept", _ack_what_came),
-    Mutation("reports are acknowledged in their order", Reports, "_settled", _ack_out_of_order),
+    Mutation("a row goes with its own acknowledgement", EdgeSession, "_reported", _settle_all_before),
+    Mutation("what is handed back stays", EdgeSession, "_reported", _settle_what_comes_back),
+    Mutation("what is handed back is sent again", Backlog, "look", _never_look),
     Mutation(
         "a report is no change for its node", projection, "_BY_COLLECTION", {DEVICES.collection: _show_everything}
     ),

@@ -413,6 +413,12 @@ class World:
         mood = rng.choice(["slow", "refusing", "lossy"])
         self.moods = {} if self.moods else dict.fromkeys(rng.choice([names, [rng.choice(names)]]), mood)
 
+    def a_status_fails(self) -> None:
+        """The apiserver takes no status of some device, and all others; or takes them again."""
+        devices = sorted(key for key in self.api.objects if key.resource == DEVICES)
+        if devices:
+            self.api.failing ^= {self.rng.choice(devices)}
+
     EDITS: tuple[Callable[["World"], None], ...] = (
         edit_pod,
         edit_pod,
@@ -441,6 +447,7 @@ class World:
         dial_again,
         dial_again,
         partition,
+        a_status_fails,
         crash_hub,
         crash_hub,
         crash_edge,
@@ -461,6 +468,7 @@ class World:
         self.has_faults = False
         self.partitioned.clear()
         self.moods.clear()
+        self.api.failing.clear()
         for edge in self.edges:
             edge.crash_at = ""
             edge.disk.is_full = False
