@@ -123,8 +123,11 @@ class Outbox:
         self._flights: list[Flight] = []
         self._dirty: dict[Rank, dict[ObjectKey, None]] = {}
         """Those of each rank, where there are any."""
-        self.large: dict[ObjectKey, None] = {}
-        """Keys whose change is too large for a Push: their transfer is awaited, or under way. The oldest first."""
+        self.large: dict[ObjectKey, ObjectVersion | None] = {}
+        """
+        Keys whose change is too large for a Push: their transfer is awaited, or under way. The oldest first; and which
+        version is being made ready for it, where that takes long.
+        """
 
     def __str__(self) -> str:
         known = "void" if self._known is None else str(len(self._known))
@@ -218,7 +221,7 @@ class Outbox:
                     if held != version and not (self.refused and self._is_refused(key, version)):
                         piece = send(key, version, held)
                         if piece.is_large:
-                            self.large.setdefault(key)
+                            self.large.setdefault(key, None)
                             del keys[key]
                             continue
                         spent += piece.cost

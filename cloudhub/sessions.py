@@ -39,7 +39,7 @@ from cloudhub.outbox import Desired, Outbox, Verdict, traffic_of
 from cloudhub.patches import Patches
 from cloudhub.placement import EVERYWHERE, Placement
 from cloudhub.transfers import Transfers
-from cloudhub.wires import Wire, Wires, removal
+from cloudhub.wires import Aside, Wire, Wires, removal
 from link.codec import MAX_BODY_BYTES
 from link.errors import LinkError, RemoteProtocolError
 from link.exchange import Whole
@@ -80,6 +80,8 @@ WANTED_BURST = 2 * MAX_INTERESTS  # one for each interest that a node may have, 
 WANTED_PER_S = 2.0  # each is judged against all that is watched; a node says one when its programs read something new
 CHECKS_BURST = 20  # comparisons, each of which reads all that the node should hold: 44 ms for 10,000 objects
 CHECKS_PER_S = 1.0  # an edge at rest asks for one now and then
+REPORTS_PER_S = 2000.0  # entries of one node, each of which costs 20 us: 4 % of a processor
+REPORTS_BURST = 4096  # all that a node may have under way, and again
 MAX_INVENTORY = 1 << 18  # objects: about 100 MB here, and far more than a node's store is made for
 MAX_INVENTORY_BYTES = 16 << 20  # as they travel: as many of names of a usual length. With the longest it were half a GB
 MAX_UNGREETED = 4  # connections of a node that have not said Hello: one, and those that it lost and does not know of
@@ -246,6 +248,7 @@ class Session:
         "_inventory",
         "_is_answers_turn",
         "_refusals",
+        "_reported_until",
         "_wanted_until",
         "agent",
         "is_ungreeted",
@@ -275,6 +278,8 @@ class Session:
         """When what it said of its interests is used up, at WANTED_PER_S."""
         self._checked_until = 0.0
         """When what it compared is used up, at CHECKS_PER_S."""
+        self._reported_until = 0.0
+        """When what it reported is used up, at REPORTS_PER_S."""
         self._refusals = 0
         self.is_ungreeted = False
         """Whether the hub counts it among those that have not said Hello."""
@@ -323,6 +328,8 @@ class Session:
                 self._hub.checked(self, seq, held_digest)
             case Report():
                 self._hub.counters.reports += 1
+                used_s = len(frame.entries) / REPORTS_PER_S
+                self._reported_until = max(self._reported_until, self._clock.time()) + used_s
                 self._hub.reports.accept(self.node, self, frame)
             case Wanted(number, interests):
                 until = _used_until(self._wanted_until, self._clock.time(), WANTED_BURST, WANTED_PER_S)
@@ -344,6 +351,18 @@ class Session:
 
     def link_lost(self, error: LinkError) -> None:
         self._hub.ended(self, error)
+
+    def acknowledge(self, ack: ReportAck) -> None:
+        """Say what became of entries; later, where it reports more than its share, so that its window paces it."""
+        due = self._reported_until - REPORTS_BURST / REPORTS_PER_S
+        if due <= self._clock.time():
+            self._say(ack)
+        else:
+            self._clock.call_at(due, partial(self._say, ack))
+
+    def _say(self, ack: ReportAck) -> None:
+        if self._hub.serves(self):
+            self.pump.send(ack)
 
     @property
     def call_bytes(self) -> int:
@@ -440,10 +459,11 @@ class Hub:
         heartbeat_s: float = HEARTBEAT_S,
         grace_s: float = GRACE_S,
         patches: Patches | None = None,
+        aside: Aside | None = None,
     ) -> None:
         """
         cache: what the apiserver holds, as nodes see it. door: None lets every node in.
-        wake: called when work() has something to do.
+        wake: called when work() has something to do. aside: where long bodies are packed; None: here.
         new_epoch: gives a name that was never given before, by any hub.
         """
         self.reports = reports
@@ -454,7 +474,7 @@ class Hub:
         self._interests = Interests()
         self._standings: dict[Node, Standing] = {}
         """Of nodes that are parked, or have an outbox."""
-        self._wires = Wires(Patches() if patches is None else patches)
+        self._wires = Wires(Patches() if patches is None else patches, aside=aside, made=self._made)
         self._cache = cache
         self._placement = placement
         self._nodes = nodes
@@ -792,8 +812,12 @@ class Hub:
 
     def reported(self, session: Session, ack: ReportAck) -> None:
         """What became of entries that this session reported."""
-        if self._sessions.get(session.node) is session:
-            session.pump.send(ack)
+        if self.serves(session):
+            session.acknowledge(ack)
+
+    def serves(self, session: Session) -> bool:
+        """Whether this is its node's session, and there still."""
+        return self._sessions.get(session.node) is session
 
     # What goes out
 
@@ -824,6 +848,12 @@ class Hub:
         room = pump.peer.push_room()
         if room and not outbox.synced_told and outbox.known_count is not None and not outbox.has_dirty:
             self._push(session, outbox, {}, [])
+
+    def _made(self, key: ObjectKey) -> None:
+        """What an object becomes is there, for which somebody may have waited."""
+        for session in self._sessions.values():
+            if session.outbox is not None and key in session.outbox.large:
+                self.ready(session)
 
     def _wire(self, key: ObjectKey, version: ObjectVersion | None, held: ObjectVersion | None) -> Wire:
         if version is None:
@@ -883,7 +913,15 @@ class Hub:
             if version is None or wire is None or not wire.is_large:
                 outbox.look_again(key)
                 self.ready(session)
-            elif transfers.has_room(len(wire.data)):
+                continue
+            if wire.is_awaited:
+                # What it waited for is sent also if it has changed: packed anew each time, it would never be.
+                version, wire = outbox.large[key], self._wires.made(key, outbox.large[key], held)
+                if (awaited := self._wires.awaited(key, held)) == desired(key):
+                    outbox.large[key] = awaited
+                if version is None or wire is None or not wire.is_large:
+                    continue
+            if transfers.has_room(len(wire.data)):
                 transfers.begin(key, version, held, wire)
                 break
         session.speak()

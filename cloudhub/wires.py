@@ -5,27 +5,34 @@ A change of an object that a thousand nodes hold is a thousand pushes of the sam
 shortest (what changed, packed, as it is), and the message it becomes, is found for the first and looked up for the
 others. What a node holds is all that it depends on.
 
+Packing a body of 3 MB takes a third of a second. What is longer than ASIDE_BYTES is packed somewhere else, and goes to
+no node until it is.
+
 Invariants
     what is looked up is what would be made
     bytes kept <= max_bytes, but for one entry
+    nothing longer than ASIDE_BYTES is packed here, if there is somewhere else
 
 Pure state: no clock, no I/O.
 """
 
 from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 from apimachinery.keys import ObjectKey, ObjectVersion
 from apimachinery.objects import Object
 from cloudhub.outbox import DOUBTFUL
-from cloudhub.patches import Patches
-from cloudhub.wholes import Wholes
+from cloudhub.patches import Patches, patch
+from cloudhub.wholes import Known, Wholes, packed
 from link.codec import encode_delta
 from link.frames import LARGE_BYTES, Delta
 
 MAX_BYTES = (
     16 << 20
 )  # what is under way to many nodes at a time; what goes to one node is looked up once and is no loss
+ASIDE_BYTES = 64 << 10  # packed in 5 ms, a turn of the hub's
 ENTRY_BYTES = 300
 KEY_BYTES = 160  # about what a delta takes besides its body
 UNPACKING = 16  # times what a Push may cost is what its bodies come to at the node, however well they are packed
@@ -42,17 +49,45 @@ class Wire(NamedTuple):
     cost: int
     is_patch: bool = False
     is_packed: bool = False
+    is_awaited: bool = False
+    """It is being made somewhere else, and is to be asked for again."""
 
     @property
     def is_large(self) -> bool:
-        return len(self.data) > LARGE_BYTES
+        return self.is_awaited or len(self.data) > LARGE_BYTES
+
+
+class Parts(NamedTuple):
+    """What takes long to make of an object."""
+
+    patch: bytes | None
+    """What it differs by from what is held; None where there is no such, or it saves too little."""
+    whole: Known
+    """The body packed, where it was needed."""
+
+
+Aside = Callable[[Callable[[], Parts], Callable[[Parts], None]], None]
+"""Have a function called somewhere else, and what it gives handed to another here, later and never from here."""
+
+_AWAITED = Wire(b"", 0, 0, is_awaited=True)
 
 
 class Wires:
     """What is told of objects, by what is held of them."""
 
-    def __init__(self, patches: Patches, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(
+        self,
+        patches: Patches,
+        max_bytes: int = MAX_BYTES,
+        *,
+        aside: Aside | None = None,
+        made: Callable[[ObjectKey], None] = lambda _: None,
+    ) -> None:
+        """aside: where what takes long is made; None for here. made: called when what was awaited is there."""
         self._patches = patches
+        self._aside = aside
+        self._tell = made
+        self._awaited: dict[tuple[ObjectKey, ObjectVersion | None], ObjectVersion] = {}
         self._wholes = Wholes()
         self._max_bytes = max_bytes
         self._bytes = 0
@@ -74,16 +109,44 @@ class Wires:
         """For a node that holds this version of it, or None of it."""
         if item is self._last_item and held == self._last_held:
             return self._last
-        self._last = self._of(item, held)
-        self._last_item, self._last_held = item, held
-        return self._last
+        wire = self._of(item, held)
+        if not wire.is_awaited:
+            self._last, self._last_item, self._last_held = wire, item, held
+        return wire
 
     def _of(self, item: Object, held: ObjectVersion | None) -> Wire:
-        place = (item.key, held)
-        found = self._made.get(place)
+        found = self._made.get((item.key, held))
         if found is not None and found[0] == item.version:
             return found[1]
-        wire = self._wire(item, held)
+        old, whole = self._patches.old_body(held, item), self._wholes.known(item)
+        make = partial(_parts, item.body, old, whole)
+        if self._aside is None or len(item.body) <= ASIDE_BYTES or held == DOUBTFUL:
+            return self._keep(item, held, make())
+        place = (item.key, held)
+        if place not in self._awaited:
+            self._awaited[place] = item.version
+            self._aside(make, partial(self._came, item, held))
+        return _AWAITED
+
+    def _came(self, item: Object, held: ObjectVersion | None, parts: Parts) -> None:
+        del self._awaited[item.key, held]
+        self._keep(item, held, parts)
+        self._tell(item.key)
+
+    def awaited(self, key: ObjectKey, held: ObjectVersion | None) -> ObjectVersion | None:
+        """Which state of an object is being made for nodes that hold this version of it."""
+        return self._awaited.get((key, held))
+
+    def made(self, key: ObjectKey, version: ObjectVersion | None, held: ObjectVersion | None) -> Wire | None:
+        """What was made of this state of an object, which it may have left, if that is still there."""
+        found = self._made.get((key, held))
+        return None if found is None or found[0] != version else found[1]
+
+    def _keep(self, item: Object, held: ObjectVersion | None, parts: Parts) -> Wire:
+        if parts.whole.is_known:
+            self._wholes.keep(item, parts.whole.data)
+        place, wire = (item.key, held), self._wire(item, held, parts)
+        found = self._made.get(place)
         if found is not None:
             self._bytes -= ENTRY_BYTES + len(found[1].data)
         self._made[place] = (item.version, wire)
@@ -93,28 +156,32 @@ class Wires:
             self._bytes -= ENTRY_BYTES + len(oldest.data)
         return wire
 
-    def _wire(self, item: Object, held: ObjectVersion | None) -> Wire:
-        delta = self._delta(item, held)
+    def _wire(self, item: Object, held: ObjectVersion | None, parts: Parts) -> Wire:
+        delta = _delta(item, held, parts)
         is_patch = bool(delta.base)
         cost = max(KEY_BYTES + len(delta.body), delta.whole_size // UNPACKING)
         return Wire(encode_delta(delta), len(delta.body), cost, is_patch, bool(delta.size) and not is_patch)
 
-    def _delta(self, item: Object, held: ObjectVersion | None) -> Delta:
-        plain = Delta(item.key, item.version, item.body)
-        if held == DOUBTFUL:
-            return plain  # something went wrong with what was sent before: nothing to be unpacked this time
-        size = len(item.body)
-        patch = self._patches.between(held, item)
-        if patch is not None and held is not None:
-            told = Delta(item.key, item.version, patch, held.revision, size)
-            if len(patch) <= size // PATCH_WORTH:
-                return told
-        else:
-            told = plain
-        packed = self._wholes.packed(item)
-        if packed is not None and len(packed) < len(told.body):
-            return Delta(item.key, item.version, packed, size=size)
-        return told
+
+def _parts(body: bytes, old: bytes | None, whole: Known) -> Parts:
+    """What may be needed of a body, given the one that is held and what is known of it packed. O(both sizes)."""
+    difference = None if old is None else patch(body, old)
+    if difference is not None and len(difference) <= len(body) // PATCH_WORTH:
+        return Parts(difference, Known(False))
+    return Parts(difference, whole if whole.is_known else Known(True, packed(body)))
+
+
+def _delta(item: Object, held: ObjectVersion | None, parts: Parts) -> Delta:
+    plain, size = Delta(item.key, item.version, item.body), len(item.body)
+    if held == DOUBTFUL:
+        return plain  # something went wrong with what was sent before: nothing to be unpacked this time
+    told = plain
+    if parts.patch is not None and held is not None:
+        told = Delta(item.key, item.version, parts.patch, held.revision, size)
+    whole = parts.whole.data
+    if whole is not None and len(whole) < len(told.body):
+        return Delta(item.key, item.version, whole, size=size)
+    return told
 
 
 def removal(key: ObjectKey) -> Wire:

@@ -85,7 +85,7 @@ says one in a heartbeat. What costs more than 20 us counts for more.
 CHATTER_S = 10.0
 INTERESTS_AS_ONE = 10  # a set of 200 costs a hub 5 ms, as twenty small ones
 REFUSALS_AS_ONE = (
-    50  # a frame of 4,096 costs a hub 50 ms; a node whose disk is full refuses 20,000 objects and is heard
+    50  # a frame of 1,024 costs a hub 15 ms; a node whose disk is full refuses 20,000 objects and is heard
 )
 HUB_SILENCE = 1.5  # heartbeats: an idle edge's Ping comes before, so that two idle ends exchange no more for it
 

@@ -378,7 +378,7 @@ def test_limits_of_reports() -> None:
     ):
         with pytest.raises(RemoteProtocolError, match="which is more than there can be"):
             decode(encode(many))
-    refused = tuple(RefusedEntry(number, "\N{COLLISION SYMBOL}" * MAX_TEXT_BYTES) for number in range(1, most))
+    refused = tuple(RefusedEntry(number, "\N{COLLISION SYMBOL}" * MAX_TEXT_BYTES) for number in range(1, MAX_ENTRIES))
     assert decode(encode(ReportAck(Traffic.DEVICES, (), refused)))
 
 

@@ -125,7 +125,7 @@ async def test_what_an_earlier_connection_said_is_of_no_use_again(ground: Ground
         assert not first.is_lost
         report = Report(1, (ReportEntry(ObjectKey(NODES, "", "evil"), "nodeInfo", b"{}"),))
         first.say(report, report)
-        assert await first.goodbye() == "protocol: expected number 2, got 1"
+        assert await first.goodbye() == "protocol: expected entry 2, got 1"
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import itertools
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -26,17 +26,20 @@ from cloudhub.sessions import (
     LAG_S,
     MAX_REFUSALS_TOLD,
     MAX_UNGREETED,
+    REPORTS_BURST,
+    REPORTS_PER_S,
     Denial,
     Hub,
     Session,
 )
-from cloudhub.wires import UNPACKING
+from cloudhub.wires import ASIDE_BYTES, UNPACKING, Parts
 from link.codec import MAX_BODY_BYTES, decode, decode_delta, encode
 from link.exchange import Whole
 from link.frames import (
     CHUNK_BYTES,
     DEVICE_WINDOW_BYTES,
     MAX_CALLS,
+    MAX_REPORT_ENTRIES,
     PROTOCOL,
     Ack,
     Answer,
@@ -839,6 +842,74 @@ def test_devices_have_a_window_of_their_own() -> None:
     site.work()
     assert any("+d" in name for frame in wire.take() for name in names(frame)), "nor do devices starve"
     assert pods
+
+
+def test_a_node_that_reports_more_than_its_share_is_acknowledged_later() -> None:
+    site = Site()
+    wire = site.streaming("n1")
+    wire.take()
+    entries = (ReportEntry(ObjectKey(DEVICES, "default", "d"), "state", b""),) * MAX_REPORT_ENTRIES
+    acks = 0
+    [session] = site.hub._sessions.values()
+    for number in range(80):  # as fast as they are acknowledged, which is at once as far as the sink goes
+        wire.say(Report(1 + number * MAX_REPORT_ENTRIES, entries, Traffic.DEVICES))
+        report = site.reports.accepted.pop()[2]
+        site.hub.reported(session, ReportAck(Traffic.DEVICES, (Span(report.first, report.first + len(entries) - 1),)))
+        while not (heard := len(wire.take())):
+            site.clock.run_for(0.01)
+        acks += heard
+    assert acks == 80
+    took_s = site.clock.time()
+    assert took_s == pytest.approx((80 * MAX_REPORT_ENTRIES - REPORTS_BURST) / REPORTS_PER_S, abs=0.1)
+    wire.say(Report(1 + 80 * MAX_REPORT_ENTRIES, entries, Traffic.DEVICES))
+    site.hub.reported(
+        session, ReportAck(Traffic.DEVICES, (Span(1 + 80 * MAX_REPORT_ENTRIES, 81 * MAX_REPORT_ENTRIES),))
+    )
+    wire.pump.connection_lost("cut")
+    site.clock.run_for(9.0)
+    assert wire.take() == [], "nobody is there to be told"
+
+
+def test_an_object_that_changes_faster_than_it_is_packed_is_sent_as_it_was() -> None:
+    site = Site()
+    waiting: list[tuple[Callable[[], Parts], Callable[[Parts], None]]] = []
+    site.hub._wires._aside = lambda work, done: waiting.append((work, done))
+    node = Node1(site)
+    node.told()
+    text = LARGE + "x" * ASIDE_BYTES
+    first = site.put(PODS, "long", spec={"nodeName": "n1", "text": text})
+    for number in range(30):
+        site.work()
+        site.put(PODS, "long", spec={"nodeName": "n1", "text": f"{text}{number}"})
+        if number == 3:
+            work, done = waiting.pop(0)
+            done(work())
+        node.acks_upto()
+    assert decode_delta(node.whole[1]).version == first.version
+    assert node.told()[0] == ("", 1, False)
+    while waiting:
+        work, done = waiting.pop(0)
+        done(work())
+        node.acks_upto()
+    assert node.told()[-1] == ("+long", 0, True), "the rest as a difference"
+
+
+def test_a_session_that_has_much_to_send_does_so_a_frame_in_a_turn() -> None:
+    site = Site()
+    busy, calm = site.streaming("busy"), site.streaming("calm")
+    for wire in (busy, calm):
+        wire.say(Ack(1))
+        wire.take()
+    for number in range(10):
+        noise = "".join(random.Random(number).choices("abcdefghijklmnop", k=30_000))
+        site.put(CONFIG_MAPS, f"c{number}", text=noise)
+        site.put(PODS, f"p{number}", spec={"nodeName": "busy", "volumes": [volume(f"c{number}")]})
+    site.put(PODS, "one", spec={"nodeName": "calm"})
+    assert site.hub.work(2)
+    assert len(busy.take()) == 1
+    assert [names(frame) for frame in calm.take()] == [["+one"]]
+    site.work()
+    assert len(busy.take()) > 1
 
 
 def volume(name: str) -> dict[str, Any]:

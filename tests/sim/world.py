@@ -500,6 +500,7 @@ def tuned(shape: Shape) -> Iterator[None]:
         patch.dict(Peer.__init__.__kwdefaults__, {"pushes": (pushes, devices)}),
         patch.object(edgehub.session, "INVENTORY_CHUNK", shape.chunk),
         patch.object(cloudhub.wires, "LARGE_BYTES", shape.large),
+        patch.object(cloudhub.wires, "ASIDE_BYTES", min(cloudhub.wires.ASIDE_BYTES, shape.large)),
         patch.object(link.transfers, "CHUNK_BYTES", min(CHUNK_BYTES, shape.large // 4)),
         patch.object(link.peer, "BULK", BULK._replace(bytes=min(BULK.bytes, shape.large // 2), growth=1)),
     ):
