@@ -15,7 +15,7 @@ from benchmarks.figures import Figure
 EDGECORE = (
     ("the interpreter", ()),
     ("asyncio, ssl, argparse, json", ("argparse", "json", "logging", "ssl", "asyncio")),
-    ("edgecore's own root, configuration (yaml)", ("edgecore",)),
+    ("edgecore's own root, configuration (yaml)", ("edgecore.__main__", "edgecore.compose")),
     ("orjson", ("orjson",)),
     ("msgpack, websockets", ("msgpack", "websockets.client", "websockets.server")),
     ("h11", ("h11",)),

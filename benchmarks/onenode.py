@@ -23,7 +23,7 @@ from benchmarks.figures import Curve, Figure, Measured, Times, growth, percentil
 from benchmarks.pair import HUB_CORE, ROOT, SWARM_CORE, WITHIN_S, Commanded
 from componentbase import config
 from componentbase.endpoints import Endpoint
-from edgecore import CloudConfig, EdgeConfig
+from edgecore.settings import CloudConfig, EdgeConfig
 from edgehub.join import CA_FILE, CERTIFICATE_FILE, CONFIGURATION, KEY_FILE, PKI
 from tests.harness.mosquitto import free_port
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-import edgecore
 from componentbase import config
 from componentbase.endpoints import Endpoint
 from devicetwin.broker.users import is_right, load
-from edgecore import CloudConfig, EdgeConfig
+from edgecore.__main__ import main
+from edgecore.settings import CloudConfig, EdgeConfig
 from tests.harness.logs import logging_restored
 
 
@@ -27,7 +27,7 @@ def run(node: Path, *arguments: str, stdin: str = "") -> int:
         patch.setattr(sys, "argv", ["edgecore", "mqtt", "user", *arguments, "--data-dir", str(node)])
         patch.setattr(sys, "stdin", io.StringIO(stdin))
         with pytest.raises(SystemExit) as ended:
-            edgecore.main()
+            main()
     code = ended.value.code
     assert isinstance(code, int)
     return code

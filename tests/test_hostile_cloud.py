@@ -19,7 +19,7 @@ from apimachinery.objects import canonical, revision_of
 from apimachinery.resources import CONFIG_MAPS, NODES
 from componentbase import config, pki
 from componentbase.endpoints import Endpoint
-from edgecore import CloudConfig, EdgeConfig
+from edgecore.settings import CloudConfig, EdgeConfig
 from link.codec import decode, encode
 from link.frames import (
     Ack,

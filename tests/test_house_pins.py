@@ -19,7 +19,7 @@ from packaging.utils import canonicalize_name
 from tests.house import MODULES, PYPROJECT, ROOT, fail_with, first_party
 
 PROCESSES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "edge": (("edgecore",), ("quic",)),
+    "edge": (("edgecore.__main__",), ("quic",)),
     "cloud": (("cloudcore",), ("quic",)),
     "mapper": (("mappers.*",), tuple(f"mapper-{each}" for each in ("http", "modbus", "opcua", "redis", "mysql"))),
     "mapper-http": (

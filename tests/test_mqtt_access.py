@@ -18,7 +18,7 @@ from paho.mqtt import client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
 from componentbase import config
-from edgecore import EdgeConfig
+from edgecore.settings import EdgeConfig
 from tests.conftest import KUBECTLS, need_tool
 from tests.harness.mosquitto import Mosquitto
 from tests.harness.pahoclient import hang_up

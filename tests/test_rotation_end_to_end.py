@@ -21,7 +21,7 @@ from componentbase import config
 from componentbase.certificates import fingerprints, validity
 from componentbase.endpoints import Endpoint
 from componentbase.errors import CommandError
-from edgecore import CloudConfig, EdgeConfig
+from edgecore.settings import CloudConfig, EdgeConfig
 from edgehub.join import join as join_here
 from edgehub.joinhub import NotTrusted
 from tests.harness.mosquitto import free_port

@@ -52,6 +52,7 @@ PRELOADS: Mapping[str, Sequence[str]] = {
         "devicetwin.broker.server",
         "devicetwin.bus",
         "devicetwin.service",
+        "edgecore.compose",
         "edgehub.connector",
         "edgehub.join",
         "edgehub.nodeinfo",
@@ -308,6 +309,8 @@ def main() -> None:
     module, descriptor = sys.argv[1], int(sys.argv[2])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # of a terminal; those that are forked decide for themselves
     program = importlib.import_module(module)
+    if hasattr(program, "__path__"):  # of a package, `python -m` runs this
+        program = importlib.import_module(f"{module}.__main__")
     for name in PRELOADS[module]:
         importlib.import_module(name)
     gc.collect()

@@ -1,0 +1,213 @@
+"""
+A running node: its parts are made here, handed what they need, and run in one TaskGroup.
+
+What is heavy is imported where it is used, because on the edge every import costs memory for as long as the process
+lives; so what only some configurations need, as the local API, is not imported by the others.
+"""
+
+import asyncio
+import contextlib
+import gc
+import random
+import ssl
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from apimachinery.keys import Node
+from componentbase import cli
+from componentbase.files import lock_dir, open_private_dir
+from componentbase.release import VERSION
+from componentbase.tls import LiveContext
+from edgecore.broker import client_id, open_broker
+from edgecore.certificates import api_context, link_context, renewal, show
+from edgecore.joints import CloudLink, Outbox
+from edgecore.reporting import report_node_info, report_rebuild
+from edgecore.settings import SOCKET_NAME, STORE_NAME, EdgeConfig
+from edgecore.statuspage import NodeStatus
+from link.frames import Batch, Refusal
+
+if TYPE_CHECKING:
+    from devicetwin.bus import Bus
+    from devicetwin.service import TwinService
+    from edgehub.connector import Connector, LinkStatus
+    from metamanager.api import ApiLink
+    from metamanager.store import Store
+
+
+async def serve(settings: EdgeConfig, data_dir: Path) -> None:
+    """Everything an edge node does, until cancelled."""
+    open_private_dir(data_dir)
+    from edgehub.renewal import settle
+
+    with lock_dir(data_dir):
+        settle(data_dir)
+        context = link_context(settings.cloud)
+        async with contextlib.AsyncExitStack() as stack:
+            await _compose(settings, data_dir, context, stack)
+
+
+async def _compose(
+    settings: EdgeConfig, data_dir: Path, context: ssl.SSLContext, stack: contextlib.AsyncExitStack
+) -> None:
+    """Make the parts, join them, run them in one TaskGroup."""
+    from devicetwin.bus import Bus
+    from devicetwin.wire import subscriptions
+    from edgehub.connector import LinkStatus
+
+    node = Node(settings.node)
+    store = await _open_store(settings, data_dir)
+    stack.push_async_callback(store.close)
+    address, broker = await open_broker(settings.mqtt, node, stack)
+    bus = Bus(address, client_id(node), subscriptions(node), broker.dial_inside if broker is not None else None)
+    link = LinkStatus()
+    hub = CloudLink(link)
+    local = _api_link(settings, store, hub)
+    connector = hub.connector = _connector(settings, context, store, link, local)
+    if local is not None:
+        # Before the first connection: what is not wanted then is taken away.
+        await _load(local)
+    outbox = Outbox(store, connector.reports_waiting)
+    twins = _twins(settings, store, outbox, bus)
+    served = api_context(settings) if settings.api.enabled and settings.api.tls else None
+
+    def renewed() -> None:
+        connector.show(link_context(settings.cloud))
+        if served is not None:
+            show(served, settings)
+
+    renewing = renewal(settings, data_dir, link, renewed)
+    status = NodeStatus(settings, store, link, twins, connector.resync, broker, renewing)
+    await _serve_status(status, data_dir, stack)
+    if local is not None:
+        status.local = local
+        status.api = await _serve_api(settings, store, hub, local, twins, status, served, stack)
+    # What was imported stays; left in, every full collection would walk it, and stop everything for 46 ms.
+    gc.freeze()
+    async with asyncio.TaskGroup() as tasks:
+        if broker is not None:
+            tasks.create_task(broker.run(), name="broker")
+        tasks.create_task(report_node_info(store, outbox, node, settings.cloud.link), name="node-info")
+        tasks.create_task(report_rebuild(store, node, connector.reports_waiting), name="rebuild")
+        tasks.create_task(twins.run(), name="twins")
+        tasks.create_task(connector.run(), name="link")
+        if renewing is not None:
+            tasks.create_task(renewing.run(), name="renewal")
+        tasks.create_task(status.keep(), name="status")
+        if local is not None:
+            tasks.create_task(local.run(), name="local-api")
+        tasks.create_task(_damage(store), name="store-damage")
+
+
+async def _open_store(settings: EdgeConfig, data_dir: Path) -> "Store":
+    from metamanager.errors import StoreError
+    from metamanager.secretkeys import keys_of, place_of
+    from metamanager.store import Store
+
+    keys = keys_of(place_of(data_dir, settings.secrets.key_file))
+    try:
+        return await Store.open(data_dir / STORE_NAME, keys=keys, history_rows=settings.devices.history_rows)
+    except StoreError as exc:
+        raise cli.CommandError(str(exc)) from exc
+
+
+def _api_link(settings: EdgeConfig, store: "Store", hub: CloudLink) -> "ApiLink | None":
+    """What the local API has of the cloud; None where there is none."""
+    if not settings.api.enabled:
+        return None
+    from metamanager.api import ApiLink
+
+    return ApiLink.over(store, hub, Node(settings.node), settings.api.interest_idle_s)
+
+
+def _connector(
+    settings: EdgeConfig, context: ssl.SSLContext, store: "Store", link: "LinkStatus", local: "ApiLink | None"
+) -> "Connector":
+    from edgehub.connector import Connector, Hubs
+    from metamanager.errors import StoreError
+
+    async def commit(batches: Sequence[Batch]) -> Mapping[int, Sequence[Refusal]]:
+        return (await store.apply(batches)).refusals
+
+    return Connector(
+        Node(settings.node),
+        Hubs(settings.cloud.link.host, settings.cloud.link.port, context),
+        store,
+        commit,
+        agent=f"fairlead/{VERSION}",
+        draw=random.random,
+        status=link,
+        selections=None if local is None else local.interests,
+        store_errors=(StoreError,),
+    )
+
+
+async def _load(local: "ApiLink") -> None:
+    from metamanager.errors import StoreError
+
+    try:
+        await local.load()
+    except StoreError as exc:
+        raise cli.CommandError(str(exc)) from exc
+
+
+def _twins(settings: EdgeConfig, store: "Store", outbox: Outbox, bus: "Bus") -> "TwinService":
+    from devicetwin.feed import StoreFeed
+    from devicetwin.service import TwinService
+    from metamanager.errors import StoreError
+
+    return TwinService(
+        Node(settings.node),
+        outbox,
+        StoreFeed(store),
+        bus,
+        store_errors=(StoreError,),
+        stale_after_ms=settings.devices.stale_after_s * 1000,
+    )
+
+
+async def _serve_status(status: NodeStatus, data_dir: Path, stack: contextlib.AsyncExitStack) -> None:
+    from apiserver.http import ListenError, serve
+
+    try:
+        await stack.enter_async_context(serve(status.answer, unix_path=data_dir / SOCKET_NAME))
+    except ListenError as exc:
+        raise cli.CommandError(f"the status socket: {exc}") from exc
+
+
+async def _serve_api(
+    settings: EdgeConfig,
+    store: "Store",
+    hub: CloudLink,
+    local: "ApiLink",
+    twins: "TwinService",
+    status: NodeStatus,
+    served: LiveContext | None,
+    stack: contextlib.AsyncExitStack,
+) -> str:
+    """Where it listens."""
+    from apiserver.http import ListenError
+    from metamanager.access import Access
+    from metamanager.api import serve_local_api
+
+    try:
+        api = serve_local_api(
+            store,
+            host=settings.api.listen.host,
+            port=settings.api.listen.port,
+            link_state=status.link_state,
+            version=VERSION,
+            twins=twins,
+            link=local,
+            access=None if served is None else Access(store, hub, Node(settings.node)),
+            context=None if served is None else served.context,
+        )
+        return (await stack.enter_async_context(api)).endpoint
+    except ListenError as exc:
+        raise cli.CommandError(f"the local API: {exc}; choose another with --api") from exc
+
+
+async def _damage(store: "Store") -> None:
+    """A damaged database is set aside and built anew at the next start; until then nothing it says is to be trusted."""
+    await store.wait_damaged()
+    raise cli.CommandError(f"the store {store.path} is damaged; start again, and it is set aside and built anew")
