@@ -53,6 +53,8 @@ class Verdict(enum.Enum):
 class Rank(enum.IntEnum):
     """In which order dirty keys go out. What others refer to goes before what refers to it."""
 
+    __hash__ = int.__hash__  # keys are marked and pulled by it, and enum's own is a call into Python
+
     DEFINITIONS = 0
     REFERRED = 1
     WORKLOADS = 2
@@ -77,6 +79,7 @@ RANKS = {
     Traffic.DEVICES: (Rank.MODELS, Rank.DEVICES),
 }
 """In the order in which they go out."""
+_ALONE = {rank: (traffic,) for traffic, ranks in RANKS.items() for rank in ranks}
 
 
 def traffic_of(key: ObjectKey) -> Traffic:
@@ -144,10 +147,17 @@ class Outbox:
     def has_dirty(self) -> bool:
         return bool(self._dirty or self.large)
 
-    def has_dirty_of(self, traffic: Traffic) -> bool:
-        """Whether pull() may give something of this class."""
+    @property
+    def has_unsent(self) -> bool:
+        """Whether pull() may give something."""
+        return bool(self._dirty)
+
+    def dirty_classes(self) -> tuple[Traffic, ...]:
+        """Those of which pull() may give something, in the order in which they go out."""
         dirty = self._dirty
-        return bool(dirty) and any(rank in dirty for rank in RANKS[traffic])
+        if len(dirty) == 1:  # as nearly always
+            return _ALONE[next(iter(dirty))]
+        return tuple(traffic for traffic, ranks in RANKS.items() if any(rank in dirty for rank in ranks))
 
     @property
     def has_something(self) -> bool:

@@ -76,6 +76,7 @@ GRACE_S = 600.0  # an outbox costs a few hundred bytes per object; afterwards a 
 FRAME_BYTES = 64 << 10  # a quarter of the window: the node commits one while others come; 3 s on a 200 kbit/s line
 DEVICE_FRAME_BYTES = 16 << 10  # half of its window, for the same reason
 TURN_S = 0.005  # of work() at a time, whatever a session costs: then frames and watch events are taken in
+TURN_LOOKS = 8  # sessions between two looks at the clock, each of which sends two frames at most
 WANTED_BURST = 2 * MAX_INTERESTS  # one for each interest that a node may have, and again after it restarted
 WANTED_PER_S = 2.0  # each is judged against all that is watched; a node says one when its programs read something new
 CHECKS_BURST = 20  # comparisons, each of which reads all that the node should hold: 44 ms for 10,000 objects
@@ -824,10 +825,10 @@ class Hub:
     def work(self, most: int = 64) -> bool:
         """Give up to `most` sessions a turn each, for about TURN_S; returns whether more are waiting."""
         until = self._clock.time() + TURN_S
-        for session in list(islice(self._ready, most)):
+        for place, session in enumerate(list(islice(self._ready, most)), 1):
             del self._ready[session]
             self._flush(session)
-            if self._clock.time() >= until:
+            if place % TURN_LOOKS == 0 and self._clock.time() >= until:
                 break
         return bool(self._ready)
 
@@ -835,18 +836,17 @@ class Hub:
         outbox, pump = session.outbox, session.pump
         if outbox is None or not outbox.has_something:
             return
-        desired = partial(self._desired, session.node)
-        for traffic, most in _FRAME_BYTES.items():
-            if outbox.has_dirty_of(traffic) and (room := pump.peer.push_room(traffic)):
-                changes, wires = outbox.pull(desired, self._wire, min(room, most), traffic)
+        desired, peer = partial(self._desired, session.node), pump.peer
+        for traffic in outbox.dirty_classes():
+            if room := peer.push_room(traffic):
+                changes, wires = outbox.pull(desired, self._wire, min(room, _FRAME_BYTES[traffic]), traffic)
                 if changes:
                     self._push(session, outbox, changes, wires, traffic)
-                    if outbox.has_dirty_of(traffic):
-                        self.ready(session)  # one frame in a turn; whether there is room is asked then
+                    if outbox.has_unsent:
+                        self.ready(session)  # a frame of each class in a turn; whether there is room is asked then
         if outbox.large or session.transfers is not None:
             self._transfer(session, outbox, desired)
-        room = pump.peer.push_room()
-        if room and not outbox.synced_told and outbox.known_count is not None and not outbox.has_dirty:
+        if not outbox.synced_told and not outbox.has_dirty and outbox.known_count is not None and peer.push_room():
             self._push(session, outbox, {}, [])
 
     def _made(self, key: ObjectKey) -> None:

@@ -49,12 +49,10 @@ class Wire(NamedTuple):
     cost: int
     is_patch: bool = False
     is_packed: bool = False
+    is_large: bool = False
+    """It is too large for a push."""
     is_awaited: bool = False
-    """It is being made somewhere else, and is to be asked for again."""
-
-    @property
-    def is_large(self) -> bool:
-        return self.is_awaited or len(self.data) > LARGE_BYTES
+    """It is being made somewhere else, and is to be asked for again; large until then."""
 
 
 class Parts(NamedTuple):
@@ -69,7 +67,7 @@ class Parts(NamedTuple):
 Aside = Callable[[Callable[[], Parts], Callable[[Parts], None]], None]
 """Have a function called somewhere else, and what it gives handed to another here, later and never from here."""
 
-_AWAITED = Wire(b"", 0, 0, is_awaited=True)
+_AWAITED = Wire(b"", 0, 0, is_large=True, is_awaited=True)
 
 
 class Wires:
@@ -160,7 +158,9 @@ class Wires:
         delta = _delta(item, held, parts)
         is_patch = bool(delta.base)
         cost = max(KEY_BYTES + len(delta.body), delta.whole_size // UNPACKING)
-        return Wire(encode_delta(delta), len(delta.body), cost, is_patch, bool(delta.size) and not is_patch)
+        data = encode_delta(delta)
+        is_packed = bool(delta.size) and not is_patch
+        return Wire(data, len(delta.body), cost, is_patch, is_packed, len(data) > LARGE_BYTES)
 
 
 def _parts(body: bytes, old: bytes | None, whole: Known) -> Parts:

@@ -69,6 +69,7 @@ from link.outstanding import Outstanding
 from link.receiver import Receiver
 from link.sender import Sender
 
+_DEVICES = Traffic.DEVICES  # read for each push, and enum's attributes are slower
 HANDSHAKE_S = (
     20.0  # from connection to STREAMING; an inventory of 10,000 objects over 64 kbit/s takes longer: it moves this on
 )
@@ -418,7 +419,7 @@ class Peer:
         data = encode_push(self._pushes_out.sent + 1, deltas, synced, horizon)
         self._outgoing.append(data)
         self._spoke_at = now
-        return self._pushes_out.send(len(data), now, 0 if traffic is Traffic.INFRASTRUCTURE else 1)
+        return self._pushes_out.send(len(data), now, traffic is _DEVICES)
 
     def report(self, entries: tuple[ReportEntry, ...], now: float, traffic: Traffic = Traffic.INFRASTRUCTURE) -> int:
         """Send reports; returns the number of the first. Look at report_room() first."""
@@ -439,7 +440,7 @@ class Peer:
         """Bytes of a class that may be pushed now; 0 when its window is full or the state does not allow it."""
         if self.state is not State.STREAMING:
             return 0
-        return self._pushes_out.room(0 if traffic is Traffic.INFRASTRUCTURE else 1)
+        return self._pushes_out.room(traffic is _DEVICES)
 
     def report_room(self, traffic: Traffic = Traffic.INFRASTRUCTURE) -> int:
         """Bytes of a class that may be reported now; 0 when its window is full or the state does not allow it."""

@@ -41,10 +41,6 @@ class Window:
             return 0
         return max(0, self._size - self.under_way_bytes)
 
-    def add(self, size: int) -> None:
-        self.under_way += 1
-        self.under_way_bytes += size
-
     def settle(self, count: int, size: int, took_s: float) -> None:
         """So many frames, of so many bytes together, have arrived. took_s: since the last of them was sent."""
         was_under_way = self.under_way_bytes
@@ -84,7 +80,8 @@ class Sender:
         """Number a frame of `size` bytes; returns its number."""
         self.sent += 1
         window = self._windows[place]
-        window.add(size)
+        window.under_way += 1
+        window.under_way_bytes += size
         self._flights.append((size, now, window))
         return self.sent
 
