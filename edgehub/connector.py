@@ -49,6 +49,7 @@ logger = logging.getLogger(__name__)
 
 CHECK_S = 600.0  # one small frame; what it guards against should never happen
 REPORT_BYTES = 16 << 10  # per frame: 0.13 s at 1 Mbit/s, and a quarter of the window
+SETTLE_S = 0.2  # rows are deleted together: each is acknowledged by itself, and a card is asked to flush at a time
 MAX_WAITING = 64  # calls beyond those under way; each is a client that could as well wait by itself
 
 
@@ -394,17 +395,22 @@ class Connector:
     async def _up(self, session: EdgeSession) -> None:
         loop = asyncio.get_running_loop()
         backlogs = {traffic: Backlog() for traffic in Traffic}
+        settle_at: float | None = None
         while session.error is None:
             looks = [due for backlog in backlogs.values() if (due := backlog.next_look()) is not None]
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(min(looks, default=None)):
+                async with asyncio.timeout_at(min([*looks, *([] if settle_at is None else [settle_at])], default=None)):
                     await self._reports.wait()
             self._reports.clear()
-            for traffic, backlog in backlogs.items():
-                await self._settle(session.take_reported(traffic), backlog)
-            # One frame of each class at a time, so that neither waits for all of the other.
-            while await self._report(session, backlogs, loop.time()):
-                pass
+            now = loop.time()
+            if settle_at is None and any(session.has_reported(traffic) for traffic in Traffic):
+                settle_at = now + SETTLE_S
+            if settle_at is not None and now >= settle_at:
+                settle_at = None
+                for traffic, backlog in backlogs.items():
+                    await self._settle(session.take_reported(traffic), backlog)
+            if await self._report(session, backlogs, now):
+                self._reports.set()  # a frame of each class at a time, and what became of others in between
 
     async def _settle(self, reported: Reported, backlog: Backlog) -> None:
         """Delete what the cloud has, and postpone what it cannot take now."""

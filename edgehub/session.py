@@ -360,6 +360,10 @@ class EdgeSession:
         first = self.pump.report(tuple(entry for _, entry in rows), traffic)
         self._rows[traffic] |= enumerate(rows, first)
 
+    def has_reported(self, traffic: Traffic) -> bool:
+        """Whether take_reported() has something."""
+        return any(self._outcomes[traffic])
+
     def take_reported(self, traffic: Traffic) -> Reported:
         """What became of reports since the last call."""
         reported, self._outcomes[traffic] = self._outcomes[traffic], Reported([], [], [])

@@ -73,7 +73,7 @@ from link.frames import (
 MAX_FRAME_BYTES = 4 << 20  # the largest object Kubernetes takes is 3 MiB (its request limit), plus room for its key
 MAX_BODY_BYTES = 3 << 20
 MAX_UNPACKED_BYTES = 4 << 20  # what the bodies of one Push may come to when unpacked: a node commits them together
-MAX_REPORT_BYTES = 1 << 20  # of a Report frame: all of it may come back refused, with a reason of 1 KiB for each entry
+MAX_REPORT_BYTES = 1 << 20  # of a Report frame: a window is 64 KiB, and one value at worst 100 KiB as JSON writes it
 MAX_TEXT_BYTES = 1024
 MAX_STATUS = 599
 MAX_ENTRIES = 1024  # per frame, which take a hub 15 ms; a larger inventory comes in chunks
