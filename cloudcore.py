@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cloudhub import cacommand, credentials, nodecommand, tokencommand, worker
-from cloudhub.settings import SOCKET_NAME, CloudConfig, load
+from cloudhub.settings import KUBELET_SIGNER, SOCKET_NAME, CloudConfig, SignedBy, load
 from cloudhub.statustext import told
 from componentbase import cli, config, statusz
 from componentbase.endpoints import Endpoint, why_not_listening
@@ -74,6 +74,10 @@ def _parser() -> argparse.ArgumentParser:
         "--advertise", action="append", metavar="NAME", help="a name nodes reach this hub under; repeatable"
     )
 
+    run.add_argument(
+        "--client-ca", type=Path, metavar="FILE", help="the signer's CA; what the cluster publishes by default"
+    )
+
     cli.add_log_flags(
         cli.add_command(
             commands,
@@ -95,6 +99,8 @@ def _parser() -> argparse.ArgumentParser:
     rbac.add_argument(
         "--namespaces", type=_names, default=(), metavar="NAME,...", help="requests of pods in these namespaces only"
     )
+    for each in (run, rbac):
+        _add_signer_flags(each)
     cli.add_log_flags(rbac)
 
     tokencommand.add_parser(commands)
@@ -125,6 +131,21 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_signer_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--signer",
+        choices=[each.value for each in SignedBy],
+        help="whose CA signs nodes: fairlead, its own, by default; kubernetes by CertificateSigningRequests",
+    )
+    parser.add_argument("--signer-name", metavar="NAME", help=f"of the requests; {KUBELET_SIGNER} by default")
+    parser.add_argument(
+        "--approve",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="whether cloudcore approves requests of nodes that it has checked, which it does by default, or you do",
+    )
+
+
 # ---- crds, rbac, config
 
 
@@ -150,7 +171,12 @@ def _rbac(args: argparse.Namespace) -> int:
         interest = settings.interest.enabled and not args.no_interest
         if not interest and (args.nodes or args.namespaces):
             raise cli.CommandError("--nodes and --namespaces are about requests of nodes, which need interest")
-        print(rbac.text(rbac.Wanted(interest, placed, args.nodes, args.namespaces)), end="")
+        join = config.override(
+            settings, {"join.signer": args.signer, "join.signer_name": args.signer_name, "join.approve": args.approve}
+        ).join
+        signer = join.signer_name if join.signer is SignedBy.KUBERNETES else ""
+        wanted = rbac.Wanted(interest, placed, args.nodes, args.namespaces, signer, join.approve)
+        print(rbac.text(wanted), end="")
 
     return cli.guard(PROG, command)
 
@@ -174,6 +200,10 @@ def _run(args: argparse.Namespace) -> int:
                 "kubeconfig": args.kubeconfig,
                 "link.listen": args.listen,
                 "join.listen": args.join_listen,
+                "join.signer": args.signer,
+                "join.signer_name": args.signer_name,
+                "join.approve": args.approve,
+                "join.client_ca": args.client_ca,
                 "join.advertise": None if args.advertise is None else tuple(args.advertise),
             },
         )

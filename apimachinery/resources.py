@@ -23,6 +23,9 @@ LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease", True)
 CUSTOM_RESOURCE_DEFINITIONS = Resource(
     "apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", False
 )
+CERTIFICATE_SIGNING_REQUESTS = Resource(
+    "certificates.k8s.io", "v1", "certificatesigningrequests", "CertificateSigningRequest", False
+)
 DEVICES = Resource(DEVICE_GROUP, "v1beta1", "devices", "Device", True)
 DEVICE_MODELS = Resource(DEVICE_GROUP, "v1beta1", "devicemodels", "DeviceModel", True)
 DEVICE_STATUSES = Resource(DEVICE_GROUP, "v1beta1", "devicestatuses", "DeviceStatus", True)

@@ -13,8 +13,16 @@ from collections.abc import Callable, Mapping
 from apimachinery.errors import BadRequest, Cause
 from apimachinery.keys import Resource
 from apimachinery.objects import JSON, canonical
-from apimachinery.resources import CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES, NODES, PODS, SECRETS, SERVICES
-from apiserver import crds, kinds, metadata, pruning, rbac
+from apimachinery.resources import (
+    CERTIFICATE_SIGNING_REQUESTS,
+    CUSTOM_RESOURCE_DEFINITIONS,
+    NAMESPACES,
+    NODES,
+    PODS,
+    SECRETS,
+    SERVICES,
+)
+from apiserver import crds, kinds, metadata, pruning, rbac, signing
 from apiserver.definitions import Catalogue, Definition
 from apiserver.metadata import Facts, metadata_of
 from apiserver.schemas import Schema
@@ -131,6 +139,8 @@ def _fill_in(
         causes += crds.change_causes(body, current) if current is not None else []
         if not causes:
             crds.establish(body, catalogue, facts.now)
+    elif definition.resource == CERTIFICATE_SIGNING_REQUESTS:
+        causes += signing.causes_of(body, current, facts.now)
     elif (rule := _RULES.get(definition.resource)) is not None:
         causes += rule(body)
 

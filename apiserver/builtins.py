@@ -8,9 +8,10 @@ here: a Deployment is stored, and no Pod comes of it.
 
 from apimachinery import resources
 from apimachinery.keys import Resource
-from apiserver.definitions import Definition, ScalePaths
+from apiserver.definitions import Definition, ScalePaths, Subresource
 
 _WORKLOAD = ("all",)
+_CERTIFICATES = resources.CERTIFICATE_SIGNING_REQUESTS
 
 # What kube-apiserver lets these be selected by, beside name and namespace.
 _POD_FIELDS = (
@@ -74,6 +75,13 @@ BUILT_IN: tuple[Definition, ...] = (
     Definition(resources.PERSISTENT_VOLUME_CLAIMS, ("pvc",), has_status=True),
     Definition(resources.LEASES),
     Definition(resources.CUSTOM_RESOURCE_DEFINITIONS, ("crd", "crds"), ("api-extensions",), has_status=True),
+    Definition(
+        resources.CERTIFICATE_SIGNING_REQUESTS,
+        ("csr",),
+        has_status=True,
+        subresources=(Subresource("approval", *_CERTIFICATES[:2], _CERTIFICATES[3], ("get", "patch", "update")),),
+        selectable=("spec.signerName",),
+    ),
     _plain("", "limitranges", "LimitRange", "limits"),
     _plain("", "resourcequotas", "ResourceQuota", "quota", status=True),
     _app("deployments", "Deployment", "deploy"),

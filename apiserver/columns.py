@@ -188,6 +188,22 @@ def _event(body: Mapping[str, JSON], now: float) -> list[JSON]:
     ]
 
 
+def _signing_request(body: Mapping[str, JSON], now: float) -> list[JSON]:
+    wanted = lookup(body, "spec.expirationSeconds")
+    types = {item.get("type") for item in _items(body, "status.conditions")}
+    condition = next((each for each in ("Denied", "Approved") if each in types), "Pending")
+    condition += ",Failed" if "Failed" in types else ""
+    condition += ",Issued" if lookup(body, "status.certificate") else ""
+    return [
+        name_of(body),
+        _age(body, now),
+        _text(body, "spec.signerName"),
+        _text(body, "spec.username", ""),
+        duration(wanted) if isinstance(wanted, int) else NONE,
+        condition,
+    ]
+
+
 def _columns(text: str) -> tuple[Column, ...]:
     """Columns from their names, parted by commas; those after a bar show only with -o wide."""
     shown, _, wide = text.partition("|")
@@ -224,6 +240,9 @@ BUILT_IN: Mapping[tuple[str, str], Layout] = {
     ("coordination.k8s.io", "leases"): Layout(
         _columns("Name,Holder,Age"),
         lambda body, now: [name_of(body), _text(body, "spec.holderIdentity", ""), _age(body, now)],
+    ),
+    ("certificates.k8s.io", "certificatesigningrequests"): Layout(
+        _columns("Name,Age,SignerName,Requestor,RequestedDuration,Condition"), _signing_request
     ),
     ("apiextensions.k8s.io", "customresourcedefinitions"): Layout(
         _columns("Name,Created At"),

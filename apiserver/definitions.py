@@ -93,6 +93,11 @@ class Definition:
         return bool(self.stored_version) and self.stored_version != self.resource.version
 
     @property
+    def has_approval(self) -> bool:
+        """Whether there is a place below the objects where it is written that they are granted, and nothing else."""
+        return any(below.name == "approval" for below in self.subresources)
+
+    @property
     def singular(self) -> str:
         return self.singular_name or self.resource.kind.lower()
 

@@ -1,12 +1,13 @@
 """
 The embedded apiserver as a process: `apiserver run`.
 
-It is for trying out, for demos and for tests: one process, no controllers. The kubeconfig it writes may do
-everything; others come in with a token file, client certificates or ServiceAccount tokens, and may do what
-roles allow them. In production the hub talks to a real cluster, through the same API.
+It is for trying out, for demos and for tests: one process, and of the controllers only those that clean up and those
+that sign client certificates. The kubeconfig it writes may do everything; others come in with a token file, client
+certificates or ServiceAccount tokens, and may do what roles allow them. In production the hub talks to a real cluster,
+through the same API.
 
-Everything it needs is made on the first start and kept in its data directory: a CA, a token, the key that
-signs tokens and, unless another is named, the database. The serving certificate is made anew at each
+Everything it needs is made on the first start and kept in its data directory: a CA, one for clients, a token, the key
+that signs tokens and, unless another is named, the database. The serving certificate is made anew at each
 start, so it is never old and always fits the address.
 """
 
@@ -28,7 +29,7 @@ from pathlib import Path
 from apimachinery.errors import ApiError
 from apimachinery.keys import ObjectKey
 from apimachinery.resources import NAMESPACES, NODE_LEASE_NAMESPACE
-from apiserver import bootstrap, escalation, namespaces, plans, users
+from apiserver import bootstrap, escalation, namespaces, plans, signer, users
 from apiserver.access import guarding
 from apiserver.admission import Admission
 from apiserver.authentication import Authentication
@@ -95,7 +96,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )  # fmt: skip
     run.add_argument(
         "--client-ca-file", type=Path, metavar="FILE",
-        help="accept client certificates signed by these CAs: CN is the user, each O a group",
+        help="accept client certificates signed by these CAs, too, beside its own: CN is the user, each O a group",
     )  # fmt: skip
     cli.add_log_flags(run)
     args = parser.parse_args(argv)
@@ -121,8 +122,9 @@ async def _serve(storage: Storage, directory: Path, args: argparse.Namespace) ->
     listen: Endpoint = args.listen
     await _make_first_objects(storage)
     identity = Identity.in_directory(directory, _names(listen, args.name))
+    client_cas = identity.client_ca.cert_pem
     if args.client_ca_file is not None:
-        accept_clients(identity.context, args.client_ca_file)
+        client_cas += accept_clients(identity.context, args.client_ca_file)
     tokens = read_token_file(args.token_file) if args.token_file is not None else {}
     accounts = ServiceAccounts(storage.view, identity.signer)
     authentication = Authentication({**tokens, identity.token: ADMIN}, accounts, ISSUER)
@@ -138,6 +140,7 @@ async def _serve(storage: Storage, directory: Path, args: argparse.Namespace) ->
         return accounts.document(request.path) or await api(request)
 
     await namespaces.furnish(storage, identity.ca_pem)
+    await signer.publish(storage, client_cas)
     async with serve(
         guarding(handler, authentication, authorizer), host=listen.host, port=listen.port, ssl_context=identity.context
     ) as server:
@@ -151,6 +154,7 @@ async def _serve(storage: Storage, directory: Path, args: argparse.Namespace) ->
         )
         async with asyncio.TaskGroup() as group:  # which goes on until the process is told to stop
             group.create_task(collect(storage), name="apiserver[collector]")
+            group.create_task(signer.sign(storage, identity.client_ca), name="apiserver[signer]")
             group.create_task(namespaces.follow(storage, identity.ca_pem), name="apiserver[namespaces]")
 
 
@@ -164,52 +168,56 @@ def read_token_file(path: Path) -> Mapping[str, User]:
         raise CommandError(f"--token-file {path}: {exc}") from exc
 
 
-def accept_clients(context: ssl.SSLContext, path: Path) -> None:
-    """Have clients that show a certificate of these CAs verified; the others come without. Raises CommandError."""
+def accept_clients(context: ssl.SSLContext, path: Path) -> bytes:
+    """
+    Have clients that show a certificate of these CAs, too, verified; the CAs, PEM. Raises CommandError.
+    """
     try:
         context.load_verify_locations(path)
+        return path.read_bytes()
     except FileNotFoundError as exc:
         raise CommandError(f"--client-ca-file {path}: there is no such file") from exc
     except (ssl.SSLError, OSError) as exc:
         raise CommandError(f"--client-ca-file {path}: no CA certificate can be read from it in PEM form") from exc
-    context.verify_mode = ssl.CERT_OPTIONAL
 
 
 class Identity:
-    """Who the server is and who may use it: its CA, its certificate, the token, the key that signs tokens."""
+    """Who the server is and who may use it: its CAs, its certificate, the token, the key that signs tokens."""
 
-    def __init__(self, ca: pki.KeyPair, token: str, context: ssl.SSLContext, signer: Signer) -> None:
+    def __init__(
+        self, ca: pki.KeyPair, client_ca: pki.KeyPair, token: str, context: ssl.SSLContext, signer: Signer
+    ) -> None:
         self.token = token
         self.context = context
         self.signer = signer
         self.ca_pem = ca.cert_pem
+        self.client_ca = client_ca
+        """Signs the certificates that CertificateSigningRequests ask for."""
 
     @classmethod
     def in_directory(cls, directory: Path, names: Sequence[str]) -> "Identity":
         """What the data directory holds; the CA, the token and the signing key are made where they are missing."""
         keys = open_private_dir(directory / "pki")
-        ca_cert, ca_key, token_file = keys / "ca.crt", keys / "ca.key", keys / "token"
-        if not ca_key.exists() or not ca_cert.exists():
-            made = pki.create_ca("fairlead-apiserver", CA_DAYS)
-            write_atomic(ca_cert, made.cert_pem)
-            write_atomic(ca_key, made.key_pem)
+        ca, client_ca = _ca(keys, "ca", "fairlead-apiserver"), _ca(keys, "client-ca", "fairlead-apiserver-clients")
+        token_file = keys / "token"
         if not token_file.exists():
             write_atomic(token_file, secrets.token_urlsafe(TOKEN_BYTES).encode())
         signing_key = keys / "service-account.key"
         if not signing_key.exists():
             write_atomic(signing_key, pki.create_signing_key())
-        ca = pki.KeyPair(ca_cert.read_bytes(), ca_key.read_bytes())
         server = pki.issue_server_cert(ca, names, CERTIFICATE_DAYS)
         write_atomic(keys / "server.crt", server.cert_pem)
         write_atomic(keys / "server.key", server.key_pem)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.load_cert_chain(keys / "server.crt", keys / "server.key")
+        context.load_verify_locations(cadata=client_ca.cert_pem.decode())
+        context.verify_mode = ssl.CERT_OPTIONAL  # who has none shows a token
         try:
             signer = Signer(signing_key.read_bytes(), ISSUER)
         except InvalidToken as exc:
             raise CommandError(f"{signing_key}: {exc}; remove it to have another one made") from exc
-        return cls(ca, token_file.read_text().strip(), context, signer)
+        return cls(ca, client_ca, token_file.read_text().strip(), context, signer)
 
     def kubeconfig(self, endpoint: str) -> bytes:
         """A kubeconfig for this server. JSON is YAML, and needs no library to be written right."""
@@ -225,6 +233,16 @@ class Identity:
             "current-context": "fairlead",
         }
         return (json.dumps(config, indent=2) + "\n").encode()
+
+
+def _ca(keys: Path, name: str, common_name: str) -> pki.KeyPair:
+    """The CA of that name in a directory, made where it is missing."""
+    certificate, key = keys / f"{name}.crt", keys / f"{name}.key"
+    if not key.exists() or not certificate.exists():
+        made = pki.create_ca(common_name, CA_DAYS)
+        write_atomic(certificate, made.cert_pem)
+        write_atomic(key, made.key_pem)
+    return pki.KeyPair(certificate.read_bytes(), key.read_bytes())
 
 
 async def _make_first_objects(storage: Storage) -> None:

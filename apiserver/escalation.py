@@ -1,6 +1,8 @@
 """
 Nobody grants more than they have: who writes a role must hold its rules, who writes a binding those of its role.
 
+What CertificateSigningRequests ask for and are given is judged here, too (apiserver.signing).
+
 The verbs `escalate` on the role and `bind` on it lift this, as in Kubernetes. What a node writes is judged
 here too. Looked at with the plan made, so that it holds for every way of writing: create, replace, patch, apply.
 
@@ -12,8 +14,8 @@ from collections.abc import Callable, Mapping
 from apimachinery.errors import Cause, Forbidden, NotFound
 from apimachinery.keys import ObjectKey
 from apimachinery.objects import JSON, Object
-from apimachinery.resources import NAMESPACES
-from apiserver import nodes, rbac
+from apimachinery.resources import CERTIFICATE_SIGNING_REQUESTS, NAMESPACES
+from apiserver import nodes, rbac, signing
 from apiserver.attributes import Attributes
 from apiserver.authorizer import Authorizer
 from apiserver.metadata import invalid
@@ -36,6 +38,8 @@ def guarded(make: Callable[[View], Plan], user: User, authorizer: Authorizer) ->
             if isinstance(write, Put) and view.get(write.key) is None:
                 # A patch may create: the door has only seen that it is a patch.
                 authorizer.check(user, _creation(write.key))
+            if isinstance(write, Put) and write.key.resource == CERTIFICATE_SIGNING_REQUESTS:
+                signing.check(write.key, write.body, _body(view.get(write.key)), user, authorizer.allows)
             if isinstance(write, Put) and write.key.resource.group == rbac.GROUP:
                 _check(write.key, write.body, _body(view.get(write.key)), user, authorizer)
         return plan

@@ -196,11 +196,12 @@ def _check_verb(asked: ApiRequest, definition: Definition) -> None:
         and definition.scale is None
         and not any(below.name == "scale" for below in definition.subresources)
     )
+    is_missing = is_missing or (asked.subresource == "approval" and not definition.has_approval)
     if is_missing:
         raise NotFound("the server could not find the requested resource")
     if asked.subresource == "token" and definition.has_tokens and asked.verb is not Verb.CREATE:
         raise MethodNotAllowed("the server does not allow this method on the requested resource")
-    if asked.verb.is_read and asked.subresource not in ("", "status", "scale"):
+    if asked.verb.is_read and asked.subresource not in ("", "status", "scale", "approval"):
         # Answering with the object would show it to somebody who may read the subresource only.
         raise NotFound("the server could not find the requested resource")
     if asked.verb not in definition.verbs:

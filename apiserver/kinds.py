@@ -15,6 +15,7 @@ from apimachinery.objects import JSON
 from apiserver import protobuf, strategic
 
 _LISTS = """
+CertificateSigningRequestStatus: conditions type
 Container: env name, ports containerPort+protocol, volumeDevices devicePath, volumeMounts mountPath
 CSINodeSpec: drivers name
 DaemonSetStatus: conditions type

@@ -143,7 +143,7 @@ def given(wanted: Mapping[str, JSON], current: Mapping[str, JSON], subresource: 
 
 def ignored(subresource: str, *bodies: Mapping[str, JSON], has_status: bool) -> FieldSet:
     """Which fields of the bodies a write at this place leaves as they are, whatever it says of them."""
-    if subresource == "status":
+    if subresource in ("status", "approval"):
         return {f"f:{name}": NOTHING for body in bodies for name in body if name != "status"}
     return _STATUS if has_status and not subresource else NOTHING
 

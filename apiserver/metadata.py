@@ -32,7 +32,7 @@ _LABEL_RULE = (
     "with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is "
     "'[a-z0-9]([-a-z0-9]*[a-z0-9])?')"
 )
-_FREE_NAMES = ("rbac.authorization.k8s.io",)
+_FREE_NAMES = ("certificates.k8s.io", "rbac.authorization.k8s.io")
 """Groups whose names are any path segment, such as system:node."""
 
 

@@ -20,7 +20,7 @@ from apimachinery.errors import AlreadyExists, ApiError, BadRequest, Cause, Conf
 from apimachinery.keys import ObjectKey, Resource
 from apimachinery.objects import JSON, Object
 from apimachinery.resources import CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES
-from apiserver import managed, metadata
+from apiserver import managed, metadata, signing
 from apiserver.admission import Admission
 from apiserver.definitions import Catalogue, Definition
 from apiserver.managed import Managers, Writer
@@ -191,10 +191,14 @@ def _confined(
     wanted: dict[str, JSON], current: dict[str, JSON], asked: ApiRequest, definition: Definition
 ) -> dict[str, JSON]:
     """What is wanted, with all as it is that a write at this place does not reach."""
-    if asked.subresource == "status":
+    if definition.has_approval:
+        signing.judge(wanted, current, asked)
+    if asked.subresource in ("status", "approval"):
         kept = _apart(current)
         _take_status(kept, wanted)
         return kept
+    if definition.has_approval:
+        wanted["spec"] = current["spec"]  # as kube-apiserver: it is left as it is without a word
     if definition.has_status:
         _take_status(wanted, current)
     metadata.keep_identity(wanted, current)

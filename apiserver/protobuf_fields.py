@@ -35,6 +35,13 @@ CephFSPersistentVolumeSource: 1 monitors []string, 2 path string, 3 user string,
   SecretReference, 6 readOnly bool
 CephFSVolumeSource: 1 monitors []string, 2 path string, 3 user string, 4 secretFile string, 5 secretRef
   LocalObjectReference, 6 readOnly bool
+CertificateSigningRequest: 1 metadata ObjectMeta, 2 spec CertificateSigningRequestSpec, 3 status
+  CertificateSigningRequestStatus
+CertificateSigningRequestCondition: 1 type string, 2 reason string, 3 message string, 4 lastUpdateTime Time, 5
+  lastTransitionTime Time, 6 status string
+CertificateSigningRequestSpec: 1 request bytes, 2 username string, 3 uid string, 4 groups []string, 5 usages []string, 6
+  extra {}ExtraValue, 7 signerName string, 8 expirationSeconds int
+CertificateSigningRequestStatus: 1 conditions []CertificateSigningRequestCondition, 2 certificate bytes
 CinderPersistentVolumeSource: 1 volumeID string, 2 fsType string, 3 readOnly bool, 4 secretRef SecretReference
 CinderVolumeSource: 1 volumeID string, 2 fsType string, 3 readOnly bool, 4 secretRef LocalObjectReference
 ClientIPConfig: 1 timeoutSeconds int

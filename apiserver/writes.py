@@ -76,7 +76,7 @@ class PlannedWrites:
     async def write(self, request: ApiRequest, http: Request) -> Answer:
         if self._asked is not None and (request.resource in _REVIEWS or request.subresource == "token"):
             return self._review(self._asked, request, http)
-        if request.subresource not in ("", "status", "scale"):
+        if request.subresource not in ("", "status", "scale", "approval"):
             raise NotFound("the server could not find the requested resource")
         if request.subresource and request.verb not in (Verb.UPDATE, Verb.PATCH):
             raise MethodNotAllowed("the server does not allow this method on the requested resource")

@@ -253,6 +253,10 @@ class ApiClient:
         """Raises AlreadyExists; NotFound where the namespace is missing."""
         return await self._request("POST", path_of(resource, namespace), body=value)
 
+    async def create_below(self, key: ObjectKey, subresource: str, value: Mapping[str, JSON]) -> dict[str, JSON]:
+        """What is created at an object, and answered: a ServiceAccount's `token`."""
+        return await self._request("POST", path_of(key.resource, key.namespace, key.name, subresource), body=value)
+
     async def replace(self, key: ObjectKey, value: Mapping[str, JSON], subresource: str = "") -> dict[str, JSON]:
         """Raises Conflict where the value carries another resourceVersion than the object has."""
         return await self._request("PUT", path_of(key.resource, key.namespace, key.name, subresource), body=value)

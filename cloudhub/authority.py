@@ -19,7 +19,7 @@ import ipaddress
 import logging
 import socket
 import ssl
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TypeVar
 
 from apimachinery.errors import ApiError, InternalError, Invalid
@@ -55,6 +55,8 @@ LOCAL_NAMES = (
 
 T = TypeVar("T")
 
+Others = Callable[[], Awaitable[bytes]]
+
 
 class CaLapsed(InternalError):
     """The CA has expired: until there is another one, nobody gets a certificate."""
@@ -67,24 +69,43 @@ def _now() -> datetime.datetime:
 class Authority:
     """The installation's CAs, one or two. Get one with `load`."""
 
-    def __init__(self, *found: Ca, node_s: float = NODE_S, now: Callable[[], datetime.datetime] = _now) -> None:
-        """found: the oldest first, one at least. node_s: how long nodes' certificates are valid."""
+    def __init__(
+        self,
+        *found: Ca,
+        node_s: float = NODE_S,
+        now: Callable[[], datetime.datetime] = _now,
+        others: Others | None = None,
+    ) -> None:
+        """
+        found: the oldest first, one at least. node_s: how long nodes' certificates are valid.
+
+        others: gives further CAs, PEM, of which nodes may show certificates. They sign nothing here.
+        """
         self._cas = found
+        self._others = others
+        self._others_pem = b""
         self._node_days = node_s / 86400
         self._now = now
 
     @classmethod
     async def load(
-        cls, vault: Vault, node_s: float = NODE_S, now: Callable[[], datetime.datetime] = _now
+        cls,
+        vault: Vault,
+        node_s: float = NODE_S,
+        now: Callable[[], datetime.datetime] = _now,
+        others: Others | None = None,
     ) -> "Authority":
         """Those of this cluster, made now when there is none. Raises ApiError; InternalError when one is damaged."""
-        return cls(*await cas.load_or_make(vault), node_s=node_s, now=now)
+        made = cls(*await cas.load_or_make(vault), node_s=node_s, now=now, others=others)
+        made._others_pem = b"" if others is None else await others()
+        return made
 
     async def reload(self, vault: Vault) -> bool:
         """Look again; whether they have changed. Raises ApiError as load(); then nothing has."""
         found = tuple(await cas.load_or_make(vault))
-        has_changed = found != self._cas
-        self._cas = found
+        others_pem = b"" if self._others is None else await self._others()
+        has_changed = (found, others_pem) != (self._cas, self._others_pem)
+        self._cas, self._others_pem = found, others_pem
         return has_changed
 
     @property
@@ -102,6 +123,11 @@ class Authority:
         """
         signing = self._signing()
         return b"".join(each.pair.cert_pem for each in sorted(self._cas, key=lambda each: each != signing))
+
+    @property
+    def clients_pem(self) -> bytes:
+        """The CAs of which nodes may show certificates: those, and others' where another one signs nodes."""
+        return self.certificate_pem + self._others_pem
 
     @property
     def is_changing(self) -> bool:
@@ -123,6 +149,10 @@ class Authority:
         return _told(
             lambda: pki.sign_client_csr(pair, csr_pem, NODE_PREFIX + node, NODES_ORGANIZATION, self._node_days)
         )
+
+    def requested_key(self, csr_pem: bytes, node: Node) -> str:
+        """The key, see pki.key_id, of a request that a node may send. Raises as sign_node()."""
+        return _told(lambda: pki.requested_key(csr_pem, NODE_PREFIX + node, NODES_ORGANIZATION))
 
     def sign_serving(self, csr_pem: bytes, node: Node, addresses: Iterable[str]) -> bytes:
         """
@@ -192,7 +222,7 @@ class ServerIdentity:
     def renew(self) -> None:
         """Take a new certificate; connections from now on see it, those that are open stay as they are. CaLapsed."""
         made = self._authority.issue_server(self._names)
-        trusted = self._authority.certificate_pem.decode()
+        trusted = self._authority.clients_pem.decode()
         with as_file(made.cert_pem + made.key_pem) as path:
             self._link.replace(path, trusted)
             self._join.replace(path, trusted)

@@ -9,13 +9,17 @@ matter who runs which, and where.
 import argparse
 import datetime
 from collections.abc import Mapping
+from pathlib import Path
 
 from apimachinery.keys import Node
+from apimachinery.objects import lookup
+from apimachinery.resources import NODES
 from cloudhub import cas, credentials
 from cloudhub.authority import CROSS_DAYS
 from cloudhub.cas import Ca
+from cloudhub.identities import EDGE_LABEL
 from cloudhub.roster import Identity, Roster
-from cloudhub.settings import WINDOW_S
+from cloudhub.settings import load
 from cloudhub.vault import Objects, Vault
 from componentbase import cli
 
@@ -43,6 +47,7 @@ def add_parser(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     rotate.add_argument("--finish", action="store_true", help="drop the former one; refused while nodes need it")
     rotate.add_argument("--force", action="store_true", help="drop it all the same: those nodes join again")
     for each in (listing, rotate):
+        each.add_argument("--config", type=Path, metavar="FILE", help="cloudcore's, for join.renewalWindowSeconds")
         credentials.add_flag(each)
         cli.add_log_flags(each)
 
@@ -53,13 +58,14 @@ def run(args: argparse.Namespace) -> int:
 
 async def act(args: argparse.Namespace, objects: Objects) -> None:
     """Raises ApiError and CommandError."""
-    now, vault, roster = datetime.datetime.now(datetime.UTC), Vault(objects), Roster(objects)
+    now, vault = datetime.datetime.now(datetime.UTC), Vault(objects)
+    window = datetime.timedelta(seconds=load(args.config).join.renewal_window_s)
     if args.action == "list":
         found = await cas.load(vault)
-        print("\n".join(lines(found, await roster.identities(), now)))
+        print("\n".join(lines(found, await _holders(objects, found), now, window)))
     elif args.finish:
         found = await cas.load(vault)
-        remaining = _may_finish(found, await roster.identities(), now, is_forced=args.force)
+        remaining = _may_finish(found, await _holders(objects, found), now, window, is_forced=args.force)
         await cas.drop_first(vault, found)
         print(f"{found[0].name} is dropped" + (f"; these join again: {_named(remaining)}" if remaining else ""))
         print(f"nodes believe hubs with certificates of it for {CROSS_DAYS} days more at most")
@@ -73,15 +79,33 @@ async def act(args: argparse.Namespace, objects: Objects) -> None:
         )
 
 
+async def _holders(objects: Objects, found: list[Ca]) -> Mapping[Node, Identity | None]:
+    """
+    Who has which name; None for an edge node of the cluster of which nothing is written.
+
+    That one joined before names were written down, and has a certificate of the first CA; renewing writes it down.
+    """
+    identities = await Roster(objects).identities()
+    if len(found) < 2:
+        return identities
+    nodes = await objects.list_all(NODES, "", EDGE_LABEL)
+    return {Node(str(lookup(each, "metadata.name"))): None for each in nodes} | dict(identities)
+
+
 def _may_finish(
-    found: list[Ca], identities: Mapping[Node, Identity], now: datetime.datetime, *, is_forced: bool
+    found: list[Ca],
+    identities: Mapping[Node, Identity | None],
+    now: datetime.datetime,
+    window: datetime.timedelta,
+    *,
+    is_forced: bool,
 ) -> list[Node]:
     """Who would have to join again. Raises CommandError where the first CA cannot be dropped."""
     if len(found) < 2:
         raise cli.CommandError("there is one CA and no rotation to finish: `cloudcore ca rotate` begins one")
     if now < found[-1].signs_from:
         raise cli.CommandError(f"{found[-1].name} signs from {found[-1].signs_from:%H:%M:%S}Z on: wait until then")
-    remaining = needing(found, identities, now)
+    remaining = needing(found, identities, now, window)
     if remaining and not is_forced:
         raise cli.CommandError(
             f"{len(remaining)} nodes have no certificate of {found[-1].name} yet: {_named(remaining)}. Those that are "
@@ -90,30 +114,36 @@ def _may_finish(
     return remaining
 
 
-def needing(found: list[Ca], identities: Mapping[Node, Identity], now: datetime.datetime) -> list[Node]:
+def needing(
+    found: list[Ca], identities: Mapping[Node, Identity | None], now: datetime.datetime, window: datetime.timedelta
+) -> list[Node]:
     """
     The nodes that know the first CA only, as far as is known, by name.
 
-    Also one whose certificate has lapsed, for as long as it may renew by default, and one that was sent a certificate
-    of the new CA and has not said yet that it has it.
+    Also one whose certificate has lapsed, for as long as it may renew (`window`), one that was sent a certificate of
+    the new CA and has not said yet that it has it, and one of which nothing is written.
     """
-    window = datetime.timedelta(seconds=WINDOW_S)
     newest = found[-1].pin
     return sorted(
         node
         for node, each in identities.items()
-        if now < _plus(each.expires, window) and not (each.ca == newest and each.is_confirmed)
+        if each is None or (now < _plus(each.expires, window) and not (each.ca == newest and each.is_confirmed))
     )
 
 
-def lines(found: list[Ca], identities: Mapping[Node, Identity], now: datetime.datetime) -> list[str]:
+def lines(
+    found: list[Ca], identities: Mapping[Node, Identity | None], now: datetime.datetime, window: datetime.timedelta
+) -> list[str]:
     """One for each CA, and one for what a rotation waits for."""
     if not found:
         return ["there is no CA yet: the first `cloudcore run` makes it"]
     rows = [("NAME", "UNTIL", "SIGNS", "NODES", "PIN")]
     for at, each in enumerate(found):
         # What was signed before that was written down was signed by the only one there was.
-        nodes = sum(now < who.expires and (who.ca or found[0].pin) == each.pin for who in identities.values())
+        nodes = sum(who is None and not at for who in identities.values())
+        nodes += sum(
+            now < who.expires and (who.ca or found[0].pin) == each.pin for who in identities.values() if who is not None
+        )
         if now >= each.expires:
             signs = "expired"
         elif now < each.signs_from:
@@ -125,7 +155,7 @@ def lines(found: list[Ca], identities: Mapping[Node, Identity], now: datetime.da
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     told = ["   ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     if len(found) > 1:
-        waiting = needing(found, identities, now)
+        waiting = needing(found, identities, now, window)
         told.append(f"needing {found[0].name} still: {_named(waiting)}" if waiting else "nobody needs the first one")
     return told
 

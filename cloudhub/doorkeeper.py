@@ -39,11 +39,12 @@ class Doorkeeper:
         say: Callable[[KubeEvent], None],
         *,
         bans_clones: bool = False,
+        requires_key: bool = False,
         now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC),
     ) -> None:
-        """ban: cloudhub.roster.Roster.ban. say: has an Event told."""
+        """ban: cloudhub.roster.Roster.ban. say: has an Event told. requires_key: see cloudhub.gate."""
         self.clones = Clones()
-        self.gate = Gate(cache)
+        self.gate = Gate(cache, requires_key=requires_key)
         self._ban = ban
         self._say = say
         self._bans_clones = bans_clones

@@ -7,6 +7,9 @@ to any. So it costs no watch and no right more, and every process knows as soon 
 nobody in before it is in step. What is written is looked up when it is asked for, so nothing is kept but the few
 bans.
 
+Where the cluster signs nodes, its CA vouches for others, too, under the very same names: for kubelets, and for whoever
+may approve. There only a key that is written in the roster opens the door (`requires_key`).
+
 A watch may be behind. Of a ban that means that it takes effect as late; of a key, that a machine which has just
 joined may be turned away once or twice, and it knows (edgehub/redial.py).
 
@@ -22,7 +25,7 @@ from apimachinery.kubeevents import KubeEvent, new_event
 from apimachinery.objects import Object, lookup
 from apimachinery.resources import NODES, SECRETS
 from apimachinery.watchcache import WatchCache
-from cloudhub.roster import NAME_PREFIX, Ban, ban_in, identity_in, told
+from cloudhub.roster import NAME_PREFIX, Ban, ban_in, identity_in, never_let_in, told
 from cloudhub.sessions import Denial
 from cloudhub.vault import NAMESPACE
 from link.frames import GoodbyeCode
@@ -33,8 +36,9 @@ BANNED = "NodeBanned"
 class Gate:
     """The roster as one process sees it. observe() every change of Secrets."""
 
-    def __init__(self, cache: WatchCache) -> None:
+    def __init__(self, cache: WatchCache, *, requires_key: bool = False) -> None:
         self._cache = cache
+        self._requires_key = requires_key
         self._bans: dict[Node, Ban] = {}
         self._told: dict[Node, Ban] = {}
         """Bans that an Event was made of here; as many as there are bans at most."""
@@ -63,6 +67,8 @@ class Gate:
             return Denial(GoodbyeCode.BANNED, told(node, ban))
         item = self._cache.get(ObjectKey(SECRETS, NAMESPACE, NAME_PREFIX + node)) if key else None
         identity = None if item is None else identity_in(_notes(item))
+        if self._requires_key and (identity is None or not identity.key):
+            return Denial(GoodbyeCode.REPLACED, never_let_in(node))
         # Who joined before keys were written down has none there, and a damaged note names nobody.
         if identity is None or not identity.key or key in (identity.key, identity.former):
             return None

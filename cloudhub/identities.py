@@ -18,6 +18,8 @@ from cloudhub.placement import Placement
 
 NODE_PREFIX = "system:node:"
 """A node's certificate has this plus its name as common name, as a kubelet's has; and so the apiserver is told."""
+EDGE_LABEL = "node-role.kubernetes.io/edge"
+"""Of a Node that a hub has made. Kubernetes prints it as the node's role; KubeEdge's nodes have it too."""
 ACCOUNT_PREFIX = "system:serviceaccount:"
 _ACCOUNT = re.compile(re.escape(ACCOUNT_PREFIX) + r"([a-z0-9]([-a-z0-9]*[a-z0-9])?):([a-z0-9]([-a-z0-9.]*[a-z0-9])?)")
 

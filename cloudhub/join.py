@@ -5,8 +5,9 @@ Where a machine becomes a node: an HTTPS endpoint that trades a join token for a
     POST /v1/join   {"node": NAME, "csr": PEM, "token": TEXT, "serving": {"csr": PEM, "addresses": [IP]}}
                     → {"node": NAME, "certificate": PEM, "ca": PEM, "link": {"port": PORT, "path": PATH},
                        "serving": PEM}
+                    → 202 {"node": NAME, "message": TEXT}, Retry-After: it waits for somebody, ask the same again
     POST /v1/check  {"node": NAME, "csr": PEM, "token": TEXT}
-                    → {"node": NAME, "expires": TIME, "link": {"port": PORT, "path": PATH}}
+                    → {"node": NAME, "expires": TIME, "link": {"port": PORT, "path": PATH}, "notice": TEXT}
 
 `serving` may be left out: it is for the TLS of the node's own API. A check is answered as a join with the same token
 would be, and changes nothing: the token is not used by it. Its `csr` is for a machine that has asked before with this
@@ -48,10 +49,21 @@ from apimachinery.keys import Node
 from apiserver.http import Request, Response, json_response
 from cloudhub.authority import Authority, CaLapsed
 from cloudhub.buckets import Buckets, Rate
+from cloudhub.joincounts import JoinCounts
 from cloudhub.renewal import Renewals
 from cloudhub.requests import Link, Serving, read_object, read_serving
 from cloudhub.roster import Banned, RenewalRefused, Roster
 from cloudhub.settings import WINDOW_S
+from cloudhub.signers import (
+    Issued,
+    NodeSigner,
+    OwnSigner,
+    SignerNotTrusted,
+    SigningDenied,
+    Waiting,
+    Wanted,
+    come_again,
+)
 from cloudhub.tokens import BadToken, NotForThisNode, Presented, Tokens, unused
 from componentbase import pki
 from componentbase.endpoints import origin_of
@@ -87,13 +99,16 @@ class JoinEndpoint:
         roster: Roster,
         link: Link,
         *,
+        signer: NodeSigner | None = None,
         window_s: float = WINDOW_S,
         now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC),
         monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        """window_s: for how long after its end a certificate may be renewed."""
+        """signer: the authority by default. window_s: for how long after its end a certificate may be renewed."""
         self._authority = authority
-        self._renewals = Renewals(authority, roster, link, window_s, now)
+        self._signer = OwnSigner(authority) if signer is None else signer
+        self.counts = JoinCounts()
+        self._renewals = Renewals(authority, self._signer, roster, link, window_s, now, self.counts)
         self._tokens = tokens
         self._roster = roster
         self._link = link
@@ -135,6 +150,7 @@ class JoinEndpoint:
         origin = origin_of(request.peer.rpartition(":")[0])
         if (wait_s := self._buckets.enter(origin, self._monotonic_s())) > 0:
             wait = math.ceil(wait_s)
+            self.counts.refuse(TooManyRequests)
             raise TooManyRequests(
                 f"too many requests to join, from this address or from all: come back in {wait} s", retry_after_s=wait
             )
@@ -148,11 +164,18 @@ class JoinEndpoint:
         except (BadToken, NotForThisNode) as exc:
             self._buckets.charge(origin, GUESS_EACH, GUESS_OVERALL, self._monotonic_s())
             logger.warning("join refused", extra={**facts, "reason": str(exc)})
+            self.counts.refuse(type(exc))
             raise
-        except (AlreadyExists, BadRequest, Banned, CaLapsed, Invalid, RenewalRefused) as exc:
+        except (AlreadyExists, BadRequest, Banned, Invalid, RenewalRefused, SigningDenied) as exc:
             logger.warning("join refused", extra={**facts, "reason": str(exc)})
+            self.counts.refuse(type(exc))
+            raise
+        except (CaLapsed, SignerNotTrusted) as exc:
+            logger.error("nobody can join", extra={**facts, "reason": str(exc)})
+            self.counts.refuse(type(exc))
             raise
         except ApiError as exc:
+            self.counts.refuse(Unavailable)
             logger.warning("join not possible", extra={**facts, "reason": str(exc)})
             raise Unavailable(
                 "cloudcore cannot read or write its tokens and names now: the apiserver does not answer, or refuses; "
@@ -163,40 +186,52 @@ class JoinEndpoint:
     async def _check(self, asked: "_Asked") -> Response:
         now = self._now()
         token = (await self._tokens.check(asked.token, asked.node, now)).token
-        key = pki.key_id(self._authority.sign_node(asked.csr, asked.node)) if asked.csr else ""
-        unused(token, now, key, asked.node)
+        key = self._authority.requested_key(asked.csr, asked.node) if asked.csr else ""
+        unused(token, now, key, asked.node, self._tokens.repeat_s)
         await self._roster.check(asked.node, token, key, now)
-        return json_response(
-            200, {"node": asked.node, "expires": token.expires.isoformat(), "link": self._link._asdict()}
-        )
+        answer = {"node": asked.node, "expires": token.expires.isoformat(), "link": self._link._asdict()}
+        return json_response(200, answer | ({"notice": notice} if (notice := self._signer.notice) else {}))
 
     async def _join(self, asked: "_Asked") -> Response:
         node, serving = asked.node, asked.serving
         presented = await self._tokens.check(asked.token, node, self._now())
+        key = self._authority.requested_key(asked.csr, node)
         ca, trusted = self._authority.signer_pin, self._authority.certificate_pem.decode()
-        certificate = self._authority.sign_node(asked.csr, node)
         served = None if serving is None else self._authority.sign_serving(serving.csr, node, serving.addresses)
-        await self._hand_out(presented, node, certificate, ca)
+        wanted = Wanted(node, asked.csr, key, f"token {presented.token.id}", asked.peer)
+        issued = await self._signed(presented, wanted, ca)
+        if isinstance(issued, Waiting):
+            facts = {"node": node, "peer": asked.peer, "token": presented.token.id}
+            logger.info("join waits", extra={**facts, "for": issued.text})
+            self.counts.waiting += 1
+            return come_again(node, issued)
+        self.counts.joined += 1
         logger.info("node joined", extra={"node": node, "peer": asked.peer, "token": presented.token.id})
         answer = {
             "node": node,
-            "certificate": certificate.decode(),
+            "certificate": issued.certificate.decode(),
             "ca": trusted,
             "link": self._link._asdict(),
         } | ({} if served is None else {"serving": served.decode()})
         return json_response(200, answer)
 
-    async def _hand_out(self, presented: Presented, node: Node, certificate: bytes, ca: str) -> None:
+    async def _signed(self, presented: Presented, wanted: Wanted, ca: str) -> Issued | Waiting:
         """
-        Have it written down that this node has this certificate now. ca: the pin of who signed it.
+        The certificate, once it is written down that this node has it now. ca: the pin of our CA that signs now.
 
         The name is looked at first and written last: where it is taken, the token is not used up; and where the process
         dies between, the token's user comes again with the same key.
         """
-        key, now, token = pki.key_id(certificate), self._now(), presented.token
+        node, key, now, token = wanted.node, wanted.key, self._now(), presented.token
+        found = await self._signer.found(wanted)
         seen = await self._roster.check(node, token, key, now)
-        await self._tokens.use(presented, node, key, now)
-        await self._roster.claim(seen, token, key, pki.not_after(certificate), now, ca)
+        # Whoever waits asks again and again, and uses the token once.
+        if token.grant.is_single_use or found is None or found.vouched != wanted.vouched:
+            await self._tokens.use(presented, node, key, now)
+        issued = found if isinstance(found, Issued) else await self._signer.ask(wanted)
+        if isinstance(issued, Issued):
+            await self._roster.claim(seen, token, key, pki.not_after(issued.certificate), now, ca)
+        return issued
 
 
 def check_name(node: str) -> Node:

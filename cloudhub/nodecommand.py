@@ -50,8 +50,13 @@ async def act(args: argparse.Namespace, objects: Objects) -> None:
             reason = args.reason.strip()
             if len(reason) > MAX_REASON or not reason.isprintable():
                 raise cli.CommandError(f"--reason must be one line of at most {MAX_REASON} characters")
-            await roster.ban(check_name(args.node), reason, now)
-            print(f"node {args.node} is banned: it is disconnected now, and can neither connect nor join")
+            node = check_name(args.node)
+            is_known = await roster.is_known(node)
+            await roster.ban(node, reason, now)
+            told = (
+                "it is disconnected now, and can" if is_known else "nobody has this name yet, and whoever takes it can"
+            )
+            print(f"node {node} is banned: {told} neither connect nor join")
         case "unban":
             await roster.unban(check_name(args.node))
             print(f"node {args.node} may connect and join again; a running edgecore asks within eight minutes")

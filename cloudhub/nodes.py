@@ -23,14 +23,13 @@ from apimachinery.resources import LEASES, NAMESPACES, NODE_LEASE_NAMESPACE, NOD
 from cloudhub.backoff import full_jitter_s, write_delay_s
 from cloudhub.devices import entries
 from cloudhub.fences import Claim, Fences, Permit, Standing, claim_of
+from cloudhub.identities import EDGE_LABEL
 from cloudhub.presence import Duty, Presence, Task
 from cloudhub.reading import Sent
 
 logger = logging.getLogger(__name__)
 
 CONCURRENCY = 8
-EDGE_LABEL = "node-role.kubernetes.io/edge"
-"""Kubernetes prints it as the node's role; KubeEdge's nodes have it too."""
 LEASE_DURATION_S = 40  # the kubelet's nodeLeaseDurationSeconds, at the least
 LEASE_RENEWALS = 4  # in a Lease's duration, as the kubelet has them
 LEASE_ATTEMPTS = 4  # one, one after a look at what it conflicted with, and two for those who renew at that moment

@@ -20,7 +20,9 @@ ACCOUNT = "cloudcore"
 NAME = "fairlead-cloudcore"
 INTEREST = NAME + "-interest"
 CALLERS = NAME + "-callers"
+SIGNER = NAME + "-signer"
 
+_CERTIFICATES = "certificates.k8s.io"
 _API = "rbac.authorization.k8s.io"
 _PLAIN = re.compile(r"[a-zA-Z][a-zA-Z0-9]*([-./][a-zA-Z0-9]+)*")
 _WORDS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null"})  # to YAML 1.1 no strings
@@ -56,6 +58,10 @@ class Wanted(NamedTuple):
     """Only these may make requests as themselves; any node where there are none."""
     namespaces: Sequence[str] = ()
     """Requests of pods in these namespaces only; in any where there are none."""
+    signer: str = ""
+    """The cluster's signer that signs nodes; "" for the installation's own CA."""
+    approves: bool = True
+    """Whether the hub approves what it asks of that signer."""
 
 
 ALWAYS = (
@@ -84,9 +90,25 @@ def text(wanted: Wanted) -> str:
         "# The nodes' Leases.\n" + _role(NAME, NODE_LEASES, NODE_LEASE_NAMESPACE),
         _binding("Role", NAME, NODE_LEASE_NAMESPACE),
     ]
+    if wanted.signer:
+        documents += _of_signing(wanted)
     if wanted.interest:
         documents += _of_interest(wanted)
     return "---\n".join(documents)
+
+
+def _of_signing(wanted: Wanted) -> Iterable[str]:
+    rules = [Rule(_CERTIFICATES, ("certificatesigningrequests",), ("get", "create"))]
+    if wanted.approves:
+        rules += [
+            Rule(_CERTIFICATES, ("certificatesigningrequests/approval",), ("update",)),
+            Rule(_CERTIFICATES, ("signers",), ("approve",), (wanted.signer,)),
+        ]
+    role, binding = _granted(SIGNER, rules)
+    yield from ("# Nodes are signed by the cluster.\n" + role, binding)
+    published = Rule("", ("configmaps",), ("get",), ("extension-apiserver-authentication",))
+    yield "# The CA of its clients.\n" + _role(SIGNER, (published,), "kube-system")
+    yield _binding("Role", SIGNER, "kube-system")
 
 
 def _of_interest(wanted: Wanted) -> Iterable[str]:

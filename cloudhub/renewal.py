@@ -3,7 +3,7 @@ How a node gets its next certificate: by showing the one it has, to the join end
 
     POST /v1/renew     {"csr": PEM, "serving": {"csr": PEM, "addresses": [IP]}}
                        → {"node": NAME, "certificate": PEM, "ca": PEM, "link": {"port": PORT, "path": PATH},
-                          "serving": PEM}                                        as a join is answered
+                          "serving": PEM}                                        as a join is answered, also with 202
     POST /v1/renewed   {}  → {"node": NAME}    with the new certificate: it is on the disk there
 
 TLS has seen that the certificate is of our CAs, made for clients, and that its key is there. It has not looked at the
@@ -27,8 +27,10 @@ from apimachinery.errors import BadRequest, Invalid
 from apimachinery.keys import Node
 from apiserver.http import Request, Response, json_response
 from cloudhub.authority import NODE_PREFIX, NODES_ORGANIZATION, Authority
+from cloudhub.joincounts import JoinCounts
 from cloudhub.requests import Link, Serving, read_object, read_serving
 from cloudhub.roster import RenewalRefused, Roster
+from cloudhub.signers import Issued, NodeSigner, Waiting, Wanted, come_again
 from componentbase import pki
 from componentbase.certificates import pem_of, validity
 
@@ -48,10 +50,19 @@ class Renewals:
     """Answers the two requests. Raises ApiError for what is refused."""
 
     def __init__(
-        self, authority: Authority, roster: Roster, link: Link, window_s: float, now: Callable[[], datetime.datetime]
+        self,
+        authority: Authority,
+        signer: NodeSigner,
+        roster: Roster,
+        link: Link,
+        window_s: float,
+        now: Callable[[], datetime.datetime],
+        counts: JoinCounts,
     ) -> None:
         """window_s: for how long after its end a certificate may still be renewed; 0 for not at all."""
         self._authority = authority
+        self._signer = signer
+        self._counts = counts
         self._roster = roster
         self._link = link
         self._window = datetime.timedelta(seconds=window_s)
@@ -63,12 +74,21 @@ class Renewals:
         if (refusal := await self._roster.may_renew(node, shown.key)) is not None:
             raise RenewalRefused(refusal)
         ca, trusted = self._authority.signer_pin, self._authority.certificate_pem.decode()
-        certificate = self._authority.sign_node(csr, node)
-        served = None if serving is None else self._authority.sign_serving(serving.csr, node, serving.addresses)
-        key = pki.key_id(certificate)
+        key = self._authority.requested_key(csr, node)
         if key == shown.key:
             raise Invalid("the certificate signing request has the old key: make a new one each time")
+        served = None if serving is None else self._authority.sign_serving(serving.csr, node, serving.addresses)
+        wanted = Wanted(node, csr, key, "renewal", request.peer)
+        issued = await self._signer.found(wanted)
+        if not isinstance(issued, Issued):
+            issued = await self._signer.ask(wanted)
+        if isinstance(issued, Waiting):
+            logger.info("renewal waits", extra={"node": node, "peer": request.peer, "for": issued.text})
+            self._counts.waiting += 1
+            return come_again(node, issued)
+        certificate = issued.certificate
         await self._roster.renew(node, shown.key, key, pki.not_after(certificate), ca)
+        self._counts.renewed += 1
         late_s = (self._now() - shown.lapses).total_seconds()
         logger.info("certificate renewed", extra={"node": node, "peer": request.peer, "late_s": max(0, round(late_s))})
         return json_response(

@@ -37,6 +37,7 @@ from cloudhub.announcer import Announcer
 from cloudhub.apiclient import ApiClient, ObjectsByName
 from cloudhub.authority import Authority, CaLapsed, ServerIdentity, server_names
 from cloudhub.calls import Calls
+from cloudhub.clustersigner import ClientCas, ClusterSigner, Policy
 from cloudhub.credentials import refusal
 from cloudhub.demand import Advanced, Demand, Watched
 from cloudhub.doorkeeper import Doorkeeper
@@ -53,10 +54,10 @@ from cloudhub.requests import Link
 from cloudhub.roster import Roster
 from cloudhub.server import HubServer
 from cloudhub.sessions import Session
-from cloudhub.settings import SOCKET_NAME, CloudConfig, OnClone
+from cloudhub.settings import SOCKET_NAME, CloudConfig, OnClone, SignedBy
 from cloudhub.statuspage import StatusPage
 from cloudhub.statuswriter import StatusWriter
-from cloudhub.tokens import Tokens
+from cloudhub.tokens import REPEAT_S, WAITING_REPEAT_S, Tokens
 from cloudhub.vault import Vault
 from cloudhub.worker import has_terminal
 from componentbase import cli
@@ -105,12 +106,15 @@ class Replica:
         self._announcer = Announcer(client)
         fences = Fences(f"{socket.gethostname()}-{secrets.token_hex(4)}")
         self._vault = Vault(ObjectsByName(client))
-        self._roster = Roster(ObjectsByName(client))
+        by_cluster = settings.join.signer is SignedBy.KUBERNETES
+        self._client_cas = ClientCas(client, settings.join.client_ca) if by_cluster else None
+        self._roster = Roster(ObjectsByName(client), requires_key=by_cluster)
         self._door = Doorkeeper(
             self._cache,
             self._roster.ban,
             self._announcer.say,
             bans_clones=settings.nodes.on_clone is OnClone.BAN,
+            requires_key=by_cluster,
         )
         presence = Presence(renew_s=settings.nodes.renew_s, grace_s=settings.nodes.grace_s)
         self._nodes = NodeLifecycle(client, presence, fences, self._overtaken, labels=self._roster.labels)
@@ -166,6 +170,8 @@ class Replica:
             identity = authority.server(names, self._settings.link.tls_min)
         except CaLapsed as exc:
             raise cli.CommandError(str(exc)) from exc
+        except ssl.SSLError as exc:  # our own were used once when they were read
+            raise cli.CommandError(f"the CA of the cluster's clients cannot be used: {exc.reason or exc}") from exc
         async with asyncio.TaskGroup() as tasks:
             for resource, reflector in self._reflectors.items():
                 name = f"reflector[{resource.collection}]"
@@ -184,7 +190,11 @@ class Replica:
             if self._settings.metrics is not None:
                 await serve_metrics(stack, self._settings.metrics, self._page.scraped)
             window_s = self._settings.join.renewal_window_s
-            endpoint = JoinEndpoint(authority, Tokens(vault), self._roster, Link(listener.port), window_s=window_s)
+            signer, tokens = self._signer(), self._tokens()
+            endpoint = JoinEndpoint(
+                authority, tokens, self._roster, Link(listener.port), signer=signer, window_s=window_s
+            )
+            self._page.joins = endpoint.counts
             joining = await self._serve_join(stack, join, endpoint, identity)
             self._page.endpoints = (str(Endpoint(link.host, listener.port)), joining)
             tasks.create_task(self._server.run(listener), name="hub")
@@ -194,7 +204,7 @@ class Replica:
             tasks.create_task(self._nodes.run(), name="nodes")
             keeping = identity.keep_fresh(vault, self._settings.join.reload_s, _hangups())
             tasks.create_task(keeping, name="certificate")
-            tasks.create_task(_prune(Tokens(vault)), name="tokens")
+            tasks.create_task(_prune(self._tokens()), name="tokens")
             self._serving({"link": self._page.endpoints[0], "join": joining, "apiserver": self._client.server})
 
     async def _patiently(self, what: str, attempt: Callable[[], Coroutine[None, None, T]]) -> T:
@@ -214,7 +224,20 @@ class Replica:
                 return result
 
     async def _load_authority(self) -> Authority:
-        return await Authority.load(self._vault, self._settings.join.certificate_s)
+        try:
+            return await Authority.load(self._vault, self._settings.join.certificate_s, others=self._client_cas)
+        except OSError as exc:
+            raise cli.CommandError(f"--client-ca {self._settings.join.client_ca}: {exc.strerror}") from exc
+
+    def _signer(self) -> ClusterSigner | None:
+        """Of nodes; None for our own CA."""
+        if self._client_cas is None:
+            return None
+        join = self._settings.join
+        return ClusterSigner(self._client, self._client_cas, Policy(join.signer_name, join.approve, join.certificate_s))
+
+    def _tokens(self) -> Tokens:
+        return Tokens(self._vault, REPEAT_S if self._client_cas is None else WAITING_REPEAT_S)
 
     async def _placement(self) -> Placement:
         rules = [

@@ -102,9 +102,11 @@ class Seen(NamedTuple):
 class Roster:
     """The names of one cluster's nodes. Raises ApiError as the apiserver answers."""
 
-    def __init__(self, objects: Objects) -> None:
+    def __init__(self, objects: Objects, *, requires_key: bool = False) -> None:
+        """requires_key: whether a certificate counts only where its key is written here, see cloudhub.gate."""
         self._vault = Vault(objects)
         self._objects = objects
+        self._requires_key = requires_key
 
     async def check(self, node: Node, token: Token, key: str, now: datetime.datetime) -> "Seen":
         """What is written of a name that this key may have. AlreadyExists or Banned where it may not."""
@@ -148,7 +150,7 @@ class Roster:
 
     async def may_renew(self, node: Node, key: str) -> str | None:
         """Why the node may not have another certificate by showing this key, as a sentence; None where it may."""
-        return _refusal(await self._look(node), key)
+        return self._refusal(await self._look(node), key)
 
     async def renew(self, node: Node, shown: str, key: str, expires: datetime.datetime, ca: str) -> None:
         """
@@ -158,7 +160,7 @@ class Roster:
         """
         for _ in range(_ATTEMPTS):
             seen = await self._look(node)
-            if (refusal := _refusal(seen, shown)) is not None:
+            if (refusal := self._refusal(seen, shown)) is not None:
                 raise RenewalRefused(refusal)
             was = seen.identity or Identity(shown, expires, "", {})
             with contextlib.suppress(AlreadyExists, Conflict, NotFound):  # somebody was quicker
@@ -171,7 +173,7 @@ class Roster:
         for _ in range(_ATTEMPTS):
             seen = await self._look(node)
             if seen.identity is None or seen.identity.key != key:
-                raise RenewalRefused(_refusal(seen, key) or _REPLACED.format(node=node))
+                raise RenewalRefused(self._refusal(seen, key) or _REPLACED.format(node=node))
             if seen.identity.is_confirmed:
                 return
             with contextlib.suppress(Conflict, NotFound):
@@ -194,6 +196,15 @@ class Roster:
         """What the token wished the Node to be labelled with."""
         identity = (await self._look(node)).identity  # None: it joined before names were written down
         return {} if identity is None else identity.labels
+
+    async def is_known(self, node: Node) -> bool:
+        """Whether somebody has the name, as far as who asks may see: a certificate was given, or there is a Node."""
+        if (await self._look(node)).identity is not None:
+            return True
+        try:
+            return await self._is_in_cluster(node)
+        except Forbidden:
+            return True
 
     async def ban(self, node: Node, reason: str, now: datetime.datetime) -> None:
         """Let nobody have the name from now on. Who is banned already stays so, for this reason where one is given."""
@@ -236,6 +247,17 @@ class Roster:
         )
         return sorted(each for each in found if each.identity or each.ban)
 
+    def _refusal(self, seen: Seen, key: str) -> str | None:
+        """As may_renew(). A name of which nothing is written was joined before names were: it may."""
+        if seen.ban is not None:
+            return told(seen.node, seen.ban)
+        identity = seen.identity
+        if identity is None:
+            return never_let_in(seen.node) if self._requires_key else None
+        if key == identity.key or (key == identity.former and not identity.is_confirmed):
+            return None
+        return _REPLACED.format(node=seen.node)
+
     async def _look(self, node: Node) -> Seen:
         try:
             entry = await self._vault.get(NAME_PREFIX + node)
@@ -251,14 +273,12 @@ class Roster:
         return True
 
 
-def _refusal(seen: Seen, key: str) -> str | None:
-    """As Roster.may_renew(). A name of which nothing is written was joined before names were: it may."""
-    if seen.ban is not None:
-        return told(seen.node, seen.ban)
-    identity = seen.identity
-    if identity is None or key == identity.key or (key == identity.former and not identity.is_confirmed):
-        return None
-    return _REPLACED.format(node=seen.node)
+def never_let_in(node: Node) -> str:
+    """What whoever hears that shows a certificate of the cluster's that came by another way than joining."""
+    return (
+        f"no hub has let this key in as {node}, whoever signed its certificate: join, with a token from "
+        "`cloudcore token create`"
+    )
 
 
 def told(node: Node, ban: Ban) -> str:

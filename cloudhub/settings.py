@@ -45,6 +45,17 @@ class LinkConfig:
     tls_min: TlsMin = setting(TlsMin.TLS_1_3, "The oldest TLS that the link and the join endpoint speak: 1.3 or 1.2.")
 
 
+KUBELET_SIGNER = "kubernetes.io/kube-apiserver-client-kubelet"
+"""Of the cluster's own signers the one whose certificates are a node's: CN=system:node:NAME, O=system:nodes."""
+
+
+class SignedBy(enum.Enum):
+    """Whose CA signs the nodes' certificates."""
+
+    FAIRLEAD = "fairlead"
+    KUBERNETES = "kubernetes"
+
+
 @dataclass(frozen=True)
 class JoinConfig:
     """Where new nodes get their certificates."""
@@ -64,9 +75,23 @@ class JoinConfig:
         "For how long after its end a certificate renews, of a node that was away; 0: it joins again.",
         at_least=0,
     )
+    signer: SignedBy = setting(
+        SignedBy.FAIRLEAD, "Whose CA signs nodes: fairlead (its own), or kubernetes (CertificateSigningRequests)."
+    )
+    signer_name: str = setting(KUBELET_SIGNER, "With kubernetes: spec.signerName of the requests.")
+    approve: bool = setting(
+        True, "With kubernetes: whether cloudcore approves what it has checked; else `kubectl certificate approve`."
+    )
+    client_ca: Path | None = setting(
+        None, "With kubernetes: the signer's CA; what the cluster publishes for its clients where there is none."
+    )
     reload_s: float = setting(
         RELOAD_S, "How often the certificate authorities are looked at.", at_least=0.2, at_most=3600
     )
+
+    def __post_init__(self) -> None:
+        if self.signer is not SignedBy.KUBERNETES and (self.client_ca or not self.approve):
+            raise ValueError("it is about the cluster's signer: say signer: kubernetes (--signer kubernetes), too")
 
 
 class OnClone(enum.Enum):

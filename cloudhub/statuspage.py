@@ -18,6 +18,7 @@ from cloudhub.apiclient import ApiClient
 from cloudhub.calls import Calls
 from cloudhub.demand import Demand
 from cloudhub.doorkeeper import Doorkeeper
+from cloudhub.joincounts import JoinCounts
 from cloudhub.reflector import Reflector, ReflectorStatus
 from cloudhub.sessions import Hub, Session
 from cloudhub.statuswriter import StatusWriter
@@ -49,6 +50,7 @@ class StatusPage:
         self.access: Access | None = None
         self.calls: Calls | None = None
         self.demand: Demand | None = None
+        self.joins: JoinCounts | None = None
         self.reflectors: dict[Resource, Reflector] = {}
         self.endpoints = ("", "")
         """Where the link and the join endpoint listen; "" while they do not."""
@@ -91,6 +93,8 @@ class StatusPage:
             for field in fields(self.hub.counters):
                 value = getattr(self.hub.counters, field.name)
                 yield Metric(f"hub_{field.name}_total", f"{field.name.replace('_', ' ')} since the start.", value)
+        if self.joins is not None:
+            yield from self.joins.metrics()
         yield Metric("hub_nodes_banned", "Names that nobody may have.", len(self._door.gate.bans()))
         yield Metric("hub_events_dropped_total", "Events of the hub's own not told.", self._announcer.dropped)
         yield Metric("hub_objects", "Objects in the watch cache.", len(self._cache))
@@ -144,6 +148,7 @@ class StatusPage:
             ],
             "calls": {str(code): count for code, count in sorted(self.calls.answers.items())} if self.calls else {},
             "reports": self._writer.counters(),
+            "joins": (self.joins or JoinCounts()).facts(),
             "lastRefused": [{**each._asdict(), "key": str(each.key)} for each in self._writer.refusals()],
             "banned": [{"node": node, **ban._asdict()} for node, ban in self._door.gate.bans()],
             "clones": [clone._asdict() for clone in self._door.clones.proven()],

@@ -23,8 +23,8 @@ def told(facts: Mapping[str, Any]) -> list[str]:
         f"apiserver  {facts['apiserver']}, {facts['objects']} objects of {len(facts['resources'])} resources",
         f"link       {facts['link'] or 'not listening: the apiserver is not fully known yet'}",
         f"join       {facts['join'] or 'not listening'}",
+        f"joins      {_joins(facts['joins'])}",
         f"reports    {facts['reports']['reports_taken']} taken, {facts['reports']['reports_refused']} refused",
-        f"nodes      {len(connected)} connected, {sum(bool(node['synced']) for node in connected)} in sync",
     ]
     if "workers" in facts:
         lines.append(f"workers    {'; '.join(_worker(each) for each in facts['workers'])}")
@@ -52,6 +52,7 @@ def told(facts: Mapping[str, Any]) -> list[str]:
         f"{each['times']} times, last at {each['last']}"
         for each in facts["clones"]
     ]
+    lines.append(f"nodes      {len(connected)} connected, {sum(bool(node['synced']) for node in connected)} in sync")
     for node in nodes:
         state = "in sync" if node["synced"] else f"{node['dirty']} to send"
         by = f" at worker {node['worker']}" if "worker" in node else ""
@@ -59,6 +60,13 @@ def told(facts: Mapping[str, Any]) -> list[str]:
         refused = f", refused {node['refused']} objects" if node["refused"] else ""
         lines.append(f"  {Node(node['node']):<20} {where}{refused}")
     return lines
+
+
+def _joins(joins: Mapping[str, Any]) -> str:
+    refused: Mapping[str, int] = joins["refused"]
+    why = ", ".join(f"{count} {reason}" for reason, count in refused.items())
+    counts = f"{joins['joined']} joined, {joins['renewed']} renewed, {sum(refused.values())} refused"
+    return f"{counts} ({why})" if why else counts
 
 
 def _worker(worker: Mapping[str, Any]) -> str:

@@ -45,6 +45,7 @@ def together(version: str, workers: Iterable[Worker]) -> dict[str, Any]:
         "objects": max((said["objects"] for said in facts), default=0),
         "resources": _resources(facts),
         "calls": _sums(said["calls"] for said in facts),
+        "joins": _joins(said["joins"] for said in facts),
         "reports": {"reports_taken": 0, "reports_refused": 0} | _sums(said["reports"] for said in facts),
         "lastRefused": _newest_last(said["lastRefused"] for said in facts),
         "banned": _banned(facts),
@@ -74,6 +75,12 @@ def _sums(counted: Iterable[Mapping[str, int]]) -> dict[str, int]:
     for each in counted:
         total.update(each)
     return dict(total)
+
+
+def _joins(counted: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    counted = list(counted)
+    plain = {name: sum(each[name] for each in counted) for name in ("joined", "renewed", "waiting")}
+    return {**plain, "refused": _sums(each["refused"] for each in counted)}
 
 
 def _resources(facts: Iterable[Facts]) -> list[dict[str, Any]]:

@@ -7,10 +7,10 @@ there is to know of tokens: whom each lets in, how often it was used, and when a
 
 import argparse
 import datetime
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from apimachinery.errors import NotFound
-from cloudhub import credentials
+from cloudhub import cas, credentials
 from cloudhub.authority import Authority
 from cloudhub.tokens import DEFAULT_TTL, Grant, Token, Tokens, node_labels
 from cloudhub.vault import Objects, Vault
@@ -74,12 +74,13 @@ async def act(args: argparse.Namespace, objects: Objects) -> None:
                 raise cli.CommandError(str(exc)) from exc
             print(f"token {args.id} is of no use any more")
         case _:
-            print("\n".join(lines(await tokens.list(), now)))
+            pins = [each.pin for each in await cas.load(vault)]
+            print("\n".join(lines(await tokens.list(), now, pins)))
 
 
-def lines(tokens: Sequence[Token], now: datetime.datetime) -> list[str]:
-    """A table of what is known of tokens."""
-    return table(_COLUMNS, [_row(token, now) for token in tokens])
+def lines(tokens: Sequence[Token], now: datetime.datetime, pins: Collection[str]) -> list[str]:
+    """A table of what is known of tokens. pins: of the CAs that there are; tokens of others let nobody in any more."""
+    return table(_COLUMNS, [_row(token, now, pins) for token in tokens])
 
 
 def table(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
@@ -89,9 +90,11 @@ def table(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
     return ["   ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-def _row(token: Token, now: datetime.datetime) -> tuple[str, ...]:
+def _row(token: Token, now: datetime.datetime, pins: Collection[str]) -> tuple[str, ...]:
     grant, uses = token.grant, token.uses
     until = time_text(token.expires) if now < token.expires else "expired"
+    if token.pin and token.pin not in pins and now < token.expires:
+        until = "its CA was dropped"
     nodes = (grant.nodes or "any") + (", may replace" if grant.may_replace else "")
     count = 0 if uses is None else uses.times
     last = "" if uses is None else f"{time_text(uses.last)} by {uses.node}"

@@ -47,6 +47,8 @@ DEFAULT_TTL = datetime.timedelta(hours=24)
 MAX_TTL = datetime.timedelta(days=366)
 REPEAT_S = 600.0
 """How long the key that used a token for a single use may ask again: a machine without power is back by then."""
+WAITING_REPEAT_S = 25 * 3600.0
+"""The same where somebody has to approve: a request that waits goes after a day, and an hour after it was signed."""
 MAX_LABELS = 32
 _ATTEMPTS = 8  # each lost one means that somebody else used the token meanwhile
 
@@ -107,6 +109,8 @@ class Token(NamedTuple):
     expires: datetime.datetime
     grant: Grant
     uses: Uses | None = None
+    pin: str = ""
+    """Of the CA that it is pinned to; "" where that was not written down yet."""
 
 
 @dataclass(frozen=True)
@@ -127,8 +131,10 @@ class Created(NamedTuple):
 class Tokens:
     """The join tokens of one cluster. Raises ApiError as the apiserver answers."""
 
-    def __init__(self, vault: Vault) -> None:
+    def __init__(self, vault: Vault, repeat_s: float = REPEAT_S) -> None:
+        """repeat_s: for how long the key that used a token for a single use may ask again."""
         self._vault = vault
+        self.repeat_s = repeat_s
         self._noting = asyncio.Lock()
 
     async def create(
@@ -156,13 +162,14 @@ class Tokens:
         salt = secrets.token_bytes(16)
         expires = (now + ttl).astimezone(datetime.UTC).replace(microsecond=0)
         fields = {"salt": salt, "hash": _digest(salt, secret), "expires": expires.isoformat().encode()}
+        fields["pin"] = pin.encode()
         fields |= {name: b"true" for name, is_so in _switches(grant).items() if is_so}
         if grant.nodes:
             fields["nodes"] = grant.nodes.encode()
         if grant.labels:
             fields["labels"] = json.dumps(dict(grant.labels)).encode()
         while True:
-            token = Token("".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_LENGTH)), expires, grant)
+            token = Token("".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_LENGTH)), expires, grant, pin=pin)
             try:
                 await self._vault.create(_NAME_PREFIX + token.id, _KIND, fields, labels={_LABEL: _LABEL_VALUE})
             except AlreadyExists:
@@ -212,7 +219,7 @@ class Tokens:
         async with self._noting:  # one after the other: those who join at once would only be in each other's way
             for _ in range(_ATTEMPTS):
                 token = presented.token
-                unused(token, now, key, node)
+                unused(token, now, key, node, self.repeat_s)
                 if token.uses is not None and (token.uses.key, token.uses.node) == (key, node):
                     return  # it asks again
                 used = Uses(1 if token.uses is None else token.uses.times + 1, now, node, key)
@@ -263,12 +270,12 @@ def _digest(salt: bytes, secret: str) -> bytes:
     return hashlib.sha256(b"fairlead join token\0" + salt + secret.encode()).digest()
 
 
-def unused(token: Token, now: datetime.datetime, key: str = "", node: str = "") -> None:
+def unused(token: Token, now: datetime.datetime, key: str = "", node: str = "", repeat_s: float = REPEAT_S) -> None:
     """BadToken where it was for a single use and is used up, for this node with this key."""
     uses = token.uses
     if not token.grant.is_single_use or uses is None:
         return
-    if (uses.key, uses.node) == (key, node) and abs((now - uses.last).total_seconds()) < REPEAT_S:
+    if (uses.key, uses.node) == (key, node) and abs((now - uses.last).total_seconds()) < repeat_s:
         return
     raise BadToken(
         f"the token was for a single use and has been used at {uses.last.isoformat(timespec='seconds')}: make another "
@@ -312,9 +319,12 @@ def _token(entry: Entry) -> Token | None:
         labels = {str(key): str(value) for key, value in json.loads(fields.get("labels", b"{}")).items()}
         grant = Grant(nodes, "singleUse" in fields, "replace" in fields, labels)
         uses = _uses(entry.notes[_USES]) if _USES in entry.notes else None
+        pin = fields.get("pin", b"").decode()
     except (KeyError, ValueError, TypeError, AttributeError):
         return None
-    return Token(entry.name.removeprefix(_NAME_PREFIX), expires, grant, uses) if expires.tzinfo is not None else None
+    return (
+        Token(entry.name.removeprefix(_NAME_PREFIX), expires, grant, uses, pin) if expires.tzinfo is not None else None
+    )
 
 
 def _uses(text: str) -> Uses:

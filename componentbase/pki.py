@@ -20,11 +20,13 @@ import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from componentbase.certificates import BACKDATE, fingerprints
@@ -98,7 +100,7 @@ def issue_server_cert(ca: KeyPair, names: Iterable[str], days: float) -> KeyPair
     if not names:
         raise ValueError("a server certificate needs a name or an address")
     key = ec.generate_private_key(ec.SECP256R1())
-    leaf = _leaf(ca, _name(names[0][:_COMMON_NAME_MAX]), key.public_key(), ExtendedKeyUsageOID.SERVER_AUTH, days)
+    leaf = _leaf(ca, _name(names[0][:_COMMON_NAME_MAX]), key.public_key(), [ExtendedKeyUsageOID.SERVER_AUTH], days)
     leaf = leaf.add_extension(x509.SubjectAlternativeName([_general_name(name) for name in names]), critical=False)
     return KeyPair(_pem(leaf.sign(_signing_key(ca), hashes.SHA256())), _key_pem(key))
 
@@ -135,7 +137,7 @@ def sign_client_csr(ca: KeyPair, csr_pem: bytes, expect_cn: str, organization: s
     """
     usage = ExtendedKeyUsageOID.CLIENT_AUTH
     key = _checked_request(csr_pem, expect_cn, organization, usage)
-    leaf = _leaf(ca, _name(expect_cn, organization), key, usage, days)
+    leaf = _leaf(ca, _name(expect_cn, organization), key, [usage], days)
     return _pem(leaf.sign(_signing_key(ca), hashes.SHA256()))
 
 
@@ -150,7 +152,7 @@ def sign_server_csr(
     """
     usage = ExtendedKeyUsageOID.SERVER_AUTH
     key = _checked_request(csr_pem, expect_cn, organization, usage)
-    leaf = _leaf(ca, _name(expect_cn, organization), key, usage, days)
+    leaf = _leaf(ca, _name(expect_cn, organization), key, [usage], days)
     leaf = leaf.add_extension(x509.SubjectAlternativeName([_general_name(name) for name in names]), critical=False)
     return _pem(leaf.sign(_signing_key(ca), hashes.SHA256()))
 
@@ -210,6 +212,38 @@ def common_name(cert_pem: bytes) -> str:
     return names[0]
 
 
+def subject_of(cert_pem: bytes) -> tuple[str, tuple[str, ...]]:
+    """The common name and the organizations of the first certificate. Raises BadCertificate."""
+    subject = _read_cert(cert_pem).subject
+    return common_name(cert_pem), tuple(_organizations(subject))
+
+
+def leads_to(chain_pem: bytes, trusted_pem: bytes) -> bool:
+    """
+    Whether the first certificate is signed by one of those that are trusted, by way of those that follow it.
+
+    A hint for people and no verification: nobody is let in by it. Raises BadCertificate.
+    """
+    try:
+        chain, trusted = (x509.load_pem_x509_certificates(pem) for pem in (chain_pem, trusted_pem))
+    except ValueError as exc:
+        raise BadCertificate("the PEM text is damaged") from exc
+    for at, each in enumerate(chain):
+        if any(_is_signed_by(each, ca) for ca in trusted):
+            return True
+        if at + 1 == len(chain) or not _is_signed_by(each, chain[at + 1]):
+            return False
+    return False
+
+
+def _is_signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
+    try:
+        certificate.verify_directly_issued_by(issuer)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
+
+
 def not_after(cert_pem: bytes) -> datetime:
     """The last moment at which the certificate is valid, in UTC. Raises BadCertificate."""
     return _read_cert(cert_pem).not_valid_after_utc
@@ -217,9 +251,80 @@ def not_after(cert_pem: bytes) -> datetime:
 
 def key_id(cert_pem: bytes) -> str:
     """Which key a certificate is for: SHA-256 of its SubjectPublicKeyInfo in hexadecimal. Raises BadCertificate."""
-    key = _read_cert(cert_pem).public_key()
+    return _id_of(_read_cert(cert_pem).public_key())
+
+
+def _id_of(key: CertificatePublicKeyTypes) -> str:
     der = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     return hashlib.sha256(der).hexdigest()
+
+
+# ---- requests as they are
+
+
+class Requested(NamedTuple):
+    """What a signing request asks for; it was signed with the key that it is for."""
+
+    common_name: str
+    """"" where there is none, the first where there are several."""
+    organizations: tuple[str, ...]
+    names: tuple[str, ...]
+    """Its subject alternative names, of whatever kind: "DNS:a.example"."""
+    key: str
+    """See key_id()."""
+
+
+def read_csr(csr_pem: bytes) -> Requested:
+    """Raises CsrRefused for what is no request, or for a key that nothing here would sign."""
+    csr = _read_csr(csr_pem)
+    key = _checked_key(csr)
+    _check_signature(csr)
+    try:
+        names, organizations = _common_names(csr.subject), _organizations(csr.subject)
+        alternative = _alternative_names(csr)
+    except ValueError as exc:
+        raise CsrRefused("its subject cannot be read") from exc
+    return Requested(names[0] if names else "", tuple(organizations), tuple(map(_told_name, alternative)), _id_of(key))
+
+
+def requested_key(csr_pem: bytes, expect_cn: str, organization: str) -> str:
+    """The key, see key_id(), of a request that sign_client_csr() would sign. Raises CsrRefused."""
+    return _id_of(_checked_request(csr_pem, expect_cn, organization, ExtendedKeyUsageOID.CLIENT_AUTH))
+
+
+def sign_as_requested(ca: KeyPair, csr_pem: bytes, usages: Iterable[str], days: float) -> bytes:
+    """
+    The certificate, PEM, with the subject and the names that a request asks for. Raises CsrRefused, CaExpired.
+
+    usages: "client auth", "server auth", "digital signature", "key encipherment", as Kubernetes names them. Whether it
+    may have what it asks for, the caller has judged.
+    """
+    csr = _read_csr(csr_pem)
+    key = _checked_key(csr)
+    _check_signature(csr)
+    wanted = set(usages)
+    uses = [oid for name, oid in _EXTENDED.items() if name in wanted]
+    leaf = _leaf(ca, csr.subject, key, uses, days, key_encipherment="key encipherment" in wanted)
+    if names := _alternative_names(csr):
+        leaf = leaf.add_extension(x509.SubjectAlternativeName(names), critical=not csr.subject)
+    return _pem(leaf.sign(_signing_key(ca), hashes.SHA256()))
+
+
+_EXTENDED = {"client auth": ExtendedKeyUsageOID.CLIENT_AUTH, "server auth": ExtendedKeyUsageOID.SERVER_AUTH}
+
+
+def _alternative_names(csr: x509.CertificateSigningRequest) -> list[x509.GeneralName]:
+    try:
+        return list(csr.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
+    except x509.ExtensionNotFound:
+        return []
+    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as exc:
+        raise CsrRefused("its extensions cannot be read") from exc
+
+
+def _told_name(name: x509.GeneralName) -> str:
+    kinds = {x509.DNSName: "DNS", x509.IPAddress: "IP", x509.RFC822Name: "email"}
+    return f"{kinds.get(type(name), 'URI')}:{name.value}"
 
 
 # ---- checks of a request
@@ -283,9 +388,7 @@ def _check_subject(csr: x509.CertificateSigningRequest, expect_cn: str, organiza
         raise CsrRefused("its subject cannot be read") from exc
     if names != [expect_cn]:
         raise CsrRefused(f"its common name is {', '.join(map(repr, names)) or 'missing'} instead of {expect_cn!r}")
-    organizations = [
-        str(attribute.value) for attribute in csr.subject.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)
-    ]
+    organizations = _organizations(csr.subject)
     if organizations not in ([], [organization]):
         raise CsrRefused(f"its organisation is {', '.join(map(repr, organizations))} instead of {organization!r}")
     if len(csr.subject) != len(names) + len(organizations):
@@ -316,7 +419,13 @@ def _check_wishes(csr: x509.CertificateSigningRequest, usage: x509.ObjectIdentif
 
 
 def _leaf(
-    ca: KeyPair, subject: x509.Name, key: _ClientKey, usage: x509.ObjectIdentifier, days: float
+    ca: KeyPair,
+    subject: x509.Name,
+    key: _ClientKey,
+    usages: Iterable[x509.ObjectIdentifier],
+    days: float,
+    *,
+    key_encipherment: bool = False,
 ) -> x509.CertificateBuilder:
     issuer = _read_cert(ca.cert_pem)
     start = _now()
@@ -332,8 +441,8 @@ def _leaf(
         .not_valid_before(start - BACKDATE)
         .not_valid_after(end)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_key_usage(digital_signature=True), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+        .add_extension(_key_usage(digital_signature=True, key_encipherment=key_encipherment), critical=True)
+        .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
         .add_extension(_authority_key_id(issuer), critical=False)
     )
@@ -345,12 +454,16 @@ def _authority_key_id(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
 
 
 def _key_usage(
-    *, digital_signature: bool = False, key_cert_sign: bool = False, crl_sign: bool = False
+    *,
+    digital_signature: bool = False,
+    key_encipherment: bool = False,
+    key_cert_sign: bool = False,
+    crl_sign: bool = False,
 ) -> x509.KeyUsage:
     return x509.KeyUsage(
         digital_signature=digital_signature,
         content_commitment=False,
-        key_encipherment=False,
+        key_encipherment=key_encipherment,
         data_encipherment=False,
         key_agreement=False,
         key_cert_sign=key_cert_sign,
@@ -375,6 +488,10 @@ def _general_name(name: str) -> x509.GeneralName:
 
 def _common_names(name: x509.Name) -> list[str]:
     return [str(attribute.value) for attribute in name.get_attributes_for_oid(NameOID.COMMON_NAME)]
+
+
+def _organizations(name: x509.Name) -> list[str]:
+    return [str(attribute.value) for attribute in name.get_attributes_for_oid(NameOID.ORGANIZATION_NAME)]
 
 
 def _read_cert(cert_pem: bytes) -> x509.Certificate:

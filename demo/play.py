@@ -21,7 +21,7 @@ from apimachinery.objects import JSON
 from apimachinery.resources import DEVICE_MODELS, DEVICES, NAMESPACES, NODES
 from cloudhub.apiclient import ApiClient, KubeconfigError
 from componentbase.files import lock_dir, open_private_dir
-from demo import apply, guide
+from demo import account, apply, guide
 from demo.children import Child, output_of, stop_all
 from demo.screen import Screen
 from demo.state import HOST, State, free_ports
@@ -90,8 +90,9 @@ class Demo:
         try:
             crds = await output_of(["-m", "cloudcore", "crds"], self._environment, self._log("cloudcore-crds"))
             await apply.define(found[0], apply.parse(crds))
+            await account.make(found[0], kubeconfig, self._hub_kubeconfig)
             command = f"run --listen {_at(ports.link)} --join-listen {_at(ports.join)}".split()
-            command += ["--kubeconfig", str(kubeconfig), "--data-dir", self._dir("cloudcore")]
+            command += ["--kubeconfig", str(self._hub_kubeconfig), "--data-dir", self._dir("cloudcore")]
             cloudcore = await self._start("cloudcore", ["-m", "cloudcore", *command])
             await cloudcore.until(lambda: _accepts(ports.join), START_WITHIN_S)
             default = await found[0].get(ObjectKey(NAMESPACES, "", "default"))
@@ -172,6 +173,11 @@ class Demo:
     @property
     def _kubeconfig(self) -> Path:
         return self._folder / "apiserver" / "kubeconfig"
+
+    @property
+    def _hub_kubeconfig(self) -> Path:
+        """With the rights of cloudcore's account, and no more."""
+        return self._folder / "cloudcore.kubeconfig"
 
     def _dir(self, name: str) -> str:
         return str(self._folder / name)

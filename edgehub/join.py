@@ -25,7 +25,18 @@ from typing import NamedTuple
 from apimachinery.keys import Node
 from componentbase.endpoints import Endpoint
 from componentbase.files import Unusable, fsync_dir, lock_dir, open_private_dir, write_atomic
-from edgehub.joinhub import SUBJECT, AlreadyJoined, Answer, Busy, Hub, JoinError, NotReachable, Unanswered, pin_of
+from edgehub.joinhub import (
+    SUBJECT,
+    AlreadyJoined,
+    Answer,
+    Busy,
+    Hub,
+    JoinError,
+    NotReachable,
+    Pending,
+    Unanswered,
+    pin_of,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -90,12 +101,26 @@ def join(
 
 
 def _patiently(ask: Callable[[], Answer], patience_s: float) -> Answer:
-    """Ask until there is an answer that says something; the same request each time."""
+    """
+    Ask until there is an answer that says something; the same request each time.
+
+    A person who is to decide has all the time there is: whoever does not want to wait for that stops the command, and
+    the same command goes on.
+    """
     by = time.monotonic() + patience_s
-    lost = 0
+    lost, told = 0, ""
     while True:
         try:
             return ask()
+        except Pending as exc:
+            wait_s, lost = exc.wait_s, 0
+            by = time.monotonic() + patience_s
+            if str(exc) != told:
+                told = str(exc)
+                logger.warning(
+                    "the hub waits, and so does this command; stopped, it goes on when it is run again",
+                    extra={"for": told},
+                )
         except Busy as exc:
             wait_s = exc.wait_s
             if time.monotonic() + wait_s > by:

@@ -90,6 +90,8 @@ def _asked(
         return
     yield Finding("token", Verdict.OK, f"is good for {request['node']} until {found.expires:%Y-%m-%d %H:%M} UTC")
     yield Finding("name", Verdict.OK, "is free, or this token may replace who has it")
+    if found.notice:
+        yield Finding("approval", Verdict.WARN, found.notice)
     link = Endpoint(cloud.host, found.link_port)
     yield _tried("link", lambda: _linked(link, ca_pem, timeout_s))
 

@@ -35,6 +35,7 @@ DEFAULT_PORT = 10002
 ANSWER_BYTES = 64 << 10  # two certificates and a few words; a real answer has 2 KiB
 CLOCK_SKEW_S = 60  # less than this between two clocks explains no refused certificate
 BUSY_S = 5.0  # where a hub does not say when to come back
+_ACCEPTED = 202
 _LATER = (429, 503)  # Too Many Requests, Service Unavailable
 SUBJECT = "system:node:"
 
@@ -57,6 +58,7 @@ class JoinError(CommandError):
         ├── NotTrusted      it is not the hub the token came from, or a clock is wrong
         └── Refused         the hub said no
             └── Busy        it said: later
+                └── Pending it was asked, and waits for somebody who decides
     """
 
 
@@ -110,6 +112,10 @@ def pin_of(token: str) -> str:
     return found["pin"]
 
 
+class Pending(Busy):
+    pass
+
+
 class Answer(NamedTuple):
     """What the hub gave, its form checked."""
 
@@ -143,6 +149,8 @@ class Checked(NamedTuple):
     expires: datetime
     """When the token does."""
     link_port: int
+    notice: str = ""
+    """What it says besides of how joining will go."""
 
     @classmethod
     def parse(cls, body: bytes) -> "Checked":
@@ -150,11 +158,14 @@ class Checked(NamedTuple):
         try:
             value: Any = json.loads(body)
             expires, port = datetime.fromisoformat(value["expires"]), value["link"]["port"]
+            notice = value.get("notice", "")
         except (RecursionError, KeyError, TypeError) as exc:
             raise ValueError("a part is missing") from exc
         if expires.tzinfo is None or type(port) is not int or not 0 < port < 1 << 16:
             raise ValueError("the time or the port is none")
-        return cls(expires, port)
+        if not isinstance(notice, str) or not notice.isprintable():
+            raise ValueError("the notice is none")
+        return cls(expires, port, notice)
 
 
 class Hub:
@@ -257,6 +268,8 @@ class Hub:
         if not isinstance(message, str) or not message.isprintable() or not message:
             message = f"it answered {status}"
         text = f"{self._cloud} refused: {message}"
+        if status == _ACCEPTED:
+            raise Pending(message, status, float(retry_after) if retry_after.isdecimal() else BUSY_S)
         if status in _LATER:
             raise Busy(text, status, float(retry_after) if retry_after.isdecimal() else BUSY_S)
         raise Refused(text, status)

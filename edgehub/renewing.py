@@ -47,7 +47,7 @@ from edgehub.join import (
     make_keys,
     requests_for,
 )
-from edgehub.joinhub import Answer, Busy, Hub, Refused
+from edgehub.joinhub import Answer, Busy, Hub, Pending, Refused
 from edgehub.lifetimes import renew_at
 from edgehub.renewal import READY, STAGED, Outcome, State, replaces
 
@@ -158,6 +158,8 @@ def main(arguments: list[str]) -> int:
             Path(home), Node(node), Endpoint.parse(cloud), at_once="--now" in more, tls_min=TlsMin(tls_min)
         )
         outcome = Outcome(State.READY if is_ready else State.CURRENT)
+    except Pending as exc:
+        outcome = Outcome(State.FAILED, f"the next certificate is asked for: {exc}", exc.wait_s)
     except Busy as exc:
         outcome = Outcome(State.FAILED, str(exc), exc.wait_s)
     except Refused as exc:

@@ -272,7 +272,7 @@ class GoodbyeCode(enum.StrEnum):
     BANNED = "banned"
     """Your node was banned. Ask now and then, for a ban may be lifted."""
     REPLACED = "replaced"
-    """Your certificate counted until another was given out in your name. Ask again, for who says so may be behind."""
+    """Your certificate is not the one that was given out in your name. Ask again, for who says so may be behind."""
 
 
 class Hello(NamedTuple):

@@ -34,6 +34,7 @@ from link.wsframes import Cutter, framed, masked
 PATH = "/v1/link"
 NODE_PREFIX = "system:node:"
 """Begins the common name of a node's certificates."""
+NODES_ORGANIZATION = "system:nodes"
 READ_BYTES = 64 << 10
 RECORD_BYTES = 2 << 10  # of TLS, at a time: OpenSSL's buffer stays as large as the largest, for each of 10,000 nodes
 UNREAD_BYTES = 4 * MAX_FRAME_BYTES  # a window and a large frame, or an inventory of 250,000 objects, are less
@@ -177,6 +178,8 @@ class WebSocket(asyncio.BufferedProtocol):
             # A node's certificate for its own API is of the same CA and may name any address.
             self._give_up(f"{self.identity} is a node, not a hub")
             return
+        if self.identity.startswith(NODE_PREFIX) and not _is_of_nodes(transport.get_extra_info("peercert")):
+            self.identity = ""  # of a CA that signs for others, too: a name alone makes nobody a node
         if self.identity.startswith(NODE_PREFIX):
             self.key = _key_id(transport.get_extra_info("ssl_object"))
         if isinstance(self._library, ClientProtocol):
@@ -407,13 +410,16 @@ class WebSocket(asyncio.BufferedProtocol):
 
 def _common_name(certificate: object) -> str:
     """The subject's common name of what ssl's getpeercert() gave; "" without a certificate."""
-    if not isinstance(certificate, dict):
-        return ""
-    for relative in certificate.get("subject", ()):
-        for name, value in relative:
-            if name == "commonName":
-                return str(value)
-    return ""
+    return next(iter(_subject(certificate, "commonName")), "")
+
+
+def _is_of_nodes(certificate: object) -> bool:
+    return _subject(certificate, "organizationName") == [NODES_ORGANIZATION]
+
+
+def _subject(certificate: object, field: str) -> list[str]:
+    relatives = certificate.get("subject", ()) if isinstance(certificate, dict) else ()
+    return [str(value) for relative in relatives for name, value in relative if name == field]
 
 
 def _key_id(connection: ssl.SSLObject) -> str:

@@ -148,6 +148,59 @@ async def test_the_link_refuses_certificates_of_another_ca_and_of_another_use(ma
     assert await is_refused(Authority(Ca.of(ca)).server(["127.0.0.1"]).link_context, misused)
 
 
+async def test_what_the_dropped_ca_signed_opens_nothing_by_the_cross_signature_that_hubs_showed(tmp_path: Path) -> None:
+    """The chain that makes edges of the second CA believe hubs of the first makes nodes of the first no nodes."""
+    first, second = pki.create_ca("first", 1), pki.create_ca("second", 1, 1)
+    cross = pki.cross_sign(second, first.cert_pem, 1)
+    key, csr = pki.make_key_and_csr("system:node:edge-1", "system:nodes")
+    node = pki.sign_client_csr(first, csr, "system:node:edge-1", "system:nodes", 1)
+    only_second = Authority(Ca.of(second))
+    hub, shown = only_second.server(["127.0.0.1"]), pki.issue_server_cert(first, ["127.0.0.1"], 1)
+
+    def client() -> ssl.SSLContext:
+        return with_certificate(client_context(only_second), tmp_path, node + cross, key)
+
+    assert await is_refused(hub.link_context, client())
+    assert await is_refused(hub.join_context, client()), "it does not look at the clock, and at the use all the same"
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    believed = with_certificate(server, tmp_path, shown.cert_pem + cross, shown.key_pem)
+    assert await exchange(believed, client_context(only_second)) == "nobody", "as long as it lasts"
+    lapsed = pki.cross_sign(second, first.cert_pem, -1)
+    for certificate, chain, secret in (
+        (node, cross, key),
+        (shown.cert_pem, lapsed, shown.key_pem),
+        (shown.cert_pem, b"", shown.key_pem),
+    ):
+        posing = with_certificate(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), tmp_path, certificate + chain, secret)
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await exchange(posing, client_context(only_second))
+
+
+async def test_another_ca_may_vouch_for_nodes_and_for_no_hub(objects: MemoryObjects, tmp_path: Path) -> None:
+    cluster, later = pki.create_ca("cluster", 1), pki.create_ca("later", 1)
+    vouching = [cluster.cert_pem]
+
+    async def others() -> bytes:
+        return vouching[-1]
+
+    made = await Authority.load(Vault(objects), others=others)
+    identity = made.server(["127.0.0.1"])
+    key, csr = pki.make_key_and_csr("system:node:edge-1", "system:nodes")
+
+    def client(ca: pki.KeyPair) -> ssl.SSLContext:
+        certificate = pki.sign_as_requested(ca, csr, ["client auth"], 1)
+        return with_certificate(client_context(made), tmp_path, certificate, key)
+
+    assert await exchange(identity.link_context, client(cluster)) == "system:node:edge-1"
+    assert made.certificate_pem != made.clients_pem, "nodes trust our own CA only"
+    assert await is_refused(identity.link_context, client(later))
+    assert not await made.reload(Vault(objects))
+    vouching.append(cluster.cert_pem + later.cert_pem)
+    assert await made.reload(Vault(objects)), "it is looked at as often as our own"
+    identity.renew()
+    assert await exchange(identity.link_context, client(later)) == "system:node:edge-1"
+
+
 async def test_joining_takes_no_certificate(made: Authority) -> None:
     assert await exchange(made.server(["127.0.0.1"]).join_context, client_context(made)) == "nobody"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cloudhub.placement import By
-from cloudhub.settings import CloudConfig, load
+from cloudhub.settings import CloudConfig, SignedBy, load
 from componentbase import config
 from componentbase.config import ConfigError
 
@@ -40,6 +40,17 @@ def test_placement_rules_are_configuration(tmp_path: Path) -> None:
 def test_a_rule_that_would_place_nothing_is_refused(rule: str, missing: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=missing):
         load(written(tmp_path / "c.yaml", f"placement:\n- {rule}\n"))
+
+
+def test_what_is_about_the_clusters_signer_goes_with_it(tmp_path: Path) -> None:
+    for text in ("join: {approve: false}\n", "join: {clientCa: ca.crt}\n"):
+        with pytest.raises(ConfigError, match="say signer: kubernetes"):
+            load(written(tmp_path / "c.yaml", text))
+    settings = load(written(tmp_path / "c.yaml", "join: {signer: kubernetes, approve: false, clientCa: ca.crt}\n")).join
+    assert (settings.signer, settings.approve) == (SignedBy.KUBERNETES, False)
+    assert settings.client_ca == tmp_path / "ca.crt", "beside the file that names it"
+    with pytest.raises(ConfigError, match=r"join\.approve: .*--signer kubernetes"):
+        config.override(CloudConfig(), {"join.signer": None, "join.approve": False})
 
 
 def test_how_much_nodes_may_have_is_configuration(tmp_path: Path) -> None:

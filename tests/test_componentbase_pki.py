@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import ipaddress
 import ssl
 import subprocess
 from collections.abc import Callable
@@ -289,6 +290,46 @@ def test_certificate_without_one_common_name_is_told(ca: KeyPair) -> None:
     )
     with pytest.raises(BadCertificate, match="has 0 common names instead of one"):
         pki.common_name(cert.public_bytes(serialization.Encoding.PEM))
+
+
+# ---- requests as they are
+
+
+def test_a_request_says_whom_it_is_for_and_is_signed_as_it_stands(ca: KeyPair) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    names = [x509.DNSName("a.example"), x509.IPAddress(ipaddress.ip_address("192.0.2.1")), x509.RFC822Name("a@b.c")]
+    subject = x509.Name(
+        [
+            *(x509.NameAttribute(NameOID.ORGANIZATION_NAME, each) for each in ("one", "two")),
+            x509.NameAttribute(NameOID.COMMON_NAME, "jane"),
+        ]
+    )
+    builder = x509.CertificateSigningRequestBuilder().subject_name(subject)
+    wanted = builder.add_extension(x509.SubjectAlternativeName(names), critical=False).sign(key, hashes.SHA256())
+    pem = wanted.public_bytes(serialization.Encoding.PEM)
+    told = pki.read_csr(pem)
+    assert told[:3] == ("jane", ("one", "two"), ("DNS:a.example", "IP:192.0.2.1", "email:a@b.c"))
+    signed = pki.sign_as_requested(ca, pem, ["client auth", "key encipherment"], 1)
+    assert pki.subject_of(signed) == ("jane", ("one", "two"))
+    assert pki.key_id(signed) == told.key
+    found = x509.load_pem_x509_certificate(signed).extensions
+    assert list(found.get_extension_for_class(x509.SubjectAlternativeName).value) == names
+    assert list(found.get_extension_for_class(x509.ExtendedKeyUsage).value) == [ExtendedKeyUsageOID.CLIENT_AUTH]
+    assert found.get_extension_for_class(x509.KeyUsage).value.key_encipherment
+    with pytest.raises(CsrRefused, match="not a certificate signing request"):
+        pki.read_csr(signed)
+
+
+def test_a_chain_leads_to_who_signed_it_and_to_nobody_else(ca: KeyPair) -> None:
+    top, other = pki.create_ca("top", 1, 1), pki.create_ca("other", 1)
+    below = pki.cross_sign(top, ca.cert_pem, 1)
+    leaf = pki.issue_server_cert(ca, ["localhost"], 1).cert_pem
+    assert pki.leads_to(leaf, other.cert_pem + ca.cert_pem)
+    assert pki.leads_to(leaf + below, top.cert_pem)
+    assert not pki.leads_to(leaf, top.cert_pem)
+    assert not pki.leads_to(leaf + other.cert_pem + below, top.cert_pem), "what follows has signed what it follows"
+    with pytest.raises(BadCertificate, match="damaged"):
+        pki.leads_to(b"hello", ca.cert_pem)
 
 
 # ---- one CA in another's place

@@ -88,6 +88,10 @@ async def test_start_obey_crash_stop_resume_and_be_killed(tmp_path: Path) -> Non
         assert (folder / "apiserver" / "kubeconfig").exists()
         assert "kubectl patch device thermostat --type merge" in run.text
 
+        cloudcore = next(command for command in processes_of(folder).values() if "cloudcore run" in command)
+        assert "/cloudcore.kubeconfig" in cloudcore, "it has the rights that are printed, and not an admin's"
+        assert "orbidden" not in (folder / "logs" / "cloudcore.log").read_text()
+
         edgecore = next(pid for pid, command in processes_of(folder).items() if "edgecore" in command)
         os.kill(edgecore, signal.SIGKILL)
         told = await run.until("edgecore died of SIGKILL")

@@ -91,6 +91,22 @@ async def test_a_key_counts_until_another_machine_has_its_name() -> None:
     assert watched.gate.refusal(EDGE, "three") is None, "a damaged note names nobody"
 
 
+async def test_where_another_ca_vouches_only_a_key_that_is_written_down_opens_the_door() -> None:
+    watched = Watched()
+    strict = Gate(watched.cache, requires_key=True)
+    refused = strict.refusal(EDGE, "one")
+    assert refused is not None
+    assert refused.code is GoodbyeCode.REPLACED, "it asks again soon: a watch may be behind"
+    assert "no hub has let this key in as edge-1" in refused.reason
+    await watched.claim("one")
+    assert strict.refusal(EDGE, "one") is None
+    for key in ("two", ""):
+        assert strict.refusal(EDGE, key) is not None, key
+    watched.note(expires="soon")
+    assert strict.refusal(EDGE, "one") is not None, "of a damaged note nobody knows whom it names"
+    assert strict.refusal(EDGE, "one", is_connected=True) is not None
+
+
 def test_what_is_not_the_rosters_is_none_of_its_business() -> None:
     watched = Watched()
     places = ((SECRETS, "default", "node-x"), (SECRETS, NAMESPACE, "fairlead-ca"), (CONFIG_MAPS, NAMESPACE, "node-x"))

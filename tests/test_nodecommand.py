@@ -7,6 +7,7 @@ import pytest
 
 from apimachinery.errors import Invalid, NotFound
 from apimachinery.keys import Node
+from apimachinery.resources import NODES
 from cloudhub import nodecommand
 from cloudhub.roster import MAX_REASON, Ban, Identity, Listed
 from componentbase.cli import CommandError
@@ -24,11 +25,19 @@ async def command(objects: MemoryObjects, *words: str) -> None:
 async def test_a_name_is_banned_listed_and_let_in_again(capsys: pytest.CaptureFixture[str]) -> None:
     objects = MemoryObjects()
     await command(objects, "ban", "edge-1", "--reason", " stolen ")
+    assert "nobody has this name yet" in capsys.readouterr().out
     await command(objects, "list")
     assert capsys.readouterr().out.splitlines()[-1].endswith("+00:00 stolen")
     await command(objects, "unban", "edge-1")
     with pytest.raises(NotFound, match="edge-1 is not banned"):
         await command(objects, "unban", "edge-1")
+
+
+async def test_whoever_has_the_name_is_said_to_be_disconnected(capsys: pytest.CaptureFixture[str]) -> None:
+    objects = MemoryObjects()
+    await objects.create(NODES, "", {"metadata": {"name": "edge-1"}})
+    await command(objects, "ban", "edge-1")
+    assert capsys.readouterr().out.startswith("node edge-1 is banned: it is disconnected now")
 
 
 async def test_what_cannot_be_a_name_or_a_reason_is_refused() -> None:

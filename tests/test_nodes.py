@@ -21,7 +21,8 @@ from apiserver.messages import Request
 from cloudhub.apiclient import ApiClient
 from cloudhub.devices import entries
 from cloudhub.fences import REPLICA_ANNOTATION, TERM_ANNOTATION, Fences, Permit, Standing
-from cloudhub.nodes import EDGE_LABEL, NodeLifecycle
+from cloudhub.identities import EDGE_LABEL
+from cloudhub.nodes import NodeLifecycle
 from cloudhub.presence import Presence
 from cloudhub.reflector import Reflector
 from tests.harness.devapi import dev_api

@@ -26,7 +26,7 @@ def test_the_documentation_shows_what_is_printed() -> None:
 
 
 def test_every_role_is_bound_to_the_account() -> None:
-    for wanted in (Wanted(), Wanted(interest=False), Wanted(namespaces=("a", "b"))):
+    for wanted in (Wanted(), Wanted(interest=False), Wanted(namespaces=("a", "b")), Wanted(signer="a.example/b")):
         objects = objects_of(wanted)
         roles = {(each["kind"], each["metadata"]["name"]) for each in objects if each["kind"].endswith("Role")}
         bindings = [each for each in objects if each["kind"].endswith("Binding")]
@@ -39,6 +39,28 @@ def test_without_interest_nothing_is_read_at_large_and_nobody_impersonated() -> 
     text = rbac.text(Wanted(interest=False))
     assert '"*"' not in text
     assert "impersonate" not in text
+
+
+def test_a_hub_of_which_the_cluster_signs_nodes_may_ask_and_approve_what_it_asked() -> None:
+    assert "certificates.k8s.io" not in rbac.text(Wanted())
+    found = {verb: each for each in rules(Wanted(signer="a.example/b"), rbac.SIGNER) for verb in each["verbs"]}
+    assert set(found) == {"get", "create", "update", "approve"}
+    assert (found["approve"]["resources"], found["approve"]["resourceNames"]) == (["signers"], ["a.example/b"])
+    only_asks = rules(Wanted(signer="a.example/b", approves=False), rbac.SIGNER)
+    assert [each["verbs"] for each in only_asks] == [["get", "create"]]
+
+
+def test_the_command_prints_them_for_a_flag_or_a_configuration(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "cloudcore.yaml"
+    file.write_text("join: {signer: kubernetes, signerName: a.example/b}\n")
+    assert run("rbac", "--config", str(file)) == 0
+    by_file = capsys.readouterr().out
+    assert run("rbac", "--signer", "kubernetes", "--signer-name", "a.example/b") == 0
+    assert capsys.readouterr().out == by_file == rbac.text(Wanted(signer="a.example/b"))
+    assert run("rbac", "--signer", "kubernetes", "--no-approve") == 0
+    assert "approval" not in capsys.readouterr().out
 
 
 def test_requests_can_be_narrowed_to_nodes_and_namespaces() -> None:

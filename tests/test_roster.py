@@ -146,6 +146,16 @@ async def test_the_key_that_has_the_name_renews_and_the_former_until_the_new_one
         assert await roster.may_renew(EDGE, key) is not None, "a machine that was replaced"
 
 
+async def test_where_another_ca_vouches_nobody_renews_of_whom_nothing_is_written(objects: MemoryObjects) -> None:
+    strict = Roster(objects, requires_key=True)
+    assert "no hub has let this key in as edge-1" in str(await strict.may_renew(EDGE, "one"))
+    with pytest.raises(RenewalRefused):
+        await strict.renew(EDGE, "one", "two", NOW + YEAR, "")
+    assert await strict.identities() == {}
+    await claim(strict, "one")
+    await strict.renew(EDGE, "one", "two", NOW + YEAR, "")
+
+
 async def test_of_two_renewals_at_once_both_are_told_what_became_of_them(
     roster: Roster, objects: MemoryObjects, monkeypatch: pytest.MonkeyPatch
 ) -> None:

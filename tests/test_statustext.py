@@ -33,6 +33,7 @@ FACTS: dict[str, Any] = {
         },
     ],
     "calls": {},
+    "joins": {"joined": 3, "renewed": 2, "waiting": 9, "refused": {"bad-token": 4, "name-taken": 1}},
     "reports": {"reports_taken": 5, "reports_refused": 7},
     "lastRefused": [
         {"node": "edge-1", "key": "devices/default/d", "field": "property/p", "reason": f"no {number}"}
@@ -67,12 +68,14 @@ FACTS: dict[str, Any] = {
 def test_status_in_words() -> None:
     lines = told(FACTS)
     assert lines[1] == "apiserver  https://api, 5 objects of 2 resources"
-    assert lines[4:6] == ["reports    5 taken, 7 refused", "nodes      2 connected, 1 in sync"]
+    assert lines[4] == "joins      3 joined, 2 renewed, 5 refused (4 bad-token, 1 name-taken)"
+    assert lines[5] == "reports    5 taken, 7 refused"
     assert lines[6] == "problem    devices: absent not defined"
     # The newest first, and no more than a few.
     assert [line.rpartition(": ")[2] for line in lines[7:12]] == ["no 6", "no 5", "no 4", "no 3", "no 2"]
     assert lines[7] == "refused    devices/default/d property/p of edge-1: no 6"
-    assert [line.split(None, 1)[1] for line in lines[12:]] == [
+    assert lines[12] == "nodes      2 connected, 1 in sync"
+    assert [line.split(None, 1)[1] for line in lines[13:]] == [
         "192.0.2.1:5, in sync",
         "192.0.2.2:5, 7 to send, refused 1 objects",
         "away",
@@ -107,4 +110,5 @@ def test_who_is_banned_and_whose_certificate_is_used_twice_is_a_line_each() -> N
         "banned     lost since 2030-01-31: stolen\\x1b[2J",
         "banned     x",
         "cloned     a: its certificate is used from two places (192.0.2.1, 192.0.2.9), seen 3 times, last at l",
+        "nodes      0 connected, 0 in sync",
     ]

@@ -56,6 +56,8 @@ def test_counts_are_added_and_the_cache_is_everybodys_own() -> None:
     assert found["objects"] == 6
     assert found["reports"] == {"reports_taken": 6, "reports_refused": 7, "writes": 1}
     assert found["calls"] == {"200": 3, "403": 1}
+    refused = {"bad-token": 8, "name-taken": 2}
+    assert found["joins"] == {"joined": 6, "renewed": 4, "waiting": 18, "refused": refused}
 
 
 def test_a_resource_is_told_as_the_worker_has_it_that_has_trouble() -> None:

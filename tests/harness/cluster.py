@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from apimachinery.errors import ApiError
+from apimachinery.keys import ObjectKey, Resource
 from apimachinery.objects import JSON
 from apiserver import bootstrap, escalation
 from apiserver.access import guarding
@@ -74,6 +75,30 @@ class Cluster:
             "subjects": [{"kind": kind, "name": name}],
         }
         await self("POST", place, body)
+
+
+class ClusterObjects:
+    """The requests that cloudhub.clustersigner makes, of a Cluster, as whose token it is."""
+
+    def __init__(self, cluster: Cluster, token: str = ADMIN_TOKEN) -> None:
+        self._cluster = cluster
+        self._token = token
+
+    async def get(self, key: ObjectKey) -> Mapping[str, JSON]:
+        found: Mapping[str, JSON] = await self._cluster("GET", _path(key), token=self._token)
+        return found
+
+    async def create(self, resource: Resource, namespace: str, value: Mapping[str, JSON]) -> Mapping[str, JSON]:
+        made: Mapping[str, JSON] = await self._cluster("POST", resource.path(namespace), value, token=self._token)
+        return made
+
+    async def replace(self, key: ObjectKey, value: Mapping[str, JSON], subresource: str = "") -> Mapping[str, JSON]:
+        made: Mapping[str, JSON] = await self._cluster("PUT", _path(key, subresource), value, token=self._token)
+        return made
+
+
+def _path(key: ObjectKey, subresource: str = "") -> str:
+    return key.resource.path(key.namespace, key.name, subresource)
 
 
 @contextlib.asynccontextmanager

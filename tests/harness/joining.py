@@ -8,12 +8,14 @@ from typing import Any
 
 from apiserver.http import serve
 from cloudhub import cas
-from cloudhub.authority import Authority, ServerIdentity, server_names
+from cloudhub.authority import Authority, Others, ServerIdentity, server_names
 from cloudhub.join import MAX_BODY_BYTES, JoinEndpoint
+from cloudhub.joincounts import JoinCounts
 from cloudhub.requests import Link
 from cloudhub.roster import Roster
 from cloudhub.settings import NODE_S, WINDOW_S
-from cloudhub.tokens import DEFAULT_TTL, Grant, Tokens
+from cloudhub.signers import NodeSigner
+from cloudhub.tokens import DEFAULT_TTL, WAITING_REPEAT_S, Grant, Tokens
 from cloudhub.vault import Vault
 from componentbase.endpoints import Endpoint
 from tests.harness.objects import MemoryObjects
@@ -35,6 +37,7 @@ class JoinableHub:
     endpoint: Endpoint = NOWHERE
     identity: ServerIdentity | None = None
     """What its server shows."""
+    counts: JoinCounts = field(default_factory=JoinCounts)
 
     async def rotate(self, after: datetime.timedelta = datetime.timedelta(0)) -> None:
         """Have a second CA, which signs from then on."""
@@ -60,22 +63,34 @@ class JoinableHub:
 
 @contextlib.asynccontextmanager
 async def joinable_hub(
-    names: Sequence[str] | None = None, *, window_s: float = WINDOW_S, node_s: float = NODE_S
+    names: Sequence[str] | None = None,
+    *,
+    window_s: float = WINDOW_S,
+    node_s: float = NODE_S,
+    signer: NodeSigner | None = None,
+    others: Others | None = None,
 ) -> AsyncIterator[JoinableHub]:
-    """Listens until the block is left; `names` are those of its certificate, node_s the life of a node's."""
+    """
+    Listens until the block is left; `names` are those of its certificate, node_s the life of a node's.
+
+    signer, others: of nodes and its CAs, where it is not the hub's own.
+    """
     objects = MemoryObjects()
     vault = Vault(objects)
-    authority = await Authority.load(vault, node_s, now=lambda: hub.now)
-    hub = JoinableHub(authority, Tokens(vault), objects)
+    authority = await Authority.load(vault, node_s, now=lambda: hub.now, others=others)
+    tokens = Tokens(vault) if signer is None else Tokens(vault, WAITING_REPEAT_S)
+    hub = JoinableHub(authority, tokens, objects)
     endpoint = JoinEndpoint(
         authority,
         hub.tokens,
-        Roster(objects),
+        Roster(objects, requires_key=signer is not None),
         Link(LINK_PORT),
+        signer=signer,
         window_s=window_s,
         now=lambda: hub.now,
         monotonic_s=lambda: hub.monotonic_s,
     )
+    hub.counts = endpoint.counts
     hub.identity = authority.server(names or server_names(["127.0.0.1"], []))
     context = hub.identity.join_context
     async with serve(endpoint, host="127.0.0.1", port=0, ssl_context=context, max_body=MAX_BODY_BYTES) as server:

@@ -5,30 +5,19 @@ import http.client
 import json
 import ssl
 import urllib.parse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from apimachinery.keys import Resource
-from apimachinery.resources import NAMESPACES, SERVICE_ACCOUNTS
+from apimachinery.resources import SERVICE_ACCOUNTS
 from cloudhub import rbac
 from cloudhub.vault import NAMESPACE
-
-TOKEN_S = 86_400
-
-_RBAC = ("rbac.authorization.k8s.io", "v1")
-_KINDS = {
-    "Namespace": NAMESPACES,
-    "ServiceAccount": SERVICE_ACCOUNTS,
-    "ClusterRole": Resource(*_RBAC, "clusterroles", "ClusterRole", False),
-    "ClusterRoleBinding": Resource(*_RBAC, "clusterrolebindings", "ClusterRoleBinding", False),
-    "Role": Resource(*_RBAC, "roles", "Role", True),
-    "RoleBinding": Resource(*_RBAC, "rolebindings", "RoleBinding", True),
-}
+from demo.account import KINDS, TOKEN_REQUEST, as_user
 
 
-def hub_kubeconfig(admin: Path, *, interest: bool = True) -> Path:
+def hub_kubeconfig(admin: Path, wanted: rbac.Wanted = rbac.Wanted()) -> Path:  # noqa: B008 - it is immutable
     """Makes the account with the admin's kubeconfig; returns one with a token of it, beside that."""
     config: dict[str, Any] = yaml.safe_load(admin.read_text())
     cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
@@ -37,7 +26,7 @@ def hub_kubeconfig(admin: Path, *, interest: bool = True) -> Path:
     assert server.hostname is not None
     connection = http.client.HTTPSConnection(server.hostname, server.port, context=trust, timeout=10)
 
-    def post(path: str, value: dict[str, Any]) -> dict[str, Any]:
+    def post(path: str, value: Mapping[str, Any]) -> dict[str, Any]:
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {user['token']}"}
         connection.request("POST", path, json.dumps(value), headers)
         response = connection.getresponse()
@@ -46,12 +35,11 @@ def hub_kubeconfig(admin: Path, *, interest: bool = True) -> Path:
         answer: dict[str, Any] = json.loads(body)
         return answer
 
-    for each in yaml.safe_load_all(rbac.text(rbac.Wanted(interest=interest))):
-        post(_KINDS[each["kind"]].path(each["metadata"].get("namespace", "")), each)
+    for each in yaml.safe_load_all(rbac.text(wanted)):
+        post(KINDS[each["kind"]].path(each["metadata"].get("namespace", "")), each)
     path = SERVICE_ACCOUNTS.path(NAMESPACE, rbac.ACCOUNT, "token")
-    request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": TOKEN_S}}
-    config["users"][0]["user"] = {"token": post(path, request)["status"]["token"]}
+    token = post(path, TOKEN_REQUEST)["status"]["token"]
     connection.close()
     made = admin.with_name("kubeconfig-cloudcore")
-    made.write_text(json.dumps(config))
+    made.write_text(json.dumps(as_user(config, rbac.ACCOUNT, token)))
     return made

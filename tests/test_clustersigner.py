@@ -1,0 +1,365 @@
+"""The cluster as the signer of nodes, against the embedded apiserver, with the rights that are printed."""
+
+import asyncio
+import base64
+import datetime
+import json
+import ssl
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from apimachinery.errors import Forbidden, InternalError, NotFound
+from apimachinery.keys import Node
+from apiserver import signer as controller
+from cloudhub import rbac
+from cloudhub.clustersigner import ClientCas, ClusterSigner, Policy, name_of
+from cloudhub.roster import Roster
+from cloudhub.settings import KUBELET_SIGNER
+from cloudhub.signers import Issued, SignerNotTrusted, SigningDenied, SigningFailed, Waiting, Wanted
+from componentbase import pki
+from componentbase.certificates import validity
+from edgehub.join import join
+from edgehub.joincheck import Verdict, check
+from edgehub.joinhub import Hub, Pending, Refused
+from edgehub.renewal import settle
+from edgehub.renewing import prepare
+from tests.harness.cluster import Cluster, ClusterObjects, cluster
+from tests.harness.joining import JoinableHub, joinable_hub
+
+CSRS = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
+EDGE = Node("edge-1")
+CA = pki.create_ca("clients", 1)
+_, CSR = pki.make_key_and_csr("system:node:edge-1", "system:nodes")
+WANTED = Wanted(EDGE, CSR, pki.read_csr(CSR).key, "token abcdefgh", "192.0.2.1:5")
+NAME = name_of(WANTED)
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[Cluster]:
+    """The user `hub` has what `cloudcore rbac --signer kubernetes` prints for signing, and no more."""
+    async with cluster(tmp_path, "hub") as made, asyncio.TaskGroup() as group:
+        await made("POST", "/api/v1/namespaces", {"metadata": {"name": "kube-system"}})
+        await controller.publish(made.storage, CA.cert_pem)
+        for value in yaml.safe_load_all(rbac.text(rbac.Wanted(interest=False, signer=KUBELET_SIGNER))):
+            if value["metadata"]["name"] == rbac.SIGNER:
+                for subject in value.get("subjects", ()):
+                    subject.clear()
+                    subject |= {"kind": "User", "name": "hub"}
+                namespace = value["metadata"].get("namespace")
+                place = f"namespaces/{namespace}/" if namespace else ""
+                plural = f"{value['kind'].lower()}s"
+                await made("POST", f"/apis/rbac.authorization.k8s.io/v1/{place}{plural}", value)
+        signing = group.create_task(controller.sign(made.storage, CA), name="signer")
+        yield made
+        signing.cancel()
+
+
+def signer(api: Cluster, **policy: Any) -> ClusterSigner:
+    objects = ClusterObjects(api, "hub")
+    return ClusterSigner(objects, ClientCas(objects), Policy(**policy))
+
+
+async def decide(api: Cluster, name: str, kind: str, **more: str) -> None:
+    condition = {"type": kind, "status": "True", "reason": "ByHand"} | more
+    await api("PATCH", f"{CSRS}/{name}/approval", {"status": {"conditions": [condition]}})
+
+
+async def only_request(api: Cluster) -> str:
+    """The name of the one that there is, once there is one."""
+    async with asyncio.timeout(10):
+        while not (items := (await api("GET", CSRS))["items"]):
+            await asyncio.sleep(0.02)
+    (found,) = items
+    return str(found["metadata"]["name"])
+
+
+async def test_a_hub_that_approves_gets_a_certificate_at_once_and_the_same_one_again(api: Cluster) -> None:
+    made = signer(api, certificate_s=7200)
+    assert await made.found(WANTED) is None
+    issued = await made.ask(WANTED)
+    assert isinstance(issued, Issued)
+    assert pki.subject_of(issued.certificate) == ("system:node:edge-1", ("system:nodes",))
+    assert pki.key_id(issued.certificate) == WANTED.key
+    assert 7190 < validity(issued.certificate).lifetime_s <= 7201
+    assert await made.ask(WANTED) == await signer(api).found(WANTED) == issued
+    found = await api("GET", f"{CSRS}/{NAME}")
+    assert found["metadata"]["labels"] == {"fairlead.io/node": "edge-1"}
+    assert found["metadata"]["annotations"]["fairlead.io/vouched-by"] == "token abcdefgh"
+    assert found["spec"]["username"] == "hub"
+    assert found["status"]["conditions"][0]["message"] == "cloudcore has checked the node's token abcdefgh"
+
+
+async def test_of_replicas_that_ask_at_once_all_get_the_same(api: Cluster) -> None:
+    async with asyncio.TaskGroup() as group:
+        asked = [group.create_task(signer(api).ask(WANTED), name=f"replica[{n}]") for n in range(3)]
+    assert len({each.result() for each in asked}) == 1
+
+
+async def test_a_hub_that_does_not_approve_says_who_is_to_and_how(api: Cluster) -> None:
+    made = signer(api, approves=False)
+    for _ in range(2):
+        told = await made.ask(WANTED)
+        assert isinstance(told, Waiting)
+        assert f"`kubectl certificate approve {NAME}`" in told.text
+    await decide(api, NAME, "Approved")
+    assert isinstance(await made.ask(WANTED), Issued)
+
+
+async def test_whoever_waits_asks_more_and_more_seldom(api: Cluster) -> None:
+    objects, late = ClusterObjects(api, "hub"), datetime.timedelta()
+
+    def now() -> datetime.datetime:
+        return datetime.datetime.now(datetime.UTC) + late
+
+    made = ClusterSigner(objects, ClientCas(objects), Policy(approves=False), now)
+    for minutes, again_s in ((0, 2), (2, 30), (600, 60)):
+        late = datetime.timedelta(minutes=minutes)
+        told = await made.ask(WANTED)
+        assert isinstance(told, Waiting)
+        assert told.again_s == again_s
+
+
+async def test_an_approval_of_a_signer_that_is_not_there_is_waited_for(
+    api: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cloudhub.clustersigner.LOOKS_S", (0.01,))
+    with pytest.raises(Forbidden, match=r'signerName "example\.com/own"'):
+        await signer(api, signer="example.com/own").ask(WANTED)
+    await decide(api, NAME, "Approved")
+    told = await signer(api, signer="example.com/own").ask(WANTED)
+    assert isinstance(told, Waiting)
+    assert f"the signer example.com/own has not signed it yet: see `kubectl describe csr {NAME}`" in told.text
+
+
+async def test_what_was_denied_or_failed_is_told_and_how_to_ask_again(api: Cluster) -> None:
+    made = signer(api, approves=False)
+    await made.ask(WANTED)
+    await decide(api, NAME, "Denied", message="not in\nthe inventory")
+    with pytest.raises(SigningDenied, match=r"was denied.* \(ByHand: not in the inventory\).*kubectl delete csr"):
+        await signer(api).ask(WANTED)
+    await api("DELETE", f"{CSRS}/{NAME}")
+    _, bare = pki.make_key_and_csr("system:node:edge-1", "somebody")
+    wanted = WANTED._replace(csr=bare, key=pki.read_csr(bare).key)
+    with pytest.raises(SigningFailed, match=r"does not sign .*subject organization is not system:nodes"):
+        await signer(api).ask(wanted)
+
+
+async def test_what_somebody_else_wrote_under_the_name_is_not_taken(api: Cluster) -> None:
+    """A node may make requests by itself: with its own key for longer, say, which the hub would approve."""
+    _, other = pki.make_key_and_csr("system:node:edge-1", "system:nodes")
+    usages = ["client auth", "digital signature"]
+    spec = {"request": CSR, "signerName": KUBELET_SIGNER, "usages": usages, "expirationSeconds": 3600}
+    for changed in (
+        {"request": other},
+        {"signerName": "example.com/own"},
+        {"usages": [*usages, "server auth"]},
+        {"expirationSeconds": 3601},
+        {"expirationSeconds": None},
+        {},
+    ):
+        body: dict[str, Any] = spec | changed
+        body["request"] = base64.b64encode(body["request"]).decode()
+        await api("POST", CSRS, {"metadata": {"name": NAME}, "spec": body})
+        if not changed:
+            assert isinstance(await signer(api, certificate_s=3600).ask(WANTED), Issued)
+            return
+        with pytest.raises(SigningFailed, match="is not what cloudcore asks for: to ask again: `kubectl delete csr"):
+            await signer(api, certificate_s=3600).ask(WANTED)
+        assert not (await api("GET", f"{CSRS}/{NAME}")).get("status"), "and it is not approved"
+        await api("DELETE", f"{CSRS}/{NAME}")
+
+
+async def test_a_signer_that_gives_something_else_is_found_out(api: Cluster) -> None:
+    made = signer(api, signer="example.com/own", approves=False)
+    await made.ask(WANTED)
+    await decide(api, NAME, "Approved")
+    _, other = pki.make_key_and_csr("system:node:edge-2", "system:nodes")
+    for ca, csr, told in (
+        (pki.create_ca("other", 1), CSR, "of a CA that this hub does not trust: start cloudcore with --client-ca"),
+        (CA, other, "something else than was asked for"),
+    ):
+        found = await api("GET", f"{CSRS}/{NAME}")
+        certificate = pki.sign_as_requested(ca, csr, ["client auth"], 1)
+        found["status"]["certificate"] = base64.b64encode(certificate).decode()
+        await api("DELETE", f"{CSRS}/{NAME}")
+        await made.ask(WANTED)
+        await decide(api, NAME, "Approved")
+        status = {"certificate": found["status"]["certificate"]}
+        await api("PATCH", f"{CSRS}/{NAME}/status", {"status": status})
+        with pytest.raises(SignerNotTrusted, match=told):
+            await made.ask(WANTED)
+
+
+async def test_the_cas_are_the_clusters_or_those_of_a_file(api: Cluster, tmp_path: Path) -> None:
+    objects = ClusterObjects(api, "hub")
+    assert await ClientCas(objects)() == CA.cert_pem
+    file = tmp_path / "ca.crt"
+    with pytest.raises(FileNotFoundError):
+        await ClientCas(objects, file)()
+    file.write_text("hello")
+    with pytest.raises(InternalError, match="no certificate in PEM form"):
+        await ClientCas(objects, file)()
+    file.write_bytes(CA.cert_pem)
+    assert await ClientCas(objects, file)() == CA.cert_pem
+    await api("DELETE", "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication")
+    with pytest.raises(NotFound, match="--client-ca"):
+        await ClientCas(objects)()
+
+
+# ---- joining and renewing by it
+
+
+@pytest.fixture
+async def hub(api: Cluster) -> AsyncIterator[JoinableHub]:
+    cas = ClientCas(ClusterObjects(api, "hub"))
+    async with joinable_hub(signer=signer(api, approves=False), others=cas) as made:
+        yield made
+
+
+async def run(hub: JoinableHub, token: str, home: Path) -> None:
+    await asyncio.to_thread(join, hub.endpoint, token, EDGE, home, lambda _: "")
+
+
+class Impatient:
+    """The time as edgehub.join has it, for somebody who presses ctrl-c rather than wait once more."""
+
+    monotonic = staticmethod(time.monotonic)
+
+    def __init__(self, after: int) -> None:
+        self._left = after
+
+    def sleep(self, _: float) -> None:
+        self._left -= 1
+        if not self._left:
+            raise KeyboardInterrupt
+
+
+async def interrupted(
+    hub: JoinableHub, token: str, home: Path, monkeypatch: pytest.MonkeyPatch, after: int = 1
+) -> None:
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("edgehub.join.time", Impatient(after))
+        await run(hub, token, home)
+
+
+async def test_a_join_waits_for_who_decides_and_uses_its_token_once(
+    api: Cluster, hub: JoinableHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    home, token = tmp_path / "edge", await hub.token()
+    await interrupted(hub, token, home, monkeypatch, after=3)
+    assert (home / ".joining" / "pki" / "edge.key").exists()
+    assert not (home / "pki").exists()
+    request = await only_request(api)
+    waits = [record for record in caplog.records if "the hub waits" in record.message]
+    assert len(waits) == 1, "it is said once, and not each time that it asks"
+    assert f"kubectl certificate approve {request}" in str(waits[0].__dict__["for"])
+    key = (home / ".joining" / "pki" / "edge.key").read_bytes()
+    other = await hub.token("edge-2")
+    await decide(api, request, "Approved")
+    await run(hub, token, home)
+    assert (home / "pki" / "edge.key").read_bytes() == key
+    assert pki.leads_to((home / "pki" / "edge.crt").read_bytes(), CA.cert_pem)
+    assert (home / "pki" / "ca.crt").read_bytes() == hub.authority.certificate_pem, "hubs are our own CA's"
+    uses = {each.id: each.uses for each in await hub.tokens.list()}
+    assert (used := uses[token.split(".")[1]]) is not None
+    assert used.times == 1
+    assert uses[other.split(".")[1]] is None
+    assert hub.counts.facts()["joined"] == 1
+    assert hub.counts.waiting >= 3
+
+
+async def test_a_check_says_beforehand_that_somebody_has_to_approve(hub: JoinableHub, tmp_path: Path) -> None:
+    token = await hub.token()
+    found = await asyncio.to_thread(lambda: list(check(hub.endpoint, token, EDGE, tmp_path / "edge")))
+    told = {each.step: each for each in found}
+    assert told["approval"].verdict is Verdict.WARN
+    assert "kubectl certificate approve" in told["approval"].text
+    assert told["token"].verdict is told["name"].verdict is Verdict.OK
+
+
+async def test_a_token_for_a_single_use_outlasts_a_nights_wait(api: Cluster, hub: JoinableHub, tmp_path: Path) -> None:
+    home, token = tmp_path / "edge", await hub.token(is_single_use=True)
+    ca = await asyncio.to_thread(Hub(hub.endpoint, 10).fetch_ca, hub.authority.pin)
+    body = {"node": EDGE, "token": token, "csr": CSR.decode()}
+    for _ in range(2):
+        with pytest.raises(Pending, match="is to be approved"):
+            await asyncio.to_thread(Hub(hub.endpoint, 10).join, ca, body)
+        hub.now += datetime.timedelta(hours=11)
+    with pytest.raises(Refused, match="single use"):
+        await run(hub, token, home)
+    await decide(api, await only_request(api), "Approved")
+    answer = await asyncio.to_thread(Hub(hub.endpoint, 10).join, ca, body)
+    assert pki.key_id(answer.certificate.encode()) == WANTED.key
+
+
+async def test_a_join_that_is_denied_ends_and_keeps_its_key_for_another_try(
+    api: Cluster, hub: JoinableHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, token = tmp_path / "edge", await hub.token()
+    await interrupted(hub, token, home, monkeypatch)
+    request = await only_request(api)
+    await decide(api, request, "Denied", message="no")
+    with pytest.raises(Refused, match=r"was denied in the cluster \(ByHand: no\)"):
+        await run(hub, token, home)
+    assert not (home / "edgecore.yaml").exists()
+    assert hub.counts.facts()["refused"] == {"denied": 1}
+    await api("DELETE", f"{CSRS}/{request}")
+    await interrupted(hub, token, home, monkeypatch)
+    assert await only_request(api) == request, "it is asked again, for the same key"
+
+
+async def test_a_renewal_that_waits_goes_on_with_its_key(
+    api: Cluster, hub: JoinableHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, token = tmp_path / "edge", await hub.token()
+    await interrupted(hub, token, home, monkeypatch)
+    first = await only_request(api)
+    await decide(api, first, "Approved")
+    await run(hub, token, home)
+    keys = []
+    for _ in range(2):
+        with pytest.raises(Pending, match="is to be approved"):
+            await asyncio.to_thread(prepare, home, EDGE, hub.endpoint, at_once=True)
+        keys.append((home / ".renewing" / "pki" / "edge.key").read_bytes())
+    assert keys[0] == keys[1]
+    assert (await Roster(hub.objects).identities())[EDGE].is_confirmed, "the old one counts, and nothing else"
+    [second] = [name for item in (await api("GET", CSRS))["items"] if (name := item["metadata"]["name"]) != first]
+    await decide(api, second, "Approved")
+    assert await asyncio.to_thread(prepare, home, EDGE, hub.endpoint, at_once=True)
+    assert settle(home)
+    assert (home / "pki" / "edge.key").read_bytes() == keys[0]
+    assert hub.counts.renewed == 1
+
+
+async def test_a_node_renews_by_the_cluster_and_nobody_with_its_name_from_elsewhere(
+    api: Cluster, tmp_path: Path
+) -> None:
+    objects = ClusterObjects(api, "hub")
+    async with joinable_hub(signer=signer(api), others=ClientCas(objects)) as hub:
+        home = tmp_path / "edge"
+        await run(hub, await hub.token(), home)
+        before = (home / "pki" / "edge.crt").read_bytes()
+        assert await asyncio.to_thread(prepare, home, EDGE, hub.endpoint, at_once=True)
+        assert settle(home)
+        after = (home / "pki" / "edge.crt").read_bytes()
+        assert pki.key_id(after) != pki.key_id(before)
+        assert (await Roster(hub.objects).identities())[EDGE].key == pki.key_id(after)
+        assert hub.counts.renewed == 1
+        for name in ("edge-1", "worker-7"):  # a kubelet's certificate has the form of a node's, and the same CA
+            key, csr = pki.make_key_and_csr(f"system:node:{name}", "system:nodes")
+            made = tmp_path / f"{name}.pem"
+            made.write_bytes(pki.sign_as_requested(CA, csr, ["client auth", "digital signature"], 1) + key)
+            context = ssl.create_default_context(cadata=hub.authority.certificate_pem.decode())
+            context.load_cert_chain(made)
+            _, wish = pki.make_key_and_csr(f"system:node:{name}", "system:nodes")
+            asking = Hub(hub.endpoint, 10)
+            told = "another key has the name" if name == "edge-1" else "no hub has let this key in as worker-7"
+            with pytest.raises(Refused, match=told):
+                await asyncio.to_thread(asking.renew, context, {"csr": wish.decode()})
+        assert len((await api("GET", CSRS))["items"]) == 2, "nothing was asked of the cluster for them"
+        assert json.dumps(hub.counts.facts()["refused"]) == '{"not-renewable": 2}'
