@@ -83,7 +83,9 @@ class HubServer:
                 tasks.create_task(self._upkeep(), name="hub[upkeep]")
         finally:
             self.hub.close("cloudcore is stopping", retry_after_s=1.0)
-            self._packer.shutdown(wait=False, cancel_futures=True)
+            self._packer.shutdown(
+                wait=True, cancel_futures=True
+            )  # a third of a second at most, and then nothing is left
             await listener.close()
 
     def _aside(self, work: Callable[[], Parts], done: Callable[[Parts], None]) -> None:
