@@ -20,6 +20,7 @@ from apimachinery.errors import ApiError, InternalError, TooManyRequests, Unavai
 from apimachinery.keys import Node, ObjectKey, ObjectVersion
 from apimachinery.resources import CONFIG_MAPS, DEVICE_MODELS, DEVICES, NODES, PODS, SECRETS
 from cloudhub.reports import Value, parse
+from cloudhub.wires import ASIDE_BYTES
 from link.frames import BULK, CHUNK_BYTES, LARGE_BYTES, PUSHES, WINDOW_BYTES, WINDOW_FRAMES, Interest, ReportEntry
 from link.peer import Peer
 from tests.sim.access import GADGETS, POOL, STEADY, STEADY_KEY
@@ -52,6 +53,8 @@ class Shape(NamedTuple):
     """How long a commit takes: one of these."""
     large: int = LARGE_BYTES
     """Longer deltas go in parts of a quarter of this."""
+    aside: bool = True
+    """Whether what is longer is packed in a thread, and so later."""
     interests: bool = False
     """Whether nodes are interested in more than what is placed on them."""
 
@@ -500,7 +503,7 @@ def tuned(shape: Shape) -> Iterator[None]:
         patch.dict(Peer.__init__.__kwdefaults__, {"pushes": (pushes, devices)}),
         patch.object(edgehub.session, "INVENTORY_CHUNK", shape.chunk),
         patch.object(cloudhub.wires, "LARGE_BYTES", shape.large),
-        patch.object(cloudhub.wires, "ASIDE_BYTES", min(cloudhub.wires.ASIDE_BYTES, shape.large)),
+        patch.object(cloudhub.wires, "ASIDE_BYTES", min(ASIDE_BYTES, shape.large) if shape.aside else ASIDE_BYTES),
         patch.object(link.transfers, "CHUNK_BYTES", min(CHUNK_BYTES, shape.large // 4)),
         patch.object(link.peer, "BULK", BULK._replace(bytes=min(BULK.bytes, shape.large // 2), growth=1)),
     ):
