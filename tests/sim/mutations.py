@@ -365,7 +365,7 @@ class Row(NamedTuple):
     """The first seed that noticed."""
 
 
-_IN_PARTS = Shape(delays_s=(0.3,), commits_s=(0.02, 0.3), large=130, aside=False, interests=True)
+_IN_PARTS = Shape(delays_s=(0.3,), commits_s=(0.3, 1.5), large=100, aside=False, interests=True)
 _INTERESTED = Shape(hubs=2, delays_s=(0.01, 0.3), interests=True)
 _TWO_REPLICAS = Shape(hubs=2, delays_s=(0.01, 0.3))
 """For rules that matter only where two replicas meet within a moment: one schedule in a thousand, else."""
