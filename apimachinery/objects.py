@@ -21,6 +21,9 @@ from apimachinery.keys import ObjectKey, ObjectVersion, Resource
 JSON = Any
 """What json.loads returns. The only place outside codec and client code where a type is left open."""
 
+LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+"""The annotation in which `kubectl apply` keeps what it was given."""
+
 REVISION_BYTES = 12  # 96 bits: a collision among 10^9 versions of one object is still less likely than 1 in 10^10
 
 

@@ -53,7 +53,7 @@ from componentbase.files import lock_dir, open_private_dir, write_atomic
 
 logger = logging.getLogger(__name__)
 
-FIRST_NAMESPACES = ("default", "kube-system", NODE_LEASE_NAMESPACE, "fairlead-system")
+FIRST_NAMESPACES = ("default", "kube-system", NODE_LEASE_NAMESPACE)
 CA_DAYS = 3650
 CERTIFICATE_DAYS = 365  # a process that runs for a year is restarted for other reasons
 TOKEN_BYTES = 32

@@ -141,7 +141,9 @@ class Api:
         place = self._place_of(asked)
         everything = await self._storage.list(place, asked.namespace, EVERYTHING, ALL_FIELDS, 0, None)
         try:
-            changes = [change for change in self._storage.since(revision) if change.revision <= everything.revision]
+            changes = [
+                change for change in self._storage.since(revision, place) if change.revision <= everything.revision
+            ]
         except Expired:
             raise Expired(
                 "The provided continue parameter is too old to display a consistent list result. "

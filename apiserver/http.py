@@ -217,6 +217,7 @@ class _Connection(asyncio.BufferedProtocol):
         self._eof = self._lost = self._stopping = False
         self._busy = False  # a handler runs, or its whole answer is being written
         self._streaming = False
+        self._is_head = False  # the request that is read: whatever it is answered has no body
         self._certificate_cn: str | None = None
         self._organizations: tuple[str, ...] = ()
         self._certificate = b""
@@ -322,7 +323,7 @@ class _Connection(asyncio.BufferedProtocol):
 
     async def _read_request(self) -> Request | None:
         """The next request with its body; None when the connection should be closed instead."""
-        started = False
+        started = self._is_head = False
         try:
             async with asyncio.timeout(self._server.idle_s) as deadline:
                 while not self._h11.trailing_data[0] and not self._eof:
@@ -332,6 +333,7 @@ class _Connection(asyncio.BufferedProtocol):
                 head = await self._event()
                 if not isinstance(head, h11.Request):
                     return None
+                self._is_head = head.method == b"HEAD"
                 return await self._complete(head)
         except TimeoutError:
             if started:
@@ -408,7 +410,7 @@ class _Connection(asyncio.BufferedProtocol):
                 logger.exception("handler failed", extra={"method": request.method, "path": request.path})
                 response = error_response(InternalError("an internal error occurred; the server's log says which"))
             logger.debug("answered", extra={"method": request.method, "path": request.path, "status": response.status})
-            await self._send(response, head_only=request.method == "HEAD")
+            await self._send(response, head_only=self._is_head)
         finally:
             self._busy = False
 
@@ -463,7 +465,7 @@ class _Connection(asyncio.BufferedProtocol):
         if self._h11.our_state not in (h11.IDLE, h11.SEND_RESPONSE) or self._lost:
             return
         body = from_status(status, "", message).status() | {"code": status}
-        await self._send(json_response(status, body), close=True)
+        await self._send(json_response(status, body), head_only=self._is_head, close=True)
         self._discarded = 0
         if self._reading_paused:
             self._transport.resume_reading()

@@ -19,13 +19,12 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from apimachinery.errors import ApiError, BadRequest, Cause, Conflict
-from apimachinery.objects import JSON
+from apimachinery.objects import JSON, LAST_APPLIED
 from apiserver import fieldsets, typed
 from apiserver.fieldsets import NOTHING, FieldSet
 from apiserver.typed import Comparison, Type
 
 APPLY, UPDATE = "Apply", "Update"
-LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 KUBECTL = "kubectl"
 BEFORE_FIRST_APPLY = "before-first-apply"
 ANCIENT = "ancient-changes"

@@ -65,10 +65,11 @@ class Storage(Protocol):
         namespace: "" for all of them. fields: checked, any of the definition's selectable fields may occur.
         """
 
-    def since(self, revision: int) -> Sequence[Change]:
+    def since(self, revision: int, resource: Resource | None = None) -> Sequence[Change]:
         """
-        All changes after `revision`, oldest first, without waiting; of every resource, the caller picks.
+        All changes after `revision`, oldest first, without waiting.
 
+        resource: those of other ones may be left out, and may be forgotten; None for all. The caller picks in any case.
         Raises Expired when some are forgotten or the revision was never reached.
         """
 

@@ -414,7 +414,7 @@ class Storage:
         more = bool(limit) and len(found) > limit
         return Page([_stored(item) for item in (found[:limit] if more else found)], revision, more)
 
-    def since(self, revision: int) -> Sequence[Change]:
+    def since(self, revision: int, resource: Resource | None = None) -> Sequence[Change]:
         if revision < self._floor:
             raise Expired(f"too old resource version: {revision} ({self._floor})")
         return self._cache.since(revision)

@@ -33,12 +33,12 @@ INITIAL_EVENTS_END = "k8s.io/initial-events-end"
 async def watch(storage: Storage, asked: ApiRequest, definition: Definition) -> AsyncIterator[bytes]:
     """The stream's bytes, in chunks of whole lines. Ends at the timeout, or after an ERROR event."""
     lines = _Lines(storage, asked, definition)
+    place = storage.catalogue().place_of(asked.resource)
     loop = asyncio.get_running_loop()
     ends_at = loop.time() + (asked.timeout_s or TIMEOUT_S)
     bookmark_at = loop.time() + BOOKMARK_S
     try:
         if _begins_with_state(asked):
-            place = storage.catalogue().place_of(asked.resource)
             page = await storage.list(place, asked.namespace, asked.labels, asked.fields, limit=0, after=None)
             revision = page.revision
             for chunk in _chunked(lines.state(page)):
@@ -48,10 +48,9 @@ async def watch(storage: Storage, asked: ApiRequest, definition: Definition) -> 
         else:
             revision = int(asked.resource_version or storage.revision)
         while True:
-            changes = storage.since(revision)
+            changes, revision = storage.since(revision, place), storage.revision
             for chunk in _chunked(lines.changes(changes)):
                 yield chunk
-            revision = changes[-1].revision if changes else revision
             if storage.catalogue().of(asked.resource) is None:
                 return  # the definition was deleted
             now = loop.time()

@@ -21,10 +21,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks import (
+    badnetworks,
     devapi,
     devices,
     edgeapply,
     fanout,
+    flood,
     footprint,
     growth,
     hubmemory,
@@ -117,6 +119,7 @@ PROMISED = {
     "edgeapply": Plan(
         "objects committed per second at the edge", 3, 25, lambda g, n: edgeapply.measure(n, g.quick, g.edgecore, g.pki)
     ),
+    "flood": Plan("what pods feel of a flood of their node's devices", 1, 100, lambda g, n: flood.measure(n, g.quick)),
     "growth": Plan(
         "cost of a change over objects, nodes and rate", 1, 60, lambda g, n: growth.measure(n, g.quick, g.pki)
     ),
@@ -131,6 +134,8 @@ OTHERS = {
     "workers": Plan("one hub process, and two that share a port", 1, 120, lambda g, n: workers.measure(n, g.quick)),
     "mappers": Plan("memory and processor of mappers", 1, 180, lambda g, n: mappers.measure(n, g.quick)),
     "apiserver": Plan("the embedded apiserver by itself", 1, 60, lambda g, n: devapi.measure(n, g.quick)),
+    "narrowflood": Plan("the same flood over 1 Mbit/s", 1, 120, lambda g, n: flood.narrow(n, g.quick)),
+    "badnetworks": Plan("websocket and QUIC over bad lines", 1, 700, lambda g, n: badnetworks.measure(n, g.quick)),
     "twins": Plan("reports from MQTT to the commit", 3, 150, lambda g, n: twins.measure(n, g.quick, g.edgecore)),
 }
 FAMILIES = PROMISED | OTHERS

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 LINEAR = 1.05  # 0.05 is what two runs differ by
+SEPARATOR = " | "
 PERCENTS = (1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 98, 99, 99.5, 100)
 
 
@@ -128,26 +129,39 @@ def percentile(ordered: Sequence[float], percent: float) -> float:
 
 
 def table(figures: Iterable[Figure]) -> str:
-    """For a terminal and for a Markdown page alike."""
-    rows = [("what", "median", "runs from..to", "target", "note"), ("---", "---:", "---:", "---:", "---")]
-    for each in figures:
+    """For a terminal and for a Markdown page alike. Figures that are named "row | column" make a table of these."""
+    listed = list(figures)
+    if listed and all(SEPARATOR in each.name for each in listed):
+        return _lined_up(_grid(listed), left=(0,))
+    rows = [("what", "median", "runs from..to", "target", "note")]
+    for each in listed:
         low, high = min(each.values), max(each.values)
         spread = f"{shown(low)} .. {shown(high)}" if len(each.values) > 1 else ""
         rows.append((each.name, f"{shown(each.value)} {each.unit}".strip(), spread, _target(each), each.note))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = []
-    for number, row in enumerate(rows):
-        cells = [
-            cell.ljust(width) if column in (0, 4) else cell.rjust(width)
+    return _lined_up(rows, left=(0, 4))
+
+
+def _grid(figures: Sequence[Figure]) -> list[tuple[str, ...]]:
+    """Rows and columns in the order in which they come first; a figure that there is not is an empty cell."""
+    cells = {tuple(each.name.split(SEPARATOR, 1)): f"{shown(each.value)} {each.unit}".strip() for each in figures}
+    columns = list(dict.fromkeys(column for _, column in cells))
+    rows = dict.fromkeys(row for row, _ in cells)
+    return [("", *columns), *((row, *(cells.get((row, column), "") for column in columns)) for row in rows)]
+
+
+def _lined_up(rows: Sequence[tuple[str, ...]], left: Sequence[int]) -> str:
+    """The first row is the heads; columns but those in `left` are set to the right."""
+    widths = [max(3, *(len(row[column]) for row in rows)) for column in range(len(rows[0]))]
+    lines = [
+        " | ".join(
+            cell.ljust(width) if column in left else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        if number == 1:
-            cells = [
-                ("-" * (width - 1) + ":") if mark.endswith(":") else "-" * width
-                for mark, width in zip(row, widths, strict=True)
-            ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        )
+        for row in rows
+    ]
+    marks = ["-" * width if column in left else "-" * (width - 1) + ":" for column, width in enumerate(widths)]
+    lines.insert(1, " | ".join(marks))
+    return "\n".join(f"| {line} |" for line in lines)
 
 
 def _target(figure: Figure) -> str:

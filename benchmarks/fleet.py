@@ -43,8 +43,8 @@ class Memory:
     async def horizon(self) -> tuple[Position, ...]:
         return tuple(map(Position._make, self._horizon.items()))
 
-    async def next_term(self, above: int) -> int:
-        self._term = max(self._term, above) + 1
+    async def next_term(self, above: int, *, is_reset: bool) -> int:
+        self._term = (above if is_reset else max(self._term, above)) + 1
         return self._term
 
     async def held(self) -> list[Held]:

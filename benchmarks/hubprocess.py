@@ -74,6 +74,9 @@ class _Unreported:
 
     def session_down(self, node: Node) -> None: ...
 
+    def last_term(self, node: Node) -> int:
+        return 0
+
 
 class HubProcess:
     """The hub and what feeds it."""

@@ -8,67 +8,18 @@ Both end with their standard input: whatever becomes of this process, they do no
 """
 
 import contextlib
-import json
-import os
-import select
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from benchmarks import certificates
+from tests.harness.commanded import WITHIN_S as WITHIN_S
+from tests.harness.commanded import Commanded as Commanded
 
 ROOT = Path(__file__).resolve().parent.parent
-WITHIN_S = 120.0
 CONNECTING_PER_S = 20.0  # on a machine that is busy with much else
 HUB_CORE, SWARM_CORE = 0, 1
-
-
-class Commanded:
-    """A process of ours that answers each line with a line of JSON."""
-
-    def __init__(self, core: int, module: str, *arguments: str) -> None:
-        self._name = module
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            bufsize=1,
-            cwd=ROOT,
-        )
-        self.pid = self._process.pid
-        if core in os.sched_getaffinity(0):
-            os.sched_setaffinity(self.pid, {core})
-
-    def ask(self, command: str, within_s: float = WITHIN_S) -> dict[str, Any]:
-        """Raises AssertionError where it ends instead, or does not answer in time."""
-        self.tell(command)
-        return self.answer(within_s)
-
-    def tell(self, command: str) -> None:
-        assert self._process.stdin is not None, "made with a pipe"
-        self._process.stdin.write(f"{command}\n")
-        self._process.stdin.flush()
-
-    def answer(self, within_s: float = WITHIN_S) -> dict[str, Any]:
-        assert self._process.stdout is not None, "made with a pipe"
-        assert select.select([self._process.stdout], [], [], within_s)[0], f"{self._name}: no answer in {within_s:g} s"
-        line = self._process.stdout.readline()
-        assert line, f"{self._name} ended with code {self._process.wait()}"
-        answer: dict[str, Any] = json.loads(line)
-        return answer
-
-    def kill(self) -> None:
-        """kill -9."""
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(BrokenPipeError):
-                    pipe.close()
 
 
 class Pair:

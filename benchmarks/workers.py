@@ -159,7 +159,7 @@ class _Counting:
     def changed(self, changes: list[Change]) -> None: ...
 
     def observe(self, lease: Sent) -> None:
-        claim_of(lease.parse())
+        claim_of(lease.parse(), time.time_ns() // 1_000_000)
         self.seen += 1
 
 

@@ -32,6 +32,7 @@ from cloudhub.vault import Vault
 from componentbase import pki
 from componentbase.certificates import validity
 from componentbase.tls import LiveContext, TlsMin, admit_lapsed, server_context
+from componentbase.words import rfc3339
 
 logger = logging.getLogger(__name__)
 
@@ -230,7 +231,7 @@ class ServerIdentity:
         self._renew_at = found.made + (found.lapses - found.made) * RENEW_AT
         if self._authority.is_changing:
             self._renew_at = min(self._renew_at, _now() + datetime.timedelta(days=CROSS_DAYS / 2))
-        logger.info("server certificate made", extra={"names": list(self._names), "until": f"{found.lapses:%Y-%m-%d}"})
+        logger.info("server certificate made", extra={"names": list(self._names), "until": rfc3339(found.lapses)})
 
     async def keep_fresh(self, vault: Vault, reload_s: float, asked: asyncio.Event) -> None:
         """

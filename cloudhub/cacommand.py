@@ -22,6 +22,7 @@ from cloudhub.roster import Identity, Roster
 from cloudhub.settings import load
 from cloudhub.vault import Objects, Vault
 from componentbase import cli
+from componentbase.words import counted, rfc3339
 
 AFTER = datetime.timedelta(minutes=2)
 """Until the new CA signs: four times as long as hubs take to hear of it (join.reloadSeconds)."""
@@ -74,7 +75,7 @@ async def act(args: argparse.Namespace, objects: Objects) -> None:
             raise cli.CommandError("--force is for --finish")
         made = await cas.begin(vault, now + args.after)
         print(
-            f"{made.name} is trusted by hubs from now on and signs from {made.signs_from:%H:%M:%S}Z on; nodes take "
+            f"{made.name} is trusted by hubs from now on and signs from {rfc3339(made.signs_from)} on; nodes take "
             "certificates of it by themselves. See `cloudcore ca list`, then `cloudcore ca rotate --finish`"
         )
 
@@ -104,12 +105,14 @@ def _may_finish(
     if len(found) < 2:
         raise cli.CommandError("there is one CA and no rotation to finish: `cloudcore ca rotate` begins one")
     if now < found[-1].signs_from:
-        raise cli.CommandError(f"{found[-1].name} signs from {found[-1].signs_from:%H:%M:%S}Z on: wait until then")
+        raise cli.CommandError(f"{found[-1].name} signs from {rfc3339(found[-1].signs_from)} on: wait until then")
     remaining = needing(found, identities, now, window)
     if remaining and not is_forced:
+        have = "has" if len(remaining) == 1 else "have"
         raise cli.CommandError(
-            f"{len(remaining)} nodes have no certificate of {found[-1].name} yet: {_named(remaining)}. Those that are "
-            "connected take one within hours, or at once by `edgecore renew`; with --force they join again"
+            f"{counted(len(remaining), 'node')} {have} no certificate of {found[-1].name} yet: {_named(remaining)}. "
+            "Those that are connected take one within hours, or at once by `edgecore renew`; with --force they join "
+            "again"
         )
     return remaining
 
@@ -147,11 +150,11 @@ def lines(
         if now >= each.expires:
             signs = "expired"
         elif now < each.signs_from:
-            signs = f"from {each.signs_from:%H:%M:%S}Z"
+            signs = f"from {rfc3339(each.signs_from)}"
         else:
             is_last = not any(other.signs_from <= now < other.expires for other in found[at + 1 :])
             signs = "yes" if is_last else "no more"
-        rows.append((each.name, f"{each.expires:%Y-%m-%d}", signs, str(nodes), each.pin[:16]))
+        rows.append((each.name, rfc3339(each.expires), signs, str(nodes), each.pin[:16]))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     told = ["   ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     if len(found) > 1:

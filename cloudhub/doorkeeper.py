@@ -19,6 +19,7 @@ from apimachinery.watchcache import WatchCache
 from cloudhub.clones import Clones
 from cloudhub.gate import Gate
 from cloudhub.sessions import Denial
+from componentbase.words import rfc3339
 from link.frames import GoodbyeCode
 
 logger = logging.getLogger(__name__)
@@ -56,8 +57,11 @@ class Doorkeeper:
         """From the reflectors; returns the nodes that may be let in no more, or again."""
         return [node for change in changes if (node := self.gate.observe(change)) is not None]
 
-    def refusal(self, node: Node, key: str, *, is_connected: bool = False) -> Denial | None:
-        return self.gate.refusal(node, key, is_connected=is_connected)
+    def refusal(self, node: Node, key: str, *, joined_with: str | None = None) -> Denial | None:
+        return self.gate.refusal(node, key, joined_with=joined_with)
+
+    def joined_with(self, node: Node) -> str | None:
+        return self.gate.joined_with(node)
 
     def turned_away(self, node: Node, refusal: Denial) -> None:
         if refusal.code is GoodbyeCode.BANNED and (event := self.gate.event(node, self._at())) is not None:
@@ -94,4 +98,4 @@ class Doorkeeper:
                     del self._to_ban[node]
 
     def _at(self) -> str:
-        return self._now().astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return rfc3339(self._now())

@@ -34,6 +34,11 @@ from link.frames import MAX_TERM
 
 TERM_ANNOTATION = "fairlead.io/term"
 REPLICA_ANNOTATION = "fairlead.io/replica"
+MAX_AHEAD_MS = 3650 * 86_400_000
+"""
+A term in a Lease that is further than this before our clock was not taken up by a hub, which lets nobody come near it
+(cloudhub.sessions.MAX_AHEAD_MS): somebody wrote it to keep the node out. Replicas whose clocks are less apart agree.
+"""
 
 
 class Claim(NamedTuple):
@@ -173,6 +178,11 @@ class Fences:
         if (record := self._records.get(node)) is not None:
             record.unfenced = True
 
+    def last_term(self, node: Node) -> int:
+        """Of the session here and of the one that the Lease was last known to be taken for, the higher; 0 for none."""
+        record = self._records.get(node)
+        return 0 if record is None else max(record.term, record.claim.term if record.claim is not None else 0)
+
     # What follows
 
     def standing(self, node: Node) -> Standing:
@@ -218,13 +228,13 @@ class Fences:
             self._records.pop(node, None)
 
 
-def claim_of(lease: Mapping[str, JSON]) -> Claim:
-    """What the body of a Lease says. A term that is none of ours counts as none."""
+def claim_of(lease: Mapping[str, JSON], now_ms: int) -> Claim:
+    """What the body of a Lease says. A term that is none of ours counts as none. now_ms: milliseconds since 1970."""
     annotations = lookup(lease, "metadata.annotations") or {}
     text = str(annotations.get(TERM_ANNOTATION) or "")
     term = int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else 0
     return Claim(
         str(lookup(lease, "metadata.resourceVersion") or ""),
-        term if term <= MAX_TERM else 0,
+        term if term <= min(MAX_TERM, now_ms + MAX_AHEAD_MS) else 0,
         str(annotations.get(REPLICA_ANNOTATION) or ""),
     )

@@ -11,7 +11,8 @@ Where the cluster signs nodes, its CA vouches for others, too, under the very sa
 may approve. There only a key that is written in the roster opens the door (`requires_key`).
 
 A watch may be behind. Of a ban that means that it takes effect as late; of a key, that a machine which has just
-joined may be turned away once or twice, and it knows (edgehub/redial.py).
+joined may be turned away once or twice, and it knows (edgehub/redial.py). What a watch missed while it was away, it
+finds by a list; a connection is therefore held against what is written, not against how that came about.
 
 Pure state: no clock, no I/O.
 """
@@ -25,7 +26,7 @@ from apimachinery.kubeevents import KubeEvent, new_event
 from apimachinery.objects import Object, lookup
 from apimachinery.resources import NODES, SECRETS
 from apimachinery.watchcache import WatchCache
-from cloudhub.roster import NAME_PREFIX, Ban, ban_in, identity_in, never_let_in, told
+from cloudhub.roster import NAME_PREFIX, Ban, Identity, ban_in, identity_in, never_let_in, told
 from cloudhub.sessions import Denial
 from cloudhub.vault import NAMESPACE
 from link.frames import GoodbyeCode
@@ -57,25 +58,36 @@ class Gate:
             self._bans[node] = ban
         return node
 
-    def refusal(self, node: Node, key: str, *, is_connected: bool = False) -> Denial | None:
+    def refusal(self, node: Node, key: str, *, joined_with: str | None = None) -> Denial | None:
         """
-        Why a connection of this node is not let in, or (`is_connected`) not any more.
+        Why a connection of this node is not let in, or not any more.
 
-        key: that of its certificate; "" where it is not known, and then not judged.
+        key: that of its certificate; "" where it is not known, and then not judged. joined_with: as joined_with() said
+        it when the connection was last found to be good: a connection outlives renewals of its machine's certificate.
         """
         if (ban := self._bans.get(node)) is not None:
             return Denial(GoodbyeCode.BANNED, told(node, ban))
-        item = self._cache.get(ObjectKey(SECRETS, NAMESPACE, NAME_PREFIX + node)) if key else None
-        identity = None if item is None else identity_in(_notes(item))
+        identity = self._identity(node) if key else None
         if self._requires_key and (identity is None or not identity.key):
             return Denial(GoodbyeCode.REPLACED, never_let_in(node))
         # Who joined before keys were written down has none there, and a damaged note names nobody.
-        if identity is None or not identity.key or key in (identity.key, identity.former):
+        if identity is None or not identity.key or key == identity.key:
             return None
-        if is_connected and identity.former:
-            return None  # it was renewed again and again meanwhile; by another machine, it would have been ended then
-        reason = f"this certificate of {node} counts no more: another machine has joined in its name"
+        if key == identity.former and not identity.is_confirmed:
+            return None  # the node may not have got the new one
+        if joined_with is not None and joined_with == identity.joined_with:
+            return None
+        reason = f"this certificate of {node} counts no more: another machine has joined in its name, or renewed it"
         return Denial(GoodbyeCode.REPLACED, reason)
+
+    def joined_with(self, node: Node) -> str | None:
+        """The key that the machine joined with which has the name; None where nothing is written."""
+        identity = self._identity(node)
+        return None if identity is None or not identity.key else identity.joined_with
+
+    def _identity(self, node: Node) -> Identity | None:
+        item = self._cache.get(ObjectKey(SECRETS, NAMESPACE, NAME_PREFIX + node))
+        return None if item is None else identity_in(_notes(item))
 
     def bans(self) -> list[tuple[Node, Ban]]:
         """All, in the order of their names."""

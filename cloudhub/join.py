@@ -27,10 +27,8 @@ Invariants
 """
 
 import datetime
-import json
 import logging
 import math
-import re
 import time
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
@@ -46,6 +44,7 @@ from apimachinery.errors import (
     Unavailable,
 )
 from apimachinery.keys import Node
+from apimachinery.nodenames import problem
 from apiserver.http import Request, Response, json_response
 from cloudhub.authority import Authority, CaLapsed
 from cloudhub.buckets import Buckets, Rate
@@ -73,9 +72,6 @@ logger = logging.getLogger(__name__)
 MAX_BODY_BYTES = 16 << 10  # a CSR is half a KiB with an EC key and two with a large RSA one
 MAX_CONNECTIONS_EACH = 64  # of one address: a machine needs one at a time, and behind a NAT they come by the dozen
 IDLE_S = 10.0  # a machine that joins says at once what it wants
-MAX_NAME = 52
-"""X.509 allows 64 characters in a common name (RFC 5280, ub-common-name), of which `system:node:` takes 12."""
-
 EACH = Rate(per_s=20, burst=1200)
 """Of one address: a fleet may be behind one NAT. Ten guesses in a row, and then ten a minute."""
 OVERALL = Rate(per_s=30, burst=600)
@@ -84,9 +80,6 @@ GUESS_EACH, GUESS_OVERALL = 120, 5
 """What a wrong token costs beyond that. Guessing is hopeless anyway; this keeps the log and the apiserver quiet."""
 ORIGINS = 8192
 """Addresses remembered, some 2 MB: those that can be let in while one's bucket fills, and who is still being served."""
-
-_LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
-_NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*")
 
 
 class JoinEndpoint:
@@ -236,13 +229,8 @@ class JoinEndpoint:
 
 def check_name(node: str) -> Node:
     """The name, if a Node of it can exist and fits a certificate; Invalid otherwise."""
-    if len(node) > MAX_NAME:
-        raise Invalid(f"the node name has {len(node)} characters, and a certificate has room for {MAX_NAME}")
-    if not _NAME.fullmatch(node):
-        raise Invalid(
-            f"{json.dumps(node)} cannot be a node name: use lower-case letters, digits, '-' and '.', "
-            "beginning and ending with a letter or digit"
-        )
+    if reason := problem(node):
+        raise Invalid(reason)
     return Node(node)
 
 

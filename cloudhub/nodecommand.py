@@ -11,10 +11,11 @@ from collections.abc import Sequence
 
 from cloudhub import credentials
 from cloudhub.roster import MAX_REASON, Listed, Roster
-from cloudhub.tokencommand import table, time_text
+from cloudhub.tokencommand import table
 from cloudhub.vault import Objects
 from componentbase import cli
 from componentbase.logs import one_line
+from componentbase.words import rfc3339
 
 _BAN = "cloudcore node ban rack7-3 --reason 'stolen from the depot'"
 _COLUMNS = ("NODE", "CERTIFICATE UNTIL", "TOKEN", "BANNED")
@@ -73,7 +74,7 @@ def _row(listed: Listed, now: datetime.datetime) -> tuple[str, ...]:
     node, identity, ban = listed
     until = token = ""
     if identity is not None:
-        until = ("lapsed " if identity.expires <= now else "") + time_text(identity.expires)
+        until = ("lapsed " if identity.expires <= now else "") + rfc3339(identity.expires)
         token = identity.token
     banned = "" if ban is None else one_line(f"{ban.since or 'yes'} {ban.reason}".strip())
     return node, until, token, banned

@@ -127,11 +127,17 @@ class NodeLifecycle:
                 self._presence.node_seen(Node(key.name), is_edge, ready, self._loop.time())
             self._woken.set()
 
+    def last_term(self, node: Node) -> int:
+        return self._fences.last_term(node)
+
+    def _now_ms(self) -> int:
+        return int(self._now().timestamp() * 1000)
+
     def observe_lease(self, lease: Object | Sent) -> None:
         """A Lease as the apiserver has it."""
         if lease.key.namespace == NODE_LEASE_NAMESPACE:
             node = Node(lease.key.name)
-            self._fences.noticed(node, claim_of(lease.parse()))
+            self._fences.noticed(node, claim_of(lease.parse(), self._now_ms()))
             self._presence.lease_seen(node, lease.version.revision, self._loop.time())
             self._tell(node)
 
@@ -263,7 +269,7 @@ class NodeLifecycle:
                     raise
                 await self._look(node)
                 continue
-            self._fences.answered(node, claim_of(answer), began)
+            self._fences.answered(node, claim_of(answer, self._now_ms()), began)
             self._tell(node)
             return
         raise Conflict(f"somebody else writes the Lease of {node} all the time")
@@ -272,7 +278,7 @@ class NodeLifecycle:
         """Read the Lease."""
         began = self._fences.tick()
         try:
-            claim = claim_of(await self._client.get(_lease_key(node)))
+            claim = claim_of(await self._client.get(_lease_key(node)), self._now_ms())
         except NotFound:
             claim = None
         self._fences.answered(node, claim, began)

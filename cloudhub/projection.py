@@ -19,13 +19,11 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import NamedTuple, Protocol
 
 from apimachinery.keys import ObjectKey, ObjectVersion, Resource
-from apimachinery.objects import JSON, Object, lookup, revision_of
+from apimachinery.objects import JSON, LAST_APPLIED, Object, lookup, revision_of
 from apimachinery.resources import CUSTOM_RESOURCE_DEFINITIONS, DEVICES, LEASES, NODE_LEASE_NAMESPACE, NODES
 from cloudhub.fences import REPLICA_ANNOTATION, TERM_ANNOTATION
 from cloudhub.placement import STANDARD_RULES
 from cloudhub.reading import Sent, decoded, sent, text
-
-LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 _FENCES = frozenset({TERM_ANNOTATION, REPLICA_ANNOTATION})
 _BOOKKEEPING = frozenset({LAST_APPLIED, *_FENCES})
@@ -292,6 +290,14 @@ _BACK: dict[str, Callable[[dict[str, JSON], Mapping[str, JSON]], None]] = {
     NODES.collection: _node_back,
 }
 """A Device's status is not among them: a PUT of the Device does not change it, and one of its status says all of it."""
+
+
+def is_unseen(collection: str, path: str) -> bool:
+    """Whether nodes do not see the field at this dotted path, so that a change of it is none to the hub either."""
+    first, _, rest = path.partition(".")
+    if first == "metadata":
+        return rest.partition(".")[0] in _NOT_SEEN
+    return _BY_COLLECTION.get(collection, {}).get(first) is _unseen
 
 
 def is_projected_specially(resource: Resource) -> bool:

@@ -33,6 +33,7 @@ from cloudhub.roster import RenewalRefused, Roster
 from cloudhub.signers import Issued, NodeSigner, Waiting, Wanted, come_again
 from componentbase import pki
 from componentbase.certificates import pem_of, validity
+from componentbase.words import rfc3339
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +122,7 @@ def too_late(node: Node, lapses: datetime.datetime, now: datetime.datetime, wind
         return None
     days = f"{window.total_seconds() / 86400:g} days" if window else "no time at all"
     return (
-        f"the certificate of {node} lapsed at {lapses.isoformat(timespec='seconds')} and may be renewed for {days} "
+        f"the certificate of {node} lapsed at {rfc3339(lapses)} and may be renewed for {days} "
         f"after that (join.renewalWindowSeconds): join again, with a token from "
         f"`cloudcore token create --replace --nodes {node}`"
     )

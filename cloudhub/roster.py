@@ -30,6 +30,7 @@ from apimachinery.keys import Node
 from apimachinery.resources import NODES
 from cloudhub.tokens import Token
 from cloudhub.vault import NOTES, Entry, Objects, Vault
+from componentbase.words import rfc3339
 
 logger = logging.getLogger(__name__)
 
@@ -77,9 +78,11 @@ class Identity(NamedTuple):
     ca: str = ""
     """The pin of the CA that signed its certificate; "" where that was not written down yet."""
     former: str = ""
-    """The key that it was renewed with, which goes on counting at the link; "" where it was not renewed."""
+    """The key that it was renewed with; "" where it was not renewed."""
     is_confirmed: bool = True
-    """Whether the node is known to have the certificate for `key`. Until then `former` may renew, too."""
+    """Whether the node is known to have the certificate for `key`. Until then `former` counts, too."""
+    joined_with: str = ""
+    """The key that the machine joined with, whichever it has by now; "" where that was not written down yet."""
 
 
 class Listed(NamedTuple):
@@ -116,7 +119,7 @@ class Roster:
         if token.grant.may_replace or (seen.identity is not None and key and seen.identity.key == key):
             return seen
         if seen.identity is not None and now < seen.identity.expires:
-            why = f"its certificate is valid until {seen.identity.expires.isoformat(timespec='seconds')}"
+            why = f"its certificate is valid until {rfc3339(seen.identity.expires)}"
         elif await self._is_in_cluster(node):
             why = "the cluster has a Node of that name"
         else:
@@ -137,14 +140,15 @@ class Roster:
         node = seen.node
         identity = Identity(key, expires, token.id, dict(token.grant.labels), ca)
         for _ in range(_ATTEMPTS):
+            had = seen.identity
+            joined_with = had.joined_with if had is not None and had.key == key else key
             try:
-                await self._write(seen, identity)
+                await self._write(seen, identity._replace(joined_with=joined_with))
             except (AlreadyExists, Conflict, NotFound):  # somebody was quicker
                 seen = await self.check(node, token, key, now)
                 continue
-            former = seen.identity
-            if former is not None and former.key != key:
-                logger.warning("node replaced", extra={"node": node, "token": token.id, "former_token": former.token})
+            if had is not None and had.key != key:
+                logger.warning("node replaced", extra={"node": node, "token": token.id, "former_token": had.token})
             return
         raise Conflict(f"too many join as {node} at once")
 
@@ -210,7 +214,7 @@ class Roster:
         """Let nobody have the name from now on. Who is banned already stays so, for this reason where one is given."""
         for _ in range(_ATTEMPTS):
             seen = await self._look(node)
-            ban = Ban(now.isoformat(timespec="seconds"), reason[:MAX_REASON])
+            ban = Ban(rfc3339(now), reason[:MAX_REASON])
             if seen.ban is not None:
                 ban = Ban(seen.ban.since or ban.since, ban.reason or seen.ban.reason)
             notes = {_BAN: json.dumps(ban._asdict())}
@@ -314,6 +318,7 @@ def identity_in(notes: Mapping[str, str]) -> Identity | None:
             raise ValueError("a time without its zone")
         ca, former = str(value.get("ca", "")), str(value.get("former", ""))
         is_confirmed = bool(value.get("is_confirmed", True))
-        return Identity(str(value["key"]), expires, str(value["token"]), labels, ca, former, is_confirmed)
+        joined_with = str(value.get("joined_with", ""))
+        return Identity(str(value["key"]), expires, str(value["token"]), labels, ca, former, is_confirmed, joined_with)
     except (KeyError, ValueError, TypeError, AttributeError):
         return Identity("", datetime.datetime.max.replace(tzinfo=datetime.UTC), "", {})

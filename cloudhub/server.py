@@ -9,6 +9,7 @@ import asyncio
 import logging
 import secrets
 import ssl
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -56,6 +57,7 @@ class HubServer:
             calls=closed if calls is None else calls,
             door=door,
             clock=asyncio.get_running_loop(),
+            now_ms=lambda: time.time_ns() // 1_000_000,
             new_epoch=lambda: secrets.token_hex(EPOCH_BYTES),
             wake=self._work.set,
             heartbeat_s=heartbeat_s,

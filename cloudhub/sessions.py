@@ -44,7 +44,6 @@ from link.codec import MAX_BODY_BYTES
 from link.errors import LinkError, RemoteProtocolError
 from link.exchange import Whole
 from link.frames import (
-    MAX_INTERESTS,
     Ack,
     Answer,
     AnswerHead,
@@ -77,15 +76,18 @@ FRAME_BYTES = 64 << 10  # a quarter of the window: the node commits one while ot
 DEVICE_FRAME_BYTES = 16 << 10  # half of its window, for the same reason
 TURN_S = 0.005  # of work() at a time, whatever a session costs: then frames and watch events are taken in
 TURN_LOOKS = 8  # sessions between two looks at the clock, each of which sends two frames at most
-WANTED_BURST = 2 * MAX_INTERESTS  # one for each interest that a node may have, and again after it restarted
-WANTED_PER_S = 2.0  # each is judged against all that is watched; a node says one when its programs read something new
-CHECKS_BURST = 20  # comparisons, each of which reads all that the node should hold: 44 ms for 10,000 objects
-CHECKS_PER_S = 1.0  # an edge at rest asks for one now and then
 REPORTS_PER_S = 2000.0  # entries of one node, each of which costs 20 us: 4 % of a processor
 REPORTS_BURST = 4096  # all that a node may have under way, and again
-MAX_INVENTORY = 1 << 18  # objects: about 100 MB here, and far more than a node's store is made for
-MAX_INVENTORY_BYTES = 16 << 20  # as they travel: as many of names of a usual length. With the longest it were half a GB
+WANTED_BURST = (
+    2000  # of what sets of interests cost (_wanted_cost): 500 small ones at once, or 83 of 200, half a second
+)
+WANTED_PER_S = 8.0  # two small ones: a node says one when its programs read something new
+CHECKS_BURST = 20  # comparisons, each of which reads all that the node should hold: 44 ms for 10,000 objects
+CHECKS_PER_S = 1.0  # an edge at rest asks for one now and then
+MAX_INVENTORY = 1 << 17  # objects: about 50 MB here, and far more than a node's store is made for
+MAX_INVENTORY_BYTES = 128 * MAX_INVENTORY  # as they travel: usual ones take 86 to 121 B each, of the longest names 800
 MAX_UNGREETED = 4  # connections of a node that have not said Hello: one, and those that it lost and does not know of
+MAX_AHEAD_MS = 365 * 86_400_000  # of a term before this hub's clock: hubs must agree whom they turn away for it
 MAX_REFUSALS_TOLD = 32  # of one session in the log: a node that refuses everything is one message, not ten thousand
 
 
@@ -110,6 +112,9 @@ class NodeWatcher(Protocol):
 
     def session_down(self, node: Node) -> None: ...
 
+    def last_term(self, node: Node) -> int:
+        """The highest term that a replica is known to have taken up for the node; 0 for none."""
+
 
 class Denial(NamedTuple):
     """Why a node is not let in."""
@@ -121,12 +126,15 @@ class Denial(NamedTuple):
 class Door(Protocol):
     """Who decides which of the nodes with a certificate are let in; cloudhub.doorkeeper.Doorkeeper is one."""
 
-    def refusal(self, node: Node, key: str, *, is_connected: bool = False) -> Denial | None:
+    def refusal(self, node: Node, key: str, *, joined_with: str | None = None) -> Denial | None:
         """
         Why not, or why not any more, as things stand. Who says something else of a node then calls Hub.recheck.
 
-        key: of the certificate, "" for unknown.
+        key: of the certificate, "" for unknown. joined_with: what is said below, as of when the connection was good.
         """
+
+    def joined_with(self, node: Node) -> str | None:
+        """The key that the machine joined with that has the name now; None where that is not known."""
 
     def turned_away(self, node: Node, refusal: Denial) -> None:
         """A connection was."""
@@ -203,6 +211,8 @@ class Counters:
     """Sessions ended by a newer one of their node, here or at another replica."""
     stale: int = 0
     """Sessions whose term was not newer than one that was known: dead connections, or a disk that was rolled back."""
+    ahead: int = 0
+    """Sessions whose term was of the future: nodes with a wrong clock, or somebody who would keep others out."""
     lagging: int = 0
     """Sessions begun though this hub had seen less of the apiserver than the node had been told of."""
     turned_away: int = 0
@@ -253,6 +263,7 @@ class Session:
         "_wanted_until",
         "agent",
         "is_ungreeted",
+        "joined_with",
         "node",
         "outbox",
         "pump",
@@ -284,6 +295,8 @@ class Session:
         self._refusals = 0
         self.is_ungreeted = False
         """Whether the hub counts it among those that have not said Hello."""
+        self.joined_with: str | None = None
+        """What the door said of its machine when it last found it good."""
         self.pump = Pump(peer, transport, self, clock)
 
     def __repr__(self) -> str:
@@ -333,7 +346,8 @@ class Session:
                 self._reported_until = max(self._reported_until, self._clock.time()) + used_s
                 self._hub.reports.accept(self.node, self, frame)
             case Wanted(number, interests):
-                until = _used_until(self._wanted_until, self._clock.time(), WANTED_BURST, WANTED_PER_S)
+                cost = _wanted_cost(interests)
+                until = _used_until(self._wanted_until, self._clock.time(), WANTED_BURST, WANTED_PER_S, cost)
                 if until is None:
                     raise RemoteProtocolError("interests that change all the time")
                 self._wanted_until = until
@@ -418,9 +432,14 @@ class Session:
         return True
 
 
-def _used_until(until: float, now: float, burst: int, per_s: float) -> float | None:
-    """When an allowance is free again that is used once more; None where that is one too many. until: as it was."""
-    used = max(until, now) + 1 / per_s
+def _wanted_cost(interests: Sequence[Interest]) -> int:
+    """Each set is judged against all that is watched, and each of its interests: 200 take 5 ms, as six small sets."""
+    return 4 + len(interests) // 10
+
+
+def _used_until(until: float, now: float, burst: int, per_s: float, cost: int = 1) -> float | None:
+    """When an allowance is free again of which more is used; None where that is too much. until: as it was."""
+    used = max(until, now) + cost / per_s
     return None if used > now + burst / per_s else used
 
 
@@ -455,6 +474,7 @@ class Hub:
         calls: CallSink,
         door: Door | None = None,
         clock: Clock,
+        now_ms: Callable[[], int],
         new_epoch: Callable[[], str],
         wake: Callable[[], None],
         heartbeat_s: float = HEARTBEAT_S,
@@ -464,7 +484,8 @@ class Hub:
     ) -> None:
         """
         cache: what the apiserver holds, as nodes see it. door: None lets every node in.
-        wake: called when work() has something to do. aside: where long bodies are packed; None: here.
+        now_ms: milliseconds since 1970. wake: called when work() has something to do. aside: where long bodies are
+        packed; None: here.
         new_epoch: gives a name that was never given before, by any hub.
         """
         self.reports = reports
@@ -480,6 +501,7 @@ class Hub:
         self._placement = placement
         self._nodes = nodes
         self._clock = clock
+        self._now_ms = now_ms
         self._new_epoch = new_epoch
         self._wake = wake
         self._heartbeat_s = heartbeat_s
@@ -583,6 +605,8 @@ class Hub:
             return
         if self._turned_away(session):
             return
+        if self._is_ahead(session, hello.term):
+            return
         for older in self._known_sessions(node):
             if hello.term <= older.term:
                 # Last words of a connection that its node has left; or its disk was rolled back, and it hears this.
@@ -607,11 +631,15 @@ class Hub:
             return
         self._welcome(session, hello, frozenset())
 
-    def _turned_away(self, session: Session, *, is_connected: bool = False) -> bool:
+    def _turned_away(self, session: Session) -> bool:
         """End a session that the door does not let in, or not any more; returns whether it did."""
+        if self._door is None:
+            return False
         node, transport = session.node, session.pump.transport
-        refusal = None if self._door is None else self._door.refusal(node, transport.key, is_connected=is_connected)
-        if refusal is None or self._door is None:
+        refusal = self._door.refusal(node, transport.key, joined_with=session.joined_with)
+        if refusal is None:
+            if (joined_with := self._door.joined_with(node)) is not None:
+                session.joined_with = joined_with
             return False
         self.counters.banned += refusal.code is GoodbyeCode.BANNED
         self.counters.replaced += refusal.code is GoodbyeCode.REPLACED
@@ -623,7 +651,7 @@ class Hub:
     def recheck(self, node: Node) -> None:
         """The door may not let this node in any more."""
         for session in self._known_sessions(node):
-            self._turned_away(session, is_connected=True)
+            self._turned_away(session)
 
     def _must_wait(self, hello: Hello, node: Node) -> bool:
         """Whether what is to be known before a Hello is acted on may soon be."""
@@ -692,6 +720,27 @@ class Hub:
         self._nodes.session_up(node, hello.term)
         self._judge(node)
         self.ready(session)
+
+    def _is_ahead(self, session: Session, term: int) -> bool:
+        """
+        End a session whose term is of the future; returns whether it did.
+
+        Who took up the last term that there is would keep its node out for ever. So there is always a higher one: that
+        after what is known, or a year before our clock. A day would not do: where one replica takes up a term that is
+        of the future to another, both have a session that they take for the last one.
+        """
+        now_ms, node = self._now_ms(), session.node
+        known = max([self._nodes.last_term(node), *(each.term for each in self._known_sessions(node))])
+        if term <= max(now_ms + MAX_AHEAD_MS, known + 1):
+            return False
+        self.counters.ahead += 1
+        days = (term - now_ms) // 86_400_000
+        reason = f"the term {term} is {days} days ahead of cloudcore's clock: is the clock of {node} right?"
+        logger.warning(
+            "term of the future", extra={"node": node, "remote": session.pump.transport.remote, "term": term}
+        )
+        session.pump.close(GoodbyeCode.AHEAD, reason, term=max(now_ms, known))
+        return True
 
     def _stale(self, session: Session, newest: int) -> None:
         self.counters.stale += 1

@@ -12,6 +12,7 @@ from pathlib import Path
 from cloudhub.interests import AT_ONCE, IDLE_S, MOST_RESOURCES, RECHECK_S
 from cloudhub.placement import By
 from cloudhub.presence import LEASE_RENEW_S, NODE_GRACE_S
+from cloudhub.projection import is_unseen
 from cloudhub.reports import MIN_INTERVAL_S
 from cloudhub.sessions import GRACE_S
 from componentbase import config
@@ -157,6 +158,9 @@ class RuleConfig:
             raise ValueError(f"a rule by {self.by.value} needs path, or it places nothing")
         if self.by is By.REFERENCE and not self.referrer:
             raise ValueError("a rule by reference needs referrer: the resource whose objects name these at path")
+        read = self.referrer or self.resource
+        if self.by in (By.FIELD, By.REFERENCE) and is_unseen(read, self.path):
+            raise ValueError(f"cloudcore does not follow changes of {self.path} of {read}: name a field of its spec")
 
 
 @dataclass(frozen=True)

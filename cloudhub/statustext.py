@@ -9,6 +9,7 @@ from typing import Any
 
 from apimachinery.keys import Node
 from componentbase.logs import one_line
+from componentbase.words import counted
 
 LAST_REFUSED = 5  # lines; with -o json all that are kept
 
@@ -20,7 +21,8 @@ def told(facts: Mapping[str, Any]) -> list[str]:
     waiting = [each for each in facts["resources"] if not each["synced"] or each["problem"]]
     lines = [
         f"cloudcore  fairlead {facts['version']}",
-        f"apiserver  {facts['apiserver']}, {facts['objects']} objects of {len(facts['resources'])} resources",
+        f"apiserver  {facts['apiserver']}, {counted(facts['objects'], 'object')} of "
+        f"{counted(len(facts['resources']), 'resource')}",
         f"link       {facts['link'] or 'not listening: the apiserver is not fully known yet'}",
         f"join       {facts['join'] or 'not listening'}",
         f"joins      {_joins(facts['joins'])}",
@@ -33,7 +35,7 @@ def told(facts: Mapping[str, Any]) -> list[str]:
         asked = [each["resource"] for each in facts["resources"] if each["asked"]]
         refused = sum(node["interests_refused"] for node in nodes)
         lines.append(
-            f"interest   {interests} selections, {refused} not granted"
+            f"interest   {counted(interests, 'selection')}, {refused} not granted"
             + (f"; watched for nodes: {', '.join(asked)}" if asked else "")
         )
         codes = ", ".join(f"{count} x {code}" for code, count in facts["calls"].items())
@@ -57,7 +59,7 @@ def told(facts: Mapping[str, Any]) -> list[str]:
         state = "in sync" if node["synced"] else f"{node['dirty']} to send"
         by = f" at worker {node['worker']}" if "worker" in node else ""
         where = f"{node['remote']}{by}, {state}" if node["connected"] else "away"
-        refused = f", refused {node['refused']} objects" if node["refused"] else ""
+        refused = f", refused {counted(node['refused'], 'object')}" if node["refused"] else ""
         lines.append(f"  {Node(node['node']):<20} {where}{refused}")
     return lines
 
@@ -71,5 +73,5 @@ def _joins(joins: Mapping[str, Any]) -> str:
 
 def _worker(worker: Mapping[str, Any]) -> str:
     restarts = f", started {worker['starts']} times" if worker["starts"] > 1 else ""
-    state = f"{worker['nodes']} nodes" if worker["serving"] else "not serving"
+    state = counted(worker["nodes"], "node") if worker["serving"] else "not serving"
     return f"{worker['worker']}: {state}{restarts}"

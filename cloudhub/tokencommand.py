@@ -15,6 +15,7 @@ from cloudhub.authority import Authority
 from cloudhub.tokens import DEFAULT_TTL, Grant, Token, Tokens, node_labels
 from cloudhub.vault import Objects, Vault
 from componentbase import cli
+from componentbase.words import rfc3339
 
 _CREATE = (
     "cloudcore token create --ttl 1h --nodes 'rack7-*' --labels site=berlin\ncloudcore token create --nodes edge-1"
@@ -92,15 +93,11 @@ def table(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
 
 def _row(token: Token, now: datetime.datetime, pins: Collection[str]) -> tuple[str, ...]:
     grant, uses = token.grant, token.uses
-    until = time_text(token.expires) if now < token.expires else "expired"
+    until = rfc3339(token.expires) if now < token.expires else "expired"
     if token.pin and token.pin not in pins and now < token.expires:
         until = "its CA was dropped"
     nodes = (grant.nodes or "any") + (", may replace" if grant.may_replace else "")
     count = 0 if uses is None else uses.times
-    last = "" if uses is None else f"{time_text(uses.last)} by {uses.node}"
+    last = "" if uses is None else f"{rfc3339(uses.last)} by {uses.node}"
     labels = ",".join(f"{key}={value}" for key, value in grant.labels.items())
     return token.id, until, nodes, f"{count} of 1" if grant.is_single_use else str(count), last, labels
-
-
-def time_text(moment: datetime.datetime) -> str:
-    return moment.astimezone(datetime.UTC).strftime("%Y-%m-%d %H:%M:%SZ")

@@ -39,6 +39,7 @@ from apimachinery.errors import AlreadyExists, BadRequest, Conflict, Forbidden, 
 from apimachinery.keys import Node
 from apimachinery.selectors import Operator, parse_labels
 from cloudhub.vault import NOTES, Entry, Vault
+from componentbase.words import rfc3339
 
 logger = logging.getLogger(__name__)
 
@@ -198,9 +199,7 @@ class Tokens:
         presented = _presented(entry)
         token = presented.token
         if now >= token.expires:
-            raise BadToken(
-                f"the token expired at {token.expires.isoformat()}: make another with `cloudcore token create`"
-            )
+            raise BadToken(f"the token expired at {rfc3339(token.expires)}: make another with `cloudcore token create`")
         if not token.grant.covers(node):
             # The names it was made for stay untold: whoever holds a stray token need not learn where it would do.
             raise NotForThisNode(
@@ -278,7 +277,7 @@ def unused(token: Token, now: datetime.datetime, key: str = "", node: str = "", 
     if (uses.key, uses.node) == (key, node) and abs((now - uses.last).total_seconds()) < repeat_s:
         return
     raise BadToken(
-        f"the token was for a single use and has been used at {uses.last.isoformat(timespec='seconds')}: make another "
+        f"the token was for a single use and has been used at {rfc3339(uses.last)}: make another "
         "with `cloudcore token create`, and if that was not this machine, see `cloudcore token list` for who it was"
     )
 

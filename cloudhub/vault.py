@@ -18,13 +18,14 @@ Invariants
 import base64
 import binascii
 import contextlib
+import json
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from apimachinery.errors import AlreadyExists, InternalError, NotFound
 from apimachinery.keys import Resource
-from apimachinery.objects import JSON
+from apimachinery.objects import JSON, LAST_APPLIED
 from apimachinery.resources import NAMESPACES, SECRETS
 
 NAMESPACE = "fairlead-system"
@@ -118,7 +119,10 @@ class Vault:
         await self._objects.delete(SECRETS, NAMESPACE, name)
 
     async def _create_namespace(self) -> None:
-        namespace = {"apiVersion": "v1", "kind": NAMESPACES.kind, "metadata": {"name": NAMESPACE}}
+        # As `kubectl apply` would make what `cloudcore rbac` prints: where that comes later, it has nothing to warn of.
+        applied = {"apiVersion": "v1", "kind": NAMESPACES.kind, "metadata": {"annotations": {}, "name": NAMESPACE}}
+        annotations = {LAST_APPLIED: json.dumps(applied, separators=(",", ":")) + "\n"}
+        namespace = {**applied, "metadata": {"name": NAMESPACE, "annotations": annotations}}
         with contextlib.suppress(AlreadyExists):
             await self._objects.create(NAMESPACES, "", namespace)
 

@@ -20,7 +20,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 
 from componentbase import logs
 from componentbase.endpoints import Endpoint
@@ -39,9 +39,21 @@ logger = logging.getLogger(__name__)
 # ---- flags
 
 
+class _Parser(argparse.ArgumentParser):
+    """Tells of a flag that there is not with the usage of the command that it was given to, not with that of all."""
+
+    def parse_known_args(  # type: ignore[override]  # typeshed has four overloads for what namespace may be
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
+
+
 def new_parser(prog: str, description: str, example: str) -> argparse.ArgumentParser:
-    """A parser whose --help ends with an example."""
-    return argparse.ArgumentParser(prog=prog, **_texts(description, example))  # type: ignore[arg-type]
+    """A parser whose --help ends with an example, and whose commands' parsers are of its kind."""
+    return _Parser(prog=prog, **_texts(description, example))  # type: ignore[arg-type]
 
 
 def add_command(

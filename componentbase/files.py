@@ -129,15 +129,30 @@ def check_private_dir(path: str | Path) -> None:
             raise Unusable(path, "is not a directory" if there == path else f"{there} is not a directory")
         if there == path:
             _is_open_to_others(path)
-            _check_unlocked(path)
+            check_unlocked(path)
         if not os.access(there, os.W_OK | os.X_OK):
             reason = errno.EROFS if os.statvfs(there).f_flag & os.ST_RDONLY else errno.EACCES
             raise OSError(reason, os.strerror(reason))
+        _try_to_make(there)
         room = os.statvfs(there)
         if room.f_blocks and not room.f_bavail:  # a tmpfs without a limit has no blocks at all
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     except OSError as exc:
         raise Unusable(path, f"cannot be used as a data directory: {_reason(exc)}") from exc
+
+
+def _try_to_make(directory: Path) -> None:
+    """
+    Raises OSError where nothing can be made in a directory: to root os.access says yes of every one, be it in /proc.
+
+    A file without a name is nothing that anybody sees; on file systems without such (NFS), a directory for a moment.
+    """
+    try:
+        os.close(os.open(directory, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, PRIVATE_FILE))
+    except OSError as exc:
+        if exc.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT):
+            raise
+        os.rmdir(tempfile.mkdtemp(prefix=".probe.", dir=directory))
 
 
 @contextlib.contextmanager
@@ -162,8 +177,8 @@ def lock_dir(path: str | Path) -> Iterator[None]:
         os.close(fd)  # frees the lock; the file stays, for unlinking it would let two processes lock two files
 
 
-def _check_unlocked(path: Path) -> None:
-    """Raises Locked. Takes the lock for a moment, shared: it makes no file and writes no number."""
+def check_unlocked(path: Path) -> None:
+    """Raises Locked, or OSError. Takes the lock for a moment, shared: it makes no file and writes no number."""
     try:
         fd = os.open(path / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -30,6 +30,7 @@ from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKey
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from componentbase.certificates import BACKDATE, fingerprints
+from componentbase.words import rfc3339
 
 CSR_BYTES_MAX = 16 << 10  # a request with an RSA key of 8192 bits is under 3 KB
 RSA_BITS_MIN = 2048  # NIST SP 800-57 part 1: 112 bits of strength
@@ -167,7 +168,7 @@ def cross_sign(ca: KeyPair, other_pem: bytes, days: float) -> bytes:
     other, issuer = _read_cert(other_pem), _read_cert(ca.cert_pem)
     start = _now()
     if issuer.not_valid_after_utc <= start:
-        raise CaExpired(f"the CA has expired on {issuer.not_valid_after_utc:%Y-%m-%d}")
+        raise CaExpired(f"the CA has expired on {rfc3339(issuer.not_valid_after_utc)}")
     builder = (
         x509.CertificateBuilder()
         .subject_name(other.subject)
@@ -431,7 +432,7 @@ def _leaf(
     start = _now()
     end = min(start + timedelta(days=days), issuer.not_valid_after_utc)
     if end <= start:
-        raise CaExpired(f"the CA has expired on {issuer.not_valid_after_utc:%Y-%m-%d}")
+        raise CaExpired(f"the CA has expired on {rfc3339(issuer.not_valid_after_utc)}")
     return (
         x509.CertificateBuilder()
         .subject_name(subject)

@@ -49,7 +49,9 @@ class Subscription(Protocol):
 
 
 class ChangeFeed(Protocol):
-    def subscribe(self) -> Subscription: ...
+    def subscribe(self, *, resources: Sequence[Resource]) -> Subscription:
+        """To changes of these."""
+        ...
 
 
 class ObjectStore(Protocol):
@@ -73,7 +75,7 @@ class StoreFeed:
         while not await self._store.is_synced():  # noqa: ASYNC110  see FIRST_SYNC_POLL_S
             await asyncio.sleep(FIRST_SYNC_POLL_S)
         while True:
-            subscription = self._store.feed.subscribe()
+            subscription = self._store.feed.subscribe(resources=(DEVICE_MODELS, DEVICES))
             listed: list[Object] = []
             listed_at: dict[str, int] = {}
             for resource in (DEVICE_MODELS, DEVICES):

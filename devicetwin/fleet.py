@@ -6,7 +6,7 @@ and Device arrive in any order and change on their own, so the fleet remembers w
 
 Invariants
     a twin is here exactly when its Device is; between start and the first snapshot also those kept from before
-    an outcome's documents are those of the twins as they are when `seal` is called, each once
+    an outcome's documents are those of the twins as they are when `seal` comes to them, each once
 
 Pure: ids and the time are arguments. The shell is devicetwin/service.py.
 """
@@ -407,13 +407,19 @@ class Fleet:
 
     # --- outcomes
 
-    def seal(self, outcome: Outcome) -> None:
-        """Write down the twins that the outcome changed, as they are now."""
-        for device in outcome.unsealed:
+    def seal(self, outcome: Outcome, most: int | None = None) -> bool:
+        """
+        Write down the twins that the outcome changed, as they are now; returns whether some are left.
+
+        most: so many of them now; None for all.
+        """
+        count = len(outcome.unsealed)
+        for _ in range(count if most is None else min(most, count)):
+            device = outcome.unsealed.pop()
             if (twin := self._twins.get(device)) is not None:
                 outcome.documents.update(twin_documents(twin, self._sealed.get(device)))
                 self._sealed[device] = twin
-        outcome.unsealed.clear()
+        return bool(outcome.unsealed)
 
     def _unseal(self, device: DeviceId, outcome: Outcome) -> None:
         """Have everything deleted that was written down of a twin."""

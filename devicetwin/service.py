@@ -38,9 +38,11 @@ from link.frames import ReportEntry
 
 logger = logging.getLogger(__name__)
 
-BATCH = 128  # messages per transaction: some 10 ms of work between two turns of the event loop
-DECLARE_SLICE = 32  # devices whose objects are read in one turn of the event loop
-PUBLISH_SLICE = 256
+BATCH = 64  # messages per transaction, some 5 ms of the thread that a pod's change waits for, and one sync of the disk
+TURN_S = 0.002  # in which nobody else gets the loop: a pod's change needs four turns of it, and is to be there in 50 ms
+DECLARE_SLICE = 4  # devices whose objects are read before the clock is looked at
+SEAL_SLICE = 8  # devices whose documents are written before the clock is looked at
+PUBLISH_SLICE = 32  # publications that are handed to the broker before the clock is looked at
 QUEUE = 4  # batches that wait for the owner; behind them the bus stops reading
 CONTESTED_SHOWN = 8
 CLOCK_JUMP_S = 10.0  # more than a clock that is slewed drifts away between two looks
@@ -58,6 +60,29 @@ class Wishes(NamedTuple):
 
 
 News = Snapshot | Sequence[Change] | Sequence[Arrived | Online] | Wishes
+
+
+class Turn:
+    """
+    How long the loop was held without a pause.
+
+    Devices can always bring more work than there is time. It is cut by the clock and not by number, for a message may
+    cost a hundred times what another does, and everybody else who lives on this loop (the link, the local API) comes
+    next after TURN_S, however many messages wait.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._ends_at = self._loop.time() + TURN_S
+
+    @property
+    def is_over(self) -> bool:
+        return self._loop.time() >= self._ends_at
+
+    async def next(self) -> None:
+        """Let everybody else have theirs."""
+        await asyncio.sleep(0)
+        self._ends_at = self._loop.time() + TURN_S
 
 
 class TwinStore(Protocol):
@@ -226,26 +251,31 @@ class TwinService:
             await queue.put(await self._bus.receive(BATCH))
 
     async def _take(self, fleet: Fleet, batch: Sequence[News]) -> None:
+        turn = Turn()
         outcome = Outcome()
         answers: list[tuple[asyncio.Future[Refuse | None], Refuse | None]] = []
         for news in batch:
             moment = Moment(self._clock_ms(), self._new_id)
             if isinstance(news, Snapshot):
-                await self._declare(fleet, fleet.take_snapshot(news.objects, moment, outcome), moment, outcome)
+                await self._declare(fleet, fleet.take_snapshot(news.objects, moment, outcome), outcome, turn)
                 continue
             if isinstance(news, Wishes):
                 answers.append((news.answer, fleet.take_wishes(news.device, news.wishes, moment, outcome)))
                 continue
             changes = [each for each in news if isinstance(each, Change)]
             if changes:
-                await self._declare(fleet, fleet.take_changes(changes, moment, outcome), moment, outcome)
+                await self._declare(fleet, fleet.take_changes(changes, moment, outcome), outcome, turn)
             for each in news:
                 if isinstance(each, Arrived):
+                    if turn.is_over:
+                        await turn.next()
                     fleet.take_message(each.topic, each.payload, moment, outcome, retained=each.retained)
                 elif isinstance(each, Online):
-                    await self._declare(fleet, fleet.take_online(moment, outcome), moment, outcome)
+                    await self._declare(fleet, fleet.take_online(moment, outcome), outcome, turn)
         fleet.take_time(Moment(self._clock_ms(), self._new_id), outcome)
-        fleet.seal(outcome)
+        while fleet.seal(outcome, SEAL_SLICE):
+            if turn.is_over:
+                await turn.next()
         if not outcome.is_durable:
             await self._save(outcome)
         await self._publish(outcome.publications)
@@ -261,10 +291,12 @@ class TwinService:
         )
         await self._publish(fleet.current(Moment(self._clock_ms(), self._new_id)))
 
-    async def _declare(self, fleet: Fleet, devices: list[DeviceId], moment: Moment, outcome: Outcome) -> None:
+    async def _declare(self, fleet: Fleet, devices: list[DeviceId], outcome: Outcome, turn: Turn) -> None:
         for start in range(0, len(devices), DECLARE_SLICE):
+            moment = Moment(self._clock_ms(), self._new_id)
             fleet.declare(devices[start : start + DECLARE_SLICE], moment, outcome)
-            await asyncio.sleep(0)
+            if turn.is_over:
+                await turn.next()
 
     async def _save(self, outcome: Outcome) -> None:
         """Until it is committed: the twins went on already, and what they answer must be true."""
@@ -288,8 +320,10 @@ class TwinService:
                 return
 
     async def _publish(self, publications: Iterable[Publication]) -> None:
-        remaining = iter(publications)
+        remaining, turn = iter(publications), Turn()
         while some := list(islice(remaining, PUBLISH_SLICE)):
+            if turn.is_over:
+                await turn.next()
             await self._bus.room()
             for publication in some:
                 self._bus.publish(publication)

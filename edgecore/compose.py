@@ -10,6 +10,7 @@ import contextlib
 import gc
 import random
 import ssl
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +34,12 @@ if TYPE_CHECKING:
     from edgehub.connector import Connector, LinkStatus
     from metamanager.api import ApiLink
     from metamanager.store import Store
+
+SWITCH_S = 0.0005
+"""
+How long a thread that works keeps the interpreter from one that wants it. SQLite gives it up for each row: with
+Python's own 5 ms the thread that commits a pod would wait that long, ten times over, for a loop busy with devices.
+"""
 
 
 async def serve(settings: EdgeConfig, data_dir: Path) -> None:
@@ -84,6 +91,7 @@ async def _compose(
         status.api = await _serve_api(settings, store, hub, local, twins, status, served, stack)
     # What was imported stays; left in, every full collection would walk it, and stop everything for 46 ms.
     gc.freeze()
+    sys.setswitchinterval(SWITCH_S)
     async with asyncio.TaskGroup() as tasks:
         if broker is not None:
             tasks.create_task(broker.run(), name="broker")

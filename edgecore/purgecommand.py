@@ -51,7 +51,7 @@ def _known_to(data_dir: Path) -> tuple[str, Path | None]:
 
 def _ours(data_dir: Path, key_file: Path | None) -> list[tuple[Path, str]]:
     """Where edgecore's files are, as a directory and a pattern of names, in the order in which they should go."""
-    from edgehub import join
+    from edgehub import join, renewal, renewing
     from metamanager.opening import FILES
     from metamanager.secretkeys import place_of
 
@@ -60,5 +60,22 @@ def _ours(data_dir: Path, key_file: Path | None) -> list[tuple[Path, str]]:
     name = glob.escape(place.path.name)
     keys = [(place.path.parent, pattern) for pattern in (name, f".{name}.*.part")] if place.is_ours else []
     store = [STORE_NAME + pattern for pattern in FILES]
-    rest = (f"{join.PKI}/*.key", join.PKI, *store, EdgeConfig().mqtt.users.name, SOCKET_NAME, CONFIG_NAME)
+    folders = (join.PKI, *(f"{join.STAGED}/{each}" for each in (join.PKI, join.FORMER)), f"{renewal.STAGED}/{join.PKI}")
+    identity = [
+        f"{folder}/{pattern}"
+        for name in join.IDENTITY_FILES  # the private keys are first among them
+        for folder in folders
+        for pattern in (name, f".{name}.*.part")
+    ]
+    under_way = [
+        f"{folder}/{pattern}"
+        for folder, names in (
+            (join.STAGED, (join.ASKED_AS, CONFIG_NAME)),
+            (renewal.STAGED, (renewing.ASKED_WITH, renewal.READY)),
+        )
+        for name in names
+        for pattern in (name, f".{name}.*.part")
+    ]
+    emptied = (*folders, join.STAGED, renewal.STAGED)
+    rest = (*identity, *under_way, *emptied, *store, EdgeConfig().mqtt.users.name, SOCKET_NAME, CONFIG_NAME)
     return [*keys, *((data_dir, pattern) for pattern in rest)]

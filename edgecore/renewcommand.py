@@ -8,6 +8,7 @@ from pathlib import Path
 from apimachinery.keys import Node
 from componentbase import cli, statusz
 from componentbase.files import Locked, lock_dir
+from componentbase.words import rfc3339
 from edgecore.settings import CONFIG_NAME, PROG, SOCKET_NAME, EdgeConfig, are_joined, join_endpoint, load
 
 
@@ -41,4 +42,4 @@ def _renew_here(settings: EdgeConfig, data_dir: Path) -> None:
         until = validity(cloud.certificate.read_bytes()).lapses
     except (OSError, ValueError) as exc:
         raise cli.CommandError(f"the certificates in {data_dir / 'pki'} cannot be used: {exc}") from exc
-    print(f"{settings.node} has a certificate until {until:%Y-%m-%d %H:%M:%S} UTC")
+    print(f"{settings.node} has a certificate until {rfc3339(until)}")

@@ -17,6 +17,7 @@ from apimachinery.keys import ObjectKey
 from apimachinery.resources import DEVICES
 from componentbase import metrics
 from componentbase.release import VERSION
+from componentbase.words import rfc3339
 from edgecore.settings import EdgeConfig
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ class NodeStatus:
             "connected": self._link.connected,
             "inSync": self._link.synced,
             "failures": self._link.attempts,
-            "certificateUntil": None if self._renewal is None else self._renewal.validity.lapses.isoformat(),
+            "certificateUntil": None if self._renewal is None else rfc3339(self._renewal.validity.lapses),
             "certificateProblem": "" if self._renewal is None else self._renewal.problem,
             "problem": self._link.last_error,
             "lastSyncedAtMs": await self._store.last_synced_at_ms(),

@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from componentbase.words import counted
+
 LAST_REFUSED = 5  # lines; with -o json all that are kept
 
 
@@ -25,7 +27,7 @@ def told(facts: Mapping[str, Any]) -> list[str]:
     return [
         f"node     {facts['node']} (fairlead {facts['version']})",
         f"link     {link}",
-        f"store    {facts['objects']} objects, {age}",
+        f"store    {counted(facts['objects'], 'object')}, {age}",
         f"reports  {facts['reportsWaiting']} waiting, {facts['reportsRefused']} refused by the cloud",
         f"mqtt     {_mqtt(facts)}",
         f"devices  {facts['devices']}, {facts['openWishes']} with a desired value that is not met",
@@ -39,7 +41,7 @@ def _mqtt(facts: Mapping[str, Any]) -> str:
     if facts["mqttProblem"] and not facts["mqttConnected"]:
         mqtt += f" ({facts['mqttProblem']})"
     if facts["mqttIgnored"]:
-        mqtt += f", {facts['mqttIgnored']} messages ignored (--log-level debug says why)"
+        mqtt += f", {counted(facts['mqttIgnored'], 'message')} ignored (--log-level debug says why)"
     if facts["mqttDenied"] or facts["mqttLoginsRefused"]:
         mqtt += f", {facts['mqttDenied']} publications and {facts['mqttLoginsRefused']} logins refused (see the log)"
     if facts["mqttMissed"]:
@@ -51,7 +53,7 @@ def _more(facts: Mapping[str, Any]) -> Iterator[str]:
     """Lines for what is not there on most days."""
     if facts["interests"] or facts["writesWaiting"]:
         yield (
-            f"clients  read {facts['interests']} selections of the cluster, "
+            f"clients  read {counted(facts['interests'], 'selection')} of the cluster, "
             f"{facts['writesWaiting']} writes wait to go up"
         )
     if facts["secretsLost"]:

@@ -62,7 +62,7 @@ class Store(Protocol):
 
     async def horizon(self) -> tuple[Position, ...]: ...
 
-    async def next_term(self, above: int) -> int: ...
+    async def next_term(self, above: int, *, is_reset: bool) -> int: ...
 
     async def held(self) -> list[Held]: ...
 
@@ -172,6 +172,8 @@ class Connector:
         self._session: EdgeSession | None = None
         self._known_term = 0
         """The highest term that a hub has told us of."""
+        self._is_ahead = False
+        """A hub said that our terms are of the future: they go on from there."""
         self._is_superseded = False
         """Another connected in our name while we were connected, and no hub has been told."""
         self._survey = False
@@ -320,7 +322,8 @@ class Connector:
         self.status.silent_s = lambda: silent_s
         self._is_superseded = self._is_superseded and not session.is_welcome
         if isinstance(session.error, LinkClosed):
-            self._known_term = max(self._known_term, session.error.term)
+            self._is_ahead = session.error.code is GoodbyeCode.AHEAD
+            self._known_term = max(0 if self._is_ahead else self._known_term, session.error.term)
             self._is_superseded = self._is_superseded or session.error.code is GoodbyeCode.SUPERSEDED
         return session.error
 
@@ -331,7 +334,7 @@ class Connector:
             # No cursor resumes and no digest is empty, so the hub asks for the inventory.
             cursor, digest = None, b""
         horizon = await self._store.horizon()
-        term = await self._store.next_term(self._known_term)
+        term = await self._store.next_term(self._known_term, is_reset=self._is_ahead)
         session.greet(cursor, digest, term, horizon, self._interests, superseded=self._is_superseded)
 
     async def _guarded(self, session: EdgeSession, work: Coroutine[None, None, None]) -> None:

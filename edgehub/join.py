@@ -8,6 +8,7 @@ for a single use still counts. Only then does a join that failed leave something
 Invariants
     the token goes to nobody but the hub it came from (edgehub.joinhub), and is written nowhere
     either DIR holds pki/ and the configuration, complete, or both are as they were before
+    what others put into pki/ is there afterwards, too
     the configuration is written last: where it is, the rest is
 
 Blocking on purpose: it is a command.
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from apimachinery.keys import Node
+from apimachinery.nodenames import problem
 from componentbase.endpoints import Endpoint
 from componentbase.files import Unusable, fsync_dir, lock_dir, open_private_dir, write_atomic
 from edgehub.joinhub import (
@@ -44,6 +46,8 @@ CONFIGURATION = "edgecore.yaml"
 PKI = "pki"
 CA_FILE, CERTIFICATE_FILE, KEY_FILE = "ca.crt", "edge.crt", "edge.key"
 SERVING_FILE, SERVING_KEY_FILE = "api.crt", "api.key"
+IDENTITY_FILES = (KEY_FILE, SERVING_KEY_FILE, CERTIFICATE_FILE, SERVING_FILE, CA_FILE)
+"""All that is ours in PKI; people keep other files there."""
 STORE = "edge.db"
 STAGED = ".joining"
 ASKED_AS = "asked-as"
@@ -55,7 +59,6 @@ PATIENCE_S = 120.0  # for a hub that is busy; whoever waits longer should know w
 AGAIN_S = 1.0
 ANSWERS_LOST = 3  # a line that loses as many in a row is better looked at
 
-_MAX_NAME = 52  # what a certificate's common name has room for after `system:node:`
 _ORGANIZATION = "system:nodes"
 
 
@@ -167,9 +170,9 @@ def _addresses(cloud: Endpoint) -> list[str]:
 
 
 def check_name(node: str) -> None:
-    """Only what the certificate request needs; the hub judges names and says what it finds."""
-    if not 0 < len(node) <= _MAX_NAME:
-        raise JoinError(f"a node name has 1 to {_MAX_NAME} characters; this one has {len(node)}")
+    """Raises JoinError where no node can have it: before a token is shown to anybody."""
+    if reason := problem(node):
+        raise JoinError(reason)
 
 
 # ---- the directory
@@ -225,8 +228,11 @@ def _settle(home: Path) -> None:
             _unstage(staged)
             return
         target.rename(staged / PKI)
-    if (staged / FORMER).exists() and not target.exists():
-        (staged / FORMER).rename(target)
+    if (staged / FORMER).exists():
+        if not target.exists():
+            (staged / FORMER).rename(target)
+        else:
+            _give_back(staged)
 
 
 def _text(path: Path) -> bytes | None:
@@ -237,8 +243,29 @@ def _text(path: Path) -> bytes | None:
 
 
 def _unstage(staged: Path) -> None:
+    _give_back(staged)
     (staged / ASKED_AS).unlink()  # first: what is left of the rest is nothing to go on from
     shutil.rmtree(staged, ignore_errors=True)
+
+
+def _give_back(staged: Path) -> None:
+    """Move what others put beside the identity that was replaced to the one that is in place now."""
+    former, target = staged / FORMER, staged.parent / PKI
+    if former.is_symlink() or not former.exists():  # what a link leads to stays where it is
+        return
+    kept = [path for path in sorted(former.iterdir()) if path.name not in IDENTITY_FILES and not _is_part(path)]
+    for path in kept:
+        if not (target / path.name).exists():
+            path.rename(target / path.name)
+    if kept:
+        fsync_dir(target)
+        names = ", ".join(path.name for path in kept)
+        logger.info("kept, for it is not ours", extra={"directory": str(target), "files": names})
+
+
+def _is_part(path: Path) -> bool:
+    """Whether write_atomic left it, killed while it wrote one of ours."""
+    return any(path.match(f".{name}.*.part") for name in IDENTITY_FILES)
 
 
 @contextlib.contextmanager

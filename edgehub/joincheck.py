@@ -20,6 +20,7 @@ from apimachinery.keys import Node
 from componentbase.endpoints import Endpoint
 from componentbase.files import FilesError, check_private_dir
 from componentbase.tls import client_context
+from componentbase.words import rfc3339
 from edgehub.join import asked_before, check_name, check_vacant
 from edgehub.joinhub import CLOCK_SKEW_S, Busy, Hub, JoinError, Refused, pin_of
 
@@ -88,7 +89,7 @@ def _asked(
         yield (failed := Finding("token", Verdict.FAIL, str(exc)))
         yield from (_untried(step, failed) for step in ("name", "link"))
         return
-    yield Finding("token", Verdict.OK, f"is good for {request['node']} until {found.expires:%Y-%m-%d %H:%M} UTC")
+    yield Finding("token", Verdict.OK, f"is good for {request['node']} until {rfc3339(found.expires)}")
     yield Finding("name", Verdict.OK, "is free, or this token may replace who has it")
     if found.notice:
         yield Finding("approval", Verdict.WARN, found.notice)
@@ -134,7 +135,7 @@ def _directory(data_dir: Path, node: Node, *, replace: bool) -> str:
 
 def _name(node: Node) -> str:
     check_name(node)
-    return f"{node} fits a certificate"
+    return f"{node} can be a node's, and fits a certificate"
 
 
 def _resolve(hub: Hub, cloud: Endpoint) -> str:
@@ -161,7 +162,7 @@ def _verified(hub: Hub, ca_pem: str, cloud: Endpoint) -> str:
 def _clock(hub: Hub) -> Finding:
     """A clock that is off is no obstacle in itself; where it makes a certificate invalid, that step has said so."""
     off_s, way = abs(hub.ahead_s), "behind" if hub.ahead_s > 0 else "ahead of"
-    said = f"says {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC, {off_s:.0f} s {way} cloudcore's"
+    said = f"says {rfc3339(datetime.now(UTC))}, {off_s:.0f} s {way} cloudcore's"
     if off_s <= CLOCK_SKEW_S:
         return Finding("clock", Verdict.OK, said)
     return Finding("clock", Verdict.WARN, f"{said}: set it, or certificates will be taken for not yet valid or expired")

@@ -30,6 +30,7 @@ from componentbase.certificates import ders
 from componentbase.endpoints import Endpoint
 from componentbase.errors import CommandError
 from componentbase.tls import TlsMin, client_context
+from componentbase.words import rfc3339
 
 DEFAULT_PORT = 10002
 ANSWER_BYTES = 64 << 10  # two certificates and a few words; a real answer has 2 KiB
@@ -381,10 +382,10 @@ class Hub:
                 return NotReachable(f"cannot reach {cloud}: {exc.strerror or exc}")
 
     def _explained_certificate(self, exc: ssl.SSLCertVerificationError) -> NotTrusted:
-        cloud, clock = self._cloud, f"this machine's clock says {datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+        cloud, clock = self._cloud, f"this machine's clock says {rfc3339(datetime.now(UTC))}"
         if abs(self._ahead_s) > CLOCK_SKEW_S:
             theirs = datetime.now(UTC) + timedelta(seconds=self._ahead_s)
-            clock += f", cloudcore's {theirs:%Y-%m-%d %H:%M}"
+            clock += f", cloudcore's {rfc3339(theirs)}"
         if exc.verify_code == _NOT_YET_VALID:
             return NotTrusted(f"the certificate of {cloud} is not valid yet: {clock}; set the clock that is wrong")
         if exc.verify_code == _EXPIRED:

@@ -34,7 +34,7 @@ def delay_s(error: LinkError, attempt: int, draw: float) -> float:
         return REFUSED_S * (0.5 + draw)
     if isinstance(error, RemoteProtocolError) or code is GoodbyeCode.PROTOCOL:
         return MOST_S * (0.5 + draw)
-    if code in (GoodbyeCode.RESYNC, GoodbyeCode.STALE):
+    if code in (GoodbyeCode.RESYNC, GoodbyeCode.STALE, GoodbyeCode.AHEAD):
         return draw * FIRST_S
     asked = error.retry_after_s if isinstance(error, LinkClosed) else 0.0
     bound = min(MOST_S, FIRST_S * GROWTH ** min(attempt, 100))

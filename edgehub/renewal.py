@@ -28,6 +28,7 @@ from componentbase.certificates import Validity, fingerprints, validity
 from componentbase.endpoints import Endpoint
 from componentbase.files import fsync_dir
 from componentbase.tls import TlsMin
+from componentbase.words import rfc3339
 from edgehub.lifetimes import check_s, linked_s, renew_at, retry_s
 
 logger = logging.getLogger(__name__)
@@ -140,6 +141,8 @@ class Renewal:
         """Until cancelled."""
         loop, life = asyncio.get_running_loop(), self.validity.lifetime_s
         sessions, check_at = self._link.sessions, loop.time() + check_s(life, self._draw())
+        if (self._home / STAGED).exists():
+            self.ask()  # begun before this process was: the hub may count on the next certificate by now
         while True:
             until_due_s = (self._renew_at - datetime.now(UTC)).total_seconds()
             if self._attempts:
@@ -210,7 +213,7 @@ class Renewal:
         life, lapses = self.validity.lifetime_s, self.validity.lapses
         if outcome.state in (State.CURRENT, State.READY):
             if outcome.state is State.READY:
-                logger.info("certificate renewed", extra={"until": lapses.isoformat()})
+                logger.info("certificate renewed", extra={"until": rfc3339(lapses)})
             self._attempts, self.problem = 0, ""
             return check_s(life, self._draw())
         self._attempts += 1
@@ -221,7 +224,7 @@ class Renewal:
             wait_s = retry_s(life, 99, self._draw(), has_lapsed=False)
         wait_s = max(wait_s, outcome.wait_s)
         level = logging.ERROR if outcome.state is State.REFUSED else logging.WARNING
-        again = f"{datetime.now(UTC) + timedelta(seconds=wait_s):%Y-%m-%d %H:%M:%S}Z"
-        facts = {"reason": outcome.text, "valid_until": lapses.isoformat(), "again_at": again}
+        again = rfc3339(datetime.now(UTC) + timedelta(seconds=wait_s))
+        facts = {"reason": outcome.text, "valid_until": rfc3339(lapses), "again_at": again}
         logger.log(level, "certificate not renewed", extra=facts)
         return wait_s

@@ -19,6 +19,7 @@ from apimachinery.keys import Node
 from componentbase import cli
 from componentbase.descriptors import allow_many_files
 from componentbase.endpoints import Endpoint
+from componentbase.words import counted
 
 if TYPE_CHECKING:  # a running edgecore has this module for its flags only, and needs none of these for them
     from edgehub.swarm import Intake, Swarm
@@ -100,7 +101,7 @@ async def _serve(
         counters = swarm.counters
         when = "never all" if in_sync_after is None else f"all after {in_sync_after:.1f} s"
         print(
-            f"{len(nodes)} nodes, in sync: {when}; {counters.deltas} changes in {counters.pushes} pushes, "
+            f"{counted(len(nodes), 'node')}, in sync: {when}; {counters.deltas} changes in {counters.pushes} pushes, "
             f"{counters.refused} refused; {counters.dials} dials, {counters.lost} connections lost"
         )
 

@@ -273,6 +273,8 @@ class GoodbyeCode(enum.StrEnum):
     """Your node was banned. Ask now and then, for a ban may be lifted."""
     REPLACED = "replaced"
     """Your certificate is not the one that was given out in your name. Ask again, for who says so may be behind."""
+    AHEAD = "ahead"
+    """Your term is of the future: come back at once, with the one after `term`, whatever you had."""
 
 
 class Hello(NamedTuple):
@@ -466,7 +468,7 @@ class Goodbye(NamedTuple):
     reason: str
     retry_after_s: float
     term: int = 0
-    """The highest term that the hub knows of the node's connections; 0 where that is of no interest."""
+    """STALE, SUPERSEDED: the highest that the hub knows of the node's connections. AHEAD: where to go on. Else 0."""
 
 
 Frame = (

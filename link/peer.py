@@ -80,11 +80,11 @@ MIN_HEARTBEAT_S, MAX_HEARTBEAT_S = 0.05, 600.0
 MAX_CHATTER = 2000
 """
 Frames within CHATTER_S that carry nothing and that no window holds back: Pings and Pongs, acknowledgements of nothing
-new, refusals, comparisons, sets of interests, parts of an inventory. The largest inventory is 260, an edge at rest
-says one in a heartbeat. What costs more than 20 us counts for more.
+new, refusals, comparisons, parts of an inventory. The largest inventory is 260, an edge at rest says one in a
+heartbeat. What costs more than 20 us counts for more. Sets of interests are the hub's to count: only it knows what one
+costs (cloudhub.sessions.WANTED_BURST).
 """
 CHATTER_S = 10.0
-INTERESTS_AS_ONE = 10  # a set of 200 costs a hub 5 ms, as twenty small ones
 REFUSALS_AS_ONE = (
     50  # a frame of 1,024 costs a hub 15 ms; a node whose disk is full refuses 20,000 objects and is heard
 )
@@ -173,7 +173,7 @@ _PLAIN: dict[type, Say] = {
     Goodbye: Say.GOODBYE,
 }
 
-_CHATTER = frozenset({Cancel, Check, Granted, Inventory, Nack, Ping, Pong, Wanted})
+_CHATTER = frozenset({Cancel, Check, Granted, Inventory, Nack, Ping, Pong})
 
 TRANSITIONS: dict[tuple[State, Role, Say], State] = {
     (State.OPENING, Role.EDGE, Say.HELLO): State.GREETED,
@@ -213,8 +213,6 @@ TRANSITIONS[State.OPENING, Role.EDGE, Say.GOODBYE] = State.CLOSED
 def _weight(frame: Frame) -> int:
     """How many frames of chatter this one counts for besides itself."""
     match frame:
-        case Wanted(_, interests):
-            return len(interests) // INTERESTS_AS_ONE
         case Nack(_, refusals):
             return len(refusals) // REFUSALS_AS_ONE
         case _:

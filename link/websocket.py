@@ -37,7 +37,7 @@ NODE_PREFIX = "system:node:"
 NODES_ORGANIZATION = "system:nodes"
 READ_BYTES = 64 << 10
 RECORD_BYTES = 2 << 10  # of TLS, at a time: OpenSSL's buffer stays as large as the largest, for each of 10,000 nodes
-UNREAD_BYTES = 4 * MAX_FRAME_BYTES  # a window and a large frame, or an inventory of 250,000 objects, are less
+UNREAD_BYTES = 4 * MAX_FRAME_BYTES  # a window and a large frame, or the largest inventory, are not more
 TURN_MESSAGES = 64  # of one connection, then others have a turn: one read may be 7,000 frames, 100 ms of work
 TURN_S = 0.005  # nor for longer than this: what a frame costs is its sender's choice
 OPEN_S = 10.0  # for TCP, TLS and the HTTP upgrade together; a peer that takes longer is not served
@@ -104,6 +104,7 @@ class WebSocket(asyncio.BufferedProtocol):
         "__weakref__",
         "_batch",
         "_cutter",
+        "_ended",
         "_head",
         "_is_open",
         "_is_over_its_turn",
@@ -145,6 +146,8 @@ class WebSocket(asyncio.BufferedProtocol):
         self._is_open = self._is_secure = False
         self._is_over_its_turn = False
         """Whether frames are left over that came and have not been looked at; nothing is read meanwhile."""
+        self._ended: tuple[Exception | None] | None = None
+        """Why the connection is gone, while frames are left over: its handler hears of it after them."""
         self._opened = opened
         self._batch = batch
         self._unsent: list[bytes] = []
@@ -234,15 +237,15 @@ class WebSocket(asyncio.BufferedProtocol):
         assert receiving is not None, "frames come after the upgrade"
         ends_at = self._loop.time() + TURN_S
         for _ in range(TURN_MESSAGES):
-            if self._transport is None or self._transport.is_closing():
-                return
             if self._loop.time() > ends_at:
                 break
             piece = cutter.next(self._is_open and not self._message)
             if piece is None:
                 if self._is_over_its_turn:
                     self._is_over_its_turn = False
-                    if not self._transport.is_closing():
+                    if self._ended is not None:
+                        self._end(*self._ended)
+                    elif self._transport is not None and not self._transport.is_closing():
                         self._transport.resume_reading()
                 return
             is_message, content = piece
@@ -251,24 +254,31 @@ class WebSocket(asyncio.BufferedProtocol):
             else:
                 self._protocol.receive_data(content)
                 self._handle_events()
-        if self._transport is not None:
-            if not self._is_over_its_turn and not self._transport.is_closing():
-                self._transport.pause_reading()
-            self._is_over_its_turn = True
-            self._loop.call_soon(self._take_turn)
+        if not self._is_over_its_turn and self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+        self._is_over_its_turn = True
+        self._loop.call_soon(self._take_turn)
 
     def eof_received(self) -> bool:
+        if self._is_over_its_turn:
+            return False  # what came before it is looked at first, and connection_lost follows
         self._protocol.receive_eof()
         self._handle_events()
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
-        self._siblings.discard(self)
         self._left_door()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        if self._is_over_its_turn:
+            self._ended = (exc,)
+        else:
+            self._end(exc)
+
+    def _end(self, exc: Exception | None) -> None:
+        self._siblings.discard(self)
         if not self.lost.done():
             self.lost.set_result(self._reason(exc))
         reason = self.lost.result()

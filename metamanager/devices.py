@@ -17,14 +17,13 @@ from typing import Protocol
 
 from apimachinery.errors import Conflict, Forbidden, Invalid, MethodNotAllowed
 from apimachinery.keys import ObjectKey
-from apimachinery.objects import JSON, lookup
+from apimachinery.objects import JSON, LAST_APPLIED, lookup
 from apimachinery.resources import DEVICES
 from apiserver.handlers import not_found
 from apiserver.messages import Request
 from apiserver.protocols import Answer, Storage, Stored
 from apiserver.requests import ApiRequest, Verb
 
-LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 TRIES = 3  # of a patch against a twin that changes meanwhile; kube-apiserver's is 5
 
 

@@ -4,20 +4,27 @@ What changed in the store, for whoever in this process wants to know: the twins,
 Nothing is queued per consumer. Each has a place in one bounded window of changes and reads on from there;
 one that falls out of the window gets Expired, and must list again.
 
+The window has a shelf for each kind of object, and when it is full the largest shelf gives up its oldest. So a thousand
+Devices that change within a second, or a ConfigMap of 3 MiB, cost who watches Pods none of their history.
+
 Invariants
     a change is in the feed only after its transaction has committed
     "subscribe, then list" misses nothing: what is committed after subscribe() is told, and the list has the rest
-    the window holds at most `window` changes, and no more than about `window_bytes` of bodies
+    the window holds at most `window` changes and no more than about `window_bytes` of bodies; the newest change of each
+    kind comes on top
 
 Belongs to the event loop.
 """
 
 import asyncio
+import heapq
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 
+from apimachinery.errors import Expired
 from apimachinery.events import Change
-from apimachinery.watchcache import WINDOW, ChangeWindow
+from apimachinery.keys import Resource
+from apimachinery.watchcache import WINDOW
 
 WINDOW_BYTES = 4 << 20  # 1,024 changes of 4 KB; larger objects keep a shorter history, so that an edge stays small
 
@@ -26,35 +33,83 @@ class FeedClosed(Exception):
     """The store was closed; there will be no more changes."""
 
 
+class Shelf:
+    """The recent changes of one kind, oldest first. The newest does not count: it is kept whatever its size."""
+
+    def __init__(self, floor: int) -> None:
+        self.floor = floor
+        """That of the last change that is forgotten."""
+        self.bytes = 0
+        self.changes: deque[tuple[Change, int]] = deque()
+        """With their sizes."""
+
+    @property
+    def older(self) -> int:
+        """How many there are but for the newest."""
+        return max(0, len(self.changes) - 1)
+
+    def append(self, change: Change) -> tuple[int, int]:
+        """By how many changes and bytes the older ones have become more."""
+        before = self.bytes
+        if self.changes:
+            self.bytes += self.changes[-1][1]
+        self.changes.append((change, _size(change)))
+        return min(self.older, 1), self.bytes - before
+
+    def forget(self) -> int:
+        """Give up the oldest, which must not be the newest; its size."""
+        change, size = self.changes.popleft()
+        self.floor = change.revision
+        self.bytes -= size
+        return size
+
+    def since(self, revision: int) -> list[Change]:
+        found: list[Change] = []
+        for change, _ in reversed(self.changes):
+            if change.revision <= revision:
+                break
+            found.append(change)
+        found.reverse()
+        return found
+
+
 class ChangeFeed:
     """The store's recent changes, and waiting for the next."""
 
     def __init__(self, revision: int = 0, window: int = WINDOW, window_bytes: int = WINDOW_BYTES) -> None:
+        self.revision = revision
+        """That of the last change."""
         self._window = window
         self._window_bytes = window_bytes
-        self._changes = ChangeWindow(revision, window)
-        self._sizes: deque[int] = deque()
-        """Bytes of the changes in the window, oldest first."""
-        self._bytes = 0
+        self._start = revision
+        self._shelves: dict[Resource, Shelf] = {}
+        self._count = self._bytes = 0
+        """Of all that is older than the newest of its kind."""
         self._more = asyncio.Event()
         self._closed = False
 
-    @property
-    def revision(self) -> int:
-        """That of the last change."""
-        return self._changes.revision
-
-    def since(self, revision: int) -> list[Change]:
-        """The changes after `revision`, oldest first. Raises Expired when some are forgotten or it lies ahead."""
-        return self._changes.since(revision)
-
-    def subscribe(self, after: int | None = None) -> "Subscription":
+    def since(self, revision: int, resources: Collection[Resource] = ()) -> list[Change]:
         """
-        Changes from now on, or after a revision.
+        The changes after `revision`, oldest first; of these resources only, where any are named.
+
+        Raises Expired when some of them are forgotten or the revision lies ahead.
+        """
+        if revision > self.revision:
+            raise Expired(f"too large resource version: {revision}, current: {self.revision}")
+        shelves = [shelf for key, shelf in self._shelves.items() if not resources or key in resources]
+        floor = max((shelf.floor for shelf in shelves), default=self._start)
+        if revision < floor:
+            raise Expired(f"too old resource version: {revision} ({floor})")
+        found = [changes for shelf in shelves if (changes := shelf.since(revision))]
+        return found[0] if len(found) == 1 else list(heapq.merge(*found, key=lambda change: change.revision))
+
+    def subscribe(self, after: int | None = None, *, resources: Collection[Resource] = ()) -> "Subscription":
+        """
+        Changes from now on, or after a revision; of these resources, or of all.
 
         Iterating gives what has come since the last time, in lists, and raises Expired for who was too slow.
         """
-        return Subscription(self, self.revision if after is None else after)
+        return Subscription(self, self.revision if after is None else after, resources)
 
     async def wait(self, revision: int) -> None:
         """Return once there are changes after `revision`. Raises FeedClosed."""
@@ -66,15 +121,26 @@ class ChangeFeed:
     def publish(self, changes: Sequence[Change]) -> None:
         """Take committed changes in; they follow those before without a gap."""
         for change in changes:
-            self._changes.append(change)
-            if len(self._sizes) == self._window:
-                self._bytes -= self._sizes.popleft()
-            self._sizes.append(_size(change))
-            self._bytes += self._sizes[-1]
-            if self._bytes > self._window_bytes and len(self._sizes) > 1:
-                self._shorten()
+            if change.revision != self.revision + 1:
+                raise ValueError(f"change {change.revision} does not follow {self.revision}")
+            self.revision = change.revision
+            resource = change.object.key.resource
+            shelf = self._shelves.get(resource)
+            if shelf is None:
+                shelf = self._shelves[resource] = Shelf(self._start)
+            count, size = shelf.append(change)
+            self._count += count
+            self._bytes += size
+            while self._count >= self._window:
+                self._forget(max(self._shelves.values(), key=lambda each: each.older))
+            while self._bytes > self._window_bytes:
+                self._forget(max(self._shelves.values(), key=lambda each: each.bytes))
         if changes:
             self._wake()
+
+    def _forget(self, shelf: Shelf) -> None:
+        self._count -= 1
+        self._bytes -= shelf.forget()
 
     def close(self) -> None:
         """End every subscription once it has read what there is."""
@@ -85,32 +151,26 @@ class ChangeFeed:
         self._more.set()
         self._more = asyncio.Event()
 
-    def _shorten(self) -> None:
-        """Forget the oldest until half the bytes are left, but for the newest; half, so that this is rarely done."""
-        while self._bytes > self._window_bytes // 2 and len(self._sizes) > 1:
-            self._bytes -= self._sizes.popleft()
-        kept = self._changes.since(self.revision - len(self._sizes))
-        self._changes = ChangeWindow(kept[0].revision - 1, self._window)
-        for change in kept:
-            self._changes.append(change)
-
 
 class Subscription(AsyncIterator[list[Change]]):
     """One consumer's place in the feed. Needs no closing: the feed does not know it."""
 
-    def __init__(self, feed: ChangeFeed, revision: int) -> None:
+    def __init__(self, feed: ChangeFeed, revision: int, resources: Collection[Resource]) -> None:
         self._feed = feed
+        self._resources = resources
         self.revision = revision
-        """That of the last change it was given."""
+        """Up to which it was given all that there was."""
 
     async def __anext__(self) -> list[Change]:
-        try:
-            await self._feed.wait(self.revision)
-        except FeedClosed:
-            raise StopAsyncIteration from None
-        changes = self._feed.since(self.revision)
-        self.revision = changes[-1].revision
-        return changes
+        while True:
+            try:
+                await self._feed.wait(self.revision)
+            except FeedClosed:
+                raise StopAsyncIteration from None
+            changes = self._feed.since(self.revision, self._resources)
+            self.revision = self._feed.revision
+            if changes:
+                return changes
 
 
 def _size(change: Change) -> int:

@@ -101,8 +101,8 @@ class HeldObjects:
             found = await self._store.get(key)
         return None if found is None else Stored(*found)
 
-    def since(self, revision: int) -> Sequence[Change]:
-        return self._store.feed.since(revision)
+    def since(self, revision: int, resource: Resource | None = None) -> Sequence[Change]:
+        return self._store.feed.since(revision, () if resource is None else (resource,))
 
     async def wait(self, revision: int) -> None:
         try:

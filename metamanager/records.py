@@ -217,14 +217,14 @@ class Records:
             self._database.run(statements.UPDATE_SYNCED, (now_ms,))
         self.synced_at_ms = now_ms
 
-    def next_term(self, above: int, now_ms: int) -> int:
+    def next_term(self, above: int, now_ms: int, *, is_reset: bool = False) -> int:
         """
         A term higher than any before and than `above`; of later connections also after a crash.
 
         Where the disk is full it is remembered by this process only: a report can go up all the same, and a hub that
-        knows of a higher one says so.
+        knows of a higher one says so. is_reset: the one after `above`, whatever was before and whatever the clock says.
         """
-        self.term = min(max(self.term + 1, above + 1, now_ms), MAX_TERM)
+        self.term = min(above + 1 if is_reset else max(self.term + 1, above + 1, now_ms), MAX_TERM)
         with contextlib.suppress(StoreFull), self._writing():
             self._database.run(statements.UPDATE_TERM, (self.term,))
         return self.term

@@ -5,17 +5,24 @@ The store is the node's memory of itself: the cursor that it committed is all th
 where it was, so it is written with the objects or not at all. Everything here waits for a disk, which on
 an SD card takes tens of milliseconds; one thread does that and nothing else.
 
+What the cluster says, and what clients on the node write, goes before what devices say: a slow disk is shared by all,
+and devices can always bring more than it takes. So a pod's change waits for the one transaction that is under way, and
+not for those that wait, however many they are; of what waits, one in FAIR is done out of turn, so that nobody starves.
+
 Invariants
     when apply() or save() has returned, what they were given survives a power cut
     a call that raised changed nothing; after StoreFull the same call succeeds once there is space
     changes reach the feed after their commit, in its order, also when the caller of apply() was cancelled
-    at most QUEUE calls wait for the thread; more wait before it
+    at most QUEUE calls of each class wait for the thread; more wait before it
+    calls of one class are done in the order in which they were made
 """
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TypeVar
@@ -37,8 +44,34 @@ from metamanager.records import Applied, Look, Records, RememberedInterest, TooM
 __all__ = ["Applied", "Look", "RememberedInterest", "Store", "StoredObject", "TooManyWrites"]
 
 QUEUE = 64
+FAIR = 4  # of so many that are done one is what waits longest, while there are both: devices get a quarter at least
 
 T = TypeVar("T")
+
+
+class Turns:
+    """
+    What waits for the thread: what is urgent first, but for one in FAIR.
+
+    Calls are put in by the loop and taken by the thread, one for each that was put in.
+    """
+
+    def __init__(self) -> None:
+        self._urgent: deque[Callable[[], None]] = deque()
+        self._other: deque[Callable[[], None]] = deque()
+        self._passed = 0
+        """How often in a row something urgent went before something that waited."""
+
+    def put(self, call: Callable[[], None], *, urgent: bool) -> None:
+        (self._urgent if urgent else self._other).append(call)
+
+    def take(self) -> Callable[[], None]:
+        """The next. There must be one."""
+        if self._urgent and (not self._other or self._passed < FAIR - 1):
+            self._passed = self._passed + 1 if self._other else 0
+            return self._urgent.popleft()
+        self._passed = 0
+        return self._other.popleft()
 
 
 class Store:
@@ -50,7 +83,8 @@ class Store:
         self._database = database
         self._records = records
         self._thread = thread
-        self._room = asyncio.BoundedSemaphore(QUEUE)
+        self._turns = Turns()
+        self._room = {urgent: asyncio.BoundedSemaphore(QUEUE) for urgent in (True, False)}
         self._loop = asyncio.get_running_loop()
         self._closed = False
         self._damaged = asyncio.Event()
@@ -120,15 +154,15 @@ class Store:
         """apimachinery.inventory.digest of what is held."""
         return await self._run(self._records.digest)
 
-    async def next_term(self, above: int = 0, *, now_ms: int | None = None) -> int:
+    async def next_term(self, above: int = 0, *, now_ms: int | None = None, is_reset: bool = False) -> int:
         """
         The term of the next connection: higher than any before and than `above`, kept over restarts.
 
         now_ms: the wall clock in milliseconds since 1970, the least it is: a node that is set up anew need not be told
-        where its predecessor was.
+        where its predecessor was. is_reset: the one after `above`, whatever was before: a hub takes no higher one.
         """
         at_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
-        return await self._run(lambda: self._records.next_term(above, at_ms))
+        return await self._run(lambda: self._records.next_term(above, at_ms, is_reset=is_reset))
 
     async def apply(self, batches: Sequence[Batch], *, now_ms: int | None = None) -> Applied:
         """
@@ -166,7 +200,7 @@ class Store:
 
         One small write; without it a restart without a network would count from the last push.
         """
-        await self._run(lambda: self._records.note_in_sync(now_ms))
+        await self._run(lambda: self._records.note_in_sync(now_ms), urgent=False)
         self._synced_at_ms = self._records.synced_at_ms
 
     # Reads
@@ -250,7 +284,7 @@ class Store:
         nobody's place; where there are too many (metamanager.records) the oldest are dropped, and counted. samples: for
         the history (metamanager.history). gone: devices whose history goes.
         """
-        await self._run(lambda: self._records.save(documents, reports, events, samples, gone))
+        await self._run(lambda: self._records.save(documents, reports, events, samples, gone), urgent=False)
         self._count()
 
     async def add_event(self, event: KubeEvent) -> None:
@@ -259,11 +293,11 @@ class Store:
 
     async def history(self, device: ObjectKey, name: str, since_ms: int) -> Recorded:
         """What a device's property was from `since_ms` on, in milliseconds since 1970."""
-        return await self._run(lambda: self._records.history(device, name, since_ms))
+        return await self._run(lambda: self._records.history(device, name, since_ms), urgent=False)
 
     async def documents(self, prefix: str = "") -> dict[str, bytes]:
         """Documents whose names begin with `prefix`, in the order of their names."""
-        return await self._run(lambda: self._records.documents(prefix))
+        return await self._run(lambda: self._records.documents(prefix), urgent=False)
 
     async def pending_reports(
         self, after: int, limit_bytes: int, traffic: Traffic | None = None
@@ -273,7 +307,8 @@ class Store:
 
         The field of an Event is "event" and its key its own. traffic: of this class only.
         """
-        return await self._run(lambda: self._records.pending_reports(after, limit_bytes, traffic))
+        is_urgent = traffic is Traffic.INFRASTRUCTURE
+        return await self._run(lambda: self._records.pending_reports(after, limit_bytes, traffic), urgent=is_urgent)
 
     async def settle_reports(
         self, rows: Sequence[int], refused: Sequence[RefusedReport] = (), *, now_ms: int | None = None
@@ -285,12 +320,12 @@ class Store:
         clock in milliseconds since 1970.
         """
         at_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
-        await self._run(lambda: self._records.settle_reports(rows, refused, at_ms))
+        await self._run(lambda: self._records.settle_reports(rows, refused, at_ms), urgent=False)
         self._count()
 
     async def parked(self) -> Parked:
         """Reports that were refused for good: their number, and the last of them."""
-        return await self._run(self._records.parked)
+        return await self._run(self._records.parked, urgent=False)
 
     async def report_count(self) -> int:
         """How many reports wait to go up, Events not among them."""
@@ -306,17 +341,28 @@ class Store:
 
     # Inner parts
 
-    async def _run(self, work: Callable[[], T]) -> T:
-        """Have the thread do something. Raises what it raises."""
-        async with self._room:
+    async def _run(self, work: Callable[[], T], *, urgent: bool = True) -> T:
+        """
+        Have the thread do something. Raises what it raises.
+
+        urgent: before what devices want; for all that is not theirs.
+        """
+        async with self._room[urgent]:
             if self._closed:
                 raise StoreClosed(self.path, "the store is closed")
+            done: Future[T] = Future()
+            self._turns.put(partial(_do, work, done), urgent=urgent)
+            self._thread.submit(self._next)
             try:
-                return await self._loop.run_in_executor(self._thread, work)
+                return await asyncio.wrap_future(done)
             except StoreCorrupt:
                 mark_corrupt(self.path)
                 self._damaged.set()
                 raise
+
+    def _next(self) -> None:
+        """In the thread: one call, whichever is next."""
+        self._turns.take()()
 
     def _count(self) -> None:
         records = self._records
@@ -346,3 +392,15 @@ class Store:
         namespace: "" for all. limit: most objects, 0 for all. after: only keys that follow this one.
         """
         return await self._run(lambda: self._records.list(resource, namespace, labels, fields, limit, after))
+
+
+def _do(work: Callable[[], T], done: "Future[T]") -> None:
+    """In the thread. Who no longer waits is not served: what had not begun when its caller was cancelled never does."""
+    if not done.set_running_or_notify_cancel():
+        return
+    try:
+        result = work()
+    except BaseException as exc:  # for the caller, whatever it is
+        done.set_exception(exc)
+    else:
+        done.set_result(result)

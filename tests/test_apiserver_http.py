@@ -127,6 +127,14 @@ async def test_head_gets_the_length_and_no_body() -> None:
     assert answer.endswith(b"\r\n\r\n")
 
 
+async def test_a_head_request_that_is_refused_is_told_so_without_a_body() -> None:
+    """Found by the fuzzing of whole connections: it was cut off without a word, as over a bug."""
+    async with serve(echo, host="127.0.0.1", port=0, max_body=1000) as server:
+        answer = await exchange(server, b"HEAD / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert answer.endswith(b"\r\n\r\n")
+
+
 async def test_a_large_body_arrives_whole() -> None:
     async with serve(echo, host="127.0.0.1", port=0) as server:
         answer = await exchange(server, b"GET /big HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apimachinery.errors import BadRequest, Conflict
+from apimachinery.objects import LAST_APPLIED
 from apiserver import fieldsets, kinds, managed, typed
 from apiserver.managed import APPLY, UPDATE, Managers, NotTyped, Writer
 from apiserver.typed import Type
@@ -172,13 +173,11 @@ def test_of_an_object_from_before_there_were_managers_everything_belongs_to_one(
 def test_kubectl_takes_over_what_it_had_applied_without_the_server() -> None:
     last = '{"apiVersion":"example.com/v1","kind":"Thing","metadata":{"name":"t"},"spec":{"one":1,"labels":{"x":"1"}}}'
     thing = Thing()
-    thing.update(
-        "kubectl-client-side-apply", body({"one": 1, "labels": {"x": "1"}}, annotations={managed.LAST_APPLIED: last})
-    )
+    thing.update("kubectl-client-side-apply", body({"one": 1, "labels": {"x": "1"}}, annotations={LAST_APPLIED: last}))
     thing.apply("kubectl", body({"one": 2}))
     assert thing.spec["one"] == 2
     assert thing.body is not None
-    assert '"one":2' in thing.body["metadata"]["annotations"][managed.LAST_APPLIED]
+    assert '"one":2' in thing.body["metadata"]["annotations"][LAST_APPLIED]
     thing.update("other", body({"one": 2, "labels": {"x": "9"}}, annotations=thing.body["metadata"]["annotations"]))
     with pytest.raises(Conflict, match='"other" using'):
         thing.apply("kubectl", body({"one": 2, "labels": {"x": "1"}}))

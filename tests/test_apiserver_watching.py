@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apimachinery.keys import ObjectKey
+from apimachinery.keys import ObjectKey, Resource
 from apimachinery.resources import CONFIG_MAPS
 from apiserver import watching
 from apiserver.plans import Plan, Put, Remove, View
@@ -156,10 +156,10 @@ async def test_a_watch_without_bookmarks_sleeps_until_there_is_something(
     looks = 0
     since = storage.since
 
-    def counted(revision: int) -> Any:
+    def counted(revision: int, resource: Resource | None = None) -> Any:
         nonlocal looks
         looks += 1
-        return since(revision)
+        return since(revision, resource)
 
     monkeypatch.setattr(storage, "since", counted)
     assert await Lines(watch(storage, f"resourceVersion={storage.revision}&timeoutSeconds=1")).rest() == []

@@ -56,3 +56,17 @@ def test_the_table_says_what_was_missed() -> None:
 @pytest.mark.parametrize(("value", "text"), [(0, "0"), (0.01234, "0.0123"), (12.34, "12.3"), (123456, "123,456")])
 def test_three_digits_are_shown(value: float, text: str) -> None:
     assert shown(value) == text
+
+
+def test_figures_of_rows_and_columns_make_a_table_of_these() -> None:
+    figures = [
+        Figure("5 % lost, quic | in sync", "s", [3.126]),
+        Figure("5 % lost, quic | up", "KB", [17.9]),
+        Figure("a blackhole, quic | after it", "s", [0.412]),
+    ]
+    assert table(figures).splitlines() == [
+        "|                   | in sync |      up | after it |",
+        "| ----------------- | ------: | ------: | -------: |",
+        "| 5 % lost, quic    |  3.13 s | 17.9 KB |          |",
+        "| a blackhole, quic |         |         |  0.412 s |",
+    ]

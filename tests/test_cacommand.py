@@ -17,6 +17,7 @@ from cloudhub.settings import WINDOW_S
 from cloudhub.vault import Vault
 from componentbase import pki
 from componentbase.cli import CommandError
+from componentbase.words import rfc3339
 from tests.harness.objects import MemoryObjects
 
 NOW = datetime.now(UTC)
@@ -59,8 +60,8 @@ def test_who_needs_the_first_ca_is_whoever_may_still_come_back_with_nothing_else
     assert "lapsed" not in shorter, "it renews no more"
     told = cacommand.lines([FIRST, SECOND], identities, NOW, window)
     assert [line.split()[:4] for line in told[1:3]] == [
-        ["fairlead-ca", f"{FIRST.expires:%Y-%m-%d}", "no", "more"],
-        ["fairlead-ca-2", f"{SECOND.expires:%Y-%m-%d}", "yes", "2"],
+        ["fairlead-ca", rfc3339(FIRST.expires), "no", "more"],
+        ["fairlead-ca-2", rfc3339(SECOND.expires), "yes", "2"],
     ]
     assert told[-1] == "needing fairlead-ca still: damaged, lapsed, old, older, unheard, unwritten"
     many: dict[Node, Identity | None] = {Node(f"n-{number:03}"): who(FIRST) for number in range(30)}
@@ -101,7 +102,7 @@ async def test_a_node_that_joined_before_names_were_written_down_is_waited_for(
     await cas.begin(Vault(objects), NOW)
     for name, labels in (("edge-1", {EDGE_LABEL: ""}), ("worker-1", {})):
         await objects.create(NODES, "", {"metadata": {"name": name, "labels": labels}})
-    with pytest.raises(CommandError, match="1 nodes have no certificate of fairlead-ca-2 yet: edge-1"):
+    with pytest.raises(CommandError, match="1 node has no certificate of fairlead-ca-2 yet: edge-1"):
         await command(objects, "rotate", "--finish", "--config", str(file))
     await command(objects, "list")
     assert capsys.readouterr().out.splitlines()[-1] == "needing fairlead-ca still: edge-1"

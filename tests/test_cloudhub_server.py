@@ -34,6 +34,9 @@ class Nobody:
 
     def session_down(self, node: Node) -> None: ...
 
+    def last_term(self, node: Node) -> int:
+        return 0
+
 
 async def test_changes_are_pushed_in_turns_and_a_stop_says_goodbye(tmp_path: Path) -> None:
     hub_context, [edge_context] = contexts(tmp_path, ["127.0.0.1"], ["n1"])

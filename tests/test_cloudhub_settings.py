@@ -35,6 +35,15 @@ def test_placement_rules_are_configuration(tmp_path: Path) -> None:
         ("{by: allNodes}", "a rule needs resource"),
         ("{resource: x, by: label}", "a rule by label needs path"),
         ("{resource: x, by: reference, path: a}", "a rule by reference needs referrer"),
+        (
+            "{resource: devices.devices.kubeedge.io, by: field, path: status.node}",
+            "cloudcore does not follow changes of status.node of devices.devices.kubeedge.io: name a field of its spec",
+        ),
+        (
+            "{resource: x, by: reference, path: status.x, referrer: devices.devices.kubeedge.io}",
+            "does not follow changes of status.x of devices",
+        ),
+        ("{resource: x, by: field, path: metadata.resourceVersion}", "does not follow changes of metadata.resourceV"),
     ],
 )
 def test_a_rule_that_would_place_nothing_is_refused(rule: str, missing: str, tmp_path: Path) -> None:

@@ -40,6 +40,16 @@ def test_help_ends_with_an_example(parser: argparse.ArgumentParser) -> None:
     assert "Run the node\n" in text
 
 
+def test_a_flag_that_there_is_not_is_told_with_the_usage_of_its_command(
+    parser: argparse.ArgumentParser, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        parser.parse_args(["run", "--fast"])
+    told = capsys.readouterr().err.splitlines()
+    assert told[0].startswith("usage: edgecore run ")
+    assert told[-1] == "edgecore run: error: unrecognized arguments: --fast"
+
+
 def test_flags_are_read(parser: argparse.ArgumentParser) -> None:
     args = parser.parse_args(["--log-format", "json", "--api", "[::1]:0", "--cloud", "hub"])
     assert (args.log_format, args.log_level) == ("json", "info")

@@ -236,7 +236,7 @@ def test_a_directory_that_would_not_do_is_told_as_it_would_be(tmp_path: Path) ->
     file.write_text("x")
     shared.mkdir()
     shared.chmod(0o1777)
-    for path in (file, file / "inside", shared):
+    for path in (file, file / "inside", shared, Path("/proc/fairlead")):  # where root may write, and cannot
         with pytest.raises(Unusable) as opened:
             open_private_dir(path)
         with pytest.raises(Unusable) as checked:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from componentbase.files import Locked, lock_dir
+from componentbase.files import lock_dir
 from componentbase.purging import Purge, PurgeError, purge
 
 
@@ -29,7 +29,8 @@ def home(tmp_path: Path) -> Path:
 
 
 def plan(home: Path) -> Purge:
-    return Purge(home, [(home.parent, "edge.secrets-key"), (home, "pki"), (home, "edge.db*")])
+    inside = (".renewing/edge.key", ".renewing", "pki/edge.key", "pki/old/ca.crt", "pki/old", "pki", "edge.db*")
+    return Purge(home, [(home.parent, "edge.secrets-key"), *((home, pattern) for pattern in inside)])
 
 
 def test_everything_goes_with_the_directory_the_keys_first(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -47,14 +48,29 @@ def test_what_is_not_ours_stays_and_is_told(home: Path, capsys: pytest.CaptureFi
     elsewhere.mkdir()
     (elsewhere / "kept").write_text("x")
     os.symlink(elsewhere, home / "pki" / "link")
+    (home / "pki" / "old" / "theirs.crt").write_text("x")
+    (home / "empty").mkdir()
     assert purge(plan(home), dry_run=False, yes=False, ask=lambda question: " Yes")
-    assert [path.name for path in home.iterdir()] == ["notes"]
-    assert (elsewhere / "kept").exists(), "a link goes, not what it leads to"
-    told = capsys.readouterr().out
-    assert str(home / "notes") in told.partition("left")[2]
+    kept = ["empty", "notes", "pki", "pki/link", "pki/old", "pki/old/theirs.crt"]
+    assert sorted(path.relative_to(home).as_posix() for path in home.rglob("*")) == kept
+    assert (elsewhere / "kept").exists()
+    told = capsys.readouterr().out.partition("left")[2].split()
+    for name in ("empty", "notes", "pki/link", "pki/old/theirs.crt"):
+        assert str(home / name) in told
 
 
-def test_nothing_goes_in_a_dry_run_or_before_somebody_agreed(home: Path) -> None:
+def test_a_link_of_our_name_goes_and_not_what_it_leads_to(home: Path) -> None:
+    elsewhere = home.parent / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "kept").write_text("x")
+    (home / "pki" / "edge.key").unlink()
+    os.symlink(elsewhere / "kept", home / "pki" / "edge.key")
+    assert purge(plan(home), dry_run=False, yes=True, ask=None)
+    assert not home.exists()
+    assert (elsewhere / "kept").exists()
+
+
+def test_nothing_goes_in_a_dry_run_or_before_somebody_agreed(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = sorted(home.parent.rglob("*"))
     assert not purge(plan(home), dry_run=True, yes=True, ask=None)
     for answer in ("", "n", "nay"):
@@ -62,8 +78,16 @@ def test_nothing_goes_in_a_dry_run_or_before_somebody_agreed(home: Path) -> None
             purge(plan(home), dry_run=False, yes=False, ask={"remove it all? [y/N] ": answer}.__getitem__)
     with pytest.raises(PurgeError, match="say --yes"):
         purge(plan(home), dry_run=False, yes=False, ask=None)
-    with lock_dir(home), pytest.raises(Locked):
-        purge(plan(home), dry_run=False, yes=True, ask=None)
+    with lock_dir(home):
+        with pytest.raises(
+            PurgeError, match=rf"nothing was removed: .* in use by process {os.getpid()}.*stop that one"
+        ):
+            purge(plan(home), dry_run=False, yes=True, ask=None)
+        capsys.readouterr()
+        assert not purge(plan(home), dry_run=True, yes=False, ask=None)
+        told = capsys.readouterr().out.splitlines()
+        assert f"  {home / 'edge.db'}" in told
+        assert told[-1].endswith("stop that one first")
     assert [path for path in sorted(home.parent.rglob("*")) if path.name != "lock"] == before
 
 

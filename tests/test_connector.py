@@ -1,6 +1,7 @@
 """The edge's connector and the hub's server over real TLS, on the real store: push, report, restart, full disk."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -27,6 +28,7 @@ from link.frames import (
     MAX_CALLS,
     MAX_INTERESTS,
     MAX_TARGET_BYTES,
+    MAX_TERM,
     AnswerHead,
     Batch,
     CallHead,
@@ -71,11 +73,16 @@ class Sink:
 class Nodes:
     def __init__(self) -> None:
         self.terms: list[int] = []
+        self.elsewhere = 0
+        """The term that another replica has taken up."""
 
     def session_up(self, node: Node, term: int) -> None:
         self.terms.append(term)
 
     def session_down(self, node: Node) -> None: ...
+
+    def last_term(self, node: Node) -> int:
+        return max([self.elsewhere, *self.terms])
 
 
 class Cloud:
@@ -236,11 +243,28 @@ async def test_a_node_that_was_set_up_anew_goes_on_where_its_predecessor_was(tmp
         hub = cloud.sink.server.hub
         async with connected(cloud, store) as connector:
             await until(lambda: connector.status.synced)
-            newest = 10**15
+            newest = cloud.nodes.elsewhere = 10**15
             hub.overtaken(NODE, cloud.nodes.terms[-1], newest, was_last=False)
             await until(lambda: cloud.nodes.terms[-1] == newest + 1)
             await until(lambda: connector.status.synced)
             assert hub.counters.stale == 1
+    await store.close()
+
+
+async def test_a_node_whose_terms_are_of_the_future_goes_on_from_where_the_hub_says(tmp_path: Path) -> None:
+    """Its clock was wrong for a while, or somebody with its certificate said the last term that there is."""
+    cloud, store = Cloud(tmp_path), await Store.open(tmp_path / "edge.db")
+    now_ms = time.time_ns() // 1_000_000
+    assert await store.next_term(MAX_TERM) == MAX_TERM
+    async with cloud.serving():
+        hub = cloud.sink.server.hub
+        async with connected(cloud, store) as connector:
+            await until(lambda: connector.status.synced)
+        assert hub.counters.ahead == 1
+        assert now_ms < cloud.nodes.terms[-1] < now_ms + 60_000
+        async with connected(cloud, store) as connector:
+            await until(lambda: connector.status.synced)
+        assert (hub.counters.ahead, len(cloud.nodes.terms)) == (1, 2), "it has forgotten what was before"
     await store.close()
 
 

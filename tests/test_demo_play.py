@@ -84,7 +84,7 @@ async def test_start_obey_crash_stop_resume_and_be_killed(tmp_path: Path) -> Non
     folder = tmp_path / "demo"
     async with demo(folder) as run:
         await run.until(r"edge-1 +connected")
-        await run.until(r"thermostat +edge-1 +online +setpoint +21 +21(\.0+)? °C +\S+ +in step")
+        await run.until(r"thermostat +edge-1 +online +setpoint +21 +in step +21(\.0+)? °C +\S+")
         assert (folder / "apiserver" / "kubeconfig").exists()
         assert "kubectl patch device thermostat --type merge" in run.text
 
@@ -114,7 +114,7 @@ async def test_start_obey_crash_stop_resume_and_be_killed(tmp_path: Path) -> Non
 
     shutil.rmtree(folder / "apiserver")  # another cluster: the edge must join anew
     async with demo(folder) as run:
-        await run.until(r"edge-1 +connected.*thermostat +edge-1 +online +setpoint +21 +21")
+        await run.until(r"edge-1 +connected.*thermostat +edge-1 +online +setpoint +21 +in step +21")
         run.process.send_signal(signal.SIGTERM)
         assert await run.process.wait() == 0
 

@@ -58,12 +58,12 @@ def test_the_whole_picture() -> None:
     assert picture(Snapshot([node("True")], [device("21", "21.0")], [MODEL])) == (
         "apiserver running   cloudcore restarting\n"
         "\n"
-        "NODE     LINK        SINCE   AGE\n"
-        "edge-1   connected   3m      60m\n"
+        "NODE    LINK       SINCE  AGE\n"
+        "edge-1  connected  3m     60m\n"
         "\n"
-        "DEVICE       NODE     STATE    PROPERTY      DESIRED   REPORTED   AGE\n"
-        "thermostat   edge-1   online   setpoint      21        21.0 °C    4s    in step\n"
-        "                               temperature   -         -          -"
+        "DEVICE      NODE    STATE   PROPERTY     DESIRED           REPORTED  AGE\n"
+        "thermostat  edge-1  online  setpoint     21       in step  21.0 °C   4s\n"
+        "                            temperature  -                 -         -"
     )
 
 
@@ -77,7 +77,7 @@ def test_the_link_is_what_the_nodes_condition_says(status: str | None, shown: st
 @pytest.mark.parametrize(("sync", "shown"), [("synced", "in step"), ("pending", "pending"), ("rejected", "refused")])
 def test_what_became_of_a_desired_value_is_what_the_status_says(sync: str, shown: str) -> None:
     (line,) = [each for each in picture(Snapshot([], [device("22", "21", sync)], [MODEL])).split("\n") if "22" in each]
-    assert line.endswith(f"4s    {shown}")
+    assert f"  22       {shown}  21 °C" in line
 
 
 def test_a_verdict_on_the_desired_value_before_is_none_on_this_one() -> None:
@@ -132,6 +132,18 @@ def test_lines_are_cut_by_columns_and_not_by_characters() -> None:
     assert cut("温度温度", 5) == "温度"
     assert cut("e\u0301e\u0301e\u0301", 2) == "e\u0301e\u0301"
     assert cut("abc", 10) == "abc"
+
+
+def test_a_cell_that_does_not_fit_is_left_out_whole() -> None:
+    assert cut("setpoint  21  in step  8s", 24) == "setpoint  21  in step"
+    assert cut("setpoint  21  in step  8s", 25) == "setpoint  21  in step  8s"
+
+
+def test_what_became_of_a_desired_value_is_seen_in_eighty_columns() -> None:
+    wide = device("21", "20.79")
+    wide["spec"]["properties"].append({"name": "outdoorTemperature"})
+    shown = [cut(line, 79) for line in picture(Snapshot([node("True")], [wide], [MODEL])).split("\n")]
+    assert shown[-3] == "thermostat  edge-1  online  setpoint            21       in step  20.79 °C  4s"
 
 
 def test_long_texts_end_with_an_ellipsis() -> None:

@@ -5,13 +5,11 @@ resolver that hangs; and what it says of itself meanwhile.
 One cloud serves the whole file; each test has a node of its own.
 """
 
-import asyncio
 import contextlib
 import os
 import shutil
 import signal
 import sqlite3
-import threading
 import time
 import urllib.error
 from collections.abc import Iterator
@@ -35,12 +33,10 @@ from tests.test_faults import (
     local,
     make_device,
     make_model,
-    percentile,
     pod,
     publisher,
     ready,
     reported,
-    watched_delays,
 )
 
 NEEDLE = "needle-0123456789-needle"
@@ -315,60 +311,6 @@ def test_a_report_that_the_hub_had_and_the_apiserver_had_not_survives_kill_9_of_
     line.start_hub()
     line.soon(lambda: reported(line, node) == {"p0": 2}, "the report")
     line.soon(lambda: line.edge(node)["reportsWaiting"] == 0, "it is settled")
-
-
-@pytest.mark.timeout(90)
-def test_devices_that_flood_their_node_do_not_delay_its_pods(line: Line) -> None:
-    """Thousands of reports up and of changed Devices down, as fast as they are taken; a pod's change passes them."""
-    node, devices = "flooded", 40
-    a_node(line, node)
-    line.do(lambda client: client.create(PODS, "default", pod(f"{node}-0", node, "begin")))
-    for number in range(devices):
-        make_device(line, f"{node}-{number}", node)
-    line.soon(lambda: knows(line, node, devices + 1) and line.is_quiet(node), "all is there")
-    idle = line.do(lambda client: watched_delays(line, node, client, 40, 0.01))
-    before = line.metrics("cloudcore", "cloud")["hub_reports_taken_total"]
-    stop = threading.Event()
-
-    def report() -> int:
-        with publisher(line.ports[f"{node}-mqtt"], node) as device:
-            while not stop.is_set():
-                for _ in range(50):
-                    device.report({PROPERTIES[len(device.sent) % len(PROPERTIES)]: len(device.sent)})
-                while len(device.sent) - len(device.acked) > 500 and not stop.is_set():
-                    time.sleep(0.001)
-            return len(device.acked)
-
-    async def flood(client: ApiClient) -> tuple[list[float], int, int]:
-        changed = 0
-
-        async def change() -> None:
-            nonlocal changed
-            while not stop.is_set():
-                changed += 1
-                key = ObjectKey(DEVICES, "default", f"{node}-{changed % devices}")
-                await client.patch(key, {"metadata": {"annotations": {"text": str(changed)}}})
-
-        async with asyncio.TaskGroup() as tasks:
-            reports = tasks.create_task(asyncio.to_thread(report), name="reports")
-            tasks.create_task(change(), name="devices")
-            try:
-                delays = await watched_delays(line, node, client, 80, 0.01)
-            finally:
-                stop.set()
-        return delays, reports.result(), changed
-
-    loaded, reports, changed = line.do(flood)
-    taken = line.metrics("cloudcore", "cloud")["hub_reports_taken_total"] - before
-    figure(
-        f"{reports} reports up and {changed} changed Devices down meanwhile",
-        f"pod to local watch, p50/p99: idle {1000 * percentile(idle, 0.5):.0f}/{1000 * percentile(idle, 0.99):.0f} ms, "
-        f"flooded {1000 * percentile(loaded, 0.5):.0f}/{1000 * percentile(loaded, 0.99):.0f} ms; {taken:.0f} taken",
-    )
-    assert reports > 1000
-    assert taken
-    assert percentile(loaded, 0.5) < 10 * percentile(idle, 0.5) + 0.1
-    assert percentile(loaded, 0.9) < 1.0
 
 
 # ---- clocks and names

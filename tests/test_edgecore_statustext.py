@@ -9,7 +9,7 @@ FACTS = {
     "connected": True,
     "inSync": True,
     "problem": "",
-    "certificateUntil": "2027-11-26T09:00:00+00:00",
+    "certificateUntil": "2027-11-26T09:00:00Z",
     "certificateProblem": "",
     "lastSyncedAtMs": 1,
     "objects": 8,
@@ -52,7 +52,7 @@ def test_status_in_words() -> None:
     assert lines[-1].startswith("refused  devices/default/lamp state, ")
     assert lines[-1].endswith(" s ago: no right")
     lines = told(FACTS | {"certificateProblem": "it refused: no"})
-    assert lines[-1] == "problem  the certificate (until 2027-11-26T09:00:00+00:00) is not renewed: it refused: no"
+    assert lines[-1] == "problem  the certificate (until 2027-11-26T09:00:00Z) is not renewed: it refused: no"
     lines = told(FACTS | {"interests": 2, "writesWaiting": 1})
     assert lines[-1] == "clients  read 2 selections of the cluster, 1 writes wait to go up"
     odd = FACTS | {"mqttMissed": 3, "devicesContested": 3, "contested": ["default/pump: modbus-1, modbus-2"]}

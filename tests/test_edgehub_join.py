@@ -177,7 +177,7 @@ async def test_what_the_hub_refuses_is_told_in_its_words(hub: JoinableHub, home:
     token = await hub.token("edge-2", ttl=datetime.timedelta(hours=1))
     with pytest.raises(Refused, match=f"{hub.endpoint} refused: the token was made for another node than edge-1"):
         await run(hub.endpoint, token, home)
-    with pytest.raises(Refused, match='"Edge_2" cannot be a node name'):
+    with pytest.raises(JoinError, match='"Edge_2" cannot be a node name'):
         await run(hub.endpoint, token, home, Node("Edge_2"))
     hub.now += datetime.timedelta(hours=2)
     with pytest.raises(Refused, match="expired at"):
@@ -492,6 +492,24 @@ async def test_a_crash_while_an_identity_is_replaced_is_made_good_by_the_next_jo
         await run(hub.endpoint, token, home, replace=True)
     assert target.read_bytes() == asked
     assert not (home / STAGED).exists()
+
+
+async def test_who_joins_anew_leaves_what_others_keep_beside_the_identity(hub: JoinableHub, home: Path) -> None:
+    await run(hub.endpoint, await hub.token(), home)
+    theirs = {"pki/broker.key": b"a broker's", "pki/old/edge.key": b"a copy"}
+    for name, content in theirs.items():
+        (home / name).parent.mkdir(exist_ok=True)
+        (home / name).write_bytes(content)
+    former = contents(home)
+    token = await hub.token(may_replace=True, is_single_use=True)
+    command = [sys.executable, "-c", CRASHING, "ending", str(hub.endpoint.port), str(home)]
+    crashed = await asyncio.to_thread(subprocess.run, command, input=token, text=True, capture_output=True, check=False)
+    assert crashed.returncode == -9, crashed.stderr
+    await run(hub.endpoint, await hub.token(may_replace=True), home, replace=True)
+    now = contents(home)
+    assert now.keys() == former.keys()
+    assert {name: now[name] for name in theirs} == theirs
+    assert now["pki/edge.key"] != former["pki/edge.key"]
 
 
 def answers(hub: JoinableHub) -> list[object]:

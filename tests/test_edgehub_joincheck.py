@@ -92,7 +92,6 @@ async def test_a_token_or_a_name_that_would_not_do_is_told(hub: JoinableHub, hom
         (await hub.token("edge-2"), "edge-1", "ooooooooF--", "made for another node than edge-1"),
         (once, "edge-1", "ooooooooF--", "single use and has been used"),
         (deleted, "edge-1", "ooooooooF--", "not known here"),
-        (await hub.token(), "Edge", "oooooooo-F-", "cannot be a node name"),
         (await hub.token(), "edge-9", "oooooooooF-", "cloudcore token create --replace --nodes edge-9"),
     ):
         findings = await found(hub.endpoint, token, home.parent / "another", Node(node))
@@ -103,7 +102,11 @@ async def test_a_token_or_a_name_that_would_not_do_is_told(hub: JoinableHub, hom
 
 async def test_a_malformed_token_or_name_does_not_keep_the_rest_from_being_tried(hub: JoinableHub, home: Path) -> None:
     assert verdicts(await found(hub.endpoint, "fl1.cut", home)) == "oFooo------"
-    assert verdicts(await found(hub.endpoint, await hub.token(), home, Node("x" * 53))) == "ooFooooo-F-"
+    for name, why in (("x" * 53, "1 to 52 characters"), ("Rack_7", '"Rack_7" cannot be a node name')):
+        findings = await found(hub.endpoint, await hub.token(), home, Node(name))
+        assert verdicts(findings) == "ooFooooo-F-"
+        assert why in findings["name form"].text
+        assert why in findings["name"].text
 
 
 async def test_another_ca_does_not_see_the_token(hub: JoinableHub, home: Path) -> None:

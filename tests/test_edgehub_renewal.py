@@ -88,6 +88,13 @@ async def test_a_running_node_renews_in_time_and_when_asked_and_says_what_keeps_
             running.cancel()
         assert renewal.validity.lapses >= first.lapses
         assert renewal.problem == ""
+        (home / STAGED).mkdir()
+        renewed.clear()
+        again = Renewal(home, EDGE, hub.endpoint, LinkStatus(), renewed.set, lambda: 0.5)
+        async with asyncio.timeout(20), asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(again.run(), name="renewal")
+            await renewed.wait()  # what was begun is finished at once: it is not due for half a minute
+            running.cancel()
     gone = Renewal(home, EDGE, Endpoint("127.0.0.1", free_port), LinkStatus(), renewed.set, lambda: 0.5)
     async with asyncio.timeout(30), asyncio.TaskGroup() as tasks:
         running = tasks.create_task(gone.run(), name="renewal")

@@ -7,10 +7,11 @@ import pytest
 
 from apimachinery.keys import Node
 from apimachinery.objects import JSON
-from cloudhub.fences import REPLICA_ANNOTATION, TERM_ANNOTATION, Claim, Fences, Permit, Standing, claim_of
+from cloudhub.fences import MAX_AHEAD_MS, REPLICA_ANNOTATION, TERM_ANNOTATION, Claim, Fences, Permit, Standing, claim_of
 from link.frames import MAX_TERM
 
 EDGE = Node("edge-1")
+NOW_MS = 1_800_000_000_000
 
 
 def fences(term: int = 5) -> Fences:
@@ -151,7 +152,9 @@ def test_nothing_is_kept_of_a_node_without_a_session_and_a_lease() -> None:
     ("term", "read"),
     [
         ("7", 7),
-        (str(MAX_TERM), MAX_TERM),
+        (str(NOW_MS + MAX_AHEAD_MS), NOW_MS + MAX_AHEAD_MS),
+        (str(NOW_MS + MAX_AHEAD_MS + 1), 0),
+        (str(MAX_TERM), 0),
         (str(MAX_TERM + 1), 0),
         ("9" * 400, 0),
         ("-7", 0),
@@ -166,8 +169,8 @@ def test_a_term_that_is_none_counts_as_none(term: str | None, read: int) -> None
         "resourceVersion": "3",
         "annotations": {TERM_ANNOTATION: term, REPLICA_ANNOTATION: "r"},
     }
-    assert claim_of({"metadata": metadata}) == Claim("3", read, "r")
-    assert claim_of({"metadata": {"resourceVersion": "3"}}) == Claim("3", 0, "")
+    assert claim_of({"metadata": metadata}, NOW_MS) == Claim("3", read, "r")
+    assert claim_of({"metadata": {"resourceVersion": "3"}}, NOW_MS) == Claim("3", 0, "")
 
 
 class Status(NamedTuple):

@@ -11,7 +11,7 @@ import pytest
 from tests.fuzz.loop import kept, run
 from tests.fuzz.targets import TARGETS, Target
 
-SLOW = {"join_body": 300, "yaml_body": 500, "cutter": 500, "conversation": 1000}
+SLOW = {"join_body": 300, "yaml_body": 500, "cutter": 500, "conversation": 1000, "http_session": 500}
 """A signature is checked, or a parser in Python runs, or the input is fed by the byte."""
 
 

@@ -56,11 +56,11 @@ async def test_a_ban_counts_from_when_it_is_told_until_it_is_lifted_or_deleted()
     for lift in (watched.roster.unban, None):
         await watched.roster.ban(EDGE, "stolen", NOW)
         assert watched.follow() == [EDGE]
-        reason = "node edge-1 is banned since 2026-11-23T12:00:00+00:00: stolen"
+        reason = "node edge-1 is banned since 2026-11-23T12:00:00Z: stolen"
         for key in ("", "key"):
             assert watched.gate.refusal(EDGE, key) == Denial(GoodbyeCode.BANNED, reason)
         assert watched.gate.refusal(Node("edge-2"), "key") is None
-        assert watched.gate.bans() == [(EDGE, Ban(NOW.isoformat(), "stolen"))]
+        assert watched.gate.bans() == [(EDGE, Ban("2026-11-23T12:00:00Z", "stolen"))]
         if lift is not None:
             await lift(EDGE)
             assert watched.follow() == [EDGE]
@@ -79,16 +79,48 @@ async def test_a_key_counts_until_another_machine_has_its_name() -> None:
     refused = watched.gate.refusal(EDGE, "one")
     assert refused is not None
     assert (refused.code, "another machine has joined in its name" in refused.reason) == (GoodbyeCode.REPLACED, True)
-    assert watched.gate.refusal(EDGE, "one", is_connected=True) == refused
+    assert watched.gate.refusal(EDGE, "one", joined_with="one") == refused
+    was = watched.gate.joined_with(EDGE)
     for shown, renewed in (("two", "three"), ("three", "four")):
         await watched.roster.renew(EDGE, shown, renewed, NOW + timedelta(days=700), "")
         watched.follow()
         assert watched.gate.refusal(EDGE, shown) is None, "it may not have got the new one"
         await watched.roster.confirm(EDGE, renewed)
-    assert watched.gate.refusal(EDGE, "two") is not None
-    assert watched.gate.refusal(EDGE, "two", is_connected=True) is None, "it is the same machine, and need not dial"
+        watched.follow()
+        assert watched.gate.refusal(EDGE, shown) is not None, "it has got the new one"
+        assert watched.gate.refusal(EDGE, renewed) is None
+    assert watched.gate.refusal(EDGE, "two", joined_with=was) is None, "it is the same machine, and need not dial"
     watched.note(expires="soon")
     assert watched.gate.refusal(EDGE, "three") is None, "a damaged note names nobody"
+
+
+async def test_a_machine_that_was_replaced_unseen_is_found_out_though_the_other_has_renewed_since() -> None:
+    """While the watch was away the other one joined, and renewed: a list tells of the last state only."""
+    watched = Watched()
+    await watched.claim("one")
+    was = watched.gate.joined_with(EDGE)
+    token = Token("aaaaaaaa", NOW + timedelta(days=1), Grant(may_replace=True))
+    await watched.roster.claim(
+        await watched.roster.check(EDGE, token, "two", NOW), token, "two", NOW + timedelta(days=365), NOW
+    )
+    await watched.roster.renew(EDGE, "two", "three", NOW + timedelta(days=700), "")
+    watched.follow()
+    refused = watched.gate.refusal(EDGE, "one", joined_with=was)
+    assert refused is not None
+    assert refused.code is GoodbyeCode.REPLACED
+    assert watched.gate.refusal(EDGE, "two", joined_with="two") is None
+
+
+async def test_notes_of_before_say_that_a_renewed_machine_is_the_same() -> None:
+    watched = Watched()
+    await watched.claim("one")
+    watched.note(joined_with="")
+    was = watched.gate.joined_with(EDGE)
+    for shown, renewed in (("one", "two"), ("two", "three")):
+        await watched.roster.renew(EDGE, shown, renewed, NOW + timedelta(days=700), "")
+    watched.follow()
+    assert watched.gate.refusal(EDGE, "one", joined_with=was) is None
+    assert watched.gate.refusal(EDGE, "one") is not None
 
 
 async def test_where_another_ca_vouches_only_a_key_that_is_written_down_opens_the_door() -> None:
@@ -104,7 +136,7 @@ async def test_where_another_ca_vouches_only_a_key_that_is_written_down_opens_th
         assert strict.refusal(EDGE, key) is not None, key
     watched.note(expires="soon")
     assert strict.refusal(EDGE, "one") is not None, "of a damaged note nobody knows whom it names"
-    assert strict.refusal(EDGE, "one", is_connected=True) is not None
+    assert strict.refusal(EDGE, "one", joined_with="one") is not None
 
 
 def test_what_is_not_the_rosters_is_none_of_its_business() -> None:

@@ -6,20 +6,26 @@ neighbour notices. SECURITY.md has the table; `pytest -s` prints it anew.
 import asyncio
 import contextlib
 import json
+import os
+import resource
 import ssl
+import subprocess
+import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from apimachinery.keys import ObjectKey, ObjectVersion
-from apimachinery.resources import CONFIG_MAPS, DEVICES, EVENTS, LEASES, NODES, PODS, SECRETS
+from apimachinery.resources import DEVICES, EVENTS, LEASES, NODES, PODS, SECRETS
 from cloudhub.join import MAX_BODY_BYTES, MAX_CONNECTIONS_EACH
+from cloudhub.sessions import MAX_AHEAD_MS
 from componentbase import pki
-from link.codec import MAX_FRAME_BYTES, encode
+from link.codec import MAX_FRAME_BYTES
 from link.errors import LinkClosed
 from link.frames import (
+    MAX_TERM,
     PROTOCOL,
     Ack,
     Answer,
@@ -27,10 +33,10 @@ from link.frames import (
     CallHead,
     Check,
     Cursor,
+    Goodbye,
     Granted,
     Held,
     Hello,
-    Interest,
     Inventory,
     Nack,
     Ping,
@@ -45,28 +51,33 @@ from link.frames import (
 )
 from link.peer import MAX_CHATTER
 from link.websocket import AT_DOOR, PATH, listen
-from tests.harness.hostile import Cost, Neighbour, RawEdge, cost, hello, neighbour, node_context
-from tests.harness.site import Site
+from tests.harness.attackers import ATTACKS, BOMBS, ELSEWHERE, FLOODS
+from tests.harness.hostile import Cost, Neighbour, RawEdge, cost, hello, neighbour, next_term, node_context
+from tests.harness.site import ROOT, Site
 
 pytestmark = pytest.mark.timeout(120)
 
 GROWS_MIB = 48.0  # of a hub of 90: what one attack may take while it lasts
 LARGE_MIB = 96.0  # where it is the largest inventory, or as many large frames as may be under way
 P99_MS = 500.0  # of the neighbour's ping, on CI's machine with everything else on it; alone it is 5
-ELSEWHERE = "127.0.0.2"
-"""Where strangers come from: on loopback every address is one's own."""
+SOAK_S = float(os.environ.get("FAIRLEAD_SOAK_S", "600"))
+SOAK_GROWS_MIB = 192.0  # of a hub on which all attacks are made at once: one inventory, one bomb, one flood, and so on
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with Site(tmp_path_factory.mktemp("hostile")) as site:
         site.start_cloud()
-        token = site.token()
-        for node in ("evil", "good"):
-            words = ("--cloud", f"127.0.0.1:{site.ports['join']}", "--token", token, "--node", node)
-            site.run("edgecore", "join", *words, "--data-dir", str(site.directory / node))
+        join_all(site, ("evil", "good", "robbed"))
         yield site
         assert site.processes["cloud"].is_running()
+
+
+def join_all(site: Site, nodes: Sequence[str]) -> None:
+    token = site.token()
+    for node in nodes:
+        words = ("--cloud", f"127.0.0.1:{site.ports['join']}", "--token", token, "--node", node)
+        site.run("edgecore", "join", *words, "--data-dir", str(site.directory / node))
 
 
 class Ground:
@@ -76,11 +87,14 @@ class Ground:
         self.site = site
         self.good = good
         self.port = site.ports["link"]
-        self.context = node_context(site.directory / "evil")
+        self.context = self.context_of("evil")
         self._edges: list[RawEdge] = []
 
-    async def dialled(self) -> RawEdge:
-        self._edges.append(await RawEdge.dialled(self.port, self.context))
+    def context_of(self, node: str) -> ssl.SSLContext:
+        return node_context(self.site.directory / node)
+
+    async def dialled(self, node: str = "evil") -> RawEdge:
+        self._edges.append(await RawEdge.dialled(self.port, self.context_of(node)))
         return self._edges[-1]
 
     async def evil(self, *, obliging: bool = True) -> RawEdge:
@@ -167,14 +181,14 @@ async def test_no_cursor_makes_a_hub_leave_something_out(ground: Ground) -> None
         epoch = "x"
         for cursor in (Cursor("x", 0), Cursor("x", 2**63 - 1), Cursor(epoch, 5)):
             welcome = await ground.dialled()
-            welcome.say(Hello(PROTOCOL, "evil", cursor, b"not what is held", "raw", time.time_ns() // 1000))
+            welcome.say(Hello(PROTOCOL, "evil", cursor, b"not what is held", "raw", next_term()))
             answer = await welcome.heard(Welcome)
             assert isinstance(answer, Welcome)
             assert (answer.inventory, answer.seq) == (True, 0)
             epoch = answer.epoch
         # One that is the hub's own, of what it never sent.
         last = await ground.dialled()
-        last.say(Hello(PROTOCOL, "evil", Cursor(epoch, 999), b"lie", "raw", time.time_ns() // 1000))
+        last.say(Hello(PROTOCOL, "evil", Cursor(epoch, 999), b"lie", "raw", next_term()))
         answer = await last.heard(Welcome)
         assert isinstance(answer, Welcome)
         assert answer.inventory
@@ -182,10 +196,28 @@ async def test_no_cursor_makes_a_hub_leave_something_out(ground: Ground) -> None
         assert isinstance(await last.heard(Push), Push)
 
 
+async def test_the_last_term_that_there_is_keeps_nobody_out(ground: Ground) -> None:
+    """Somebody who has a copy of the certificate; the node itself comes after him."""
+    async with ground.attacked("the last term that there is, and the last that is taken"):
+        thief = await ground.dialled("robbed")
+        thief.say(hello("robbed", MAX_TERM))
+        assert "days ahead of cloudcore's clock: is the clock of robbed right?" in await thief.goodbye()
+        furthest = time.time_ns() // 1_000_000 + MAX_AHEAD_MS
+        thief = await ground.dialled("robbed")
+        thief.say(hello("robbed", furthest))
+        await thief.heard(Welcome)
+        node = await ground.dialled("robbed")
+        node.say(hello("robbed", next_term()))
+        assert f"stale: robbed has had a connection of term {furthest}" in await node.goodbye()
+        node = await ground.dialled("robbed")
+        node.say(hello("robbed", furthest + 1))
+        assert isinstance(await node.heard(Welcome), Welcome)
+
+
 async def test_a_huge_inventory_is_cut_off(ground: Ground) -> None:
     async with ground.attacked("an inventory of 20 MiB of the longest names", most_mib=LARGE_MIB):
         edge = await ground.dialled()
-        edge.say(Hello(PROTOCOL, "evil", None, b"much", "raw", time.time_ns() // 1000))
+        edge.say(Hello(PROTOCOL, "evil", None, b"much", "raw", next_term()))
         await edge.heard(Welcome)
         version = ObjectVersion("u" * 253, "r" * 253)
         for number in range(20):
@@ -196,15 +228,8 @@ async def test_a_huge_inventory_is_cut_off(ground: Ground) -> None:
 
 
 async def test_bombs_are_not_unpacked(ground: Ground) -> None:
-    row = b"\xdc\x10\x00" + b"\x90" * 4096
-    bombs = {
-        "4 MiB of empty arrays": b"\xdc\x03\xf8" + row * 1016,
-        "arrays in arrays": b"\xdc\x10\x00" * 100_000,
-        "a text that says it has 4 GiB": b"\x92\x05\xdb\xff\xff\xff\xff",
-        "an array that says it has 4 billion": b"\x92\x05\xdd\xff\xff\xff\xff",
-    }
     async with ground.attacked("msgpack bombs, five connections each", most_mib=LARGE_MIB):
-        for data in bombs.values():
+        for data in BOMBS.values():
             for _ in range(5):
                 edge = await ground.evil()
                 edge.say(data)
@@ -316,6 +341,29 @@ async def test_a_certificate_that_has_expired_is_none(tmp_path: Path) -> None:
         await listener.close()
 
 
+async def test_a_hub_without_file_descriptors_serves_those_it_has_and_lets_others_in_later(ground: Ground) -> None:
+    cloud = ground.site.processes["cloud"]
+    edge = await ground.evil()
+    used = {int(path.name) for path in Path(f"/proc/{cloud.pid}/fd").iterdir()}
+    limits = resource.prlimit(cloud.pid, resource.RLIMIT_NOFILE)
+    told = cloud.log.read_text().count("connections have to wait")
+    async with ground.attacked("no file descriptor is left"):
+        resource.prlimit(cloud.pid, resource.RLIMIT_NOFILE, (min(set(range(len(used) + 1)) - used), limits[1]))
+        try:
+            waiting = asyncio.create_task(ground.dialled("robbed"))
+            while cloud.log.read_text().count("connections have to wait") == told:
+                await asyncio.sleep(0.02)
+            edge.say(Ping(1))
+            while 1 not in edge.pongs:
+                await asyncio.sleep(0.01)
+            assert not waiting.done()
+        finally:
+            resource.prlimit(cloud.pid, resource.RLIMIT_NOFILE, limits)
+        other = await waiting
+        other.say(hello("robbed"))
+        assert isinstance(await other.heard(Welcome, Goodbye), Welcome | Goodbye), "it is let in, and answered"
+
+
 async def test_a_node_reports_of_nothing_but_its_own(ground: Ground) -> None:
     event = {"name": "x.1", "namespace": "default", "reason": "R", "message": "m", "type": "Normal", "count": 1}
     about = {"apiVersion": "v1", "kind": "Node", "name": "good", "namespace": "", "uid": ""}
@@ -366,23 +414,14 @@ async def test_a_call_is_made_with_the_rights_of_who_is_named_and_no_others(
     assert answer.head.status in statuses, answer
 
 
-INTERESTS = tuple(Interest(CONFIG_MAPS, f"ns-{number}") for number in range(200))
-FLOODS: dict[str, Callable[[int], bytes]] = {
-    "pings": lambda number: encode(Ping(number)),
-    "acks of nothing new": lambda _: encode(Ack(0)),
-    "sets of 200 interests": lambda number: encode(Wanted(number + 1, INTERESTS[number % 2 :])),
-    "comparisons": lambda number: encode(Check(number, b"d")),
-}
-
-
 @pytest.mark.parametrize("name", FLOODS)
 async def test_a_flood_of_what_carries_nothing_ends_the_link_that_it_comes_from(ground: Ground, name: str) -> None:
     async with ground.attacked(f"a flood of {name}"):
         edge = await ground.evil(obliging=False)
-        edge.say(
-            *(FLOODS[name](number) for number in range(MAX_CHATTER + 50 if name != "sets of 200 interests" else 120))
-        )
-        assert (await edge.goodbye()).startswith(f"protocol: more than {MAX_CHATTER} frames")
+        is_of_interests = name == "sets of 200 interests"
+        edge.say(*(FLOODS[name](number) for number in range(120 if is_of_interests else MAX_CHATTER + 50)))
+        expected = "interests that change all the time" if is_of_interests else f"more than {MAX_CHATTER} frames"
+        assert (await edge.goodbye()).startswith(f"protocol: {expected}")
 
 
 async def test_a_flood_of_greetings_and_of_refused_reports_is_served_in_turn(ground: Ground) -> None:
@@ -434,3 +473,39 @@ async def test_the_join_endpoint_takes_what_it_said_and_no_more(ground: Ground) 
         assert b"200" in await reader.readline(), "another address is served"
         for each in (writer, *idle):
             each.close()
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(0)
+async def test_all_attacks_at_once_for_a_long_time_cost_no_more_in_the_end_than_before(
+    ground: Ground,
+) -> None:
+    """FAIRLEAD_SOAK_S seconds. The attackers are another process; what the neighbour notices is measured here."""
+    site, cloud = ground.site, ground.site.processes["cloud"]
+    await asyncio.to_thread(join_all, site, ATTACKS)
+    ports = (str(site.ports["link"]), str(site.ports["join"]))
+    command = [sys.executable, "-m", "tests.harness.attackers", str(SOAK_S), *ports, str(site.directory)]
+    began, before = time.monotonic(), cloud.rss_kb()[0]
+    ground.good.round_trips()
+    trips: list[float] = []
+    sizes: list[int] = []
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as attacking:
+        while attacking.poll() is None:
+            await asyncio.sleep(0.05)
+            if time.monotonic() >= began + len(sizes):
+                trips += ground.good.round_trips()
+                sizes.append(cloud.rss_kb()[0])
+        assert attacking.stdout is not None
+        made = json.loads(attacking.stdout.read())
+    third = len(sizes) // 3
+    early, late = (max(part) / 1024 for part in (sizes[third:-third], sizes[-third:]))  # the first third, it warms up
+    p99_ms = 1000 * sorted(trips)[int(0.99 * len(trips))]
+    print(f"{SOAK_S:.0f} s of {made}")
+    print(f"{before >> 10} MiB before, up to {early:.0f} in the second third, {late:.0f} in the last")
+    print(f"p99 of {len(trips)} pings {p99_ms:.0f} ms, at worst {1000 * max(trips):.0f} ms")
+    assert made.keys() == set(ATTACKS)
+    assert late < before / 1024 + SOAK_GROWS_MIB
+    assert late < early * 1.15, "it grows with the attacks"
+    assert p99_ms < 2 * P99_MS
+    edge = await ground.evil()
+    await edge.close()

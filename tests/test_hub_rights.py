@@ -24,6 +24,12 @@ def test_a_hub_works_with_the_rights_that_are_printed(tmp_path: Path) -> None:
     kubectl = need_tool("kubectl-current")
     with Site(tmp_path) as site:
         site.apply_crds(kubectl)
+        # Where cloudcore was there first, it has made its namespace: nothing to warn of, and nothing to change.
+        site.run("cloudcore", "token", "create", "--kubeconfig", str(site.kubeconfig))
+        rights = site.run("cloudcore", "rbac", "--no-interest").stdout
+        applied = site.kubectl(kubectl, "apply", "-f", "-", stdin=rights)
+        assert "namespace/fairlead-system unchanged" in applied.stdout
+        assert "Warning" not in applied.stderr
         limited = hub_kubeconfig(site.kubeconfig, Wanted(interest=False))
         assert site.kubectl(kubectl, "auth", "whoami", "--kubeconfig", str(limited)).returncode == 0
         site.start_cloud(flags=("--kubeconfig", str(limited)))

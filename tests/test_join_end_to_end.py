@@ -58,9 +58,7 @@ def test_a_check_says_that_everything_would_work_and_uses_nothing_up(site: Site)
     assert uses(site, token) == "0 of 1"
     assert join(site, "checked-1", token).returncode == 0
     listed = tokens(site)
-    assert re.search(rf"(?m)^{token.split('.')[1]}   \S+ \S+   checked-\*  +1 of 1  +\S+ \S+ by checked-1$", listed), (
-        listed
-    )
+    assert re.search(rf"(?m)^{token.split('.')[1]}   \S+Z   checked-\*  +1 of 1  +\S+Z by checked-1$", listed), listed
     assert token.split(".")[2] not in listed
 
     again = join(site, "checked-2", token, "--check")

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from apimachinery.errors import Conflict, Forbidden, Invalid
-from apimachinery.objects import JSON
+from apimachinery.objects import JSON, LAST_APPLIED
 from apimachinery.resources import DEVICE_MODELS, DEVICES
 from devicetwin.messages import Channel
 from devicetwin.view import EdgeWish, TwinView
 from metamanager.api import LinkState, serve_local_api
-from metamanager.devices import LAST_APPLIED, wishes_between, with_twin
+from metamanager.devices import wishes_between, with_twin
 from tests.harness.mosquitto import Mosquitto
 from tests.test_devicetwin_service import MODEL, THERMO, Edge, MapperClient, device, edge_running, until
 from tests.test_metamanager_api import CREATED, DEFINITION

@@ -6,9 +6,9 @@ import pytest
 
 from apimachinery.errors import Expired
 from apimachinery.events import Change, EventType
-from apimachinery.keys import ObjectKey, ObjectVersion
+from apimachinery.keys import ObjectKey, ObjectVersion, Resource
 from apimachinery.objects import Object
-from apimachinery.resources import CONFIG_MAPS
+from apimachinery.resources import CONFIG_MAPS, DEVICES, PODS
 from metamanager.feed import ChangeFeed, FeedClosed
 
 
@@ -50,7 +50,7 @@ async def test_large_bodies_make_the_window_shorter() -> None:
     for revision in range(1, 500):
         feed.publish([change(revision, size=1000)])
         kept = next(count for count in range(12, -1, -1) if _reaches(feed, revision - count))
-        assert kept <= 10
+        assert kept <= 11
         assert kept >= min(revision, 5)
 
 
@@ -67,6 +67,35 @@ async def test_small_bodies_do_not_use_up_the_bytes_over_time() -> None:
     for revision in range(1, 1000):
         feed.publish([change(revision, size=50)])
     assert len(feed.since(989)) == 10
+
+
+def of(resource: Resource, revision: int, size: int = 10) -> Change:
+    key = ObjectKey(resource, "default", f"c{revision}")
+    return Change(revision, EventType.ADDED, Object(key, ObjectVersion("", str(revision)), {}, b"x" * size), None)
+
+
+async def test_who_follows_pods_loses_nothing_to_devices_that_change_without_end_nor_to_a_large_body() -> None:
+    feed = ChangeFeed(window=20, window_bytes=1000)
+    pods = feed.subscribe(resources=(PODS,))
+    everything = feed.subscribe()
+    feed.publish([of(PODS, 1), of(CONFIG_MAPS, 2, 5000), *(of(DEVICES, number) for number in range(3, 200))])
+    feed.publish([of(CONFIG_MAPS, 200, 5000), of(PODS, 201)])
+    assert [found.revision for found in await anext(pods)] == [1, 201]
+    assert [found.revision for found in feed.since(198, (DEVICES, CONFIG_MAPS))] == [199, 200]
+    with pytest.raises(Expired):
+        feed.since(2, (DEVICES,))
+    with pytest.raises(Expired):
+        await anext(everything)
+
+
+async def test_who_follows_one_kind_is_not_woken_by_another() -> None:
+    feed = ChangeFeed()
+    waiting = asyncio.ensure_future(anext(feed.subscribe(resources=(PODS,))))
+    feed.publish([of(DEVICES, 1)])
+    await asyncio.sleep(0.01)
+    assert not waiting.done()
+    feed.publish([of(PODS, 2)])
+    assert [found.revision for found in await waiting] == [2]
 
 
 async def test_closing_ends_subscriptions_after_what_they_have_not_read() -> None:

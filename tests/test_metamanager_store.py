@@ -135,6 +135,9 @@ async def test_terms_grow_whatever_the_clock_says(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         assert await store.next_term(now_ms=10) == 5002
         assert await store.next_term(MAX_TERM, now_ms=10) == MAX_TERM
+        assert await store.next_term(700, now_ms=2000, is_reset=True) == 701
+    async with opened(tmp_path) as store:
+        assert await store.next_term(now_ms=10) == 702
 
 
 async def test_a_full_disk_gives_terms_all_the_same(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ async def test_a_name_is_banned_listed_and_let_in_again(capsys: pytest.CaptureFi
     await command(objects, "ban", "edge-1", "--reason", " stolen ")
     assert "nobody has this name yet" in capsys.readouterr().out
     await command(objects, "list")
-    assert capsys.readouterr().out.splitlines()[-1].endswith("+00:00 stolen")
+    assert capsys.readouterr().out.splitlines()[-1].endswith("Z stolen")
     await command(objects, "unban", "edge-1")
     with pytest.raises(NotFound, match="edge-1 is not banned"):
         await command(objects, "unban", "edge-1")
@@ -58,7 +58,7 @@ def test_a_list_says_who_has_a_name_and_who_may_not() -> None:
     ]
     assert nodecommand.lines(names, NOW) == [
         "NODE   CERTIFICATE UNTIL             TOKEN      BANNED",
-        "a      lapsed 2026-11-23 12:00:00Z   aaaaaaaa",
+        "a      lapsed 2026-11-23T12:00:00Z   aaaaaaaa",
         "b                                               2026-11-23T12:00:00+00:00 a\\x1b[2J",
         "c                                               yes",
     ]

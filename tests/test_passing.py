@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from apimachinery.errors import ApiError, BadRequest, Conflict, MethodNotAllowed, TooManyRequests, UnsupportedMediaType
 from apimachinery.keys import Resource
-from apimachinery.objects import from_json
+from apimachinery.objects import LAST_APPLIED, from_json
 from apimachinery.resources import CUSTOM_RESOURCE_DEFINITIONS, LEASES, NODES, PODS
 from cloudhub.passing import (
     APPLY_PATCH,
@@ -21,7 +21,7 @@ from cloudhub.passing import (
     revision_of_answer,
     warnings_in,
 )
-from cloudhub.projection import LAST_APPLIED, project
+from cloudhub.projection import project
 from link.frames import CallHead
 
 WIDGETS = Resource("example.com", "v1", "widgets", "Widget", True)

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from apimachinery.errors import Unavailable
 from apimachinery.keys import ObjectKey, Resource
-from apimachinery.objects import Object, canonical, from_json
+from apimachinery.objects import LAST_APPLIED, Object, canonical, from_json
 from apimachinery.resources import CUSTOM_RESOURCE_DEFINITIONS, DEVICES, LEASES, NODE_LEASE_NAMESPACE, NODES, PODS
 from cloudhub.fences import REPLICA_ANNOTATION, TERM_ANNOTATION
 from cloudhub.placement import MIRROR, STANDARD_RULES, By, Placement, Rule
-from cloudhub.projection import LAST_APPLIED, MIN_KEPT_BYTES, Projection, is_projected_specially, project, restored
+from cloudhub.projection import MIN_KEPT_BYTES, Projection, is_projected_specially, project, restored
 from cloudhub.reading import Sent, read_line
 
 

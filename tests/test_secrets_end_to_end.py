@@ -176,8 +176,11 @@ def test_purge_takes_everything_once_edgecore_is_stopped(line: Line) -> None:
     command = ("edgecore", "purge", "--data-dir", str(home))
     refused = line.run(*command, "--yes", check=False)
     assert (refused.returncode, "in use by process" in refused.stderr) == (1, True)
+    assert "stop that one first" in line.run(*command, "--dry-run").stdout
     line.processes[NODE].kill()
-    (home / "notes.txt").write_text("an operator's")
+    others = {"notes.txt", "pki/broker.key"}
+    for name in others:
+        (home / name).write_text("an operator's")
     dry = line.run(*command, "--dry-run").stdout
     asked = line.run(*command, check=False)
     assert (asked.returncode, "say --yes" in asked.stderr) == (1, True)
@@ -187,7 +190,7 @@ def test_purge_takes_everything_once_edgecore_is_stopped(line: Line) -> None:
         assert str(path) in dry
     done = line.run(*command, "--yes").stdout
     assert f"kubectl delete node {NODE}" in done
-    assert [path.name for path in home.iterdir()] == ["notes.txt"]
+    assert {path.relative_to(home).as_posix() for path in home.rglob("*")} == {*others, "pki"}
     assert not key.exists()
     again = line.run(*command, "--yes", check=False)
     assert (again.returncode, "not a node's directory" in again.stderr) == (1, True)

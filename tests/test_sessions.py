@@ -2,8 +2,10 @@
 
 import itertools
 import random
+import uuid
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 from hypothesis import given
@@ -24,6 +26,7 @@ from cloudhub.sessions import (
     DEVICE_FRAME_BYTES,
     FRAME_BYTES,
     LAG_S,
+    MAX_AHEAD_MS,
     MAX_REFUSALS_TOLD,
     MAX_UNGREETED,
     REPORTS_BURST,
@@ -40,6 +43,7 @@ from link.frames import (
     DEVICE_WINDOW_BYTES,
     MAX_CALLS,
     MAX_REPORT_ENTRIES,
+    MAX_TERM,
     PROTOCOL,
     Ack,
     Answer,
@@ -82,6 +86,7 @@ POLICIES = Resource("example.com", "v1", "policies", "Policy", True)
 
 
 TERMS = itertools.count(1)
+NOW_MS = 1_800_000_000_000
 
 
 class Wire:
@@ -122,12 +127,16 @@ class Reports:
 class Nodes:
     def __init__(self) -> None:
         self.told: list[str] = []
+        self.lease = 0
 
     def session_up(self, node: Node, term: int) -> None:
         self.told.append(f"{node} up {term}")
 
     def session_down(self, node: Node) -> None:
         self.told.append(f"{node} down")
+
+    def last_term(self, node: Node) -> int:
+        return self.lease
 
 
 class Rights:
@@ -152,9 +161,16 @@ class Door:
         self.refused: dict[str, Denial] = {}
         self.told: list[str] = []
         self.twice: list[tuple[Node, Sequence[str]]] = []
+        self.joined: dict[str, str] = {}
+        """By node: the machine that has its name, which keeps its connection whatever is refused."""
 
-    def refusal(self, node: Node, key: str, *, is_connected: bool = False) -> Denial | None:
+    def refusal(self, node: Node, key: str, *, joined_with: str | None = None) -> Denial | None:
+        if joined_with is not None and joined_with == self.joined.get(node):
+            return None
         return self.refused.get(node) or self.refused.get(key)
+
+    def joined_with(self, node: Node) -> str | None:
+        return self.joined.get(node)
 
     def turned_away(self, node: Node, refusal: Denial) -> None:
         self.told.append(f"{node} {refusal.code}")
@@ -205,6 +221,7 @@ class Site:
             calls=self.desk,
             door=self.door,
             clock=self.clock,
+            now_ms=lambda: NOW_MS,
             new_epoch=lambda: next(self.epochs),
             wake=self.wake,
             grace_s=60.0,
@@ -378,6 +395,20 @@ def test_who_is_banned_is_ended_at_once_and_turned_away_from_then_on() -> None:
     assert isinstance(site.streaming("n1").take()[0], Welcome)
 
 
+def test_a_connection_is_held_against_who_had_the_name_when_it_was_last_found_good() -> None:
+    site = Site()
+    wire = site.connect("n1", key="one")
+    wire.say(hello("n1"))
+    site.door.joined = {"n1": "one"}
+    site.hub.recheck(Node("n1"))
+    site.door.refused = {"one": Denial(GoodbyeCode.REPLACED, "renewed")}
+    site.hub.recheck(Node("n1"))
+    assert not wire.closed, "its machine has another key by now"
+    site.door.joined = {"n1": "another"}
+    site.hub.recheck(Node("n1"))
+    assert (wire.closed, site.hub.counters.replaced) == (True, 1)
+
+
 def test_a_key_that_counts_no_more_does_not_end_who_has_the_name() -> None:
     site = Site()
     site.door.refused = {"old": Denial(GoodbyeCode.REPLACED, "another machine")}
@@ -430,6 +461,32 @@ def test_a_connection_that_its_node_has_left_takes_nothing_over() -> None:
     assert site.hub.counters.stale == 2
     assert live.take() == []
     assert site.nodes.told == ["n1 up 8"]
+
+
+def test_nobody_keeps_a_node_out_with_the_last_term_that_there_is() -> None:
+    site = Site()
+    limit = NOW_MS + MAX_AHEAD_MS
+    for term in (MAX_TERM, limit + 1):
+        thief = site.connect("n1")
+        thief.say(hello("n1", term=term))
+        [goodbye] = thief.take()
+        assert isinstance(goodbye, Goodbye)
+        assert (goodbye.code, goodbye.term) == (GoodbyeCode.AHEAD, NOW_MS)
+        assert "is the clock of n1 right?" in goodbye.reason
+        assert thief.closed
+    for highest, term in ((0, limit), (limit, limit + 1)):
+        assert highest < term
+        node = site.connect("n1")
+        node.say(hello("n1", term=term))
+        assert isinstance(node.take()[0], Welcome), "there is always a higher one"
+    site.nodes.lease = limit + 1000
+    node = site.connect("n1")
+    node.say(hello("n1", term=limit + 1002))
+    assert node.take() == [Goodbye(GoodbyeCode.AHEAD, ANY, 0.0, limit + 1000)]
+    node = site.connect("n1")
+    node.say(hello("n1", term=limit + 1001))
+    assert isinstance(node.take()[0], Welcome), "as another replica has had one"
+    assert site.hub.counters.ahead == 3
 
 
 # A replica that lags
@@ -1309,15 +1366,25 @@ def test_whatever_a_node_says_of_interests_and_calls_its_link_goes_on_or_ends(sa
 def test_a_node_that_wants_something_else_all_the_time_is_cut_off() -> None:
     site = Site()
     wire = site.streaming("n1")
-    for number in range(1, sessions.WANTED_BURST + 1):
-        wire.say(Wanted(number, ()))
+    large = tuple(Interest(CONFIG_MAPS, f"ns-{number}") for number in range(160))
+    sets = [large] * 50 + [()] * ((sessions.WANTED_BURST - 50 * 20) // 4)
+    for number, interests in enumerate(sets, 1):
+        wire.say(Wanted(number, interests))
     assert not wire.closed
-    site.clock.run_until(site.clock.time() + 1 / sessions.WANTED_PER_S)
-    wire.say(Wanted(sessions.WANTED_BURST + 1, ()))
+    site.clock.run_until(site.clock.time() + 4 / sessions.WANTED_PER_S)
+    wire.say(Wanted(len(sets) + 1, ()))
     assert not wire.closed, "it comes back with time"
-    wire.say(Wanted(sessions.WANTED_BURST + 2, ()))
+    wire.say(Wanted(len(sets) + 2, ()))
     assert isinstance(goodbye := wire.take()[-1], Goodbye)
     assert (goodbye.code, goodbye.reason) == (GoodbyeCode.PROTOCOL, "interests that change all the time")
+
+
+def test_as_many_objects_of_usual_names_as_an_inventory_may_have_fit_into_its_bytes() -> None:
+    name, version = "web-frontend-7d9f8c6b5-abcde", ObjectVersion(str(uuid.UUID(int=7)), "0123456789abcdef01234567")
+    held = [Held(ObjectKey(PODS, "team-logistics-prod", f"{name}-{number}"), version) for number in range(1000, 1064)]
+    assert (
+        len(encode(Inventory(tuple(held), True))) / len(held) * sessions.MAX_INVENTORY <= sessions.MAX_INVENTORY_BYTES
+    )
 
 
 def test_an_inventory_of_the_longest_names_is_bounded_by_its_bytes(monkeypatch: pytest.MonkeyPatch) -> None:

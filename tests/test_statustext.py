@@ -77,7 +77,7 @@ def test_status_in_words() -> None:
     assert lines[12] == "nodes      2 connected, 1 in sync"
     assert [line.split(None, 1)[1] for line in lines[13:]] == [
         "192.0.2.1:5, in sync",
-        "192.0.2.2:5, 7 to send, refused 1 objects",
+        "192.0.2.2:5, 7 to send, refused 1 object",
         "away",
     ]
 

@@ -134,12 +134,12 @@ class StoreMachine(RuleBasedStateMachine):
         with self._counted():
             self.sim.save(documents, reports)
 
-    @rule(above=st.integers(0, 60), now_ms=st.integers(0, 60))
-    def connect(self, above: int, now_ms: int) -> None:
-        term = self.runner.run(self.store.next_term(above, now_ms=now_ms))
+    @rule(above=st.integers(0, 60), now_ms=st.integers(0, 60), is_reset=st.booleans())
+    def connect(self, above: int, now_ms: int, is_reset: bool) -> None:
+        term = self.runner.run(self.store.next_term(above, now_ms=now_ms, is_reset=is_reset))
         assert term > above
         with self._counted():
-            assert self.sim.next_term(0, above, now_ms) == term
+            assert self.sim.next_term(0, above, now_ms, is_reset=is_reset) == term
 
     @rule(share=st.floats(0, 1), refused=st.lists(st.just(REFUSED), max_size=2))
     def settle(self, share: float, refused: list[RefusedReport]) -> None:

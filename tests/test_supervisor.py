@@ -1,5 +1,6 @@
 """Two workers under a supervisor, real processes with real nodes: told as one hub, started again, ended together."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -12,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from cloudhub import worker
+from cloudhub import supervisor, worker
+from cloudhub.settings import CloudConfig
 from tests.harness.mosquitto import free_port
 from tests.harness.site import READY_WITHIN_S, ROOT, STOP_WITHIN_S, Process, Site
 
@@ -179,6 +181,48 @@ def test_no_worker_outlives_its_supervisor(number: signal.Signals, site: Workers
         assert time.monotonic() < by, "a worker lives on"
         time.sleep(0.02)
     assert code == (-signal.SIGKILL if number == signal.SIGKILL else 0)
+
+
+STUBBORN = """
+import signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print('{"link": "none"}', flush=True)
+sys.stdin.read()
+time.sleep(60)
+"""
+RAVING = """
+import os, pathlib, sys
+pathlib.Path(sys.argv[1]).write_text(str(os.getpid()))
+print("no JSON", flush=True)
+sys.stdin.read()
+"""
+
+
+async def test_a_worker_that_does_not_stop_is_killed_when_its_supervisor_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "STOP_S", 0.3)
+    settings = CloudConfig(workers=2)
+    supervising = supervisor.Supervisor(settings, tmp_path, [sys.executable, "-c", STUBBORN])
+    running = asyncio.create_task(supervising.run(), name="supervisor")
+    async with asyncio.timeout(READY_WITHIN_S):
+        while not supervising._have_all_served():
+            await asyncio.sleep(0.02)
+    pids = [child.pid for child in supervising._children]
+    assert all(map(is_alive, pids))
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert not any(map(is_alive, pids))
+
+
+async def test_a_worker_that_nobody_understands_is_no_process_that_is_left_behind(tmp_path: Path) -> None:
+    noted = tmp_path / "pid"
+    command = [sys.executable, "-c", RAVING, str(noted)]
+    async with asyncio.timeout(READY_WITHIN_S):
+        with pytest.raises(ExceptionGroup):
+            await supervisor.Supervisor(CloudConfig(workers=1), tmp_path, command).run()
+    assert not is_alive(int(noted.read_text()))
 
 
 def test_workers_that_cannot_begin_end_the_command(site: Workers, tmp_path: Path) -> None:

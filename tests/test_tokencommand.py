@@ -71,8 +71,8 @@ def test_a_list_shows_all_but_the_secret() -> None:
     assert table == [
         "ID         UNTIL                  NODES                 USES     LAST USE                         LABELS",
         "aaaaaaaa   expired                any                   0",
-        "bbbbbbbb   2026-11-24 12:00:00Z   edge-*, may replace   1 of 1   2026-11-23 11:00:00Z by edge-7   a=b,c=",
-        "cccccccc   2026-11-24 12:00:00Z   any                   12       2026-11-23 11:00:00Z by edge-7",
+        "bbbbbbbb   2026-11-24T12:00:00Z   edge-*, may replace   1 of 1   2026-11-23T11:00:00Z by edge-7   a=b,c=",
+        "cccccccc   2026-11-24T12:00:00Z   any                   12       2026-11-23T11:00:00Z by edge-7",
         "dddddddd   its CA was dropped     any                   0",
     ]
 

@@ -17,7 +17,7 @@ from componentbase import pki
 from componentbase.doorway import Limits
 from link.codec import MAX_FRAME_BYTES, decode, encode
 from link.errors import LinkClosed, LinkError
-from link.frames import PROTOCOL, Cancel, Frame, Goodbye, GoodbyeCode, Hello, Ping, Push, Welcome
+from link.frames import PROTOCOL, Cancel, Frame, Goodbye, GoodbyeCode, Hello, Ping, Push, Report, Welcome
 from link.peer import Peer, Role
 from link.pump import Pump
 from link.websocket import PATH, TURN_MESSAGES, Listener, WebSocket, dial, listen
@@ -247,6 +247,25 @@ async def test_a_flood_on_one_connection_leaves_the_others_their_turn() -> None:
         assert order.count("flood") == 1000, "nothing is lost"
         for client in clients:
             await client.close()
+
+
+@pytest.mark.parametrize("is_secure", [False, True])
+async def test_what_came_whole_before_the_end_is_handed_on(tmp_path: Path, is_secure: bool) -> None:
+    """More than one turn's frames, and the end of the stream in the same read."""
+    hub_context, [edge_context] = contexts(tmp_path, ["127.0.0.1"], ["n1"]) if is_secure else (None, [None])
+    reports = [Report(seq, ()) for seq in range(1, 11)]
+    said: list[Frame] = [*(Ping(number) for number in range(2 * TURN_MESSAGES)), *reports]
+    hub, edge = Side(Role.HUB), Side(Role.EDGE)
+    async with serving(hub.opened, hub_context) as listener, asyncio.timeout(5):
+        connection = await dial("127.0.0.1", listener.port, edge_context, edge.opened)
+        await edge.frames.get()
+        transport = connection._transport
+        assert transport is not None
+        transport.write(b"".join(masked(encode(frame), b"abcd") for frame in said))
+        transport.close()
+        assert isinstance(await hub.lost, LinkClosed)
+        heard = [hub.frames.get_nowait() for _ in range(hub.frames.qsize())]
+        assert [frame for frame in heard if isinstance(frame, Report)] == reports
 
 
 async def test_more_at_the_door_than_may_be_are_closed_and_an_open_link_makes_room() -> None:

@@ -94,6 +94,7 @@ class Connection:
         "closed",
         "decoder",
         "denied_noted_at",
+        "has_stalled",
         "heard_at",
         "inside",
         "keepalive_s",
@@ -120,6 +121,8 @@ class Connection:
         self.will: Will | None = None
         self.stalled: Publish | None = None
         """A publication that waits for room with the durable client; nothing behind it is decoded until then."""
+        self.has_stalled = False
+        """It had to wait before. Who floods does so several times a second: that is told once."""
         self.closed = False
 
     @property
@@ -561,7 +564,9 @@ class Broker:
         connection.stalled = packet
         self._stalled[connection] = None
         self._effects.append(Pause(connection))
-        logger.info("publisher has to wait for the durable client", extra={"client": connection.client_id})
+        level = logging.DEBUG if connection.has_stalled else logging.INFO
+        logger.log(level, "publisher has to wait for the durable client", extra={"client": connection.client_id})
+        connection.has_stalled = True
 
     def _resume_stalled(self, now: float) -> None:
         assert self._durable is not None, "only a durable client makes others wait"

@@ -68,6 +68,7 @@ from link.packing import REACH, Unpackable, pack, pack_against, unpack, unpack_a
 from link.peer import TRANSITIONS, Peer, Role, State, meaning
 from link.wsframes import Cutter, framed, masked
 from metamanager.intake import intake
+from tests.fuzz import sessions
 
 Run = Callable[[bytes], None]
 
@@ -513,4 +514,6 @@ TARGETS: tuple[Target, ...] = (
         (_TWIN, b'{"event_id":"","timestamp":1,"state":"online","devices":["default/a"]}'),
         _JSON_WORDS,
     ),
+    Target("mqtt_session", sessions.mqtt_session, sessions.MQTT_SEEDS, (b"\x80\x00", b"\x81\x01", b"\xc4", b"\xc1")),
+    Target("http_session", sessions.http_session, sessions.HTTP_SEEDS, sessions.HTTP_WORDS),
 )

@@ -8,6 +8,7 @@ Ends of the link that keep to nothing, and a well-behaved neighbour by which is 
 
 import asyncio
 import contextlib
+import itertools
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
@@ -124,9 +125,17 @@ class RawEdge:
         await self._connection.lost
 
 
+_terms = itertools.count(time.time_ns() // 1_000_000)
+
+
+def next_term() -> int:
+    """Higher than any before."""
+    return next(_terms)
+
+
 def hello(node: str, term: int | None = None) -> Hello:
     """Of a node that holds nothing."""
-    return Hello(PROTOCOL, node, None, digest(()), "raw", term or time.time_ns() // 1000)
+    return Hello(PROTOCOL, node, None, digest(()), "raw", term or next_term())
 
 
 class Cost:

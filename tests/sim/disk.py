@@ -88,13 +88,13 @@ class SimDisk:
         self._commit(image)
         return changes, {seq: refused for seq, refused in refusals.items() if refused}
 
-    def next_term(self, last: int, above: int, now_ms: int) -> int:
+    def next_term(self, last: int, above: int, now_ms: int, *, is_reset: bool = False) -> int:
         """
         The term of the next connection.
 
         last: that of the last one, as the process knows it: on a full disk the number is not kept.
         """
-        term = max(self.image.term + 1, last + 1, above + 1, now_ms)
+        term = above + 1 if is_reset else max(self.image.term + 1, last + 1, above + 1, now_ms)
         image = self.image.copy()
         image.term = term
         with suppress(DiskFull):

@@ -81,6 +81,9 @@ class SimEdge:
         self.replica = ""
         self._term = 0
         self._known_term = 0
+        self._is_ahead = False
+        self.ahead = 0
+        """How often a hub said that a term is of the future."""
         self._woken = False
         self._committing = False
         self._backlog = Backlog()
@@ -113,7 +116,7 @@ class SimEdge:
         hand_over()
         self.end.receiving = session.opened(self.end)
         cursor, digest = self.disk.image.cursor, self.disk.digest()
-        self._term = self.disk.next_term(self._term, self._known_term, self.clock.wall_ms())
+        self._term = self.disk.next_term(self._term, self._known_term, self.clock.wall_ms(), is_reset=self._is_ahead)
         horizon = tuple(map(Position._make, self.disk.image.horizon.items()))
         session.greet(cursor, digest, self._term, horizon, self.disk.image.interests)
 
@@ -130,7 +133,9 @@ class SimEdge:
         if session.error is not None:
             if self._may_leave():
                 if isinstance(session.error, LinkClosed):
-                    self._known_term = max(self._known_term, session.error.term)
+                    self._is_ahead = session.error.code is GoodbyeCode.AHEAD
+                    self.ahead += self._is_ahead
+                    self._known_term = max(0 if self._is_ahead else self._known_term, session.error.term)
                     self.superseded += session.error.code is GoodbyeCode.SUPERSEDED
                 if isinstance(session.error, RemoteProtocolError) or _is_complaint(session.error):
                     self.broken.append(str(session.error))

@@ -68,6 +68,7 @@ class SimHub:
             access=self.access,
             calls=NoCalls(),
             clock=self.clock,
+            now_ms=self.clock.wall_ms,
             new_epoch=lambda: f"{world.rng.getrandbits(48):x}",
             wake=lambda: self._wake(generation),
             heartbeat_s=HEARTBEAT_S,

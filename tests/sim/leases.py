@@ -50,6 +50,9 @@ class SimLeases:
     def session_down(self, node: Node) -> None:
         self.fences.closed(node)
 
+    def last_term(self, node: Node) -> int:
+        return self.fences.last_term(node)
+
     def _keep(self, node: Node, term: int, failures: int) -> None:
         """Take the Lease, and renew it for as long as the session lasts."""
 

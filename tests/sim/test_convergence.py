@@ -79,6 +79,7 @@ def test_the_faults_do_happen() -> None:
         happened.update(world.happened)
         happened["objects held"] += sum(len(edge.disk.image.objects) for edge in world.edges)
         happened["dials"] += sum(edge.dials for edge in world.edges)
+        happened["set back"] += sum(edge.ahead for edge in world.edges)
         happened["reports"] += sum(map(len, world.reports.values()))
         happened["reports taken"] += sum(map(len, world.api.taken.values()))
         happened["expected"] += len(world.expected)
@@ -96,6 +97,7 @@ def test_the_faults_do_happen() -> None:
         assert happened[name] > 20, f"{name}: {happened[name]}"
     assert happened["patches"] > 20
     assert happened["nacks"] > 5
+    assert happened["set back"] > 5
 
 
 # Promise 2: bytes of a reconnect after which nothing changed do not grow with the objects held.

@@ -388,8 +388,11 @@ class World:
         edge.disk.refusing = "" if edge.disk.refusing else self.rng.choice(["0123456", "0123456789ab"])
 
     def jump_wall_clock(self) -> None:
-        clock = self.rng.choice([*(edge.clock for edge in self.edges), *(hub.clock for hub in self.hubs)])
-        clock.wall_ahead_ms += self.rng.choice([-86_400_000, -1_000, 1_000, 86_400_000])
+        edges = [edge.clock for edge in self.edges]
+        clock = self.rng.choice([*edges, *(hub.clock for hub in self.hubs)])
+        # Hubs may be days apart. That of a node may be anything; its terms are of the future then, and set back.
+        furthest = 2 * 365 * 86_400_000 if clock in edges else 86_400_000
+        clock.wall_ahead_ms += self.rng.choice([-86_400_000, -1_000, 1_000, furthest])
 
     # Faults of the apiserver
 

@@ -1,0 +1,132 @@
+"""
+What pods feel of a flood: 10,000 reports and 1,000 changed wishes a second of one node, and large bodies besides.
+
+tests/harness/flood.py says what runs and how it is timed. Idle and flooded are measured in one run, one after the
+other, on the same cores as the load and its source: so the ratio says more than the milliseconds do. What is offered
+is what is due; what is taken of it is told, for two cores take less: the rest is pushed back to who reports, and the
+last values are told until they are heard. That is checked at the end, and fails the family.
+
+Over a line of 1 Mbit/s the bound is the line's: a change waits for what is under way in its direction, at most the
+window and what the line itself queues, and then for its own round trip.
+"""
+
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from benchmarks.figures import Figure, Measured, percentile
+from link.frames import WINDOW_BYTES
+from tests.harness.badline import BadLine, why_not
+from tests.harness.flood import FLOODED, HEARTBEAT_S, LEASE_S, OTHER, Change, Flood
+from tests.harness.site import Site
+
+RUNS = (("websocket", "mosquitto"), ("websocket", "embedded"), ("quic", "embedded"))
+REPORTS, WISHES = 10_000, 1_000
+IDLE_S, FLOOD_S, SETTLE_S = 5.0, 12.0, 2.0
+P99_MS, TIMES_NODE, TIMES_OTHER = 50.0, 5.0, 2.0
+LATE_S = 2 * LEASE_S  # between two renewals: with graceSeconds of 4 renewals, another replica would doubt the node then
+GROWN_MB = 10.0  # of each process, from one half of the flood to the other
+NARROW_S = 60.0  # a body of 3 MB takes 25 of them
+NARROW_RATE, NARROW_DELAY_S, NARROW_QUEUE = 1_000_000, 0.02, 32 << 10
+NARROW_MS = ((WINDOW_BYTES + NARROW_QUEUE) * 8 / NARROW_RATE + 2 * NARROW_DELAY_S) * 1000
+
+
+def measure(runs: int, quick: bool) -> Iterator[Sequence[Measured]]:
+    """With both brokers over websocket, with the embedded one over QUIC; one run each, whatever `runs` says."""
+    seconds = 4.0 if quick else FLOOD_S
+    for transport, broker in RUNS:
+        with tempfile.TemporaryDirectory(prefix="bench-") as directory:
+            if transport not in Site(Path(directory)).transports():
+                continue
+            with Flood(Path(directory), broker, transport=transport) as flood:
+                yield flooded(flood, f"{broker} broker, {transport}", seconds, P99_MS)
+
+
+def narrow(runs: int, quick: bool) -> Iterator[Sequence[Measured]]:
+    """Over a line of 1 Mbit/s. Raises AssertionError where none can be made."""
+    if why := why_not():
+        raise AssertionError(f"no bad line can be made here: {why}")
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-") as directory,
+        BadLine() as line,
+        line.cloud,
+        Flood(Path(directory), line=line) as flood,
+    ):
+        line.set(rate=NARROW_RATE, delay_s=NARROW_DELAY_S, queue_bytes=NARROW_QUEUE)
+        yield flooded(flood, "1 Mbit/s, RTT 40 ms", 10.0 if quick else NARROW_S, NARROW_MS, None)
+
+
+def flooded(flood: Flood, where: str, seconds: float, most_ms: float, times: float | None = TIMES_NODE) -> list[Figure]:
+    """
+    Idle, then flooded for so long. Raises AssertionError where a last value is missing at the end.
+
+    most_ms, times: what a change of the node's pods may take, and how much more than idle; None where a line decides.
+    """
+    idle = flood.changes(min(IDLE_S, seconds))
+    flood.begin(REPORTS, WISHES, bulk=True)
+    flood.changes(SETTLE_S if seconds > SETTLE_S else 1.0)
+    before, began = flood.flooder.ask("stats"), time.perf_counter()
+    wished, sessions = flood.wishes.ask("stats")["wished"], flood.sessions
+    busy = flood.changes(seconds / 2)
+    half = flood.resident_mb()
+    busy += flood.changes(seconds / 2)
+    took, now = time.perf_counter() - began, flood.flooder.ask("stats")
+    grown = {name: size - half[name] for name, size in flood.resident_mb().items()}
+    renewals = flood.longest_renewals_s(began)
+    wished, sessions = flood.wishes.ask("stats")["wished"] - wished, flood.sessions - sessions
+    settling = time.perf_counter()
+    flood.end()
+    settled_s = time.perf_counter() - settling
+    node_idle, node_busy = _p99(idle, FLOODED), _p99(busy, FLOODED)
+    other_idle, other_busy = _p99(idle, OTHER), _p99(busy, OTHER)
+    samples = f"{sum(each.node == FLOODED for each in busy)} samples"
+    return [
+        *_figures(f"pod of the flooded node, {where}: idle", idle, FLOODED),
+        *_figures(f"pod of the flooded node, {where}: flooded", busy, FLOODED, most_ms, samples),
+        Figure(f"pod of the flooded node, {where}: p99 over idle", "x", [node_busy / node_idle], times),
+        *_figures(f"pod of another node, {where}: idle", idle, OTHER),
+        *_figures(f"pod of another node, {where}: flooded", busy, OTHER),
+        Figure(f"pod of another node, {where}: p99 over idle", "x", [other_busy / other_idle], TIMES_OTHER),
+        Figure(f"reports offered, {where}", "1/s", [(now["offered"] - before["offered"]) / took]),
+        Figure(f"reports taken by the broker, {where}", "1/s", [(now["acked"] - before["acked"]) / took]),
+        Figure(f"wishes changed, {where}", "1/s", [wished / took], note="in the watch that cloudcore reads"),
+        Figure(f"wishes told to the mapper, {where}", "1/s", [(now["wishes"] - before["wishes"]) / took]),
+        Figure(f"ConfigMaps of 3 MB sent, {where}", "", [flood.bulks]),
+        Figure(
+            f"longest time between two renewals of a Lease, {where}",
+            "s",
+            [max(renewals.values())],
+            LATE_S,
+            note=f"one is due every {LEASE_S:g} s",
+        ),
+        Figure(
+            f"links that were given up, {where}", "", [sessions], 0.0, note=f"for silence of {2.5 * HEARTBEAT_S:g} s"
+        ),
+        Figure(f"times that a node was not Ready, {where}", "", [len(flood.unready)], 0.0),
+        Figure(
+            f"memory that a process gained meanwhile, {where}",
+            "MB",
+            [max(grown.values())],
+            GROWN_MB,
+            note=max(grown, key=lambda name: grown[name]),
+        ),
+        Figure(f"until every last value was in its place, {where}", "s", [settled_s], note="mapper and Device.status"),
+    ]
+
+
+def _p99(changes: Sequence[Change], node: str) -> float:
+    return percentile(sorted(each.held for each in changes if each.node == node), 99)
+
+
+def _figures(
+    name: str, changes: Sequence[Change], node: str, most_ms: float | None = None, note: str = ""
+) -> list[Figure]:
+    """From the PATCH to the node's own watch; and the part of it that is not the apiserver's."""
+    held = sorted(each.held for each in changes if each.node == node)
+    pushed = sorted(each.pushed for each in changes if each.node == node)
+    return [
+        Figure(f"{name}, PATCH -> held, p50", "ms", [percentile(held, 50)]),
+        Figure(f"{name}, PATCH -> held, p99", "ms", [percentile(held, 99)], most_ms, note=note),
+        Figure(f"{name}, told by the apiserver -> held, p99", "ms", [percentile(pushed, 99)]),
+    ]
