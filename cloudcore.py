@@ -27,6 +27,7 @@ from componentbase.release import VERSION
 from componentbase.reservations import reserved
 
 PROG = "cloudcore"
+QUIC_WORKER = 1
 
 
 def main() -> None:
@@ -69,6 +70,12 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--workers", type=int, metavar="N", help="processes that share the ports; 1 by default")
     run.add_argument("--worker", type=int, help=argparse.SUPPRESS)  # from a supervisor
     run.add_argument("--listen", type=cli.endpoint, metavar="HOST:PORT", help="the link; :10000 by default")
+    run.add_argument(
+        "--quic-listen",
+        type=cli.endpoint,
+        metavar="HOST:PORT",
+        help="the link over QUIC, usually :10001; off by default",
+    )
     run.add_argument("--join-listen", type=cli.endpoint, metavar="HOST:PORT", help="the join endpoint; :10002")
     run.add_argument(
         "--advertise", action="append", metavar="NAME", help="a name nodes reach this hub under; repeatable"
@@ -199,6 +206,7 @@ def _run(args: argparse.Namespace) -> int:
                 "workers": args.workers,
                 "kubeconfig": args.kubeconfig,
                 "link.listen": args.listen,
+                "link.quic_listen": args.quic_listen,
                 "join.listen": args.join_listen,
                 "join.signer": args.signer,
                 "join.signer_name": args.signer_name,
@@ -208,10 +216,21 @@ def _run(args: argparse.Namespace) -> int:
             },
         )
         if args.worker:
-            return _hub(replace(settings, metrics=None), worker.data_dir(args.data_dir, args.worker), args.worker)
+            return _hub(_of_worker(settings, args.worker), worker.data_dir(args.data_dir, args.worker), args.worker)
         return _hub(settings, args.data_dir) if settings.workers == 1 else _supervise(settings, args.data_dir)
 
     return cli.guard(PROG, command)
+
+
+def _of_worker(settings: CloudConfig, number: int) -> CloudConfig:
+    """
+    What is left to one of several workers.
+
+    A packet of QUIC names its connection, which the kernel does not look at when it chooses among processes that share
+    a port: whoever moved to another address would come to another worker. So one of them has all of QUIC.
+    """
+    link = settings.link if number == QUIC_WORKER else replace(settings.link, quic_listen=None)
+    return replace(settings, metrics=None, link=link)
 
 
 def _hub(settings: CloudConfig, data_dir: Path, number: int = 0) -> int:

@@ -7,6 +7,7 @@ pooled over the runs before their percentiles are taken, for the 99th of forty s
 Pure: no clock, no files.
 """
 
+import itertools
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -91,6 +92,16 @@ def growth(what: str, points: Sequence[tuple[float, float]]) -> Figure:
     """
     slope, _ = statistics.linear_regression([math.log(x) for x, _ in points], [math.log(y) for _, y in points])
     return Figure(f"{what}: grows with the power of", "", [slope], LINEAR)
+
+
+def drift(points: Sequence[tuple[float, float]]) -> float:
+    """
+    How fast y rises with x: the median of the slopes between any two of the points (the estimator of Theil and Sen).
+
+    A fifth of the points may be anything, such as a look in the midst of something. Two points or more, no x twice.
+    """
+    pairs = itertools.combinations(points, 2)
+    return statistics.median((y2 - y1) / (x2 - x1) for (x1, y1), (x2, y2) in pairs)
 
 
 class Times:

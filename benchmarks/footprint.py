@@ -14,6 +14,7 @@ from benchmarks.figures import Figure
 from benchmarks.line import Line, name_of
 
 SETTLE_S = 3.0
+AT_REST_WITHIN_S = 60.0
 IDLE_S = 20.0
 WINDOWS = 3  # each has one heartbeat in it
 MANY = 100
@@ -94,12 +95,23 @@ def _let_all_report(line: Line) -> None:
     line.site.until(lambda: line.site.edge_status("edge-1").get("reportsWaiting") == 0, "the reports are up")
 
 
+def _let_come_to_rest(line: Line) -> None:
+    """Wait until the hub has written no status for a while: of devices that are new there is much to write."""
+    by, written, since = time.monotonic() + AT_REST_WITHIN_S, -1.0, 0.0
+    while time.monotonic() - since < SETTLE_S:
+        time.sleep(0.2)
+        now = line.site.metrics("cloudcore", "cloud")["hub_status_requests_total"]
+        if now != written:
+            assert time.monotonic() < by, "cloudcore does not cease to write statuses"
+            written, since = now, time.monotonic()
+
+
 def _idle(windows: int, edgecore: Path | None) -> list[Figure]:
     """One line, several windows: what is done once a minute must not be missed."""
     edge, cloud, link = [], [], []
     with Line("mosquitto", MANY, edgecore=edgecore, counted=True) as line:
         _let_all_report(line)
-        time.sleep(SETTLE_S)
+        _let_come_to_rest(line)
         assert line.edge is not None, "started with the line"
         pids = (line.edge.pid, line.site.processes["cloud"].pid)
         for _ in range(windows):

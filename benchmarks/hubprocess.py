@@ -43,6 +43,7 @@ from apimachinery.resources import CONFIG_MAPS, PODS
 from apimachinery.watchcache import WatchCache
 from benchmarks import certificates, procfs
 from cloudhub.apiwire import event_of
+from cloudhub.horizon import Advance
 from cloudhub.identities import NODE_PREFIX
 from cloudhub.outbox import Outbox
 from cloudhub.placement import By, Placement, Rule
@@ -143,10 +144,12 @@ class HubProcess:
         seen = self._projections[resource].seen(event.object)
         changes = self._cache.apply(WatchEvent(event.type, seen, event.resume_version), resource)
         self._hub.changed(changes)
+        self._hub.advanced(resource, Advance(event.resume_version))
 
     # Commands
 
     async def listen(self, port: int) -> dict[str, int]:
+        gc.freeze()  # where cloudcore does
         listener = await self.server.listen("127.0.0.1", port, self._context)
         self.listener.set_result(listener)
         return {"port": listener.port}

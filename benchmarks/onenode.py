@@ -6,7 +6,6 @@ transaction has committed, so the way back is in the figure, too, and both ends 
 its answers are its own. Mutual TLS, as always between these two.
 """
 
-import contextlib
 import os
 import shutil
 import subprocess
@@ -15,12 +14,10 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from benchmarks import certificates, procfs
 from benchmarks.figures import Curve, Figure, Measured, Times, growth, percentile
-from benchmarks.pair import HUB_CORE, ROOT, SWARM_CORE, WITHIN_S, Commanded
+from benchmarks.pair import HUB_CORE, ROOT, SWARM_CORE, WITHIN_S, Commanded, Ground
 from componentbase import config
 from componentbase.endpoints import Endpoint
 from edgecore.settings import CloudConfig, EdgeConfig
@@ -36,41 +33,31 @@ P50_MS, P99_MS = 2.0, 10.0
 LOG = "edge.log"
 
 
-class OneNode:
+class OneNode(Ground):
     """The hub and the edge, in sync when the block begins."""
 
     def __init__(self, pki: Path, edgecore: Path | None, everywhere: int = 0) -> None:
+        super().__init__()
         self._certificates = pki
         self._program = [sys.executable, "-m", "edgecore"] if edgecore is None else [str(edgecore)]
         self._everywhere = everywhere
-        self._stack = contextlib.ExitStack()
         self.hub: Commanded
         self.edge_pid = 0
 
-    def __enter__(self) -> Self:
+    def begin(self) -> None:
+        home = Path(tempfile.mkdtemp(prefix="bench-"))
+        self.stack.callback(shutil.rmtree, home, ignore_errors=True)
+        certificates.make(self._certificates, 1)
+        self.hub = Commanded(HUB_CORE, "benchmarks.hubprocess", "--pki", str(self._certificates))
+        self.stack.callback(self.hub.kill)
+        if self._everywhere:
+            self.hub.ask(f"everywhere {self._everywhere}")
+        self._join(home, self.hub.ask("listen 0")["port"])
+        self._start(home)
         try:
-            home = Path(tempfile.mkdtemp(prefix="bench-"))
-            self._stack.callback(shutil.rmtree, home, ignore_errors=True)
-            certificates.make(self._certificates, 1)
-            self.hub = Commanded(HUB_CORE, "benchmarks.hubprocess", "--pki", str(self._certificates))
-            self._stack.callback(self.hub.kill)
-            if self._everywhere:
-                self.hub.ask(f"everywhere {self._everywhere}")
-            self._join(home, self.hub.ask("listen 0")["port"])
-            self._start(home)
-            try:
-                self.hub.ask("wait 1")
-            except AssertionError as exc:
-                raise AssertionError(f"{exc}; edgecore says:\n{(home / LOG).read_text()[-2000:]}") from exc
-        except BaseException:
-            self._stack.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.close()
+            self.hub.ask("wait 1")
+        except AssertionError as exc:
+            raise AssertionError(f"{exc}; edgecore says:\n{(home / LOG).read_text()[-2000:]}") from exc
 
     def _join(self, home: Path, port: int) -> None:
         """What `edgecore join` leaves behind."""
@@ -86,8 +73,8 @@ class OneNode:
         arguments += ["--mqtt", "embedded", "--mqtt-listen", f"127.0.0.1:{free_port()}"]
         with (home / LOG).open("ab") as log:
             edge = subprocess.Popen([*self._program, *arguments], stdout=log, stderr=log, cwd=ROOT)
-        self._stack.callback(edge.wait)
-        self._stack.callback(edge.kill)
+        self.stack.callback(edge.wait)
+        self.stack.callback(edge.kill)
         self.edge_pid = edge.pid
         if SWARM_CORE in os.sched_getaffinity(0):
             os.sched_setaffinity(edge.pid, {SWARM_CORE})

@@ -42,6 +42,7 @@ PLOTS: Mapping[str, Chart] = {
     "memory": Chart("Resident memory of the hub", "connected nodes", "MB", log_y=True),
     "objects": Chart("One change, by the objects that a node holds", "objects per node", "microseconds", log_y=True),
     "changenodes": Chart("One pod's change, by the nodes that are connected", "nodes", "hub processor, us", log_y=True),
+    "churn": Chart("Anonymous memory under churn", "minutes", "MB", log_x=False),
     "rate": Chart("Pods changed, each on one of 100 nodes", "changes per second asked for", "microseconds", log_y=True),
 }
 

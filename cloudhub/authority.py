@@ -56,6 +56,8 @@ LOCAL_NAMES = (
 
 T = TypeVar("T")
 
+Show = Callable[[bytes, str], None]
+"""Given a certificate with what stands behind it and its key, and the CAs that are trusted; all PEM."""
 Others = Callable[[], Awaitable[bytes]]
 
 
@@ -178,9 +180,11 @@ class Authority:
         chain = [pki.cross_sign(each.pair, former, CROSS_DAYS) for each in self._cas[shown + 1 :]]
         return pki.KeyPair(b"".join((made.cert_pem, *chain)), made.key_pem)
 
-    def server(self, names: Sequence[str], tls_min: TlsMin = TlsMin.TLS_1_3) -> "ServerIdentity":
+    def server(
+        self, names: Sequence[str], tls_min: TlsMin = TlsMin.TLS_1_3, *, show: "Show | None" = None
+    ) -> "ServerIdentity":
         """What a server reached under these names and addresses shows; ValueError for what is neither, CaLapsed."""
-        return ServerIdentity(self, names, tls_min)
+        return ServerIdentity(self, names, tls_min, show)
 
     def _signing(self) -> Ca:
         """The newest whose time has come; another where that one has expired."""
@@ -207,8 +211,16 @@ class ServerIdentity:
     TLS 1.3 unless told otherwise: both ends are ours, and a node's name stays encrypted in the handshake.
     """
 
-    def __init__(self, authority: Authority, names: Sequence[str], tls_min: TlsMin = TlsMin.TLS_1_3) -> None:
+    def __init__(
+        self,
+        authority: Authority,
+        names: Sequence[str],
+        tls_min: TlsMin = TlsMin.TLS_1_3,
+        show: "Show | None" = None,
+    ) -> None:
+        """show: another TLS library's, which is told now and with each certificate."""
         self._authority = authority
+        self._show = show
         self._names = tuple(names)
         self._link = LiveContext(server_context(tls_min), ssl.CERT_REQUIRED)
         # Who joins has no certificate yet; who renews one shows it, also where it has lapsed (cloudhub.renewal).
@@ -227,6 +239,8 @@ class ServerIdentity:
         with as_file(made.cert_pem + made.key_pem) as path:
             self._link.replace(path, trusted)
             self._join.replace(path, trusted)
+        if self._show is not None:
+            self._show(made.cert_pem + made.key_pem, trusted)
         found = validity(made.cert_pem)
         self._renew_at = found.made + (found.lapses - found.made) * RENEW_AT
         if self._authority.is_changing:

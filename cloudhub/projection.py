@@ -149,9 +149,7 @@ class Projection:
         item.release()
         if body != last.body:
             version = ObjectVersion(item.version.uid, revision_of(body))
-            labels = item.labels
-            if labels == last.labels:
-                labels = last.labels
+            labels = last.labels if item.metadata.get("labels") == last.labels else item.labels
             last = Object(item.key if is_new else last.key, version, labels, body, found)
         if members:
             self._kept[last.key] = _Kept(last, members)

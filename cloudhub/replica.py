@@ -17,7 +17,7 @@ import socket
 import ssl
 from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from apimachinery.errors import ApiError, NotFound, Unavailable
 from apimachinery.events import Change
@@ -64,12 +64,18 @@ from componentbase import cli
 from componentbase.allocator import keep_large_blocks_apart
 from componentbase.descriptors import allow_many_files
 from componentbase.endpoints import Endpoint, why_not_listening
+from componentbase.files import write_atomic
 from link.frames import ReportAck
 from link.websocket import Listener
+
+if TYPE_CHECKING:
+    from link.quic import LiveCredentials
+    from link.quicserver import Listener as QuicListener
 
 logger = logging.getLogger(__name__)
 
 PRUNE_S = 3600.0
+RESET_KEY_NAME, RESET_KEY_BYTES = "quic-reset.key", 32
 RETRY_S = 2.0
 
 _KNOWN = {resource.collection: resource for resource in (*BUILT_IN, DEVICES, DEVICE_MODELS)}
@@ -165,9 +171,11 @@ class Replica:
         for resource in placement.resources():
             self._reflectors[resource] = self._reflector(resource, _selection(resource), self._advanced)
         link, join = self._settings.link.listen, self._settings.join.listen
-        names = server_names([link.host, join.host], self._settings.join.advertise)
+        quic_host = [] if self._settings.link.quic_listen is None else [self._settings.link.quic_listen.host]
+        names = server_names([link.host, join.host, *quic_host], self._settings.join.advertise)
         try:
-            identity = authority.server(names, self._settings.link.tls_min)
+            quic = self._quic_credentials()
+            identity = authority.server(names, self._settings.link.tls_min, show=None if quic is None else quic.replace)
         except CaLapsed as exc:
             raise cli.CommandError(str(exc)) from exc
         except ssl.SSLError as exc:  # our own were used once when they were read
@@ -187,6 +195,11 @@ class Replica:
                 tasks.create_task(self._access.run(), name="access")
                 tasks.create_task(self._calls.run(), name="calls")
             listener = await self._listen(link, identity.link_context)
+            listeners: list[Listener | QuicListener] = [listener]
+            where = {}
+            if quic is not None and (asked := self._settings.link.quic_listen) is not None:
+                listeners.append(await self._listen_quic(quic))
+                where["quic"] = self._page.quic = str(Endpoint(asked.host, listeners[-1].port))
             if self._settings.metrics is not None:
                 await serve_metrics(stack, self._settings.metrics, self._page.scraped)
             window_s = self._settings.join.renewal_window_s
@@ -197,7 +210,7 @@ class Replica:
             self._page.joins = endpoint.counts
             joining = await self._serve_join(stack, join, endpoint, identity)
             self._page.endpoints = (str(Endpoint(link.host, listener.port)), joining)
-            tasks.create_task(self._server.run(listener), name="hub")
+            tasks.create_task(self._server.run(*listeners), name="hub")
             tasks.create_task(self._writer.run(), name="status-writer")
             tasks.create_task(self._announcer.run(), name="announcer")
             tasks.create_task(self._door.run(), name="door")
@@ -205,7 +218,7 @@ class Replica:
             keeping = identity.keep_fresh(vault, self._settings.join.reload_s, _hangups())
             tasks.create_task(keeping, name="certificate")
             tasks.create_task(_prune(self._tokens()), name="tokens")
-            self._serving({"link": self._page.endpoints[0], "join": joining, "apiserver": self._client.server})
+            self._serving({"link": self._page.endpoints[0], "join": joining, **where, "apiserver": self._client.server})
 
     async def _patiently(self, what: str, attempt: Callable[[], Coroutine[None, None, T]]) -> T:
         """Try until the apiserver is there; whatever else it answers ends the command."""
@@ -346,6 +359,27 @@ class Replica:
                 f"the link: {why_not_listening(endpoint.host, endpoint.port, exc)}; choose another with --listen"
             ) from exc
 
+    def _quic_credentials(self) -> "LiveCredentials | None":
+        """Raises CommandError where QUIC is asked for and not installed."""
+        if self._settings.link.quic_listen is None:
+            return None
+        try:
+            from link.quic import LiveCredentials
+        except ImportError as exc:
+            raise cli.CommandError(f"--quic-listen: {exc}; install fairlead[cloud,quic], or leave it out") from exc
+        return LiveCredentials()
+
+    async def _listen_quic(self, credentials: "LiveCredentials") -> "QuicListener":
+        endpoint = self._settings.link.quic_listen
+        assert self._server is not None, "the hub is made before it listens"
+        assert endpoint is not None, "it is to"
+        try:
+            key = _reset_key(self._data_dir / RESET_KEY_NAME)
+            return await self._server.listen_quic(endpoint.host, endpoint.port, credentials, key)
+        except OSError as exc:
+            why = why_not_listening(endpoint.host, endpoint.port, exc)
+            raise cli.CommandError(f"the link over QUIC: {why}; choose another with --quic-listen") from exc
+
     async def _serve_join(
         self, stack: contextlib.AsyncExitStack, endpoint: Endpoint, handler: JoinEndpoint, identity: ServerIdentity
     ) -> str:
@@ -365,6 +399,16 @@ class Replica:
         except ListenError as exc:
             raise cli.CommandError(f"the join endpoint: {exc}; choose another with --join-listen") from exc
         return server.endpoint
+
+
+def _reset_key(path: Path) -> bytes:
+    """This process's, and of those after it in this directory. Raises OSError."""
+    with contextlib.suppress(FileNotFoundError):
+        if len(key := path.read_bytes()) == RESET_KEY_BYTES:
+            return key
+    key = secrets.token_bytes(RESET_KEY_BYTES)
+    write_atomic(path, key)
+    return key
 
 
 def _selection(resource: Resource) -> Selection:

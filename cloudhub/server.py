@@ -12,6 +12,7 @@ import ssl
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
 from apimachinery.watchcache import WatchCache
 from cloudhub.closed import Closed
@@ -20,6 +21,10 @@ from cloudhub.sessions import GRACE_S, Access, CallSink, Door, Hub, NodeWatcher,
 from cloudhub.wires import Parts
 from link.peer import HEARTBEAT_S
 from link.websocket import Listener, listen
+
+if TYPE_CHECKING:
+    from link.quic import LiveCredentials
+    from link.quicserver import Listener as QuicListener
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +82,15 @@ class HubServer:
         """
         return await listen(host, port, context, self.hub.opened, reuse_port=reuse_port)
 
-    async def run(self, listener: Listener) -> None:
+    async def listen_quic(
+        self, host: str, port: int, credentials: "LiveCredentials", reset_key: bytes
+    ) -> "QuicListener":
+        """As listen(), over QUIC. credentials, reset_key: as link.quicserver.listen() has them."""
+        from link import quicserver  # a hub without QUIC does not pay for it
+
+        return await quicserver.listen(host, port, credentials, self.hub.opened, reset_key=reset_key)
+
+    async def run(self, *listeners: "Listener | QuicListener") -> None:
         """Serve until cancelled; then say Goodbye to everybody and leave no connection behind."""
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -85,10 +98,10 @@ class HubServer:
                 tasks.create_task(self._upkeep(), name="hub[upkeep]")
         finally:
             self.hub.close("cloudcore is stopping", retry_after_s=1.0)
-            self._packer.shutdown(
-                wait=True, cancel_futures=True
-            )  # a third of a second at most, and then nothing is left
-            await listener.close()
+            # A third of a second at most, and then nothing is left.
+            self._packer.shutdown(wait=True, cancel_futures=True)
+            for listener in listeners:
+                await listener.close()
 
     def _aside(self, work: Callable[[], Parts], done: Callable[[Parts], None]) -> None:
         """Is a cloudhub.wires.Aside."""

@@ -191,6 +191,8 @@ class SessionStatus(NamedTuple):
     """How many the node has."""
     interests_refused: int = 0
     """... that are not granted, be it that they are not known yet."""
+    transport: str = ""
+    """What carries its link."""
 
 
 @dataclass
@@ -528,6 +530,8 @@ class Hub:
         for change in changes:
             if change.previous is not None and change.type is EventType.MODIFIED:
                 self._wires.replaced(change.previous)
+            elif change.type is EventType.DELETED:
+                self._wires.deleted(change.object.key)
             for node, key in self._placement.observe(change):
                 if node == EVERYWHERE:
                     self._mark_everywhere(key)
@@ -713,7 +717,13 @@ class Hub:
         self._sessions[node] = session
         logger.info(
             "session opened",
-            extra={"node": node, "remote": session.pump.transport.remote, "verdict": verdict.value, "outbox": outbox},
+            extra={
+                "node": node,
+                "remote": session.pump.transport.remote,
+                "transport": session.pump.transport.kind,
+                "verdict": verdict.value,
+                "outbox": outbox,
+            },
         )
         survey = verdict is Verdict.SURVEY
         session.pump.send(Welcome(outbox.epoch, outbox.sent_seq, survey, self._heartbeat_s))
@@ -1047,6 +1057,7 @@ class Hub:
                     node=node,
                     connected=session is not None,
                     remote=session.pump.transport.remote if session else "",
+                    transport=session.pump.transport.kind if session else "",
                     agent=session.agent if session else "",
                     outbox=str(outbox),
                     dirty=outbox.dirty_count,

@@ -37,6 +37,9 @@ class LinkConfig:
     """The link that edge nodes connect to."""
 
     listen: Endpoint = setting(Endpoint("", 10000), "HOST:PORT; an empty host is every address of this machine.")
+    quic_listen: Endpoint | None = setting(
+        None, "HOST:PORT (UDP) for nodes that dial with QUIC, usually :10001; of several workers the first has it."
+    )
     heartbeat_s: float = setting(
         HEARTBEAT_S, "How often an idle node shows that it is there; 2.5 of them is gone.", at_least=1, at_most=3600
     )

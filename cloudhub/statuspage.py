@@ -5,6 +5,7 @@ The page is there before the hub is: that the apiserver does not answer is the f
 Whoever makes a part hands it to the page.
 """
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import fields
 
@@ -25,6 +26,7 @@ from cloudhub.statuswriter import StatusWriter
 from componentbase import metrics
 from componentbase.metrics import Metric
 from componentbase.release import VERSION
+from link.transports import KINDS
 
 
 class StatusPage:
@@ -54,6 +56,8 @@ class StatusPage:
         self.reflectors: dict[Resource, Reflector] = {}
         self.endpoints = ("", "")
         """Where the link and the join endpoint listen; "" while they do not."""
+        self.quic = ""
+        """Where the link listens for QUIC."""
         self.problem = ""
         """What keeps it from beginning."""
 
@@ -86,6 +90,9 @@ class StatusPage:
         if self.hub is not None:
             statuses = self.hub.statuses()
             yield Metric("hub_nodes_connected", "Nodes with a live session.", sum(each.connected for each in statuses))
+            for kind in KINDS:
+                told, count = "... by what carries their link.", sum(each.transport == kind for each in statuses)
+                yield Metric("hub_nodes_connected_by", told, count, {"transport": kind})
             yield Metric(
                 "hub_nodes_in_sync", "Nodes that hold what they should.", sum(each.synced for each in statuses)
             )
@@ -98,6 +105,7 @@ class StatusPage:
         yield Metric("hub_nodes_banned", "Names that nobody may have.", len(self._door.gate.bans()))
         yield Metric("hub_events_dropped_total", "Events of the hub's own not told.", self._announcer.dropped)
         yield Metric("hub_objects", "Objects in the watch cache.", len(self._cache))
+        yield Metric("hub_tasks", "Tasks of the event loop.", len(asyncio.all_tasks()))
         for cause, count in self._writer.refused().items():
             told = "Reported values that will never be written, by the apiserver's reason or ours."
             yield Metric("hub_reports_refused_total", told, count, {"reason": cause})
@@ -132,6 +140,7 @@ class StatusPage:
             "apiserver": self._client.server,
             "problem": self.problem,
             "link": self.endpoints[0],
+            "quic": self.quic,
             "join": self.endpoints[1],
             "objects": len(self._cache),
             "resources": [

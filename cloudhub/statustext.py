@@ -24,6 +24,7 @@ def told(facts: Mapping[str, Any]) -> list[str]:
         f"apiserver  {facts['apiserver']}, {counted(facts['objects'], 'object')} of "
         f"{counted(len(facts['resources']), 'resource')}",
         f"link       {facts['link'] or 'not listening: the apiserver is not fully known yet'}",
+        *([f"quic       {facts['quic']}"] if facts["quic"] else []),
         f"join       {facts['join'] or 'not listening'}",
         f"joins      {_joins(facts['joins'])}",
         f"reports    {facts['reports']['reports_taken']} taken, {facts['reports']['reports_refused']} refused",
@@ -58,7 +59,8 @@ def told(facts: Mapping[str, Any]) -> list[str]:
     for node in nodes:
         state = "in sync" if node["synced"] else f"{node['dirty']} to send"
         by = f" at worker {node['worker']}" if "worker" in node else ""
-        where = f"{node['remote']}{by}, {state}" if node["connected"] else "away"
+        over = " over quic" if node["transport"] == "quic" else ""
+        where = f"{node['remote']}{over}{by}, {state}" if node["connected"] else "away"
         refused = f", refused {counted(node['refused'], 'object')}" if node["refused"] else ""
         lines.append(f"  {Node(node['node']):<20} {where}{refused}")
     return lines

@@ -472,6 +472,8 @@ class StatusWriter(Generic[S]):
         owners = lookup(value, "metadata.ownerReferences") or ()
         uid = next((str(owner.get("uid")) for owner in owners if owner.get("kind") == DEVICES.kind), "")
         known = _Known(uid, "", _version(value), _status(value), learned)
+        if device_key not in self._attached:
+            return known  # it was deleted meanwhile, and nobody would forget it
         self._statuses[device_key] = known
         self._statuses.move_to_end(device_key)
         if len(self._statuses) > STATUSES_REMEMBERED:

@@ -60,6 +60,8 @@ class Supervisor:
         self._settings = settings
         self._home = home
         self._command = command
+        self._where: dict[str, str] = {}
+        """Where they listen."""
         self._children = [
             _Child(number, data_dir(home, number) / SOCKET_NAME) for number in range(1, settings.workers + 1)
         ]
@@ -127,10 +129,11 @@ class Supervisor:
 
     def _serves(self, child: _Child, line: bytes) -> None:
         was_ready, child.has_served = self._have_all_served(), True
+        self._where |= json.loads(line)
         if was_ready:
             logger.info("worker serves again", extra={"worker": child.number})
         elif self._have_all_served():
-            logger.info("serving", extra={**json.loads(line), "workers": len(self._children)})
+            logger.info("serving", extra={**self._where, "workers": len(self._children)})
 
     def _have_all_served(self) -> bool:
         return all(child.has_served for child in self._children)

@@ -41,6 +41,7 @@ def together(version: str, workers: Iterable[Worker]) -> dict[str, Any]:
         "apiserver": _first(facts, "apiserver"),
         "problem": "; ".join(problems),
         "link": _first(facts, "link"),
+        "quic": _first(facts, "quic"),
         "join": _first(facts, "join"),
         "objects": max((said["objects"] for said in facts), default=0),
         "resources": _resources(facts),

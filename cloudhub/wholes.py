@@ -63,6 +63,12 @@ class Wholes:
             _, (_, oldest) = self._made.popitem(last=False)
             self._bytes -= _cost(oldest)
 
+    def forget(self, key: ObjectKey) -> None:
+        """The object is deleted."""
+        made = self._made.pop(key, None)
+        if made is not None:
+            self._bytes -= _cost(made[1])
+
 
 class Known(NamedTuple):
     """Whether a body was packed, and what came of it."""

@@ -10,6 +10,7 @@ no node until it is.
 
 Invariants
     what is looked up is what would be made
+    what is kept is of objects as they are: a change or a deletion drops what was made before it
     bytes kept <= max_bytes, but for one entry
     nothing longer than ASIDE_BYTES is packed here, if there is somewhere else
 
@@ -33,6 +34,7 @@ MAX_BYTES = (
     16 << 20
 )  # what is under way to many nodes at a time; what goes to one node is looked up once and is no loss
 ASIDE_BYTES = 64 << 10  # packed in 5 ms, a turn of the hub's
+MAX_EARLIER = 16  # of what was made somewhere else and may be of a state that has passed: 50 MB at worst
 ENTRY_BYTES = 300
 KEY_BYTES = 160  # about what a delta takes besides its body
 UNPACKING = 16  # times what a Push may cost is what its bodies come to at the node, however well they are packed
@@ -85,11 +87,14 @@ class Wires:
         self._patches = patches
         self._aside = aside
         self._tell = made
+        self._earlier: dict[ObjectKey, tuple[ObjectVersion, ObjectVersion | None, Wire]] = {}
+        """What was made somewhere else last of an object, which may have changed meanwhile, and of what it was made."""
         self._awaited: dict[tuple[ObjectKey, ObjectVersion | None], ObjectVersion] = {}
         self._wholes = Wholes()
         self._max_bytes = max_bytes
         self._bytes = 0
-        self._made: OrderedDict[tuple[ObjectKey, ObjectVersion | None], tuple[ObjectVersion, Wire]] = OrderedDict()
+        self._made: OrderedDict[ObjectKey, tuple[ObjectVersion, dict[ObjectVersion | None, Wire]]] = OrderedDict()
+        """By object: its version, and wires by what is held of it. First the one that was changed least lately."""
         # What goes to all nodes is looked up a thousand times in a row.
         self._last_item: Object | None = None
         self._last_held: ObjectVersion | None = None
@@ -102,6 +107,16 @@ class Wires:
     def replaced(self, previous: Object) -> None:
         """This state has just been replaced; nodes hold it still."""
         self._patches.remember(previous)
+        self._drop(previous.key)
+
+    def deleted(self, key: ObjectKey) -> None:
+        """The object is gone."""
+        self._patches.forget(key)
+        self._wholes.forget(key)
+        self._earlier.pop(key, None)
+        self._drop(key)
+        if self._last_item is not None and self._last_item.key == key:
+            self._last_item = None
 
     def of(self, item: Object, held: ObjectVersion | None) -> Wire:
         """For a node that holds this version of it, or None of it."""
@@ -113,9 +128,12 @@ class Wires:
         return wire
 
     def _of(self, item: Object, held: ObjectVersion | None) -> Wire:
-        found = self._made.get((item.key, held))
-        if found is not None and found[0] == item.version:
-            return found[1]
+        entry = self._made.get(item.key)
+        if entry is not None:
+            if entry[0] != item.version:
+                self._drop(item.key)
+            elif (found := entry[1].get(held)) is not None:
+                return found
         old, whole = self._patches.old_body(held, item), self._wholes.known(item)
         make = partial(_parts, item.body, old, whole)
         if self._aside is None or len(item.body) <= ASIDE_BYTES or held == DOUBTFUL:
@@ -128,7 +146,12 @@ class Wires:
 
     def _came(self, item: Object, held: ObjectVersion | None, parts: Parts) -> None:
         del self._awaited[item.key, held]
-        self._keep(item, held, parts)
+        entry = self._made.get(item.key)
+        if entry is None or entry[0] == item.version:
+            self._keep(item, held, parts)
+        self._earlier[item.key] = (item.version, held, self._wire(item, held, parts))
+        while len(self._earlier) > MAX_EARLIER:
+            self._earlier.pop(next(iter(self._earlier)))
         self._tell(item.key)
 
     def awaited(self, key: ObjectKey, held: ObjectVersion | None) -> ObjectVersion | None:
@@ -136,23 +159,25 @@ class Wires:
         return self._awaited.get((key, held))
 
     def made(self, key: ObjectKey, version: ObjectVersion | None, held: ObjectVersion | None) -> Wire | None:
-        """What was made of this state of an object, which it may have left, if that is still there."""
-        found = self._made.get((key, held))
-        return None if found is None or found[0] != version else found[1]
+        """What was made somewhere else of this state of an object, which it may have left, if it was the last."""
+        found = self._earlier.get(key)
+        return None if found is None or found[:2] != (version, held) else found[2]
 
     def _keep(self, item: Object, held: ObjectVersion | None, parts: Parts) -> Wire:
         if parts.whole.is_known:
             self._wholes.keep(item, parts.whole.data)
-        place, wire = (item.key, held), self._wire(item, held, parts)
-        found = self._made.get(place)
-        if found is not None:
-            self._bytes -= ENTRY_BYTES + len(found[1].data)
-        self._made[place] = (item.version, wire)
-        self._bytes += ENTRY_BYTES + len(wire.data)
-        while self._bytes > self._max_bytes and len(self._made) > 1:
-            _, (_, oldest) = self._made.popitem(last=False)
-            self._bytes -= ENTRY_BYTES + len(oldest.data)
+        wire = self._wire(item, held, parts)
+        size = ENTRY_BYTES + len(wire.data)
+        while self._made and self._bytes + size > self._max_bytes:
+            self._drop(next(iter(self._made)))
+        self._made.setdefault(item.key, (item.version, {}))[1][held] = wire
+        self._bytes += size
         return wire
+
+    def _drop(self, key: ObjectKey) -> None:
+        entry = self._made.pop(key, None)
+        if entry is not None:
+            self._bytes -= sum(ENTRY_BYTES + len(wire.data) for wire in entry[1].values())
 
     def _wire(self, item: Object, held: ObjectVersion | None, parts: Parts) -> Wire:
         delta = _delta(item, held, parts)

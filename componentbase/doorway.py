@@ -47,6 +47,54 @@ class Limits(NamedTuple):
     """... that the kernel has accepted and we have not."""
 
 
+class Threshold:
+    """Counts who is at the door."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.refused = 0
+        """How many were turned away."""
+        self._limits = limits
+        self._origins: Counter[str] = Counter()
+        self._at_door = 0
+        self._told = (-TELL_EVERY_S, 0)
+        """When something was said of those turned away, and how many they were."""
+
+    def __len__(self) -> int:
+        return self._at_door
+
+    def enter(self, origin: str, now: float, *, is_full: bool = False) -> Leave | None:
+        """
+        Count one more; None turns it away. is_full: no more are taken in for another reason. now: seconds that only
+        grow.
+        """
+        if self._at_door >= self._limits.overall or self._origins[origin] >= self._limits.each or is_full:
+            self._turned_away(origin, now)
+            return None
+        self._at_door += 1
+        self._origins[origin] += 1
+        is_counted = True
+
+        def leave() -> None:
+            nonlocal is_counted
+            if not is_counted:
+                return
+            is_counted = False
+            self._at_door -= 1
+            self._origins[origin] -= 1
+            if not self._origins[origin]:
+                del self._origins[origin]
+
+        return leave
+
+    def _turned_away(self, origin: str, now: float) -> None:
+        self.refused += 1
+        told_at, told = self._told
+        if now - told_at >= TELL_EVERY_S:
+            self._told = (now, self.refused)
+            facts = {"origin": origin, "refused": self.refused - told, "at_door": self._at_door}
+            logger.warning("too many connections", extra=facts)
+
+
 class Doorway:
     """Accepts until it is closed. Made by `open_doorway`."""
 
@@ -60,25 +108,24 @@ class Doorway:
         is_full: Callable[[], bool],
     ) -> None:
         self.sockets = sockets
-        self.refused = 0
-        """Connections that were turned away."""
         self._protocol = protocol
-        self._limits = limits
+        self._threshold = Threshold(limits)
         self._context = context
         self._handshake_s = handshake_s if context else None
         self._is_full = is_full
         self._loop = asyncio.get_running_loop()
-        self._origins: Counter[str] = Counter()
-        self._at_door = 0
         self._shaking: set[asyncio.Task[None]] = set()
-        self._told = (-TELL_EVERY_S, 0)
-        """When something was said of those turned away, and how many they were."""
         for each in sockets:
             self._loop.add_reader(each, self._accept, each)
 
+    @property
+    def refused(self) -> int:
+        """Connections that were turned away."""
+        return self._threshold.refused
+
     def __len__(self) -> int:
         """How many are at the door."""
-        return self._at_door
+        return len(self._threshold)
 
     def close(self) -> None:
         """Accept no more, and give up who is in the handshake."""
@@ -110,12 +157,11 @@ class Doorway:
                 self._loop.call_later(PAUSE_S, self._go_on, listening)
                 return
             origin = origin_of(str(address[0]))
-            if self._at_door >= self._limits.overall or self._origins[origin] >= self._limits.each or self._is_full():
+            leave = self._threshold.enter(origin, self._loop.time(), is_full=self._is_full())
+            if leave is None:
                 sock.close()
-                self._turned_away(origin)
                 continue
             sock.setblocking(False)
-            leave = self._counted(origin)
             task = self._loop.create_task(self._open(sock, leave), name=f"door[{origin}]")
             self._shaking.add(task)
             task.add_done_callback(self._shaking.discard)
@@ -135,31 +181,6 @@ class Doorway:
         except asyncio.CancelledError:
             leave()
             raise
-
-    def _counted(self, origin: str) -> Leave:
-        self._at_door += 1
-        self._origins[origin] += 1
-        is_counted = True
-
-        def leave() -> None:
-            nonlocal is_counted
-            if not is_counted:
-                return
-            is_counted = False
-            self._at_door -= 1
-            self._origins[origin] -= 1
-            if not self._origins[origin]:
-                del self._origins[origin]
-
-        return leave
-
-    def _turned_away(self, origin: str) -> None:
-        self.refused += 1
-        told_at, told = self._told
-        if self._loop.time() - told_at >= TELL_EVERY_S:
-            self._told = (self._loop.time(), self.refused)
-            facts = {"origin": origin, "refused": self.refused - told, "at_door": self._at_door}
-            logger.warning("too many connections", extra=facts)
 
 
 async def open_doorway(

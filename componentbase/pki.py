@@ -17,7 +17,7 @@ needs none of this.
 
 import hashlib
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -26,8 +26,18 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes, PrivateKeyTypes
+from cryptography.x509 import DNSName, IPAddress
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.verification import (
+    ClientVerifier,
+    Criticality,
+    ExtensionPolicy,
+    PolicyBuilder,
+    ServerVerifier,
+    Store,
+    VerificationError,
+)
 
 from componentbase.certificates import BACKDATE, fingerprints
 from componentbase.words import rfc3339
@@ -35,6 +45,11 @@ from componentbase.words import rfc3339
 CSR_BYTES_MAX = 16 << 10  # a request with an RSA key of 8192 bits is under 3 KB
 RSA_BITS_MIN = 2048  # NIST SP 800-57 part 1: 112 bits of strength
 RSA_BITS_MAX = 8192  # beyond, checking a signature becomes a way to keep the signer busy
+
+Certificate = x509.Certificate
+"""One that was read; for those who have it from a TLS library of Python's."""
+
+CHAIN_MAX = 8  # certificates that are looked at: a leaf and its cross-signatures, and there are two CAs at most
 
 _COMMON_NAME_MAX = 64  # RFC 5280, ub-common-name
 
@@ -258,6 +273,88 @@ def key_id(cert_pem: bytes) -> str:
 def _id_of(key: CertificatePublicKeyTypes) -> str:
     der = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     return hashlib.sha256(der).hexdigest()
+
+
+def read_pair(pem: bytes) -> tuple[list[Certificate], PrivateKeyTypes]:
+    """A chain of certificates, and the key of the first one; for a TLS library of Python's. Raises BadCertificate."""
+    at = pem.find(b"-----BEGIN ", pem.rfind(b"-----END CERTIFICATE-----"))
+    try:
+        certificates = x509.load_pem_x509_certificates(pem)
+        key = serialization.load_pem_private_key(pem[max(at, 0) :], password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as exc:
+        raise BadCertificate("it is not a certificate and its key in PEM form") from exc
+    if key.public_key() != certificates[0].public_key():
+        raise BadCertificate("the key is not the certificate's")
+    return certificates, key
+
+
+# ---- verifying
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Whom a certificate that was verified names."""
+
+    common_name: str
+    organizations: tuple[str, ...]
+    key_id: str
+    """As key_id()."""
+
+
+class Trusted:
+    """
+    CAs, and what is verified by them: as the ssl module's contexts verify, for a TLS that leaves it to its caller.
+
+    Checked are the chain, with what the other side showed between, every certificate's validity, and that each may be
+    used so: made for clients, or for servers of this name.
+    """
+
+    def __init__(self, trusted_pem: bytes) -> None:
+        """trusted_pem: one CA or several. Raises BadCertificate."""
+        try:
+            self._store = Store(x509.load_pem_x509_certificates(trusted_pem))
+        except ValueError as exc:
+            raise BadCertificate("there is no CA certificate in PEM form") from exc
+
+    def client(self, chain: Sequence[x509.Certificate]) -> Shown:
+        """chain: as shown, the client's own first. Raises BadCertificate."""
+        # Clients are told apart by their subject, and a cluster's CA may have no key identifier for them to name;
+        # browsers' rules, which are the default, ask for both.
+        leaf = ExtensionPolicy.webpki_defaults_ee()
+        for extension in (x509.SubjectAlternativeName, x509.AuthorityKeyIdentifier):
+            leaf = leaf.may_be_present(extension, Criticality.AGNOSTIC, None)
+        policy = PolicyBuilder().store(self._store)
+        policy = policy.extension_policies(ca_policy=ExtensionPolicy.webpki_defaults_ca(), ee_policy=leaf)
+        return _verified(chain, policy.build_client_verifier())
+
+    def server(self, chain: Sequence[x509.Certificate], name: str) -> Shown:
+        """name: DNS name or address that it must be for. Raises BadCertificate."""
+        subject: DNSName | IPAddress
+        try:
+            subject = IPAddress(ipaddress.ip_address(name))
+        except ValueError:
+            subject = DNSName(name)
+        try:
+            verifier = PolicyBuilder().store(self._store).build_server_verifier(subject)
+        except ValueError as exc:
+            raise BadCertificate(f"no certificate is for {name!r}: it is neither a name nor an address") from exc
+        return _verified(chain, verifier)
+
+
+def _verified(chain: Sequence[x509.Certificate], verifier: ClientVerifier | ServerVerifier) -> Shown:
+    if not chain:
+        raise BadCertificate("no certificate was shown")
+    if len(chain) > CHAIN_MAX:
+        raise BadCertificate(f"a chain of {len(chain)} certificates is over {CHAIN_MAX}")
+    try:
+        verifier.verify(chain[0], list(chain[1:]))
+        names, key = _common_names(chain[0].subject), _id_of(chain[0].public_key())
+        organizations = tuple(_organizations(chain[0].subject))
+    except (VerificationError, ValueError, UnsupportedAlgorithm) as exc:
+        raise BadCertificate(str(exc).partition(" (encountered")[0]) from exc
+    if len(names) != 1:
+        raise BadCertificate(f"the certificate has {len(names)} common names instead of one")
+    return Shown(names[0], organizations, key)
 
 
 # ---- requests as they are

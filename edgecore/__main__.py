@@ -14,7 +14,7 @@ from componentbase import cli, config, statusz
 from componentbase.release import VERSION
 from devicetwin.broker import usercommand
 from edgecore.commandline import new_parser
-from edgecore.settings import CONFIG_NAME, PROG, SOCKET_NAME, EdgeConfig, load
+from edgecore.settings import CONFIG_NAME, PROG, SOCKET_NAME, EdgeConfig, TransportMode, load
 from edgehub import swarmcommand
 
 
@@ -52,6 +52,8 @@ def _run(args: argparse.Namespace) -> int:
         return config.override(
             settings,
             {
+                "cloud.transport": args.transport and TransportMode(args.transport),
+                "cloud.quic_port": args.quic_port,
                 "mqtt.broker": args.mqtt,
                 "mqtt.listen": args.mqtt_listen,
                 "api.listen": args.api,

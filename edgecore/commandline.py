@@ -12,7 +12,7 @@ from typing import TypeAlias
 from componentbase import cli
 from componentbase.release import VERSION
 from devicetwin.broker import usercommand
-from edgecore.settings import CONFIG_NAME, PROG
+from edgecore.settings import CONFIG_NAME, PROG, QUIC_PORT, TransportMode
 from edgehub import swarmcommand
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -57,6 +57,9 @@ def _add_run(commands: Commands) -> argparse.ArgumentParser:
     )
     _add_data_dir(run)
     run.add_argument("--config", type=Path, metavar="FILE", help=f"DIR/{CONFIG_NAME} by default")
+    modes = [mode.value for mode in TransportMode]
+    run.add_argument("--transport", choices=modes, help="what carries the link; websocket by default")
+    run.add_argument("--quic-port", type=int, metavar="PORT", help=f"the hub's for QUIC; {QUIC_PORT} by default")
     run.add_argument("--mqtt", metavar="embedded|URL", help="the MQTT broker: embedded, or mqtt[s]://[USER@]HOST:PORT")
     run.add_argument("--mqtt-listen", type=cli.endpoint, metavar="HOST:PORT", help="where the embedded broker listens")
     run.add_argument("--api", type=cli.endpoint, metavar="HOST:PORT", help="where the local API listens")

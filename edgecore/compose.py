@@ -8,6 +8,7 @@ lives; so what only some configurations need, as the local API, is not imported 
 import asyncio
 import contextlib
 import gc
+import logging
 import random
 import ssl
 import sys
@@ -18,20 +19,22 @@ from typing import TYPE_CHECKING
 from apimachinery.keys import Node
 from componentbase import cli
 from componentbase.files import lock_dir, open_private_dir
+from componentbase.proxies import Proxy, proxy_for
 from componentbase.release import VERSION
 from componentbase.tls import LiveContext
 from edgecore.broker import client_id, open_broker
 from edgecore.certificates import api_context, link_context, renewal, show
 from edgecore.joints import CloudLink, Outbox
 from edgecore.reporting import report_node_info, report_rebuild
-from edgecore.settings import SOCKET_NAME, STORE_NAME, EdgeConfig
+from edgecore.settings import QUIC_NAME, SOCKET_NAME, STORE_NAME, CloudConfig, EdgeConfig, TransportMode
 from edgecore.statuspage import NodeStatus
 from link.frames import Batch, Refusal
 
 if TYPE_CHECKING:
     from devicetwin.bus import Bus
     from devicetwin.service import TwinService
-    from edgehub.connector import Connector, LinkStatus
+    from edgehub.connector import Connector, Hubs, LinkStatus
+    from edgehub.quicchoice import QuicChoice
     from metamanager.api import ApiLink
     from metamanager.store import Store
 
@@ -40,6 +43,9 @@ SWITCH_S = 0.0005
 How long a thread that works keeps the interpreter from one that wants it. SQLite gives it up for each row: with
 Python's own 5 ms the thread that commits a pod would wait that long, ten times over, for a loop busy with devices.
 """
+
+
+logger = logging.getLogger(__name__)
 
 
 async def serve(settings: EdgeConfig, data_dir: Path) -> None:
@@ -60,7 +66,7 @@ async def _compose(
     """Make the parts, join them, run them in one TaskGroup."""
     from devicetwin.bus import Bus
     from devicetwin.wire import subscriptions
-    from edgehub.connector import LinkStatus
+    from edgehub.connector import Hubs, LinkStatus
 
     node = Node(settings.node)
     store = await _open_store(settings, data_dir)
@@ -70,7 +76,12 @@ async def _compose(
     link = LinkStatus()
     hub = CloudLink(link)
     local = _api_link(settings, store, hub)
-    connector = hub.connector = _connector(settings, context, store, link, local)
+    proxy = _proxy(settings.cloud.link.host)
+    # Nothing of UDP passes an HTTP proxy; who asks for nothing but QUIC has another way.
+    has_way = proxy is None or settings.cloud.transport is TransportMode.QUIC
+    quic = _quic(settings.cloud, data_dir) if has_way else None
+    hubs = Hubs(settings.cloud.link.host, settings.cloud.link.port, context, quic, proxy)
+    connector = hub.connector = _connector(settings, hubs, store, link, local)
     if local is not None:
         # Before the first connection: what is not wanted then is taken away.
         await _load(local)
@@ -128,10 +139,34 @@ def _api_link(settings: EdgeConfig, store: "Store", hub: CloudLink) -> "ApiLink 
     return ApiLink.over(store, hub, Node(settings.node), settings.api.interest_idle_s)
 
 
+def _proxy(host: str) -> Proxy | None:
+    """Raises CommandError."""
+    try:
+        found = proxy_for(host)
+    except ValueError as exc:
+        raise cli.CommandError(str(exc)) from exc
+    if found is not None:
+        logger.info("the hub is reached through a proxy", extra={"proxy": str(found.endpoint)})
+    return found
+
+
+def _quic(cloud: CloudConfig, data_dir: Path) -> "QuicChoice | None":
+    """None where it is not to be tried. Raises CommandError."""
+    if cloud.transport is TransportMode.WEBSOCKET:
+        return None
+    from edgehub.quicchoice import Files, QuicChoice, is_installed
+
+    is_only = cloud.transport is TransportMode.QUIC
+    if is_only and not is_installed():
+        raise cli.CommandError("the transport quic needs aioquic: install fairlead[edge,quic], or choose websocket")
+    files = Files(cloud.certificate_authority, cloud.certificate, cloud.key)
+    return QuicChoice(cloud.quic_port, files, is_only=is_only, memory=data_dir / QUIC_NAME, draw=random.random)
+
+
 def _connector(
-    settings: EdgeConfig, context: ssl.SSLContext, store: "Store", link: "LinkStatus", local: "ApiLink | None"
+    settings: EdgeConfig, hubs: "Hubs", store: "Store", link: "LinkStatus", local: "ApiLink | None"
 ) -> "Connector":
-    from edgehub.connector import Connector, Hubs
+    from edgehub.connector import Connector
     from metamanager.errors import StoreError
 
     async def commit(batches: Sequence[Batch]) -> Mapping[int, Sequence[Refusal]]:
@@ -139,7 +174,7 @@ def _connector(
 
     return Connector(
         Node(settings.node),
-        Hubs(settings.cloud.link.host, settings.cloud.link.port, context),
+        hubs,
         store,
         commit,
         agent=f"fairlead/{VERSION}",

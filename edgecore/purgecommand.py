@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from componentbase import cli
-from edgecore.settings import CONFIG_NAME, PROG, SOCKET_NAME, STORE_NAME, EdgeConfig, load
+from edgecore.settings import CONFIG_NAME, PROG, QUIC_NAME, SOCKET_NAME, STORE_NAME, EdgeConfig, load
 
 logger = logging.getLogger(__name__)
 
@@ -77,5 +77,5 @@ def _ours(data_dir: Path, key_file: Path | None) -> list[tuple[Path, str]]:
         for pattern in (name, f".{name}.*.part")
     ]
     emptied = (*folders, join.STAGED, renewal.STAGED)
-    rest = (*identity, *under_way, *emptied, *store, EdgeConfig().mqtt.users.name, SOCKET_NAME, CONFIG_NAME)
+    rest = (*identity, *under_way, *emptied, *store, EdgeConfig().mqtt.users.name, SOCKET_NAME, QUIC_NAME, CONFIG_NAME)
     return [*keys, *((data_dir, pattern) for pattern in rest)]

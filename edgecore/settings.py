@@ -4,6 +4,7 @@ The configuration of edgecore: every setting with its meaning, default and limit
 What is written here is what `edgecore config` prints.
 """
 
+import enum
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,19 @@ CONFIG_NAME = "edgecore.yaml"
 SOCKET_NAME = "edgecore.sock"
 STORE_NAME = "edge.db"
 EMBEDDED = "embedded"
+QUIC_PORT = 10001
+
+
+QUIC_NAME = "link-quic.json"
+"""What is remembered of QUIC, see edgehub.quicchoice."""
+
+
+class TransportMode(enum.Enum):
+    """What may carry the link."""
+
+    AUTO = "auto"
+    WEBSOCKET = "websocket"
+    QUIC = "quic"
 
 
 @dataclass(frozen=True)
@@ -24,6 +38,11 @@ class CloudConfig:
     """The hub this node belongs to; `edgecore join` writes it."""
 
     link: Endpoint = setting(Endpoint("", 10000), "HOST:PORT of cloudcore's link.")
+    transport: TransportMode = setting(
+        TransportMode.WEBSOCKET,
+        "What carries the link: websocket, quic, or auto: QUIC where the hub answers over it, else the websocket.",
+    )
+    quic_port: int = setting(QUIC_PORT, "The port (UDP) of cloudcore's link over QUIC.", at_least=1, at_most=65_535)
     join: Endpoint = setting(
         Endpoint("", 10002),
         "HOST:PORT of cloudcore's join endpoint, where certificates are renewed; an empty host is the link's.",

@@ -140,6 +140,7 @@ class NodeStatus:
             "version": VERSION,
             "hub": str(self._settings.cloud.link),
             "connected": self._link.connected,
+            "transport": self._link.transport,
             "inSync": self._link.synced,
             "failures": self._link.attempts,
             "certificateUntil": None if self._renewal is None else rfc3339(self._renewal.validity.lapses),
@@ -192,6 +193,7 @@ def _metrics(facts: Mapping[str, Any]) -> Iterator[metrics.Metric]:
         ("edge_devices_contested", "Devices that more than one mapper claims.", "devicesContested"),
     ):
         yield metrics.Metric(name, text, float(facts[key]))
+    yield metrics.Metric("edge_tasks", "Tasks of the event loop.", len(asyncio.all_tasks()))
     if facts["certificateUntil"] is not None:
         left_s = datetime.fromisoformat(facts["certificateUntil"]).timestamp() - time.time()
         yield metrics.Metric("edge_certificate_seconds", "Until this node's certificate lapses.", left_s)

@@ -14,7 +14,8 @@ LAST_REFUSED = 5  # lines; with -o json all that are kept
 def told(facts: Mapping[str, Any]) -> list[str]:
     """A few lines for a person."""
     if facts["connected"]:
-        link = f"connected to {facts['hub']}, " + ("in sync" if facts["inSync"] else "catching up")
+        over = " over quic" if facts["transport"] == "quic" else ""
+        link = f"connected to {facts['hub']}{over}, " + ("in sync" if facts["inSync"] else "catching up")
     else:
         link = f"not connected to {facts['hub']} ({facts['problem'] or 'dialling'})"
     synced_at = facts["lastSyncedAtMs"]

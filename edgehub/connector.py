@@ -14,10 +14,11 @@ import logging
 import ssl
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from apimachinery.errors import BadRequest, TooLarge, TooManyRequests
 from apimachinery.keys import Node, Resource
+from componentbase.proxies import Proxy
 from componentbase.tls import TlsMin, client_context
 from edgehub.backlog import Backlog
 from edgehub.redial import delay_s
@@ -44,6 +45,9 @@ from link.frames import (
     Traffic,
 )
 from link.websocket import dial
+
+if TYPE_CHECKING:
+    from edgehub.quicchoice import QuicChoice
 
 logger = logging.getLogger(__name__)
 
@@ -103,6 +107,10 @@ class Hubs(NamedTuple):
     host: str
     port: int
     context: ssl.SSLContext
+    quic: "QuicChoice | None" = None
+    """None where it is not to be tried."""
+    proxy: Proxy | None = None
+    """What a websocket goes through."""
 
 
 def hub_context(authority: Path, certificate: Path, key: Path, tls_min: TlsMin = TlsMin.TLS_1_3) -> ssl.SSLContext:
@@ -127,6 +135,8 @@ class LinkStatus:
         """Failures in a row."""
         self.sessions = 0
         """How often it came up."""
+        self.transport = ""
+        """What carries it, or did last."""
         self.last_error = ""
         self.refused_reports = 0
         self.silent_s: Callable[[], float] = lambda: 0.0
@@ -304,7 +314,7 @@ class Connector:
         self._redial.clear()
         session = EdgeSession(self._node, agent=self._agent, clock=asyncio.get_running_loop(), wake=wake)
         try:
-            await dial(self._hub.host, self._hub.port, self._hub.context, session.opened)
+            await self._dial(session)
         except LinkError as exc:
             return exc
         self._session = session
@@ -326,6 +336,15 @@ class Connector:
             self._known_term = max(0 if self._is_ahead else self._known_term, session.error.term)
             self._is_superseded = self._is_superseded or session.error.code is GoodbyeCode.SUPERSEDED
         return session.error
+
+    async def _dial(self, session: EdgeSession) -> None:
+        """Raises LinkError."""
+        host, port, context, quic, proxy = self._hub
+        if quic is not None and await quic.dial(host, session.opened):
+            return
+        await dial(host, port, context, session.opened, proxy=proxy)
+        if quic is not None:
+            await quic.fell_back()
 
     async def _greet(self, session: EdgeSession) -> None:
         """Say Hello. A dial that failed has cost no write: the term is taken once somebody is there."""
@@ -365,7 +384,9 @@ class Connector:
                 self.status.connected = True
                 self.status.sessions += 1
                 self.status.last_error = ""
-                logger.info("link up", extra={"hub": f"{self._hub.host}:{self._hub.port}"})
+                self.status.transport = session.pump.transport.kind
+                told = {"hub": f"{self._hub.host}:{self._hub.port}", "transport": self.status.transport}
+                logger.info("link up", extra=told)
             if session.wants_inventory:
                 self._survey = False
                 session.send_inventory(await self._store.held())

@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 from componentbase.certificates import ders
 from componentbase.endpoints import Endpoint
 from componentbase.errors import CommandError
+from componentbase.proxies import proxy_for
 from componentbase.tls import TlsMin, client_context
 from componentbase.words import rfc3339
 
@@ -290,7 +291,16 @@ class Hub:
 
     def _connection(self, context: ssl.SSLContext) -> http.client.HTTPSConnection:
         cloud = self._cloud
-        return http.client.HTTPSConnection(cloud.host, cloud.port, context=context, timeout=self._timeout_s)
+        try:
+            proxy = proxy_for(cloud.host)
+        except ValueError as exc:
+            raise NotReachable(str(exc)) from exc
+        if proxy is None:
+            return http.client.HTTPSConnection(cloud.host, cloud.port, context=context, timeout=self._timeout_s)
+        way = proxy.endpoint
+        made = http.client.HTTPSConnection(way.host, way.port, context=context, timeout=self._timeout_s)
+        made.set_tunnel(cloud.host, cloud.port, proxy.headers)
+        return made
 
     def _connect(self, connection: http.client.HTTPSConnection) -> None:
         try:

@@ -7,7 +7,7 @@ back spread over the bound, not in step. KubeEdge waits a fixed 30 s.
 The bound grows by a third and does not double, because most hubs that are gone are back within seconds. A hub
 that starts again in 3 s is found 0.8 s later on average and within 2.1 s in 19 of 20 cases, where doubling takes 2.3
 and 6.6 s; for that a node dials six times where it dialled three to four. A dial that is refused costs nobody anything.
-One that a busy hub does not answer takes link.websocket.OPEN_S by itself, which spreads a fleet too large for this.
+One that a busy hub does not answer takes link.transports.OPEN_S by itself, which spreads a fleet too large for this.
 """
 
 from link.errors import LinkClosed, LinkError, RemoteProtocolError

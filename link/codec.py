@@ -51,6 +51,7 @@ from link.frames import (
     Hello,
     Interest,
     Inventory,
+    Lane,
     Nack,
     Part,
     Ping,
@@ -165,6 +166,23 @@ def decode(data: bytes) -> Frame:
     return frame
 
 
+def lane_of(message: bytes) -> Lane:
+    """Which lane a message takes, by its tag. What is no frame takes CONTROL, and is refused where it is decoded."""
+    # Every frame is an array of less than sixteen, and every tag one byte.
+    return _LANES.get(message[1], Lane.CONTROL) if len(message) > 1 else Lane.CONTROL
+
+
+_LANES: dict[int, Lane] = {
+    Tag.PUSH: Lane.PUSH,
+    Tag.GRANTED: Lane.PUSH,
+    Tag.REPORT: Lane.REPORT,
+    Tag.DEVICE_REPORT: Lane.DEVICE,
+    Tag.PART: Lane.BULK,
+    Tag.CALL: Lane.BULK,
+    Tag.ANSWER: Lane.BULK,
+    Tag.CANCEL: Lane.BULK,
+}
+
 _ACK_HEAD = bytes((0x92, Tag.ACK))
 """An array of two, as every Ack begins."""
 _UNSIGNED = {0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8}
@@ -193,7 +211,7 @@ def encode_delta(delta: Delta) -> bytes:
         head += [_PACKED, *delta.version, delta.size, delta.body]
     else:
         head += [_WHOLE, *delta.version, delta.body]
-    data: bytes = msgpack.packb(head, use_bin_type=True)
+    data: bytes = _pack_small(head) if len(delta.body) <= _SMALL_BYTES else msgpack.packb(head, use_bin_type=True)
     return data
 
 

@@ -111,6 +111,26 @@ PUSHES = (
 BULK = Allowance(WINDOW_FRAMES, CHUNK_WINDOW_BYTES, CHUNK_GROWTH, PROMPT_S)
 
 
+class Lane(enum.IntEnum):
+    """
+    Which of a connection's streams a frame takes where the transport has several; the more urgent first.
+
+    Order is kept within a lane. Between lanes it is not, so a frame must not rely on one of another lane before it:
+    only nothing of another lane is looked at before the peers are STREAMING (link.lanes).
+    """
+
+    CONTROL = 0
+    """Whatever is not named below: the handshake, acknowledgements, heartbeats, Goodbye."""
+    PUSH = 1
+    """Push and Granted, for the first synced Push after a Granted completes it."""
+    REPORT = 2
+    """Of infrastructure."""
+    DEVICE = 3
+    """Reports of devices."""
+    BULK = 4
+    """Call, Answer, Part, Cancel: nobody waits for them but who asked."""
+
+
 class Cursor(NamedTuple):
     """How far an edge has committed what a hub pushed."""
 

@@ -41,14 +41,20 @@ class Clock(Protocol):
 
 
 class Transport(Protocol):
-    """What a pump needs of a connection; link.websocket implements it, link.quic will."""
+    """What a pump needs of a connection; link.websocket and link.quic implement it."""
 
     identity: str
     """The common name in the other side's verified certificate, "" without one."""
     key: str
     """That certificate's key, see componentbase.pki.key_id; "" but for a node's at a hub."""
-    remote: str
-    """The other side's address, for logs."""
+
+    @property
+    def kind(self) -> str:
+        """One of link.transports.KINDS, for people."""
+
+    @property
+    def remote(self) -> str:
+        """The other side's address, for logs; it may change."""
 
     def write(self, messages: Sequence[bytes]) -> None:
         """Send messages in order. Never waits, never raises; after the connection is lost it does nothing."""
@@ -97,6 +103,11 @@ class Pump:
         self._transmit()
 
     # From the transport
+
+    @property
+    def is_streaming(self) -> bool:
+        """Whether the handshake is over; until then messages of other lanes than CONTROL are kept back."""
+        return self.peer.state is State.STREAMING
 
     def message_received(self, data: bytes) -> None:
         """One message has come."""

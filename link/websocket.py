@@ -14,7 +14,6 @@ import logging
 import os
 import ssl
 from collections.abc import Callable, Sequence
-from typing import Protocol as Structural
 from typing import cast
 
 from websockets.client import ClientProtocol
@@ -25,45 +24,34 @@ from websockets.protocol import CLIENT, SERVER, Protocol, State
 from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 
-from componentbase import tcp
+from componentbase import proxies, tcp
 from componentbase.doorway import Doorway, Leave, Limits, open_doorway
+from componentbase.proxies import Proxy
 from link.codec import MAX_FRAME_BYTES
 from link.errors import LinkClosed
+from link.transports import (
+    AT_DOOR,
+    CLOSE_S,
+    MAX_CONNECTIONS,
+    NODE_PREFIX,
+    NODES_ORGANIZATION,
+    OPEN_S,
+    TURN_MESSAGES,
+    TURN_S,
+    UNREAD_BYTES,
+    Receiving,
+)
 from link.wsframes import Cutter, framed, masked
 
 PATH = "/v1/link"
-NODE_PREFIX = "system:node:"
-"""Begins the common name of a node's certificates."""
-NODES_ORGANIZATION = "system:nodes"
 READ_BYTES = 64 << 10
 RECORD_BYTES = 2 << 10  # of TLS, at a time: OpenSSL's buffer stays as large as the largest, for each of 10,000 nodes
-UNREAD_BYTES = 4 * MAX_FRAME_BYTES  # a window and a large frame, or the largest inventory, are not more
-TURN_MESSAGES = 64  # of one connection, then others have a turn: one read may be 7,000 frames, 100 ms of work
-TURN_S = 0.005  # nor for longer than this: what a frame costs is its sender's choice
-OPEN_S = 10.0  # for TCP, TLS and the HTTP upgrade together; a peer that takes longer is not served
-MAX_CONNECTIONS = 16_384  # of one hub process: 10,000 nodes, and each may come anew before it has left
-AT_DOOR = Limits(each=256, overall=1024)
-"""
-Connections that are not open yet: a TLS handshake takes 3 ms and 50 KB. A fleet behind one address that lost its hub
-comes in turns of as many as are let in within a second, and whoever is turned away dials again (edgehub.redial).
-"""
 logger = logging.getLogger(__name__)
 # The library logs every frame's bytes at DEBUG, and bodies are nobody's business, Secrets least of all.
 _quiet = logging.getLogger(__name__ + ".library")
 _quiet.setLevel(logging.WARNING)
 
 _HEAD_END = b"\r\n\r\n"
-CLOSE_S = 2.0  # after our close frame the other side has this long to close the connection
-
-
-class Receiving(Structural):
-    """What a connection hands messages to; link.pump.Pump is one."""
-
-    def message_received(self, data: bytes) -> None: ...
-
-    def bytes_arrived(self) -> None: ...
-
-    def connection_lost(self, reason: str) -> None: ...
 
 
 Opened = Callable[["WebSocket"], Receiving]
@@ -125,6 +113,7 @@ class WebSocket(asyncio.BufferedProtocol):
         "lost",
         "remote",
     )
+    kind = "websocket"
     _buffer = memoryview(bytearray(READ_BYTES))
 
     def __init__(
@@ -507,11 +496,12 @@ async def dial(
     *,
     server_hostname: str | None = None,
     batch: WriteBatch | None = None,
+    proxy: Proxy | None = None,
 ) -> WebSocket:
     """
     Connect; returns when the upgrade is done and `opened` was called.
 
-    batch: of other connections of this process, to write with.
+    batch: of other connections of this process, to write with. proxy: to go through, where there is one.
 
     Raises LinkClosed with a sentence about what failed: name, address, certificate, upgrade.
     """
@@ -531,7 +521,7 @@ async def dial(
                 ),
                 ssl=context,
                 server_hostname=(server_hostname or host) if context else None,
-                sock=await tcp.connect(host, port),
+                sock=await (tcp.connect(host, port) if proxy is None else proxies.connect(proxy, host, port)),
             )
             await asyncio.wait([is_open, connection.lost], return_when=asyncio.FIRST_COMPLETED)
     except TimeoutError as exc:

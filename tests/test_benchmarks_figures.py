@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.figures import LINEAR, Curve, Figure, Times, growth, percentile, shown, table
+from benchmarks.figures import LINEAR, Curve, Figure, Times, drift, growth, percentile, shown, table
 
 
 def test_a_figure_is_the_median_of_its_runs() -> None:
@@ -56,6 +56,12 @@ def test_the_table_says_what_was_missed() -> None:
 @pytest.mark.parametrize(("value", "text"), [(0, "0"), (0.01234, "0.0123"), (12.34, "12.3"), (123456, "123,456")])
 def test_three_digits_are_shown(value: float, text: str) -> None:
     assert shown(value) == text
+
+
+def test_what_drifts_does_so_whatever_a_fifth_of_the_looks_say() -> None:
+    points = [(float(x), 2.0 * x + (1000.0 if x % 5 == 0 else 0.0)) for x in range(1, 101)]
+    assert drift(points) == pytest.approx(2.0)
+    assert drift([(x, 7.0) for x, _ in points]) == 0
 
 
 def test_figures_of_rows_and_columns_make_a_table_of_these() -> None:

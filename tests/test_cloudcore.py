@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 import cloudcore
-from cloudhub.settings import CloudConfig
+from cloudhub.settings import CloudConfig, LinkConfig
 from componentbase import config
+from componentbase.endpoints import Endpoint
 from tests.harness.logs import logging_restored
 
 
@@ -40,3 +41,9 @@ def test_a_file_is_printed_completed_and_refused_with_its_line(
 def test_the_definitions_are_printed_as_one_stream(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("crds") == 0
     assert capsys.readouterr().out.count("kind: CustomResourceDefinition") == 3
+
+
+def test_of_several_workers_the_first_has_quic() -> None:
+    settings = CloudConfig(workers=3, link=LinkConfig(quic_listen=Endpoint("", 10001)))
+    found = [cloudcore._of_worker(settings, number).link.quic_listen for number in (1, 2, 3)]
+    assert found == [Endpoint("", 10001), None, None]

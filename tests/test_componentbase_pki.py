@@ -385,3 +385,43 @@ def test_a_request_whose_subject_is_no_text_is_refused_though_it_is_signed(ca: K
     content = told + algorithm + bytes((3, len(signature) + 1, 0)) + signature
     refused = refusal(ca, pem_of(b"\x30\x81" + len(content).to_bytes(1) + content))
     assert refused == "its subject cannot be read"
+
+
+# ---- verifying, where TLS leaves it to its caller
+
+
+def test_trusted_verifies_clients_and_servers_each_by_their_purpose_and_name() -> None:
+    ca = pki.create_ca("ca", 1)
+    key, csr = pki.make_key_and_csr("system:node:n", "system:nodes")
+    client_pem = pki.sign_client_csr(ca, csr, "system:node:n", "system:nodes", 1)
+    [client], _ = pki.read_pair(client_pem + key)
+    server = pki.issue_server_cert(ca, ["hub.example", "10.0.0.1"], 1)
+    chain, _ = pki.read_pair(server.cert_pem + server.key_pem)
+    trusted = pki.Trusted(ca.cert_pem)
+    assert trusted.client([client]) == pki.Shown("system:node:n", ("system:nodes",), pki.key_id(client_pem))
+    for name in ("hub.example", "10.0.0.1"):
+        assert trusted.server(chain, name).common_name == "hub.example"
+    refusals: list[Callable[[], pki.Shown]] = [
+        lambda: trusted.client(chain),
+        lambda: trusted.client([]),
+        lambda: trusted.client([client] * (pki.CHAIN_MAX + 1)),
+        lambda: trusted.server([client], "hub.example"),
+        lambda: trusted.server(chain, "other.example"),
+        lambda: trusted.server(chain, "10.0.0.2"),
+        lambda: trusted.server(chain, "no name\n"),
+        lambda: pki.Trusted(pki.create_ca("ca", 1).cert_pem).client([client]),
+    ]
+    for refused in refusals:
+        with pytest.raises(pki.BadCertificate):
+            refused()
+
+
+def test_a_pair_is_a_certificate_and_its_own_key() -> None:
+    first, second = (pki.issue_server_cert(pki.create_ca("ca", 1), ["a"], 1) for _ in range(2))
+    for pem in (first.cert_pem, first.key_pem, b"", first.cert_pem + b"-----BEGIN PRIVATE KEY-----\nxx"):
+        with pytest.raises(pki.BadCertificate, match="not a certificate and its key"):
+            pki.read_pair(pem)
+    with pytest.raises(pki.BadCertificate, match="not the certificate's"):
+        pki.read_pair(first.cert_pem + second.key_pem)
+    with pytest.raises(pki.BadCertificate, match="no CA certificate"):
+        pki.Trusted(b"")

@@ -5,9 +5,13 @@ from pathlib import Path
 import pytest
 
 from componentbase.cli import CommandError
+from componentbase.endpoints import Endpoint
 from componentbase.files import Locked, lock_dir
+from componentbase.proxies import Proxy
+from edgecore import compose
 from edgecore.compose import serve
-from edgecore.settings import CloudConfig, EdgeConfig
+from edgecore.settings import CloudConfig, EdgeConfig, TransportMode
+from edgehub import quicchoice
 
 
 async def test_a_node_runs_once_in_a_directory(tmp_path: Path) -> None:
@@ -20,3 +24,36 @@ async def test_without_certificates_nothing_is_begun(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match=r"ca\.crt: No such file or directory; put it back, or join again"):
         await serve(EdgeConfig(node="n", cloud=cloud), tmp_path)
     assert not (tmp_path / "edge.db").exists()
+
+
+@pytest.mark.parametrize(
+    ("mode", "installed", "made"),
+    [
+        (TransportMode.WEBSOCKET, True, False),
+        (TransportMode.AUTO, True, True),
+        (TransportMode.AUTO, False, True),
+        (TransportMode.QUIC, True, True),
+    ],
+)
+def test_quic_is_tried_where_that_is_wanted(
+    mode: TransportMode, installed: bool, made: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quicchoice, "is_installed", lambda: installed)
+    assert (compose._quic(CloudConfig(transport=mode), tmp_path) is not None) is made
+
+
+def test_quic_and_nothing_else_without_its_library_ends_with_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quicchoice, "is_installed", lambda: False)
+    with pytest.raises(CommandError, match=r"install fairlead\[edge,quic\], or choose websocket"):
+        compose._quic(CloudConfig(transport=TransportMode.QUIC), tmp_path)
+
+
+def test_a_proxy_that_is_none_ends_with_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", "socks5://u:secret@p:1")
+    with pytest.raises(CommandError, match="https_proxy: a proxy is http://"):
+        compose._proxy("hub.example")
+    monkeypatch.setenv("https_proxy", "http://p:3128")
+    assert compose._proxy("hub.example") == Proxy(Endpoint("p", 3128))
+    assert compose._proxy("127.0.0.1") is None

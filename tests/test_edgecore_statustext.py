@@ -7,6 +7,7 @@ FACTS = {
     "version": "1",
     "hub": "hub:10000",
     "connected": True,
+    "transport": "websocket",
     "inSync": True,
     "problem": "",
     "certificateUntil": "2027-11-26T09:00:00Z",

@@ -11,6 +11,7 @@ import pytest
 
 from apimachinery.errors import TooManyRequests, Unavailable
 from apiserver.http import Request, Response, json_response, serve
+from componentbase import pki
 from componentbase.endpoints import Endpoint
 from edgehub.joinhub import Busy, Hub, NotReachable, NotTrusted, Refused, Unanswered, pin_of
 from tests.harness.joining import LINK_PORT, JoinableHub, joinable_hub
@@ -121,3 +122,23 @@ async def test_a_request_whose_answer_is_lost_is_told_from_one_that_was_never_se
         await blocking(Hub(Endpoint("127.0.0.1", listener.getsockname()[1]), 5.0).join, ca, {})
     await blocking(thread.join, 5.0)
     listener.close()
+
+
+async def test_a_hub_behind_a_proxy_is_asked_through_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[bytes] = []
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 403 Forbidden\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        monkeypatch.setenv("HTTPS_PROXY", f"http://us:pw@127.0.0.1:{port}")
+        with pytest.raises(NotReachable, match="Tunnel connection failed: 403 Forbidden"):
+            await blocking(
+                Hub(Endpoint("hub.invalid", 10002), 5.0).shown_cas, pki.create_ca("test", 1).cert_pem.decode()
+            )
+    assert heard[0].startswith(b"CONNECT hub.invalid:10002 HTTP/1.")
+    assert b"Proxy-Authorization: Basic dXM6cHc=" in heard[0]

@@ -47,8 +47,9 @@ from tests.harness.mosquitto import Mosquitto, free_port
 from tests.harness.pahoclient import hang_up
 from tests.harness.pods import deployed_pod
 from tests.harness.proxy import Proxy
+from tests.harness.sides import Side
 from tests.harness.site import Process, Site
-from tests.test_websocket import Side, serving
+from tests.test_websocket import serving
 
 T = TypeVar("T")
 
@@ -320,20 +321,23 @@ async def make_model(client: ApiClient) -> None:
     )
 
 
-def make_device(line: Line, name: str, node: str) -> None:
+def device_body(name: str, node: str) -> dict[str, Any]:
     spec = {
         "deviceModelRef": {"name": "counter"},
         "nodeName": node,
         "protocol": {"protocolName": "custom"},
         "properties": [{"name": each} for each in PROPERTIES],
     }
-    body = {
+    return {
         "apiVersion": DEVICES.api_version,
         "kind": DEVICES.kind,
         "metadata": {"name": name},
         "spec": spec,
     }
-    line.do(lambda client: client.create(DEVICES, "default", body))
+
+
+def make_device(line: Line, name: str, node: str) -> None:
+    line.do(lambda client: client.create(DEVICES, "default", device_body(name, node)))
 
 
 def reported(line: Line, device: str) -> dict[str, int]:

@@ -19,7 +19,8 @@ from apimachinery.objects import canonical, revision_of
 from apimachinery.resources import CONFIG_MAPS, NODES
 from componentbase import config, pki
 from componentbase.endpoints import Endpoint
-from edgecore.settings import CloudConfig, EdgeConfig
+from edgecore.settings import CloudConfig, EdgeConfig, TransportMode
+from link import quicserver
 from link.codec import decode, encode
 from link.frames import (
     Ack,
@@ -45,7 +46,9 @@ from link.frames import (
 )
 from link.packing import pack
 from link.peer import MAX_CHATTER
-from link.websocket import WebSocket, listen
+from link.quic import LiveCredentials, Quic
+from link.transports import KINDS
+from link.websocket import Listener, WebSocket, listen
 from tests.harness.hostile import Cost, cost
 from tests.harness.site import Site
 
@@ -73,14 +76,20 @@ class RawHub:
     """Listens where edgecore dials, and says what it is told to."""
 
     def __init__(self) -> None:
-        self.connection: WebSocket
+        self.connection: WebSocket | Quic
         self.heard: list[Frame] = []
         self.count = 0
         """Connections so far."""
         self.on_hello: Callable[[], None] = lambda: self.say(Welcome(f"e{self.count}", 0, False, 20.0))
         self._came = asyncio.Event()
 
-    def opened(self, connection: WebSocket) -> "RawHub":
+    # As link.quic.Streaming
+
+    @property
+    def is_streaming(self) -> bool:
+        return True
+
+    def opened(self, connection: WebSocket | Quic) -> "RawHub":
         self.connection = connection
         self.count += 1
         self.heard.clear()
@@ -191,7 +200,7 @@ def authority() -> pki.KeyPair:
 
 
 @contextlib.contextmanager
-def node_home(home: Path, authority: pki.KeyPair, port: int) -> Iterator[None]:
+def node_home(home: Path, authority: pki.KeyPair, port: int, over: str) -> Iterator[None]:
     """As `edgecore join` would have left it."""
     (home / "pki").mkdir(parents=True)
     key, csr = pki.make_key_and_csr(f"system:node:{NODE}", "system:nodes")
@@ -199,22 +208,30 @@ def node_home(home: Path, authority: pki.KeyPair, port: int) -> Iterator[None]:
     for name, content in (("edge.key", key), ("edge.crt", signed), ("ca.crt", authority.cert_pem)):
         (home / "pki" / name).write_bytes(content)
         (home / "pki" / name).chmod(0o600)
-    settings = EdgeConfig(node=NODE, cloud=CloudConfig(link=Endpoint("127.0.0.1", port)))
+    at = CloudConfig(link=Endpoint("127.0.0.1", port), transport=TransportMode(over), quic_port=port)
+    settings = EdgeConfig(node=NODE, cloud=at)
     (home / "edgecore.yaml").write_text(config.dump(settings))
     yield
 
 
 @pytest.fixture
-async def ground(tmp_path: Path, authority: pki.KeyPair) -> AsyncIterator[Ground]:
+async def ground(tmp_path: Path, authority: pki.KeyPair, request: pytest.FixtureRequest) -> AsyncIterator[Ground]:
+    over = getattr(request, "param", "websocket")
     server = pki.issue_server_cert(authority, ["127.0.0.1"], 1)
     (tmp_path / "server").write_bytes(server.cert_pem + server.key_pem)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tmp_path / "server")
     hub = RawHub()
-    listener = await listen("127.0.0.1", 0, context, hub.opened)
+    listener: Listener | quicserver.Listener
+    if over == "quic":
+        credentials = LiveCredentials()
+        credentials.replace(server.cert_pem + server.key_pem, authority.cert_pem.decode())
+        listener = await quicserver.listen("127.0.0.1", 0, credentials, hub.opened)
+    else:
+        listener = await listen("127.0.0.1", 0, context, hub.opened)
     site = Site(tmp_path)
     try:
-        with node_home(tmp_path / NODE, authority, listener.port):
+        with node_home(tmp_path / NODE, authority, listener.port, over):
             made = Ground(hub, site)
             await hub.until(lambda: hub.said(Hello))
             await made.serving()
@@ -300,6 +317,7 @@ BREAKING: dict[str, list[bytes]] = {
 }
 
 
+@pytest.mark.parametrize("ground", KINDS, indirect=True)
 @pytest.mark.parametrize(
     "names",
     [list(BREAKING)[:2], pytest.param(list(BREAKING), marks=[pytest.mark.soak, pytest.mark.timeout(0)])],

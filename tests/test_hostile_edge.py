@@ -50,9 +50,12 @@ from link.frames import (
     Welcome,
 )
 from link.peer import MAX_CHATTER
-from link.websocket import AT_DOOR, PATH, listen
+from link.quic import Credentials
+from link.transports import AT_DOOR, KINDS
+from link.websocket import PATH, listen
 from tests.harness.attackers import ATTACKS, BOMBS, ELSEWHERE, FLOODS
 from tests.harness.hostile import Cost, Neighbour, RawEdge, cost, hello, neighbour, next_term, node_context
+from tests.harness.mosquitto import free_port
 from tests.harness.site import ROOT, Site
 
 pytestmark = pytest.mark.timeout(120)
@@ -67,7 +70,8 @@ SOAK_GROWS_MIB = 192.0  # of a hub on which all attacks are made at once: one in
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with Site(tmp_path_factory.mktemp("hostile")) as site:
-        site.start_cloud()
+        site.ports["quic"] = free_port()
+        site.start_cloud(flags=("--quic-listen", f"127.0.0.1:{site.ports['quic']}"))
         join_all(site, ("evil", "good", "robbed"))
         yield site
         assert site.processes["cloud"].is_running()
@@ -83,7 +87,9 @@ def join_all(site: Site, nodes: Sequence[str]) -> None:
 class Ground:
     """Where it happens."""
 
-    def __init__(self, site: Site, good: Neighbour) -> None:
+    def __init__(self, site: Site, good: Neighbour, over: str) -> None:
+        """over: what carries the hostile edges' links; the good one has a websocket."""
+        self.over = over
         self.site = site
         self.good = good
         self.port = site.ports["link"]
@@ -94,7 +100,12 @@ class Ground:
         return node_context(self.site.directory / node)
 
     async def dialled(self, node: str = "evil") -> RawEdge:
-        self._edges.append(await RawEdge.dialled(self.port, self.context_of(node)))
+        if self.over == "quic":
+            files = (self.site.directory / node / "pki" / name for name in ("ca.crt", "edge.crt", "edge.key"))
+            made = await RawEdge.dialled_over_quic(self.site.ports["quic"], Credentials.of_node(*files))
+        else:
+            made = await RawEdge.dialled(self.port, self.context_of(node))
+        self._edges.append(made)
         return self._edges[-1]
 
     async def evil(self, *, obliging: bool = True) -> RawEdge:
@@ -118,15 +129,19 @@ class Ground:
 
 
 @pytest.fixture
-async def ground(site: Site) -> AsyncIterator[Ground]:
+async def ground(site: Site, request: pytest.FixtureRequest) -> AsyncIterator[Ground]:
     async with neighbour(site.ports["link"], node_context(site.directory / "good"), "good") as good:
-        made = Ground(site, good)
+        made = Ground(site, good, getattr(request, "param", "websocket"))
         try:
             yield made
         finally:
             await made.leave()
 
 
+over_both = pytest.mark.parametrize("ground", KINDS, indirect=True)
+
+
+@over_both
 async def test_what_an_earlier_connection_said_is_of_no_use_again(ground: Ground) -> None:
     async with ground.attacked("replay of a connection's frames"):
         said = hello("evil")
@@ -142,6 +157,7 @@ async def test_what_an_earlier_connection_said_is_of_no_use_again(ground: Ground
         assert await first.goodbye() == "protocol: expected entry 2, got 1"
 
 
+@over_both
 @pytest.mark.parametrize(
     ("name", "forged", "told"),
     [
@@ -173,6 +189,7 @@ async def test_a_forged_frame_ends_its_own_connection_at_most(
                 await asyncio.sleep(0.01)
 
 
+@over_both
 async def test_no_cursor_makes_a_hub_leave_something_out(ground: Ground) -> None:
     async with ground.attacked("cursor games"):
         edge = await ground.evil()
@@ -414,6 +431,7 @@ async def test_a_call_is_made_with_the_rights_of_who_is_named_and_no_others(
     assert answer.head.status in statuses, answer
 
 
+@over_both
 @pytest.mark.parametrize("name", FLOODS)
 async def test_a_flood_of_what_carries_nothing_ends_the_link_that_it_comes_from(ground: Ground, name: str) -> None:
     async with ground.attacked(f"a flood of {name}"):

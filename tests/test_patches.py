@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from apimachinery.keys import ObjectKey, ObjectVersion
 from apimachinery.objects import Object, canonical, revision_of
 from apimachinery.resources import PODS
-from cloudhub.patches import Patches
+from cloudhub.patches import VERSIONS, Patches
 from link.frames import Delta
 from link.packing import pack_against
 from metamanager.intake import unfold
@@ -98,3 +98,33 @@ def test_memory_is_bounded_and_the_oldest_forgotten_first() -> None:
     assert len(patches) <= 3 * len(bodies[0].body) + 1000
     assert patches.between(bodies[0].version, bodies[-1]) is None
     assert patches.between(bodies[-2].version, bodies[-1]) is not None
+
+
+def test_of_one_object_only_the_last_bodies_are_kept_however_often_it_changes() -> None:
+    bodies = [a_pod(f"image:{n}") for n in range(100, 160)]
+    patches = Patches()
+    for body in bodies[:-1]:
+        patches.remember(body)
+    assert len(patches) == VERSIONS * len(bodies[0].body)
+    assert patches.between(bodies[-2].version, bodies[-1]) is not None
+    assert patches.between(bodies[-1 - VERSIONS].version, bodies[-1]) is not None
+    assert patches.between(bodies[-2 - VERSIONS].version, bodies[-1]) is None
+
+
+def test_a_body_that_comes_back_is_kept_once_and_as_the_newest() -> None:
+    first, second = a_pod("a"), a_pod("b")
+    patches = Patches()
+    for body in [first, second] * VERSIONS:
+        patches.remember(body)
+    assert len(patches) == len(first.body) + len(second.body)
+    assert patches.between(first.version, second) is not None
+
+
+def test_of_an_object_that_is_deleted_nothing_is_kept() -> None:
+    before, after = a_pod("a"), a_pod("b")
+    patches = Patches()
+    patches.remember(before)
+    patches.forget(KEY)
+    patches.forget(KEY)
+    assert len(patches) == 0
+    assert patches.between(before.version, after) is None

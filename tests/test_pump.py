@@ -18,6 +18,7 @@ WELCOME = Welcome("e", 0, False, 10.0)
 class Wire:
     """A transport that keeps what is written."""
 
+    kind = "websocket"
     identity = "system:node:n"
     key = ""
     remote = "wire"

@@ -62,6 +62,7 @@ HEAD = CallHead("GET", "/version")
 class Wire:
     """The edge's end of a connection."""
 
+    kind = "websocket"
     identity = ""
     key = ""
     remote = "hub"

@@ -10,6 +10,7 @@ FACTS: dict[str, Any] = {
     "apiserver": "https://api",
     "problem": "",
     "link": ":10000",
+    "quic": "",
     "join": "https://:10002",
     "objects": 5,
     "resources": [
@@ -46,6 +47,7 @@ FACTS: dict[str, Any] = {
             "node": "a",
             "connected": True,
             "remote": "192.0.2.1:5",
+            "transport": "websocket",
             "synced": True,
             "dirty": 0,
             "refused": 0,
@@ -55,12 +57,22 @@ FACTS: dict[str, Any] = {
             "node": "b",
             "connected": True,
             "remote": "192.0.2.2:5",
+            "transport": "quic",
             "synced": False,
             "dirty": 7,
             "refused": 1,
             **WANTS_NOTHING,
         },
-        {"node": "c", "connected": False, "remote": "", "synced": False, "dirty": 0, "refused": 0, **WANTS_NOTHING},
+        {
+            "node": "c",
+            "connected": False,
+            "remote": "",
+            "transport": "",
+            "synced": False,
+            "dirty": 0,
+            "refused": 0,
+            **WANTS_NOTHING,
+        },
     ],
 }
 
@@ -77,9 +89,13 @@ def test_status_in_words() -> None:
     assert lines[12] == "nodes      2 connected, 1 in sync"
     assert [line.split(None, 1)[1] for line in lines[13:]] == [
         "192.0.2.1:5, in sync",
-        "192.0.2.2:5, 7 to send, refused 1 object",
+        "192.0.2.2:5 over quic, 7 to send, refused 1 object",
         "away",
     ]
+
+
+def test_where_the_hub_listens_for_quic_is_a_line_where_it_does() -> None:
+    assert "quic       127.0.0.1:10001" in told({**FACTS, "quic": "127.0.0.1:10001"})
 
 
 def test_what_a_node_says_does_not_steer_the_terminal() -> None:

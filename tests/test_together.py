@@ -17,7 +17,7 @@ def facts(**changed: Any) -> dict[str, Any]:
 def node(name: str, connected: bool, synced: bool = True) -> dict[str, Any]:
     remote = "192.0.2.1:5" if connected else ""
     fixed = {"dirty": 0, "refused": 0, **WANTS_NOTHING}
-    return {"node": name, "connected": connected, "remote": remote, "synced": synced, **fixed}
+    return {"node": name, "connected": connected, "remote": remote, "transport": "", "synced": synced, **fixed}
 
 
 def both(one: dict[str, Any] | None, two: dict[str, Any] | None) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def test_a_worker_that_does_not_answer_is_named_and_hides_nothing() -> None:
     assert found["problem"] == "worker 2: waiting; worker 1 does not answer"
     assert found["link"] == ":10000"
     lines = told(found)
-    assert "workers    1: not serving; 2: 1 nodes, started 3 times" in lines
+    assert "workers    1: not serving; 2: 1 node, started 3 times" in lines
     assert lines[-1].endswith("192.0.2.1:5 at worker 2, in sync")
     assert told(both(None, None))[2] == "link       not listening: the apiserver is not fully known yet"
 

@@ -17,40 +17,14 @@ from componentbase import pki
 from componentbase.doorway import Limits
 from link.codec import MAX_FRAME_BYTES, decode, encode
 from link.errors import LinkClosed, LinkError
-from link.frames import PROTOCOL, Cancel, Frame, Goodbye, GoodbyeCode, Hello, Ping, Push, Report, Welcome
-from link.peer import Peer, Role
+from link.frames import Cancel, Frame, Goodbye, GoodbyeCode, Ping, Push, Report, Welcome
+from link.peer import Role
 from link.pump import Pump
-from link.websocket import PATH, TURN_MESSAGES, Listener, WebSocket, dial, listen
+from link.transports import TURN_MESSAGES
+from link.websocket import PATH, Listener, WebSocket, dial, listen
 from link.wsframes import masked
+from tests.harness.sides import HELLO, Side
 from tests.harness.tls import contexts
-
-HELLO = Hello(PROTOCOL, "n", None, b"", "test", 1)
-
-
-class Side:
-    """A handler that answers a Hello and keeps what it is given."""
-
-    def __init__(self, role: Role, answer: bool = True) -> None:
-        self.role = role
-        self.answer = answer
-        self.frames: asyncio.Queue[Frame] = asyncio.Queue()
-        self.lost: asyncio.Future[LinkError] = asyncio.get_running_loop().create_future()
-        self.pump: Pump
-
-    def opened(self, connection: WebSocket) -> Pump:
-        loop = asyncio.get_running_loop()
-        self.pump = Pump(Peer(self.role, loop.time()), connection, self, loop)
-        if self.role is Role.EDGE:
-            self.pump.send(HELLO)
-        return self.pump
-
-    def frame_received(self, frame: Frame) -> None:
-        self.frames.put_nowait(frame)
-        if isinstance(frame, Hello) and self.answer:
-            self.pump.send(Welcome("e", 0, False, 20.0))
-
-    def link_lost(self, error: LinkError) -> None:
-        self.lost.set_result(error)
 
 
 @asynccontextmanager

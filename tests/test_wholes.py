@@ -59,3 +59,12 @@ def test_memory_is_bounded_and_what_was_least_lately_asked_for_goes_first() -> N
     for item in items:
         assert again.packed(item) is not None, "one entry always has room"
     assert len(again) < 2 * entry
+
+
+def test_of_an_object_that_is_deleted_nothing_is_kept() -> None:
+    wholes, item = Wholes(), a_pod(1)
+    wholes.packed(item)
+    wholes.forget(item.key)
+    wholes.forget(item.key)
+    assert len(wholes) == 0
+    assert wholes.packed(item) is not None

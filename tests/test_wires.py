@@ -77,6 +77,25 @@ def test_what_is_kept_is_bounded() -> None:
         assert len(wires) <= 20_000
 
 
+def test_of_what_was_replaced_or_deleted_nothing_is_kept() -> None:
+    wires = Wires(Patches())
+    first, second = state(1, 4000), state(2, 4000)
+    wires.of(first, None)
+    wires.replaced(first)
+    assert len(wires) == 0
+    assert wires.of(second, first.version).is_patch
+    wires.deleted(KEY)
+    assert len(wires) == 0
+    assert not wires.of(second, first.version).is_patch
+
+
+def test_one_object_held_in_many_versions_is_bounded_too() -> None:
+    wires, item = Wires(Patches(), max_bytes=20_000), state(1, 4000)
+    for number in range(100):
+        wires.of(item, ObjectVersion("u", f"r{number}"))
+        assert len(wires) <= 20_000
+
+
 def test_a_removal_says_so() -> None:
     assert decode_delta(removal(KEY).data).version is None
 

@@ -46,6 +46,7 @@ from link.frames import (
     Hello,
     Interest,
     Inventory,
+    Lane,
     Nack,
     Part,
     Ping,
@@ -64,6 +65,8 @@ from link.frames import (
     Wanted,
     Welcome,
 )
+from link.lanes import LANES, Inbox
+from link.lanes import framed as framed_on_lane
 from link.packing import REACH, Unpackable, pack, pack_against, unpack, unpack_against
 from link.peer import TRANSITIONS, Peer, Role, State, meaning
 from link.wsframes import Cutter, framed, masked
@@ -236,6 +239,26 @@ def cutter(data: bytes) -> None:
     parts = _frames(stream, must_mask, step)
     assert parts[1] == whole[1], "messages"
     assert parts[0] == whole[0], "all that was not a message"
+
+
+def lanes(data: bytes) -> None:
+    """QUIC's streams: however one is cut up, the same messages come out, and every byte is taken or waits."""
+    if len(data) < 3:
+        return
+    lane, step, stream = LANES[data[0] % len(LANES)], 1 + data[1], data[2:]
+    assert _messages(lane, stream, step) == _messages(lane, stream, len(stream))
+
+
+def _messages(lane: Lane, stream: bytes, step: int) -> tuple[list[bytes], bool]:
+    inbox, is_refused = Inbox(), False
+    for start in range(0, len(stream), step):
+        try:
+            inbox.feed(lane, stream[start : start + step])
+        except RemoteProtocolError:
+            is_refused = True
+            break
+        assert inbox.taken_bytes + inbox.waiting_bytes == len(stream[: start + step])
+    return list(iter(lambda: inbox.next(True), None)), is_refused
 
 
 def _frames(stream: bytes, must_mask: bool, step: int) -> tuple[bytes, list[bytes]]:
@@ -441,6 +464,16 @@ TARGETS: tuple[Target, ...] = (
             b"\x01\x07" + b"\x01\x81abcdz" + b"\x80\x82abcdzz" + b"\x89\x80abcd" + b"\x88\x80abcd",
         ),
         (b"\x82\x7e\xff\xff", b"\x82\xff\x00\x00\x00\x00\x00\x01\x00\x00", b"\x82\x7f" + b"\xff" * 8, b"\x88\x00"),
+    ),
+    Target(
+        "lanes",
+        lanes,
+        tuple(
+            bytes((lane, step)) + b"".join(framed_on_lane(each) for each in _ENCODED if codec.lane_of(each) is lane)
+            for lane in LANES
+            for step in (4, 255)
+        ),
+        (bytes(4), b"\x00\x40\x00\x00", b"\x00\x40\x00\x01", b"\xff\xff\xff\xff"),
     ),
     Target(
         "unpacking",

@@ -44,7 +44,7 @@ from link.frames import (
     Welcome,
 )
 from link.peer import MAX_CHATTER
-from link.websocket import AT_DOOR
+from link.transports import AT_DOOR
 from tests.harness.hostile import RawEdge, hello, next_term, node_context
 
 ELSEWHERE = "127.0.0.2"

@@ -15,9 +15,11 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from apimachinery.inventory import digest
+from link import quic
 from link.codec import decode, encode
 from link.errors import LinkClosed
 from link.frames import PROTOCOL, Ack, Frame, Goodbye, Hello, Ping, Pong, Push, Welcome
+from link.quic import Credentials, Quic
 from link.websocket import WebSocket, dial
 from tests.harness.site import Process
 
@@ -42,7 +44,7 @@ class RawEdge:
         self.obliging = True
         self.pongs: dict[int, float] = {}
         """Number of a Pong to when it came."""
-        self._connection: WebSocket
+        self._connection: WebSocket | Quic
         self._came = asyncio.Event()
 
     @classmethod
@@ -53,6 +55,13 @@ class RawEdge:
         return edge
 
     @classmethod
+    async def dialled_over_quic(cls, port: int, credentials: Credentials) -> "RawEdge":
+        """Raises LinkClosed."""
+        edge = cls()
+        edge._connection = await quic.dial("127.0.0.1", port, credentials, lambda _: edge)
+        return edge
+
+    @classmethod
     async def greeting(cls, port: int, context: ssl.SSLContext, node: str, term: int | None = None) -> "RawEdge":
         """It holds nothing, said so and was welcomed."""
         edge = await cls.dialled(port, context)
@@ -60,7 +69,11 @@ class RawEdge:
         assert isinstance(await edge.heard(Welcome, Goodbye), Welcome), edge.frames
         return edge
 
-    # As link.websocket.Receiving
+    # As link.quic.Streaming
+
+    @property
+    def is_streaming(self) -> bool:
+        return True
 
     def message_received(self, data: bytes) -> None:
         frame = decode(data)
@@ -89,6 +102,7 @@ class RawEdge:
 
     def say_raw(self, data: bytes) -> None:
         """Bytes that need not be a websocket's."""
+        assert isinstance(self._connection, WebSocket)
         assert self._connection._transport is not None
         self._connection._transport.write(data)
 
@@ -116,7 +130,9 @@ class RawEdge:
 
     async def abort(self) -> None:
         """Gone without a word."""
-        if self._connection._transport is not None:
+        if isinstance(self._connection, Quic):
+            self._connection.give_up("gone")
+        elif self._connection._transport is not None:
             self._connection._transport.abort()
         await self._connection.lost
 

@@ -42,6 +42,7 @@ from link.frames import (
     ReportEntry,
     Span,
 )
+from link.lanes import Inbox
 from metamanager.intake import NotHeld, unfold
 from tests.sim.access import SimAccess
 from tests.sim.apiserver import SimApi
@@ -61,6 +62,7 @@ _judge, _judged, _affected, _decision = Hub._judge, judged, affected, SimAccess.
 _apply, _disk_save = SimDisk.apply, SimDisk.save
 _permit, _put_lease = Fences.permit, SimApi.put_lease
 _reported = EdgeSession._reported
+_next = Inbox.next
 _commit, _save, _accept = SimEdge._commit, SimEdge._save, SimWriter.accept
 
 
@@ -344,6 +346,10 @@ def _show_everything(body: dict[str, Any]) -> None: ...
 # ---- the table
 
 
+def _hand_on_what_is_there(self: Inbox, is_streaming: bool) -> bytes | None:
+    return _next(self, True)
+
+
 class Mutation(NamedTuple):
     """A rule, and the world without it."""
 
@@ -367,6 +373,7 @@ class Row(NamedTuple):
 
 _IN_PARTS = Shape(delays_s=(0.3,), commits_s=(0.3, 1.5), large=100, aside=False, interests=True)
 _INTERESTED = Shape(hubs=2, delays_s=(0.01, 0.3), interests=True)
+_LANES = Shape(lanes=True, interests=True)
 _TWO_REPLICAS = Shape(hubs=2, delays_s=(0.01, 0.3))
 """For rules that matter only where two replicas meet within a moment: one schedule in a thousand, else."""
 
@@ -431,6 +438,7 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation("a row goes with its own acknowledgement", EdgeSession, "_reported", _settle_all_before),
     Mutation("what is handed back stays", EdgeSession, "_reported", _settle_what_comes_back),
     Mutation("what is handed back is sent again", Backlog, "look", _never_look),
+    Mutation("nothing of another lane overtakes the handshake", Inbox, "next", _hand_on_what_is_there, shape=_LANES),
     Mutation(
         "a report is no change for its node", projection, "_BY_COLLECTION", {DEVICES.collection: _show_everything}
     ),

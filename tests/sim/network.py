@@ -5,16 +5,26 @@ Messages of one direction keep their order, as TCP's do; messages of two connect
 other, so that an old connection's last words may come after a new one's first. A connection that is cut in
 the middle of a message delivers nothing of it, which is what the shipped transports do: whole messages
 arrive, up to one that does not.
+
+With `lanes` a connection is as link.quic makes it: messages of one lane keep their order, those of others overtake
+them, and it ends with what CONTROL said, whatever of the others was still on its way. The receiving end has the shipped
+link.lanes.Inbox.
 """
 
 import random
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from link.codec import Tag, decode, lane_of
+from link.frames import Goodbye, GoodbyeCode, Lane
+from link.lanes import LANES, Inbox, framed
 from tests.sim.clock import SimClock
 
 
 class Receiving(Protocol):
+    @property
+    def is_streaming(self) -> bool: ...
+
     def message_received(self, data: bytes) -> None: ...
 
     def connection_lost(self, reason: str) -> None: ...
@@ -22,6 +32,8 @@ class Receiving(Protocol):
 
 class SimTransport:
     """One end of a connection; a link.pump.Transport."""
+
+    kind = "websocket"
 
     def __init__(self, network: "SimNetwork", identity: str, remote: str, delay_s: float) -> None:
         self.identity = identity
@@ -32,7 +44,8 @@ class SimTransport:
         self.open = True
         self.is_muted = False
         """What this end writes goes nowhere, and nobody is told."""
-        self.arrives_at = 0.0
+        self.arrives_at = [0.0 for _ in LANES]
+        self.inbox = Inbox()
         self.delay_s = delay_s
         self._network = network
 
@@ -49,14 +62,19 @@ class SimTransport:
 class SimNetwork:
     """Makes connections and breaks them."""
 
-    def __init__(self, clock: SimClock, rng: random.Random, *, delays_s: Sequence[float] = (0.05,)) -> None:
-        """delays_s: each connection gets one of these as its longest delay."""
+    def __init__(
+        self, clock: SimClock, rng: random.Random, *, delays_s: Sequence[float] = (0.05,), lanes: bool = False
+    ) -> None:
+        """delays_s: each connection gets one of these as its longest delay. lanes: whether they overtake each other."""
+        self.has_lanes = lanes
         self._clock = clock
         self._rng = rng
         self._delays_s = delays_s
         self.connections: list[SimTransport] = []
         """The edge's end of every connection that somebody still takes to be open."""
         self.bytes_carried = 0
+        self.breaches: list[str] = []
+        """What one shipped peer had to tell another that it broke the protocol."""
 
     def connect(self, node: str) -> tuple[SimTransport, SimTransport]:
         """(the edge's end, the hub's end), not yet handed to anybody."""
@@ -69,26 +87,42 @@ class SimNetwork:
 
     def carry(self, sender: SimTransport, message: bytes) -> None:
         self.bytes_carried += len(message)
+        if message[1] == Tag.GOODBYE:
+            said = decode(message)
+            if isinstance(said, Goodbye) and said.code is GoodbyeCode.PROTOCOL:
+                self.breaches.append(said.reason)
         if sender.is_muted:
             return
         receiver = sender.other
 
+        lane = lane_of(message) if self.has_lanes else Lane.CONTROL
+
         def arrive() -> None:
-            if receiver.open and receiver.receiving is not None:
+            if not receiver.open or receiver.receiving is None:
+                return
+            if not self.has_lanes:
                 receiver.receiving.message_received(message)
+                return
+            receiver.inbox.feed(lane, framed(message))
+            while (
+                receiver.receiving is not None
+                and (waiting := receiver.inbox.next(receiver.receiving.is_streaming)) is not None
+            ):
+                receiver.receiving.message_received(waiting)
 
-        self._in_order(sender, arrive)
+        self._in_order(sender, lane, arrive)
 
-    def _in_order(self, sender: SimTransport, arrive: Callable[[], None]) -> None:
-        # Nothing overtakes what was written before it.
-        sender.arrives_at = max(sender.arrives_at, self._clock.time() + self._rng.random() * sender.delay_s)
-        self._clock.call_at(sender.arrives_at, arrive)
+    def _in_order(self, sender: SimTransport, lane: Lane, arrive: Callable[[], None]) -> None:
+        # Nothing overtakes what was written before it, on the same lane.
+        now = self._clock.time()
+        sender.arrives_at[lane] = max(sender.arrives_at[lane], now + self._rng.random() * sender.delay_s)
+        self._clock.call_at(sender.arrives_at[lane], arrive)
 
     def shut(self, end: SimTransport) -> None:
         """One side closes: what it wrote still arrives, then the other side notices."""
         self._lose(end)
         if not end.is_muted:
-            self._in_order(end, lambda: self._lose(end.other))
+            self._in_order(end, Lane.CONTROL, lambda: self._lose(end.other))
 
     # Faults
 

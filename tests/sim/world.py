@@ -57,6 +57,8 @@ class Shape(NamedTuple):
     """Whether what is longer is packed in a thread, and so later."""
     interests: bool = False
     """Whether nodes are interested in more than what is placed on them."""
+    lanes: bool = False
+    """Whether connections are QUIC's, on which lanes overtake each other."""
 
     @classmethod
     def drawn(cls, rng: random.Random) -> "Shape":
@@ -87,7 +89,7 @@ class World:
         self.shape = shape
         self.commits_s = shape.commits_s
         self.clock = SimClock()
-        self.network = SimNetwork(self.clock, self.rng, delays_s=self.shape.delays_s)
+        self.network = SimNetwork(self.clock, self.rng, delays_s=shape.delays_s, lanes=shape.lanes)
         self.api = SimApi()
         self.has_faults = True
         self.happened: dict[str, int] = {}

@@ -1,0 +1,125 @@
+"""
+HTTP proxies as the environment names them: HTTPS_PROXY and NO_PROXY, in their usual meaning, and TCP through one.
+
+Small or capital letters, the small ones first. NO_PROXY is a list of names and addresses, each with all that ends in
+it; * is everything. This machine itself is never reached through a proxy.
+"""
+
+import asyncio
+import base64
+import ipaddress
+import os
+import socket
+import urllib.parse
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from componentbase import tcp
+from componentbase.endpoints import Endpoint
+
+HEAD_BYTES = 16 << 10  # of an answer; a page that a proxy adds is not read
+_PORTS = {"http": 80}
+_END = b"\r\n\r\n"
+
+
+class ProxyError(OSError):
+    """The proxy does not let us through, in words for whoever set it."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.strerror = reason
+
+
+class Proxy(NamedTuple):
+    """Where it is, and what it wants to hear."""
+
+    endpoint: Endpoint
+    credentials: str = ""
+    """USER:PASSWORD."""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Of a CONNECT."""
+        if not self.credentials:
+            return {}
+        return {"Proxy-Authorization": f"Basic {base64.b64encode(self.credentials.encode()).decode()}"}
+
+    def __repr__(self) -> str:
+        return f"Proxy({self.endpoint})"
+
+
+def proxy_for(host: str, environment: Mapping[str, str] = os.environ) -> Proxy | None:
+    """The one for TLS to a host; None for none. Raises ValueError, whose text names the variable and no password."""
+    name, url = next(
+        ((name, environment[name]) for name in ("https_proxy", "HTTPS_PROXY") if environment.get(name)), ("", "")
+    )
+    if (
+        not url
+        or _is_here(host)
+        or _is_excepted(host, environment.get("no_proxy") or environment.get("NO_PROXY") or "")
+    ):
+        return None
+    parts = urllib.parse.urlsplit(url if "://" in url else f"http://{url}")
+    if parts.scheme not in _PORTS:
+        raise ValueError(f"{name}: a proxy is http://[USER:PASSWORD@]HOST:PORT, not {parts.scheme}://")
+    try:
+        port = parts.port or _PORTS[parts.scheme]
+    except ValueError as exc:
+        raise ValueError(f"{name}: the port of the proxy is not a number from 1 to 65535") from exc
+    if not parts.hostname:
+        raise ValueError(f"{name}: the proxy has no host: http://[USER:PASSWORD@]HOST:PORT")
+    words = (urllib.parse.unquote(word) for word in (parts.username or "", parts.password or ""))
+    return Proxy(Endpoint(parts.hostname, port), ":".join(words) if parts.username else "")
+
+
+def _is_here(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def _is_excepted(host: str, listed: str) -> bool:
+    host = host.lower()
+    for word in listed.lower().replace(",", " ").split():
+        name = word.removeprefix("*.").removeprefix(".")
+        if word == "*" or host == name or host.endswith(f".{name}"):
+            return True
+    return False
+
+
+async def connect(proxy: Proxy, host: str, port: int) -> socket.socket:
+    """As tcp.connect(), through the proxy. Raises OSError: ProxyError where the proxy says no."""
+    where = proxy.endpoint
+    try:
+        sock = await tcp.connect(where.host, where.port)
+    except OSError as exc:
+        raise ProxyError(f"the proxy {where}: {tcp.why(exc)}") from exc
+    try:
+        await _ask(sock, proxy, str(Endpoint(host, port)))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+async def _ask(sock: socket.socket, proxy: Proxy, target: str) -> None:
+    loop = asyncio.get_running_loop()
+    lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
+    lines += [f"{name}: {value}" for name, value in proxy.headers.items()]
+    await loop.sock_sendall(sock, "\r\n".join([*lines, "", ""]).encode())
+    head = b""
+    while _END not in head:
+        # By the byte: what comes after the head is the other side's, and not ours to read.
+        data = await loop.sock_recv(sock, 1)
+        head += data
+        if not data or len(head) > HEAD_BYTES:
+            raise ProxyError(f"the proxy {proxy.endpoint} did not answer as one: is it an HTTP proxy?")
+    status, _, reason = head.split(b"\r\n", 1)[0].decode("latin-1").partition(" ")[2].partition(" ")
+    if not head.startswith(b"HTTP/1.") or not status.isdigit():
+        raise ProxyError(f"the proxy {proxy.endpoint} did not answer as one: is it an HTTP proxy?")
+    if status == "407":
+        given = "takes another user and password" if proxy.credentials else "wants a user and a password"
+        raise ProxyError(f"the proxy {proxy.endpoint} {given}: HTTPS_PROXY=http://USER:PASSWORD@{proxy.endpoint}")
+    if not status.startswith("2"):
+        raise ProxyError(f"the proxy {proxy.endpoint} refuses {target}: HTTP {status} {reason[:80]}".rstrip())

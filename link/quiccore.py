@@ -1,0 +1,241 @@
+"""
+aioquic's connection, kept within our bounds: without I/O, as the library has it.
+
+The library is a complete QUIC and leaves six things open, or does them in a way that a hub cannot afford. Each is
+mended here in the smallest way there is, by names that are the library's own (its version is pinned, and
+tests/test_quiccore.py fails where one of them has changed its meaning):
+
+    clients are not asked for a certificate, nor are the purposes of any looked at
+        asked here; verified by componentbase.pki before anybody hears of the connection
+    the credit for data doubles as data comes, so that in time a peer may have any amount kept for it
+        what may be under way is CREDIT_BYTES beyond what was taken
+    a peer may open more streams whenever it has used half of those it may open, each of 2 KB
+        one for each lane, and no others
+    what shows a client that its server has restarted is random
+        made of a key that outlives the process, so that an edge need not wait until the heartbeat tells it
+    what may be lost is sent again as soon as a line could tell, and not a hub that is busy
+        not before MIN_PROBE_S
+    streams take turns
+        the more urgent lane goes first, but for every BULK_TURN-th packet
+"""
+
+import hmac
+from collections.abc import Iterable
+
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.connection import Limit, NetworkAddress, QuicConnection
+from aioquic.quic.packet import QuicErrorCode, QuicFrameType
+from aioquic.quic.recovery import QuicPacketRecovery
+from aioquic.quic.stream import QuicStream
+from aioquic.tls import AlertDescription, Epoch
+
+from componentbase.pki import Certificate
+from link.frames import Lane
+from link.lanes import LANES
+
+CREDIT_BYTES = 1 << 20  # at 200 ms round trip 5 MB/s; of what a Peer may have under way it is the largest window
+MIN_PROBE_S = 0.2  # Linux' least RTO
+ACK_DELAY_S = 0.02  # of a single packet, for something may be said meanwhile; 25 ms is what peers are told to expect
+CREDIT_STEP_BYTES = CREDIT_BYTES // 4
+BULK_TURN = (
+    24  # looks at the queue, of which a packet takes three: every eighth packet begins with what is least urgent
+)
+STREAM_STEP = 4
+"""Between the numbers of two streams that a client opens for both directions (RFC 9000, section 2.1)."""
+
+
+TOKEN_BYTES = 16  # of a stateless reset (RFC 9000, section 10.3)
+RESET_BYTES = 5 + TOKEN_BYTES  # the least that a packet has which says so
+_LONG_HEADER = 0x80
+_ALERTS = 256  # numbers of QUIC's errors that stand for those of TLS (RFC 9001, section 4.8)
+
+
+class Credit(Limit):
+    """How much a peer may send: CREDIT_BYTES beyond `taken`."""
+
+    taken = 0
+    _value = 0
+
+    @property
+    def value(self) -> int:
+        return self._value
+
+    @value.setter
+    def value(self, _: int) -> None:
+        # The library would double it. A step at a time, for each is a frame to be sent.
+        allowed = self.taken + CREDIT_BYTES
+        if allowed - self._value >= CREDIT_STEP_BYTES:
+            self._value = allowed
+
+
+class Fixed(Limit):
+    """How many streams a peer may open, ever."""
+
+    _value: int | None = None
+
+    @property
+    def value(self) -> int:
+        return self._value or 0
+
+    @value.setter
+    def value(self, wished: int) -> None:
+        if self._value is None:
+            self._value = wished
+
+
+class Patient(QuicPacketRecovery):
+    """
+    Waits MIN_PROBE_S at least before it sends again what may be lost, as TCP does.
+
+    On a fast line the library waits 30 ms, and a hub of 100 nodes needs longer to come round to an acknowledgement:
+    then all is sent twice, which takes it twice as long.
+    """
+
+    def get_probe_timeout(self, *, include_max_ack_delay: bool = True) -> float:
+        return max(super().get_probe_timeout(include_max_ack_delay=include_max_ack_delay), MIN_PROBE_S)
+
+
+class Connection(QuicConnection):
+    """One connection, either end."""
+
+    def __init__(
+        self,
+        configuration: QuicConfiguration,
+        *,
+        original_destination_connection_id: bytes | None = None,
+        retry_source_connection_id: bytes | None = None,
+        reset_key: bytes = b"",
+    ) -> None:
+        """
+        The first two are a server's, of the packet that asked for the connection. reset_key: of a server that can tell
+        clients that it has forgotten them.
+        """
+        self._reset_key = reset_key
+        self._queue: list[QuicStream] = []
+        self._looks = 0
+        super().__init__(
+            configuration=configuration,
+            original_destination_connection_id=original_destination_connection_id,
+            retry_source_connection_id=retry_source_connection_id,
+        )
+        self._local_max_data = self.credit = Credit(QuicFrameType.MAX_DATA, "max_data", CREDIT_BYTES)
+        self._mark_ids()
+        self._loss.__class__ = Patient
+        self._ack_delay = ACK_DELAY_S
+        lanes = 0 if self._is_client else len(LANES)
+        self._local_max_streams_bidi = Fixed(QuicFrameType.MAX_STREAMS_BIDI, "max_streams_bidi", lanes)
+        self._local_max_streams_uni = Fixed(QuicFrameType.MAX_STREAMS_UNI, "max_streams_uni", 0)
+
+    def _initialize(self, peer_cid: bytes) -> None:
+        super()._initialize(peer_cid)
+        self.tls._request_client_certificate = not self._is_client
+
+    def _replenish_connection_ids(self) -> None:
+        super()._replenish_connection_ids()
+        self._mark_ids()
+
+    def _mark_ids(self) -> None:
+        """The library has random tokens, which nobody knows after a restart."""
+        if self._reset_key:
+            for each in self._host_cids:
+                each.stateless_reset_token = reset_token(self._reset_key, each.cid)
+
+    def is_reset(self, data: bytes) -> bool:
+        """Whether by this packet the other side says that it does not know the connection (RFC 9000, 10.3.1)."""
+        if len(data) < RESET_BYTES or data[0] & _LONG_HEADER:
+            return False
+        token = data[-TOKEN_BYTES:]
+        return any(each.stateless_reset_token == token for each in (self._peer_cid, *self._peer_cid_available))
+
+    @property
+    def _streams_queue(self) -> list[QuicStream]:
+        """In the order in which streams have a say in the next packet."""
+        self._looks += 1
+        self._queue.sort(key=_number, reverse=self._looks % BULK_TURN < 3)
+        return self._queue
+
+    @_streams_queue.setter
+    def _streams_queue(self, streams: list[QuicStream]) -> None:
+        self._queue = streams
+
+    @property
+    def shown(self) -> list[Certificate]:
+        """The certificates that the other side showed, its own first, and has the key of; not verified otherwise."""
+        own = self.tls._peer_certificate
+        return [] if own is None else [own, *self.tls._peer_certificate_chain]
+
+    @property
+    def unsent_bytes(self) -> int:
+        """What was written and is not acknowledged."""
+        return sum(stream.sender._buffer_stop - stream.sender._buffer_start for stream in self._streams.values())
+
+    @property
+    def ended(self) -> str | None:
+        """Why it is over, whoever ended it; None while it is not. The library tells only once nothing can come late."""
+        event = self._close_event
+        if event is None:
+            return None
+        if event.reason_phrase or not event.error_code:
+            return event.reason_phrase or "connection closed"
+        alert = event.error_code - QuicErrorCode.CRYPTO_ERROR
+        return f"TLS alert {alert}" if 0 <= alert < _ALERTS else f"QUIC error {event.error_code:#x}"
+
+    def may_wait(self) -> bool:
+        """
+        Whether nothing is to be sent before the library's timer fires, which is soon: something came that need not be
+        acknowledged at once. To look for what there is to send costs as much as to send it.
+        """
+        space = self._spaces.get(Epoch.ONE_RTT)
+        return (
+            self._handshake_confirmed
+            and space is not None
+            and space.ack_at is not None
+            and self._network_paths[0].is_validated
+            and all(each.sender.buffer_is_empty for each in self._queue)
+        )
+
+    def may_be_lost(self, now: float) -> bool:
+        """Whether something would be sent again now."""
+        return self._loss_at is not None and self._loss_at <= now
+
+    def packets(self, now: float, *, acknowledge: bool) -> list[tuple[bytes, NetworkAddress]]:
+        """
+        What is to be sent now, and where. acknowledge: also what need not be acknowledged yet.
+
+        The library acknowledges in a packet of its own 1 ms after something came, whatever it has sent meanwhile: of a
+        push and its acknowledgement that was every third packet.
+        """
+        space = self._spaces.get(Epoch.ONE_RTT)
+        if space is not None and space.ack_at is not None and space.ack_at > now:
+            has_more = any(not each.sender.buffer_is_empty for each in self._queue)
+            space.ack_at = now if acknowledge or has_more else space.ack_at
+        return self.datagrams_to_send(now)
+
+    def write(self, lane: Lane, data: bytes) -> None:
+        """On a lane that is open, or opens by this where we are the client."""
+        self.send_stream_data(STREAM_STEP * lane, data)
+
+    def finish(self, lanes: Iterable[Lane]) -> None:
+        """Nothing more will be written on these."""
+        for lane in lanes:
+            self.send_stream_data(STREAM_STEP * lane, b"", end_stream=True)
+
+    def refuse(self, reason: str, *, is_missing: bool = False) -> None:
+        """End a handshake, or what came of it, over the certificate that was shown, or was not."""
+        alert = AlertDescription.certificate_required if is_missing else AlertDescription.bad_certificate
+        self.close(QuicErrorCode.CRYPTO_ERROR + int(alert), QuicFrameType.CRYPTO, reason)
+
+
+def reset_token(key: bytes, number: bytes) -> bytes:
+    """What shows that whoever gave out this number of a connection says that it is over."""
+    return hmac.digest(key, number, "sha256")[:TOKEN_BYTES]
+
+
+def lane_of_stream(number: int) -> Lane | None:
+    """None for a stream that is no lane's."""
+    lane, rest = divmod(number, STREAM_STEP)
+    return LANES[lane] if not rest and lane < len(LANES) else None
+
+
+def _number(stream: QuicStream) -> int:
+    return stream.stream_id or 0

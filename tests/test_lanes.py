@@ -1,0 +1,85 @@
+"""Messages on several streams."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from link.codec import MAX_FRAME_BYTES, encode, encode_push, lane_of
+from link.errors import RemoteProtocolError
+from link.frames import Answer, Cancel, Goodbye, GoodbyeCode, Granted, Lane, Ping, Pong, Report, Welcome
+from link.lanes import LANES, OPENER, Inbox, framed
+
+WELCOME, PING, PONG = encode(Welcome("e", 0, False, 20.0)), encode(Ping(7)), encode(Pong(3))
+PUSH, GRANTED = encode_push(1, (), True), encode(Granted(1, ()))
+REPORT, ANSWER, CANCEL = encode(Report(1, ())), encode(Answer(1, None, b"x", False)), encode(Cancel(1))
+
+
+def handed_on(inbox: Inbox, is_streaming: bool = True) -> list[bytes]:
+    return list(iter(lambda: inbox.next(is_streaming), None))
+
+
+def test_each_frame_has_its_lane_by_its_tag_alone() -> None:
+    assert [lane_of(message) for message in (WELCOME, PING, encode(Goodbye(GoodbyeCode.RESYNC, "", 0)))] == [
+        Lane.CONTROL
+    ] * 3
+    assert [lane_of(message) for message in (PUSH, GRANTED)] == [Lane.PUSH] * 2
+    assert lane_of(REPORT) is Lane.REPORT
+    assert [lane_of(message) for message in (ANSWER, CANCEL)] == [Lane.BULK] * 2
+    assert [lane_of(rubbish) for rubbish in (b"", b"x", b"rubbish", bytes(9))] == [Lane.CONTROL] * 4
+
+
+def test_control_comes_first_then_the_more_urgent() -> None:
+    inbox = Inbox()
+    for message in (ANSWER, REPORT, PUSH, PING, PONG):
+        inbox.feed(lane_of(message), framed(message))
+    assert handed_on(inbox) == [PING, PONG, PUSH, REPORT, ANSWER]
+    assert inbox.waiting_bytes == 0
+
+
+def test_nothing_overtakes_the_handshake() -> None:
+    inbox = Inbox()
+    inbox.feed(Lane.PUSH, framed(PUSH))
+    assert handed_on(inbox, is_streaming=False) == []
+    inbox.feed(Lane.CONTROL, framed(WELCOME))
+    assert handed_on(inbox, is_streaming=False) == [WELCOME]
+    assert handed_on(inbox) == [PUSH]
+
+
+def test_a_length_over_the_limit_is_refused_before_anything_of_it_has_come() -> None:
+    with pytest.raises(RemoteProtocolError, match="over 4194304"):
+        Inbox().feed(Lane.CONTROL, (MAX_FRAME_BYTES + 1).to_bytes(4))
+    Inbox().feed(Lane.CONTROL, MAX_FRAME_BYTES.to_bytes(4))
+
+
+def test_a_frame_on_another_lane_than_its_own_is_refused() -> None:
+    with pytest.raises(RemoteProtocolError, match="a frame of lane PUSH came on BULK"):
+        Inbox().feed(Lane.BULK, framed(PUSH))
+
+
+def test_a_lane_is_open_once_something_came_on_each() -> None:
+    inbox = Inbox()
+    for lane in LANES:
+        assert not inbox.is_open
+        inbox.feed(lane, OPENER)
+    assert inbox.is_open
+    assert handed_on(inbox) == []
+
+
+@given(
+    st.lists(st.sampled_from((WELCOME, PING, PUSH, GRANTED, REPORT, ANSWER, CANCEL)), max_size=30),
+    st.lists(st.tuples(st.sampled_from(LANES), st.integers(1, 40)), max_size=60),
+)
+def test_whatever_the_pieces_and_their_order_each_lane_keeps_its_own(
+    messages: list[bytes], pieces: list[tuple[Lane, int]]
+) -> None:
+    streams = {lane: b"".join(framed(each) for each in messages if lane_of(each) is lane) for lane in LANES}
+    inbox, came = Inbox(), []
+    for lane, size in [*pieces, *((lane, len(streams[lane])) for lane in LANES)]:
+        piece, streams[lane] = streams[lane][:size], streams[lane][size:]
+        if piece:
+            inbox.feed(lane, piece)
+            came += handed_on(inbox)
+    for lane in LANES:
+        assert [each for each in came if lane_of(each) is lane] == [each for each in messages if lane_of(each) is lane]
+    assert inbox.taken_bytes == sum(len(framed(each)) for each in messages)
+    assert inbox.waiting_bytes == 0

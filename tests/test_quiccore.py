@@ -1,0 +1,260 @@
+"""aioquic's connection within our bounds: two of them, and the packets between carried by hand."""
+
+import random
+
+import pytest
+from aioquic.quic.connection import QuicConnection
+from aioquic.quic.events import ConnectionTerminated, HandshakeCompleted, QuicEvent, StreamDataReceived
+from aioquic.quic.packet import QuicErrorCode, QuicPacketType, QuicStreamFrame
+from aioquic.quic.packet_builder import QuicPacketBuilder
+from aioquic.tls import Epoch
+
+from link.frames import Lane
+from link.lanes import LANES, OPENER
+from link.quiccore import CREDIT_BYTES, MIN_PROBE_S, STREAM_STEP, Connection, lane_of_stream, reset_token
+from tests.harness.quic import RESET_KEY, Certificates
+
+CLIENT, SERVER = ("10.0.0.1", 1), ("10.0.0.2", 2)
+
+
+class Pair:
+    """A node's end and a hub's, the handshake done, all lanes open."""
+
+    def __init__(self, certificates: Certificates, *, shown: bytes | None = None) -> None:
+        assert certificates.hub.now is not None
+        self.now = 0.0
+        node = certificates.node(shown).configuration
+        node.server_name = "127.0.0.1"
+        self.edge = Connection(node)
+        self.hub = Connection(
+            certificates.hub.now.configuration,
+            original_destination_connection_id=self.edge.original_destination_connection_id,
+            reset_key=RESET_KEY,
+        )
+        self.edge.connect(SERVER, self.now)
+        for _ in range(5):
+            self.carry()
+        for lane in LANES:
+            self.edge.write(lane, OPENER)
+        self.carry()
+        self.events = {self.edge: list(_events(self.edge)), self.hub: list(_events(self.hub))}
+
+    def sent(self, sender: Connection) -> list[bytes]:
+        """What it puts on the wire now."""
+        self.now += 0.02
+        return [data for data, _ in sender.datagrams_to_send(self.now)]
+
+    def deliver(self, receiver: Connection, packets: list[bytes]) -> list[QuicEvent]:
+        for packet in packets:
+            receiver.receive_datagram(packet, SERVER if receiver is self.edge else CLIENT, self.now)
+        return list(_events(receiver))
+
+    def forged(self, payload: bytes) -> bytes:
+        """A packet of the edge's with this in it."""
+        edge = self.edge
+        builder = QuicPacketBuilder(
+            host_cid=edge.host_cid,
+            is_client=True,
+            max_datagram_size=1200,
+            packet_number=edge._packet_number,
+            peer_cid=edge._peer_cid.cid,
+            version=edge._version or 1,
+        )
+        builder.start_packet(QuicPacketType.ONE_RTT, edge._cryptos[Epoch.ONE_RTT])
+        builder.start_frame(payload[0] & 0x3F, capacity=len(payload)).push_bytes(payload[1:])
+        edge._packet_number += 1
+        return builder.flush()[0][0]
+
+    def carry(self) -> None:
+        """Everything, both ways, without a look at what comes of it."""
+        for sender, receiver in ((self.edge, self.hub), (self.hub, self.edge)):
+            for packet in self.sent(sender):
+                receiver.receive_datagram(packet, SERVER if receiver is self.edge else CLIENT, self.now)
+
+    def run(self, rounds: int) -> None:
+        for _ in range(rounds):
+            self.carry()
+            for side in (self.edge, self.hub):
+                side.credit.taken += sum(
+                    len(each.data) for each in _events(side) if isinstance(each, StreamDataReceived)
+                )
+
+
+def _events(connection: QuicConnection) -> list[QuicEvent]:
+    return list(iter(connection.next_event, None))
+
+
+def lanes_of(events: list[QuicEvent]) -> list[Lane | None]:
+    return [lane_of_stream(each.stream_id) for each in events if isinstance(each, StreamDataReceived)]
+
+
+@pytest.fixture(scope="module")
+def certificates() -> Certificates:
+    return Certificates()
+
+
+@pytest.fixture
+def pair(certificates: Certificates) -> Pair:
+    return Pair(certificates)
+
+
+def test_a_hub_asks_for_a_certificate_and_gets_what_the_node_has_the_key_of(pair: Pair) -> None:
+    assert any(isinstance(each, HandshakeCompleted) for each in pair.events[pair.hub])
+    assert [each.subject.rfc4514_string() for each in pair.hub.shown] == ["CN=system:node:n,O=system:nodes"]
+    assert len(pair.edge.shown) == 1
+
+
+def test_what_is_urgent_goes_before_what_waits_and_nothing_starves(pair: Pair) -> None:
+    """100 KB wait on BULK and the window is full; what is said then goes with the next packet that may go."""
+    pair.hub.write(Lane.BULK, bytes(100_000))
+    first = pair.sent(pair.hub)
+    for lane in (Lane.REPORT, Lane.PUSH, Lane.CONTROL):
+        pair.hub.write(lane, bytes(100))
+    assert set(lanes_of(pair.deliver(pair.edge, first))) == {Lane.BULK}
+    pair.deliver(pair.hub, pair.sent(pair.edge))
+    order = lanes_of(pair.deliver(pair.edge, pair.sent(pair.hub)))
+    assert order[:3] == [Lane.CONTROL, Lane.PUSH, Lane.REPORT]
+    assert set(order[3:]) == {Lane.BULK}
+    pair.run(20)
+    for _ in range(40):  # PUSH is never done
+        pair.hub.write(Lane.PUSH, bytes(60_000))
+        pair.hub.write(Lane.BULK, b"wanted")
+    came: list[Lane | None] = []
+    for _ in range(12):
+        came += lanes_of(pair.deliver(pair.edge, pair.sent(pair.hub)))
+        pair.deliver(pair.hub, pair.sent(pair.edge))
+    assert Lane.BULK in came
+    assert came.count(Lane.PUSH) > 4 * came.count(Lane.BULK)
+    assert pair.hub.unsent_bytes > 1_000_000
+
+
+def test_what_a_busy_end_has_not_acknowledged_is_not_sent_again_at_once(pair: Pair) -> None:
+    pair.run(5)
+    pair.hub.write(Lane.PUSH, b"a push")
+    assert len(pair.sent(pair.hub)) == 1
+    pair.now += MIN_PROBE_S / 2
+    pair.hub.handle_timer(pair.now)
+    assert pair.sent(pair.hub) == []
+    assert not pair.hub.may_be_lost(pair.now)
+    pair.now += MIN_PROBE_S
+    pair.hub.get_timer()
+    assert pair.hub.may_be_lost(pair.now)
+    pair.hub.handle_timer(pair.now)
+    assert lanes_of(pair.deliver(pair.edge, pair.sent(pair.hub))) == [Lane.PUSH]
+
+
+def test_one_packet_is_acknowledged_with_what_is_said_and_two_at_once(pair: Pair) -> None:
+    pair.run(5)
+    pair.hub.write(Lane.PUSH, b"a push")
+    pair.deliver(pair.edge, pair.sent(pair.hub))
+    assert pair.edge.may_wait()
+    assert pair.edge.packets(pair.now, acknowledge=False) == []
+    pair.edge.write(Lane.CONTROL, b"done")
+    assert not pair.edge.may_wait()
+    assert len(pair.edge.packets(pair.now, acknowledge=False)) == 1
+    assert not pair.edge.may_wait(), "that has acknowledged it, and the timer has nothing to wait for"
+    for _ in range(2):
+        pair.hub.write(Lane.PUSH, b"a push")
+        pair.deliver(pair.edge, pair.sent(pair.hub))
+    assert len(pair.edge.packets(pair.now, acknowledge=True)) == 1
+
+
+def test_a_packet_lost_of_one_lane_holds_up_no_other(pair: Pair) -> None:
+    pair.hub.write(Lane.BULK, bytes(5_000))
+    lost, *rest = pair.sent(pair.hub)
+    pair.hub.write(Lane.PUSH, b"a push")
+    came = pair.deliver(pair.edge, [*rest, *pair.sent(pair.hub)])
+    assert lanes_of(came) == [Lane.PUSH]
+    assert lost
+
+
+def test_credit_stays_the_same_however_much_came_and_no_gap_is_larger(pair: Pair) -> None:
+    """The library would double it each time: after a gigabyte, a packet with a far offset would cost another one."""
+    for _ in range(30):
+        pair.edge.write(Lane.REPORT, bytes(100_000))
+        pair.run(10)
+    assert pair.hub.credit.taken > 2 * CREDIT_BYTES
+    assert pair.hub.credit.value <= pair.hub.credit.taken + CREDIT_BYTES
+    stream = pair.edge._streams[STREAM_STEP * Lane.REPORT]
+    far = stream.sender.highest_offset + CREDIT_BYTES + 1
+    stream.max_stream_data_remote = pair.edge._remote_max_data = far + 10
+    stream.sender.get_frame = lambda *_: QuicStreamFrame(b"x", False, far)  # type: ignore[method-assign]
+    stream.sender.buffer_is_empty = False
+    pair.deliver(pair.hub, [pair.sent(pair.edge)[0]])
+    assert pair.hub.ended == "Over connection data limit"
+
+
+def test_what_is_not_taken_is_not_credited(pair: Pair) -> None:
+    pair.edge.write(Lane.REPORT, bytes(3 * CREDIT_BYTES))
+    for _ in range(400):
+        pair.carry()
+    came = sum(len(each.data) for each in _events(pair.hub) if isinstance(each, StreamDataReceived))
+    assert CREDIT_BYTES - 1200 < came <= CREDIT_BYTES
+
+
+@pytest.mark.parametrize("number", [STREAM_STEP * len(LANES), 2], ids=["one lane too many", "one way only"])
+def test_no_streams_but_the_lanes(pair: Pair, number: int) -> None:
+    pair.edge._remote_max_streams_bidi = pair.edge._remote_max_streams_uni = 100
+    pair.edge._remote_max_stream_data_uni = 100
+    pair.edge.send_stream_data(number, b"x")
+    pair.deliver(pair.hub, pair.sent(pair.edge))
+    assert pair.hub.ended == "Too many streams open"
+
+
+def test_a_lane_that_was_finished_makes_room_for_no_other(pair: Pair) -> None:
+    for connection in (pair.edge, pair.hub):
+        connection.finish(LANES)
+    pair.run(10)
+    assert not pair.hub._streams
+    pair.edge._remote_max_streams_bidi = 100
+    pair.edge.send_stream_data(STREAM_STEP * len(LANES), b"x")
+    pair.deliver(pair.hub, pair.sent(pair.edge))
+    assert pair.hub.ended == "Too many streams open"
+
+
+def test_a_stream_is_a_lanes_or_nobodys() -> None:
+    assert [lane_of_stream(STREAM_STEP * lane) for lane in LANES] == list(LANES)
+    assert [lane_of_stream(number) for number in (1, 2, 3, STREAM_STEP * len(LANES))] == [None] * 4
+
+
+def test_a_forgotten_connection_is_told_by_what_its_number_gives(pair: Pair) -> None:
+    told = b"\x40" + bytes(20) + reset_token(RESET_KEY, pair.hub.host_cid)
+    assert pair.edge.is_reset(told)
+    assert not pair.edge.is_reset(told[:-1] + bytes(1))
+    assert not pair.edge.is_reset(b"\xc0" + told[1:])
+    assert not pair.edge.is_reset(reset_token(RESET_KEY, pair.hub.host_cid))
+    # Every number that was given out since tells as well.
+    spare = pair.edge._peer_cid_available[-1]
+    assert pair.edge.is_reset(bytes(30) + reset_token(RESET_KEY, spare.cid))
+
+
+def test_no_frames_that_a_node_can_make_break_anything_but_its_own_connection(certificates: Certificates) -> None:
+    """Frames of every kind, changed at random, in packets that are as they should be: a node that means ill."""
+    rng = random.Random(11)
+    pair = Pair(certificates)
+    well_formed = [
+        *(bytes((kind,)) + bytes(rng.randrange(128) for _ in range(40)) for kind in (*range(0x1F), 0x30, 0x31)),
+        b"\x0a\x00\x05\x00\x00\x00\x01\x90",
+        b"\x0e\x08\xbf\xff\xff\xff\x04\x00\x00\x00\x00",
+        b"\x18\x09\x00\x08" + bytes(24),
+        b"\x02\x7f\xff\x00\x3f\x3f",
+    ]
+    for _ in range(90):
+        payload = bytearray(rng.choice(well_formed) + rng.choice((b"", rng.choice(well_formed))))
+        for _ in range(rng.randrange(4)):
+            payload[rng.randrange(len(payload))] = rng.randrange(256)
+        pair.deliver(pair.hub, [pair.forged(bytes(payload))])
+        assert len(pair.hub._streams) <= len(LANES)
+        assert sum(len(each.receiver._buffer) for each in pair.hub._streams.values()) <= CREDIT_BYTES
+        if pair.hub.ended is not None:
+            pair = Pair(certificates)
+
+
+def test_who_is_refused_is_told_why(certificates: Certificates) -> None:
+    pair = Pair(certificates)
+    pair.hub.refuse("not you", is_missing=True)
+    pair.deliver(pair.edge, pair.sent(pair.hub))
+    assert pair.edge.ended == "not you"
+    pair.edge.handle_timer(pair.now + 100)
+    ended = [each for each in _events(pair.edge) if isinstance(each, ConnectionTerminated)]
+    assert ended[0].error_code == QuicErrorCode.CRYPTO_ERROR + 116
