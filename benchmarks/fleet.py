@@ -21,7 +21,7 @@ from apimachinery.objects import Object
 from componentbase.endpoints import Endpoint
 from edgehub.connector import Connector, Hubs, LinkStatus, hub_context
 from edgehub.join import CA_FILE, CERTIFICATE_FILE, KEY_FILE, PKI, join
-from link.frames import Batch, Cursor, Held, Position, Refusal, RefusedReport, ReportEntry
+from link.frames import Batch, Cursor, Held, Position, Refusal, RefusedReport, ReportEntry, Traffic
 from metamanager.intake import Untakable, take, unfold
 
 
@@ -50,10 +50,10 @@ class Memory:
     async def held(self) -> list[Held]:
         return [Held(key, item.version) for key, item in self.objects.items()]
 
-    async def pending_reports(self, after: int, limit_bytes: int) -> list[tuple[int, ReportEntry]]:
+    async def pending_reports(self, after: int, limit_bytes: int, traffic: Traffic) -> list[tuple[int, ReportEntry]]:
         return []
 
-    async def settle_reports(self, through: int, refused: Sequence[RefusedReport]) -> None: ...
+    async def settle_reports(self, rows: Sequence[int], refused: Sequence[RefusedReport]) -> None: ...
 
     async def commit(self, batches: Sequence[Batch]) -> Mapping[int, Sequence[Refusal]]:
         for batch in batches:

@@ -52,7 +52,7 @@ from cloudhub.server import HubServer
 from cloudhub.sessions import Session
 from componentbase.allocator import keep_large_blocks_apart
 from componentbase.descriptors import allow_many_files
-from link.frames import Hello, ReportEntry
+from link.frames import Hello, Report
 from link.pump import Pump, Transport
 from link.websocket import Listener
 from tests.harness.pods import deployed_pod
@@ -67,7 +67,7 @@ POLL_S = 0.02
 class _Unreported:
     """Nobody takes reports here: cloudhub.sessions.ReportSink and NodeWatcher."""
 
-    def accept(self, node: Node, session: Session, seq: int, entries: tuple[ReportEntry, ...]) -> None: ...
+    def accept(self, node: Node, session: Session, report: Report) -> None: ...
 
     def session_closed(self, session: Session) -> None: ...
 

@@ -7,7 +7,7 @@ should hold is not kept here either: it is asked for, key by key, of whoever kno
 
 Invariants
     sent  == known with every flight's changes applied, oldest first
-    dirty ⊇ { key : desired(key) != sent(key) }, once known is there
+    dirty and large together ⊇ { key : desired(key) != sent(key) }, once known is there
     known is None until adopt(); pull() gives nothing until then
     flights are numbered densely after `acked`, oldest first
 
@@ -24,7 +24,7 @@ from apimachinery.inventory import digest
 from apimachinery.keys import ObjectKey, ObjectVersion, Resource
 from apimachinery.resources import DEVICE_GROUP
 from cloudhub.delta import diff
-from link.frames import Cursor
+from link.frames import Cursor, Traffic
 
 Desired = Callable[[ObjectKey], ObjectVersion | None]
 """The version of an object that the node should hold; None when it should not hold it."""
@@ -53,6 +53,8 @@ class Verdict(enum.Enum):
 class Rank(enum.IntEnum):
     """In which order dirty keys go out. What others refer to goes before what refers to it."""
 
+    __hash__ = int.__hash__  # keys are marked and pulled by it, and enum's own is a call into Python
+
     DEFINITIONS = 0
     REFERRED = 1
     WORKLOADS = 2
@@ -72,12 +74,28 @@ def rank_of(resource: Resource) -> Rank:
     return Rank.REFERRED
 
 
+RANKS = {
+    Traffic.INFRASTRUCTURE: (Rank.DEFINITIONS, Rank.REFERRED, Rank.WORKLOADS),
+    Traffic.DEVICES: (Rank.MODELS, Rank.DEVICES),
+}
+"""In the order in which they go out."""
+_ALONE = {rank: (traffic,) for traffic, ranks in RANKS.items() for rank in ranks}
+
+
+def traffic_of(key: ObjectKey) -> Traffic:
+    return Traffic.DEVICES if rank_of(key.resource) >= Rank.MODELS else Traffic.INFRASTRUCTURE
+
+
 class Sized(Protocol):
     """What an object's change becomes on its way."""
 
     @property
     def cost(self) -> int:
         """Bytes that count for how much goes into one Push."""
+
+    @property
+    def is_large(self) -> bool:
+        """Whether it is too large for a Push, and goes ahead of one as a transfer (cloudhub.transfers)."""
 
 
 Sent = TypeVar("Sent", bound=Sized)
@@ -94,7 +112,7 @@ class Outbox:
     """What one hub keeps of one node. `epoch` names its life; a cursor of another epoch means nothing to it."""
 
     # A hub has as many of these as nodes: what is empty in most of them is made when it is needed.
-    __slots__ = ("_dirty", "_flights", "_known", "acked", "epoch", "refused", "sent_seq", "synced_told")
+    __slots__ = ("_dirty", "_flights", "_known", "acked", "epoch", "large", "refused", "sent_seq", "synced_told")
 
     def __init__(self, epoch: str) -> None:
         self.epoch = epoch
@@ -108,6 +126,11 @@ class Outbox:
         self._flights: list[Flight] = []
         self._dirty: dict[Rank, dict[ObjectKey, None]] = {}
         """Those of each rank, where there are any."""
+        self.large: dict[ObjectKey, ObjectVersion | None] = {}
+        """
+        Keys whose change is too large for a Push: their transfer is awaited, or under way. The oldest first; and which
+        version is being made ready for it, where that takes long.
+        """
 
     def __str__(self) -> str:
         known = "void" if self._known is None else str(len(self._known))
@@ -118,16 +141,28 @@ class Outbox:
 
     @property
     def dirty_count(self) -> int:
-        return sum(map(len, self._dirty.values()))
+        return len(self.large.keys() | {key for keys in self._dirty.values() for key in keys})
 
     @property
     def has_dirty(self) -> bool:
+        return bool(self._dirty or self.large)
+
+    @property
+    def has_unsent(self) -> bool:
+        """Whether pull() may give something."""
         return bool(self._dirty)
+
+    def dirty_classes(self) -> tuple[Traffic, ...]:
+        """Those of which pull() may give something, in the order in which they go out."""
+        dirty = self._dirty
+        if len(dirty) == 1:  # as nearly always
+            return _ALONE[next(iter(dirty))]
+        return tuple(traffic for traffic, ranks in RANKS.items() if any(rank in dirty for rank in ranks))
 
     @property
     def has_something(self) -> bool:
         """Whether there may be something to push: a dirty key, or that the node has everything."""
-        return not self.synced_told or bool(self._dirty)
+        return not self.synced_told or bool(self._dirty or self.large)
 
     @property
     def known_count(self) -> int | None:
@@ -137,7 +172,7 @@ class Outbox:
     @property
     def is_settled(self) -> bool:
         """Nothing to send and nothing under way."""
-        return self._known is not None and not self._flights and not self._dirty
+        return self._known is not None and not self._flights and not self.has_dirty
 
     # What may differ
 
@@ -170,27 +205,35 @@ class Outbox:
         desired: Desired,
         send: Callable[[ObjectKey, ObjectVersion | None, ObjectVersion | None], Sent],
         budget: int,
+        traffic: Traffic = Traffic.INFRASTRUCTURE,
         most: int = 512,
     ) -> tuple[dict[ObjectKey, ObjectVersion | None], list[Sent]]:
         """
-        Take dirty keys that really differ, and what they are sent as, up to a budget, and at least one if there is any.
+        Take dirty keys of a class that differ, and what they are sent as, up to a budget, and at least one if any.
 
         send: given the key, the version that the node is to hold and the one it holds. budget: what the costs may come
-        to. The caller sends them and says so with launch(). Empty when nothing is dirty or nothing is known.
+        to. The caller sends them and says so with launch(). Empty when nothing is dirty or nothing is known. What is
+        too large for a push is put among `large` instead, where it keeps its place.
         """
         changes: dict[ObjectKey, ObjectVersion | None] = {}
         pieces: list[Sent] = []
         if self._known is None:
             return changes, pieces
         spent = 0
-        for rank in sorted(self._dirty) if len(self._dirty) > 1 else list(self._dirty):
-            keys = self._dirty[rank]
+        for rank in RANKS[traffic]:
+            keys = self._dirty.get(rank)
+            if keys is None:
+                continue
             # A slice at a time: to look for the first key of a dict from which many were deleted is no constant work.
             while keys:
                 for key in list(islice(keys, most - len(changes))):
                     version, held = desired(key), self.sent(key)
                     if held != version and not (self.refused and self._is_refused(key, version)):
                         piece = send(key, version, held)
+                        if piece.is_large:
+                            self.large.setdefault(key, None)
+                            del keys[key]
+                            continue
                         spent += piece.cost
                         if changes and spent > budget:
                             return changes, pieces
@@ -198,11 +241,37 @@ class Outbox:
                             self.refused.pop(key, None)
                         changes[key] = version
                         pieces.append(piece)
+                    if self.large:
+                        self.large.pop(key, None)  # a transfer of it is of no use any more
                     del keys[key]
                 if len(changes) == most and keys:
                     return changes, pieces
             del self._dirty[rank]
         return changes, pieces
+
+    def may_land(self, key: ObjectKey, version: ObjectVersion, held: ObjectVersion | None, desired: Desired) -> bool:
+        """
+        Whether a transfer that made this version of what the node held is still to be pushed, now that it is there.
+
+        Also where the object has changed since: one that changes all the time would never arrive.
+        """
+        wanted = desired(key)
+        return (
+            self.awaits(key, held)
+            and wanted is not None
+            and wanted.uid == version.uid
+            and not self._is_refused(key, version)
+        )
+
+    def awaits(self, key: ObjectKey, held: ObjectVersion | None) -> bool:
+        """Whether a transfer that was made of what the node held may still be of use."""
+        return key in self.large and self.sent(key) == held
+
+    def look_again(self, key: ObjectKey) -> None:
+        """It is among `large` no more; whatever it is now, pull() finds out."""
+        if key in self.large:
+            del self.large[key]
+            self.mark(key)
 
     def launch(self, seq: int, changes: Mapping[ObjectKey, ObjectVersion | None]) -> None:
         """What pull() gave went out as number `seq`."""
@@ -296,6 +365,8 @@ class Outbox:
             for key in flight.changes:
                 self.mark(key)
         self._flights.clear()
+        for key in list(self.large):
+            self.look_again(key)
         self.synced_told = False
 
     def renew(self, epoch: str) -> None:
@@ -306,6 +377,8 @@ class Outbox:
         self.refused.clear()
         self._known = None
         self._flights.clear()
+        for key in list(self.large):
+            self.look_again(key)
 
     def adopt(
         self, held: Iterable[tuple[ObjectKey, ObjectVersion]], desired: Mapping[ObjectKey, ObjectVersion]
@@ -313,6 +386,7 @@ class Outbox:
         """This is what the node holds, all of it; what differs from `desired` is dirty, and nothing else."""
         self._known = dict(held)
         self._dirty.clear()
+        self.large.clear()
         for key, _ in diff(desired, self._known):
             self.mark(key)
 

@@ -69,12 +69,19 @@ class Patches:
     def _drop(self, old: dict[ObjectVersion, bytes], version: ObjectVersion) -> None:
         self._bytes -= len(old.pop(version, b""))
 
-    def between(self, held: ObjectVersion | None, item: Object) -> bytes | None:
-        """What turns the body that a node holds into this one; None where the whole body should go. O(both sizes)."""
+    def old_body(self, held: ObjectVersion | None, item: Object) -> bytes | None:
+        """The body that a node holds, where this can be told as what differs from it."""
         if held is None or held.uid != item.version.uid:
             return None
-        old = self._old.get(item.key, {}).get(held)
-        if old is None:
-            return None
-        patch = pack_against(item.body, old)
-        return patch if len(patch) < WORTH * len(item.body) else None
+        return self._old.get(item.key, {}).get(held)
+
+    def between(self, held: ObjectVersion | None, item: Object) -> bytes | None:
+        """What turns the body that a node holds into this one; None where the whole body should go. O(both sizes)."""
+        old = self.old_body(held, item)
+        return None if old is None else patch(item.body, old)
+
+
+def patch(body: bytes, old: bytes) -> bytes | None:
+    """What turns one body into the other; None where that saves too little. O(both sizes)."""
+    data = pack_against(body, old)
+    return data if len(data) < WORTH * len(body) else None

@@ -66,7 +66,7 @@ from componentbase.allocator import keep_large_blocks_apart
 from componentbase.descriptors import allow_many_files
 from componentbase.endpoints import Endpoint, why_not_listening
 from componentbase.files import write_atomic
-from link.frames import RefusedReport
+from link.frames import ReportAck
 from link.websocket import Listener
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ class Replica:
         self._writer: StatusWriter[Session] = StatusWriter(
             client,
             self._cache,
-            self._taken,
+            self._reported,
             fences,
             self._nodes.confirm,
             announce=self._announcer.say,
@@ -343,9 +343,9 @@ class Replica:
         assert self._server is not None, "reflectors run after the hub was made"
         self._server.hub.advanced(resource, advance)
 
-    def _taken(self, session: Session, seq: int, refused: tuple[RefusedReport, ...]) -> None:
+    def _reported(self, session: Session, ack: ReportAck) -> None:
         assert self._server is not None, "reports come after the hub was made"
-        self._server.hub.reports_taken(session, seq, refused)
+        self._server.hub.reported(session, ack)
 
     def _overtaken(self, node: Node, term: int, newest: int, was_last: bool) -> None:
         assert self._server is not None, "who is overtaken has had a session"

@@ -3,8 +3,8 @@ What nodes report, on its way into the apiserver: the last value per field of an
 bounded rate, acknowledged when the apiserver took it.
 
 A node may report a property a thousand times a second; the apiserver sees it twice a second and always
-with the last value. A Report frame is acknowledged when each of its values was taken, or was followed by
-a later value of the same field that was taken, or is refused for good.
+with the last value. An entry of a Report is settled when its value was taken, or was followed by a later value of the
+same field that was taken, or is refused for good; each by itself, whatever becomes of the others.
 
     accept()   values come in; what nobody may report is refused at once
     due()      gives the objects whose turn it is, each at most once until finished()
@@ -18,11 +18,20 @@ node tells; due() gives them one at a time.
 Why close() forgets. The node kept what was not acknowledged and reports it again, here or to another
 replica, where a newer value may be written in the meantime: an older one that waited here would undo it.
 
+Whose turn it is. Infrastructure (a node's own status, Events) goes before devices, but for a few writes that are kept
+for devices; within a class the nodes have turns, so that one that reports ten thousand devices delays another's single
+one by a write. Where the apiserver says 429, everything waits for as long as it asks: it says so of us, and not of an
+object.
+
+What is handed back. An object whose writes fail while others are taken (a webhook that answers 500) is its own trouble.
+Its values are the edge's again, which keeps them and comes back later and later, and they take no room in the
+session's window. When everything fails it is the apiserver's, and nothing is handed back: nobody else would get on.
+
 Invariants
     at most one write per object is under way, and they start at least min_interval_s apart, but for what
     a conflict makes repeat
-    a value is acknowledged only after a write that carried it, or a later one of its field, was taken
-    acknowledgements of a session rise, and leave out no refusal
+    a value is settled only after a write that carried it, or a later one of its field, was taken
+    each entry is acknowledged once: settled, refused or handed back
     memory is bounded by the number of objects and fields that are admitted, and by the sessions' windows
 
 Pure state: no clock, no I/O. The shell is cloudhub/statuswriter.py.
@@ -30,21 +39,27 @@ Pure state: no clock, no I/O. The shell is cloudhub/statuswriter.py.
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Generic, NamedTuple, TypeVar, assert_never
 
 from apimachinery.devices import NODE_INFO_FIELD, PROPERTY_FIELD, STATE_FIELD, PropertyReport
 from apimachinery.keys import Node, ObjectKey
 from apimachinery.kubeevents import EVENT_FIELD, KubeEvent
 from apimachinery.objects import JSON
-from apimachinery.resources import DEVICES, EVENTS, NODES
+from apimachinery.resources import DEVICE_GROUP, DEVICES, EVENTS, NODES
 from cloudhub.agenda import Agenda
 from cloudhub.devices import StateReport
-from link.frames import RefusedReport, ReportEntry
+from cloudhub.turns import Turns
+from link.frames import RefusedEntry, RefusedReport, Report, ReportAck, ReportEntry, Span, Traffic
 
 MIN_INTERVAL_S = 0.5  # two writes a second per device: as fast as a person can read, 1 % of what etcd does
 EVENT_INTERVAL_S = 0.02  # between two Events of one node: 50 a second, as many as a kubelet tells (eventRecordQPS)
-MAX_REFUSED = 1000  # in one acknowledgement, but for those of one Report, which the link bounds: each is at most 2 KB
+MAX_REFUSED = 256  # in one acknowledgement: each is at most 1 KiB
+HAND_BACK_AFTER = 3  # writes that failed in a row: within two seconds or so, and a passing thing has passed
+WRITES = 8  # at once, of all nodes
+NODE_WRITES = 4  # of one node's devices, where others wait, too
+KEPT_FOR_DEVICES = 2
+KEPT_FOR_INFRASTRUCTURE = 1
 MAX_TEXT_CHARACTERS = 256
 MAX_NODE_ENTRIES = 64
 
@@ -80,6 +95,8 @@ class Write(NamedTuple):
     """By field: "property/NAME", "state", "nodeInfo"; an Event by its namespace and name."""
     failures: int
     """How often this object's write has failed in a row."""
+    turn: Node = Node("")
+    """Whose turn it was."""
 
 
 class Taken(NamedTuple):
@@ -103,21 +120,24 @@ class Retry(NamedTuple):
     """It may take it later."""
 
     after_s: float
+    is_everybody: bool = False
+    """The apiserver has too much to do: everything waits that long."""
 
 
 Outcome = Taken | Refused | Retry
 
 
 class Acknowledgement(NamedTuple, Generic[S]):
-    """The session's reports up to `seq` are settled."""
+    """What became of entries of a session."""
 
     session: S
-    seq: int
-    refused: tuple[RefusedReport, ...]
+    ack: ReportAck
+    refused: tuple[RefusedReport, ...] = ()
+    """Those that `ack` refuses, by what they were about."""
 
 
 class _Slot(Generic[S]):
-    """One field's value, and which Reports wait for it."""
+    """One field's value, and which entries wait for it."""
 
     __slots__ = ("claims", "field", "key", "value")
 
@@ -127,17 +147,29 @@ class _Slot(Generic[S]):
         """Both as they were reported."""
         self.value = value
         self.claims: defaultdict[S, list[int]] = defaultdict(list)
+        """Their numbers. All are of one class: it is that of the object."""
 
     def inherit(self, older: "_Slot[S]") -> None:
         """What was waiting for an older value of the field waits for this one now."""
-        for session, seqs in older.claims.items():
-            self.claims[session] += seqs
+        for session, numbers in older.claims.items():
+            self.claims[session] += numbers
 
 
 class _Target(Generic[S]):
     """One object that something is reported of."""
 
-    __slots__ = ("failures", "flying", "node", "not_before", "one_by_one", "pending", "touched")
+    __slots__ = (
+        "failures",
+        "flying",
+        "is_due",
+        "is_given_up",
+        "node",
+        "not_before",
+        "one_by_one",
+        "pending",
+        "taken_before",
+        "touched",
+    )
 
     def __init__(self) -> None:
         self.node = Node("")
@@ -145,19 +177,27 @@ class _Target(Generic[S]):
         self.flying: dict[str, _Slot[S]] | None = None
         """None when no write is under way; empty when one without values is."""
         self.touched = False
+        self.is_due = False
+        """It waits for its turn, and stands on the agenda no more."""
         self.not_before = 0.0
         self.failures = 0
+        self.taken_before = 0
+        """How many writes had been taken, of any object, when the first of these failures began."""
+        self.is_given_up = False
+        """Its values were handed back, and are at once when they come, until a write of it is taken."""
         self.one_by_one = False
         """A write of several values was refused: find out which it was."""
 
 
-class _Ledger(NamedTuple):
-    """What one session waits for."""
+class _Ledger:
+    """What became of one session's entries of one class and was not told yet."""
 
-    open: dict[int, int]
-    """Values still outstanding, by Report."""
-    refused: dict[int, list[RefusedReport]]
-    keys: set[ObjectKey]
+    __slots__ = ("later", "refused", "settled")
+
+    def __init__(self) -> None:
+        self.settled: list[int] = []
+        self.refused: list[tuple[int, RefusedReport]] = []
+        self.later: list[int] = []
 
 
 class _NotItsOwn(ValueError):
@@ -183,41 +223,52 @@ class Reports(Generic[S]):
         """Values that the apiserver has, or a later one of their field."""
         self.refused: Counter[str] = Counter({MALFORMED: 0, NOT_ITS_OWN: 0})
         """Values that it will never have, by cause."""
+        self.handed_back = 0
+        """Values that were left to the edge, because writes of their object fail while others are taken."""
         self._admit = admit
         self._min_interval_s = min_interval_s
         self._event_interval_s = event_interval_s
         self._targets: dict[ObjectKey, _Target[S]] = {}
         self._agenda: Agenda[ObjectKey] = Agenda()
-        self._ledgers: dict[S, _Ledger] = {}
+        self._turns: dict[Traffic, Turns[Node, ObjectKey]] = {traffic: Turns() for traffic in Traffic}
+        """Objects that are due, by their nodes."""
+        self._flying: dict[Traffic, Counter[Node]] = {traffic: Counter() for traffic in Traffic}
+        self._pause_until = float("-inf")
+        self._resume_at: float | None = None
+        """When what is due may go on, where it was stopped."""
+        self._writes_taken = 0
+        self._keys: dict[S, set[ObjectKey]] = {}
+        """Which objects each session has reported of."""
+        self._ledgers: dict[tuple[S, Traffic], _Ledger] = {}
 
     def __len__(self) -> int:
         """Objects with something to write, under way, or written so recently that their next turn is not yet."""
         return len(self._targets)
 
-    def accept(self, node: Node, session: S, seq: int, entries: Iterable[ReportEntry]) -> list[Acknowledgement[S]]:
+    def accept(self, node: Node, session: S, report: Report) -> list[Acknowledgement[S]]:
         """
-        Take a Report in. `seq` follows the session's last; the peer has checked that.
+        Take a Report in. Its numbers follow the session's last; the peer has checked that.
 
-        Gives an acknowledgement where nothing has to be written for it, as when all of it is refused.
+        Gives acknowledgements of what needs no write, as of what is refused.
         """
-        ledger = self._ledgers.setdefault(session, _Ledger({}, {}, set()))
-        assert seq not in ledger.open, "a Report's number is used once"
-        ledger.open[seq] = 0
-        sessions = {session}
-        for entry in entries:
+        first, entries, traffic = report
+        keys = self._keys.setdefault(session, set())
+        for number, entry in enumerate(entries, first):
             try:
+                if _traffic_of(entry.key) is not traffic:
+                    raise ValueError(f"{entry.key.resource.collection} is not reported among {traffic.value}")
                 slot: _Slot[S] = _Slot(entry.key, entry.field, self._parsed(node, entry))
             except ValueError as exc:
                 self.refused[NOT_ITS_OWN if isinstance(exc, _NotItsOwn) else MALFORMED] += 1
-                ledger.refused.setdefault(seq, []).append(RefusedReport(entry.key, entry.field, str(exc)))
+                refused = RefusedReport(entry.key, entry.field, str(exc))
+                self._ledger(session, traffic).refused.append((number, refused))
                 continue
-            slot.claims[session].append(seq)
-            ledger.open[seq] += 1
+            slot.claims[session].append(number)
             is_event = isinstance(slot.value, KubeEvent)
-            target, field = (events_of(node), _path(entry.key)) if is_event else (entry.key, entry.field)
-            ledger.keys.add(target)
-            self._put(node, target, field, slot, sessions)
-        return self._settled(sessions)
+            key, field = (events_of(node), _path(entry.key)) if is_event else (entry.key, entry.field)
+            keys.add(key)
+            self._put(node, key, field, slot)
+        return self._told()
 
     def _parsed(self, node: Node, entry: ReportEntry) -> Value:
         """Raises ValueError with why it is refused."""
@@ -241,15 +292,14 @@ class Reports(Generic[S]):
         if target.touched:
             return
         target.touched = True
-        if target.flying is None and not target.pending:
+        if target.flying is None and not target.pending and not target.is_due:
             self._agenda.set(key, max(target.not_before, at))
 
     def close(self, session: S) -> None:
         """Nobody waits for this session's acknowledgements any more."""
-        ledger = self._ledgers.pop(session, None)
-        if ledger is None:
-            return
-        for key in ledger.keys:
+        for traffic in Traffic:
+            self._ledgers.pop((session, traffic), None)
+        for key in self._keys.pop(session, ()):
             target = self._targets.get(key)
             if target is None:
                 continue
@@ -262,13 +312,20 @@ class Reports(Generic[S]):
 
     def due(self, now: float, most: int) -> list[Write]:
         """Up to `most` objects to write now. Each must be finished()."""
-        writes: list[Write] = []
-        while len(writes) < most and (key := self._agenda.take(now)) is not None:
+        while (key := self._agenda.take(now)) is not None:
             target = self._targets[key]
+            assert target.flying is None, "what is under way stands on no agenda"
+            target.is_due = True
+            self._turns[_traffic_of(key)].put(target.node, key)
+        writes: list[Write] = []
+        is_paused = now < self._pause_until
+        self._resume_at = self._pause_until if is_paused and any(self._turns.values()) else None
+        while len(writes) < most and not is_paused and (key := self._next()) is not None:
+            target = self._targets[key]
+            target.is_due = False
             if not target.pending and not target.touched:
                 del self._targets[key]
                 continue
-            assert target.flying is None, "what is under way stands on no agenda"
             is_events = key.resource == EVENTS
             if (target.one_by_one or is_events) and len(target.pending) > 1:
                 first = next(iter(target.pending))
@@ -277,13 +334,29 @@ class Reports(Generic[S]):
                 target.flying, target.pending = target.pending, {}
             target.touched = False
             target.not_before = now + (self._event_interval_s if is_events else self._min_interval_s)
+            if not target.failures:
+                target.taken_before = self._writes_taken
             values = {field: slot.value for field, slot in target.flying.items()}
-            writes.append(Write(key, target.node if values else Node(""), values, target.failures))
+            self._flying[_traffic_of(key)][target.node] += 1
+            writes.append(Write(key, target.node if values else Node(""), values, target.failures, target.node))
         return writes
 
+    def _next(self) -> ObjectKey | None:
+        """The object whose turn it is."""
+        infrastructure, devices = self._turns[Traffic.INFRASTRUCTURE], self._turns[Traffic.DEVICES]
+        others, flying = self._flying[Traffic.INFRASTRUCTURE], self._flying[Traffic.DEVICES]
+        if infrastructure and not (devices and others.total() >= WRITES - KEPT_FOR_DEVICES):
+            return infrastructure.take(lambda _: True)
+        if flying.total() >= WRITES - KEPT_FOR_INFRASTRUCTURE:
+            return None
+        return devices.take(lambda node: flying[node] < NODE_WRITES or len(devices) == 1)
+
     def next_deadline(self) -> float | None:
-        """When due() may give something; None when only a report can change that."""
-        return self._agenda.next_deadline()
+        """When due() may give something; None when only a report, or the end of a write, can change that."""
+        deadline = self._agenda.next_deadline()
+        if self._resume_at is None or deadline is None:
+            return self._resume_at if deadline is None else deadline
+        return min(self._resume_at, deadline)
 
     def finished(self, write: Write, outcome: Outcome, now: float) -> list[Acknowledgement[S]]:
         """What became of a write that due() gave."""
@@ -292,45 +365,67 @@ class Reports(Generic[S]):
         assert flown is not None, "a write is finished once"
         target.flying = None
         target.failures = 0
-        sessions: set[S] = set()
+        self._flying[_traffic_of(write.key)] -= Counter((write.turn,))
         match outcome:
             case Taken(refused):
-                self._settle_all(flown, refused, sessions)
+                self._writes_taken += 1
+                target.is_given_up = False
+                self._settle_all(flown, refused)
             case Refused(reason, divisible, cause) if not divisible or len(flown) <= 1:
-                self._settle_all(flown, dict.fromkeys(flown, reason), sessions, cause)
+                self._settle_all(flown, dict.fromkeys(flown, reason), cause)
                 # Without the value that was to blame the rest of the status can be brought up to date.
                 target.touched = target.touched or (divisible and bool(flown))
             case Refused():
                 target.one_by_one = True
                 target.not_before = now
-                self._put_back(write, target, flown, sessions)
-            case Retry(after_s):
-                target.failures = write.failures + 1
+                self._put_back(write, target, flown)
+            case Retry(after_s, is_everybody):
+                if is_everybody:
+                    self._pause_until = max(self._pause_until, now + after_s)
                 # At once is for a conflict: our copy was old. All else keeps its distance, however small the jitter.
                 target.not_before = max(target.not_before, now + after_s) if after_s else now
+                target.failures = write.failures + 1
                 target.touched = target.touched or not flown
-                self._put_back(write, target, flown, sessions)
+                self._put_back(write, target, flown)
+                is_its_own = not is_everybody and self._writes_taken > target.taken_before
+                if is_its_own and target.failures >= HAND_BACK_AFTER:
+                    self._hand_back(target)
             case _:
                 assert_never(outcome)
         if not target.pending:
             target.one_by_one = False
         self._schedule(write.key, target)
-        return self._settled(sessions)
+        return self._told()
 
-    def _put(self, node: Node, key: ObjectKey, field: str, slot: _Slot[S], sessions: set[S]) -> None:
+    def _hand_back(self, target: _Target[S]) -> None:
+        """Leave an object's values to the edge. The object is brought up to date without them as soon as that works."""
+        target.is_given_up = target.touched = True
+        for slot in target.pending.values():
+            self._leave(slot)
+        target.pending.clear()
+
+    def _leave(self, slot: _Slot[S]) -> None:
+        for session, numbers in slot.claims.items():
+            self._ledger(session, _traffic_of(slot.key)).later += numbers
+            self.handed_back += len(numbers)
+
+    def _put(self, node: Node, key: ObjectKey, field: str, slot: _Slot[S]) -> None:
         target = self._targets.setdefault(key, _Target())
         if target.node != node:
-            self._settle_all(target.pending, dict.fromkeys(target.pending, MOVED), sessions)
+            self._settle_all(target.pending, dict.fromkeys(target.pending, MOVED))
             target.pending.clear()
             target.node = node
+        if target.is_given_up:
+            self._leave(slot)
+            return
         if (older := target.pending.pop(field, None)) is not None:
             slot.inherit(older)
         target.pending[field] = slot
         self._schedule(key, target)
 
-    def _put_back(self, write: Write, target: _Target[S], flown: dict[str, _Slot[S]], sessions: set[S]) -> None:
+    def _put_back(self, write: Write, target: _Target[S], flown: dict[str, _Slot[S]]) -> None:
         if target.node != write.node and flown:
-            self._settle_all(flown, dict.fromkeys(flown, MOVED), sessions)
+            self._settle_all(flown, dict.fromkeys(flown, MOVED))
             return
         for field, slot in flown.items():
             if (newer := target.pending.get(field)) is not None:
@@ -342,45 +437,55 @@ class Reports(Generic[S]):
                 target.touched = True
 
     def _schedule(self, key: ObjectKey, target: _Target[S]) -> None:
-        if target.flying is None:
+        if target.flying is None and not target.is_due:
             self._agenda.set(key, target.not_before)
 
-    def _settle_all(
-        self, slots: Mapping[str, _Slot[S]], reasons: Mapping[str, str], sessions: set[S], cause: str = NOT_ITS_OWN
-    ) -> None:
-        """These values are done with; `reasons` says which of them are refused. Adds whom that concerns."""
+    def _settle_all(self, slots: Mapping[str, _Slot[S]], reasons: Mapping[str, str], cause: str = NOT_ITS_OWN) -> None:
+        """These values are done with; `reasons` says which of them are refused."""
         for name, slot in slots.items():
-            for session, seqs in slot.claims.items():
-                ledger = self._ledgers[session]
-                for seq in seqs:
-                    ledger.open[seq] -= 1
-                    if name in reasons:
-                        refused = RefusedReport(slot.key, slot.field, reasons[name])
-                        ledger.refused.setdefault(seq, []).append(refused)
+            for session, numbers in slot.claims.items():
+                ledger = self._ledger(session, _traffic_of(slot.key))
                 if name in reasons:
-                    self.refused[cause] += len(seqs)
+                    refused = RefusedReport(slot.key, slot.field, reasons[name])
+                    ledger.refused += ((number, refused) for number in numbers)
+                    self.refused[cause] += len(numbers)
                 else:
-                    self.taken_count += len(seqs)
-                sessions.add(session)
+                    ledger.settled += numbers
+                    self.taken_count += len(numbers)
 
-    def _settled(self, sessions: Iterable[S]) -> list[Acknowledgement[S]]:
-        """Reports are acknowledged in their order: up to the first that still waits for something."""
+    def _ledger(self, session: S, traffic: Traffic) -> _Ledger:
+        return self._ledgers.setdefault((session, traffic), _Ledger())
+
+    def _told(self) -> list[Acknowledgement[S]]:
+        """Everything that can be acknowledged now."""
         found: list[Acknowledgement[S]] = []
-        for session in sessions:
-            ledger = self._ledgers[session]
-            through = 0
-            refused: list[RefusedReport] = []
-            while ledger.open and not ledger.open[oldest := next(iter(ledger.open))]:
-                more = ledger.refused.pop(oldest, [])
-                if refused and len(refused) + len(more) > MAX_REFUSED:
-                    found.append(Acknowledgement(session, through, tuple(refused)))
-                    refused = []
-                through = oldest
-                del ledger.open[oldest]
-                refused += more
-            if through:
-                found.append(Acknowledgement(session, through, tuple(refused)))
+        for (session, traffic), ledger in self._ledgers.items():
+            settled, later = tuple(spans(ledger.settled)), tuple(spans(ledger.later))
+            for start in range(0, len(ledger.refused) or 1, MAX_REFUSED):
+                refused = ledger.refused[start : start + MAX_REFUSED]
+                told = tuple(RefusedEntry(number, report.reason) for number, report in refused)
+                ack = ReportAck(traffic, settled, told, later)
+                found.append(Acknowledgement(session, ack, tuple(report for _, report in refused)))
+                settled = later = ()
+        self._ledgers.clear()
         return found
+
+
+def _traffic_of(key: ObjectKey) -> Traffic:
+    return Traffic.DEVICES if key.resource.group == DEVICE_GROUP else Traffic.INFRASTRUCTURE
+
+
+def spans(numbers: Sequence[int]) -> Iterator[Span]:
+    """The same numbers, each once, as few spans."""
+    rest = iter(sorted(numbers))
+    first = last = next(rest, 0)
+    for number in rest:
+        if number != last + 1:
+            yield Span(first, last)
+            first = number
+        last = number
+    if last:
+        yield Span(first, last)
 
 
 def events_of(node: Node) -> ObjectKey:

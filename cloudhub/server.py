@@ -10,12 +10,15 @@ import logging
 import secrets
 import ssl
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from apimachinery.watchcache import WatchCache
 from cloudhub.closed import Closed
 from cloudhub.placement import Placement
 from cloudhub.sessions import GRACE_S, Access, CallSink, Door, Hub, NodeWatcher, ReportSink
+from cloudhub.wires import Parts
 from link.peer import HEARTBEAT_S
 from link.websocket import Listener, listen
 
@@ -64,7 +67,10 @@ class HubServer:
             wake=self._work.set,
             heartbeat_s=heartbeat_s,
             grace_s=grace_s,
+            aside=self._aside,
         )
+        # One, for what it does is to hold the processor. It has no thread before there is something to pack.
+        self._packer = ThreadPoolExecutor(1, thread_name_prefix="packer")
 
     async def listen(
         self, host: str, port: int, context: ssl.SSLContext | None, *, reuse_port: bool = False
@@ -92,8 +98,19 @@ class HubServer:
                 tasks.create_task(self._upkeep(), name="hub[upkeep]")
         finally:
             self.hub.close("cloudcore is stopping", retry_after_s=1.0)
+            # A third of a second at most, and then nothing is left.
+            self._packer.shutdown(wait=True, cancel_futures=True)
             for listener in listeners:
                 await listener.close()
+
+    def _aside(self, work: Callable[[], Parts], done: Callable[[Parts], None]) -> None:
+        """Is a cloudhub.wires.Aside."""
+
+        def settled(future: asyncio.Future[Parts]) -> None:
+            if not future.cancelled():
+                done(future.result())
+
+        asyncio.get_running_loop().run_in_executor(self._packer, work).add_done_callback(settled)
 
     async def _turns(self) -> None:
         while True:

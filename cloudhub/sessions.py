@@ -9,7 +9,7 @@ Invariants
     at most one live session per node; the newer one takes over, and the older has ended before the
     newer one's Hello is acted upon
     a node's outbox outlives its session by the grace period, and goes on being marked meanwhile
-    a Report is acknowledged only when the report sink says that it is taken
+    an entry of a Report is acknowledged only when the report sink says what became of it
     a Hello is acted upon when this hub has seen as much of the apiserver as the node was told by another one, and knows
     what becomes of the node's interests, or has waited for it long enough
     what a node holds by an interest that is not known yet stays as it is
@@ -35,10 +35,11 @@ from cloudhub.horizon import Advance, Horizon, Told
 from cloudhub.identities import NODE_PREFIX
 from cloudhub.interests import Decision, Interests, Standing, affected, judged, selected
 from cloudhub.nodecalls import NodeCalls, Turn
-from cloudhub.outbox import Outbox, Verdict
+from cloudhub.outbox import Desired, Outbox, Verdict, traffic_of
 from cloudhub.patches import Patches
 from cloudhub.placement import EVERYWHERE, Placement
-from cloudhub.wires import Wire, Wires, removal
+from cloudhub.transfers import Transfers
+from cloudhub.wires import Aside, Wire, Wires, removal
 from link.codec import MAX_BODY_BYTES
 from link.errors import LinkError, RemoteProtocolError
 from link.exchange import Whole
@@ -57,11 +58,10 @@ from link.frames import (
     Interest,
     Inventory,
     Nack,
-    RefusedReport,
     Report,
     ReportAck,
-    ReportEntry,
     Taken,
+    Traffic,
     Wanted,
     Welcome,
 )
@@ -73,6 +73,11 @@ logger = logging.getLogger(__name__)
 LAG_S = 5.0  # for a watch that lags; a quarter of the handshake's time. A watch that lags for longer is broken
 GRACE_S = 600.0  # an outbox costs a few hundred bytes per object; afterwards a digest does the same job
 FRAME_BYTES = 64 << 10  # a quarter of the window: the node commits one while others come; 3 s on a 200 kbit/s line
+DEVICE_FRAME_BYTES = 16 << 10  # half of its window, for the same reason
+TURN_S = 0.005  # of work() at a time, whatever a session costs: then frames and watch events are taken in
+TURN_LOOKS = 8  # sessions between two looks at the clock, each of which sends two frames at most
+REPORTS_PER_S = 2000.0  # entries of one node, each of which costs 20 us: 4 % of a processor
+REPORTS_BURST = 4096  # all that a node may have under way, and again
 WANTED_BURST = (
     2000  # of what sets of interests cost (_wanted_cost): 500 small ones at once, or 83 of 200, half a second
 )
@@ -86,11 +91,14 @@ MAX_AHEAD_MS = 365 * 86_400_000  # of a term before this hub's clock: hubs must 
 MAX_REFUSALS_TOLD = 32  # of one session in the log: a node that refuses everything is one message, not ten thousand
 
 
+_FRAME_BYTES = {Traffic.INFRASTRUCTURE: FRAME_BYTES, Traffic.DEVICES: DEVICE_FRAME_BYTES}
+
+
 class ReportSink(Protocol):
     """Who takes reports to the apiserver."""
 
-    def accept(self, node: Node, session: "Session", seq: int, entries: tuple[ReportEntry, ...]) -> None:
-        """Take a Report in; Hub.reports_taken is called when the apiserver has it."""
+    def accept(self, node: Node, session: "Session", report: Report) -> None:
+        """Take a Report in; Hub.reported is called once it is known what becomes of its entries."""
 
     def session_closed(self, session: "Session") -> None:
         """Nobody waits for this session's acks any more."""
@@ -251,7 +259,9 @@ class Session:
         "_clock",
         "_hub",
         "_inventory",
+        "_is_answers_turn",
         "_refusals",
+        "_reported_until",
         "_wanted_until",
         "agent",
         "is_ungreeted",
@@ -261,6 +271,7 @@ class Session:
         "pump",
         "term",
         "told",
+        "transfers",
     )
 
     def __init__(self, hub: "Hub", node: Node, transport: Transport, peer: Peer, clock: Clock) -> None:
@@ -273,11 +284,16 @@ class Session:
         self._hub = hub
         self._inventory: dict[ObjectKey, ObjectVersion] = {}
         self._calls = NodeCalls()
+        self.transfers: Transfers | None = None
+        """Made for the first change that is too large for a push."""
+        self._is_answers_turn = True
         self._clock = clock
         self._wanted_until = 0.0
         """When what it said of its interests is used up, at WANTED_PER_S."""
         self._checked_until = 0.0
         """When what it compared is used up, at CHECKS_PER_S."""
+        self._reported_until = 0.0
+        """When what it reported is used up, at REPORTS_PER_S."""
         self._refusals = 0
         self.is_ungreeted = False
         """Whether the hub counts it among those that have not said Hello."""
@@ -292,6 +308,8 @@ class Session:
         match frame:
             case Ack(seq) if self.outbox is not None:  # first, for it comes most often by far
                 self.outbox.settle(seq)
+                if self.transfers is not None:
+                    self.transfers.settle(seq)
                 if self.outbox.has_something:
                     self._hub.ready(self)
             case Hello():
@@ -324,9 +342,11 @@ class Session:
                     return  # it will ask again
                 self._checked_until = until
                 self._hub.checked(self, seq, held_digest)
-            case Report(seq, entries):
+            case Report():
                 self._hub.counters.reports += 1
-                self._hub.reports.accept(self.node, self, seq, entries)
+                used_s = len(frame.entries) / REPORTS_PER_S
+                self._reported_until = max(self._reported_until, self._clock.time()) + used_s
+                self._hub.reports.accept(self.node, self, frame)
             case Wanted(number, interests):
                 cost = _wanted_cost(interests)
                 until = _used_until(self._wanted_until, self._clock.time(), WANTED_BURST, WANTED_PER_S, cost)
@@ -340,12 +360,26 @@ class Session:
                 if self._calls.cancel(number):
                     self._hub.calls.cancel(self, number)
             case Taken():
-                self._speak()
+                self.speak()
+                if self.transfers is not None:
+                    self._hub.ready(self)
             case _:
                 raise AssertionError(f"the peer let {frame!r} through to a hub")
 
     def link_lost(self, error: LinkError) -> None:
         self._hub.ended(self, error)
+
+    def acknowledge(self, ack: ReportAck) -> None:
+        """Say what became of entries; later, where it reports more than its share, so that its window paces it."""
+        due = self._reported_until - REPORTS_BURST / REPORTS_PER_S
+        if due <= self._clock.time():
+            self._say(ack)
+        else:
+            self._clock.call_at(due, partial(self._say, ack))
+
+    def _say(self, ack: ReportAck) -> None:
+        if self._hub.serves(self):
+            self.pump.send(ack)
 
     @property
     def call_bytes(self) -> int:
@@ -368,12 +402,36 @@ class Session:
         """The answer to a call. Harmless where nobody waits for it any more."""
         if self.pump.peer.state is State.STREAMING:
             self._calls.answer(number, head, body)
-            self._speak()
+            self.speak()
 
-    def _speak(self) -> None:
-        """Send of the answers what the other side has room for."""
-        while self.pump.peer.chunk_room() and (chunk := self._calls.next()) is not None:
-            self.pump.send(Answer(*chunk))
+    def speak(self) -> None:
+        """Send of answers and transfers, in turn, what the other side has room for."""
+        while self.pump.peer.chunk_room():
+            sends = (
+                (self._send_answer, self._send_part) if self._is_answers_turn else (self._send_part, self._send_answer)
+            )
+            if not any(send() for send in sends):
+                return
+
+    def _send_answer(self) -> bool:
+        """Send a chunk of one, if there is any."""
+        chunk = self._calls.next()
+        if chunk is None:
+            return False
+        self._is_answers_turn = False
+        self.pump.send(Answer(*chunk))
+        return True
+
+    def _send_part(self) -> bool:
+        found = None if self.transfers is None else self.transfers.next()
+        if found is None:
+            return False
+        self._is_answers_turn = True
+        part, transfer = found
+        self.pump.send(part)
+        if transfer is not None and transfer.is_sent:
+            transfer.chunk = self.pump.peer.chunks_sent
+        return True
 
 
 def _wanted_cost(interests: Sequence[Interest]) -> int:
@@ -424,10 +482,12 @@ class Hub:
         heartbeat_s: float = HEARTBEAT_S,
         grace_s: float = GRACE_S,
         patches: Patches | None = None,
+        aside: Aside | None = None,
     ) -> None:
         """
         cache: what the apiserver holds, as nodes see it. door: None lets every node in.
-        now_ms: milliseconds since 1970. wake: called when work() has something to do.
+        now_ms: milliseconds since 1970. wake: called when work() has something to do. aside: where long bodies are
+        packed; None: here.
         new_epoch: gives a name that was never given before, by any hub.
         """
         self.reports = reports
@@ -438,7 +498,7 @@ class Hub:
         self._interests = Interests()
         self._standings: dict[Node, Standing] = {}
         """Of nodes that are parked, or have an outbox."""
-        self._wires = Wires(Patches() if patches is None else patches)
+        self._wires = Wires(Patches() if patches is None else patches, aside=aside, made=self._made)
         self._cache = cache
         self._placement = placement
         self._nodes = nodes
@@ -810,34 +870,49 @@ class Hub:
 
     # From the report sink
 
-    def reports_taken(self, session: Session, seq: int, refused: tuple[RefusedReport, ...]) -> None:
-        """The apiserver has everything this session reported up to `seq`, but for what it refused for good."""
-        if self._sessions.get(session.node) is session:
-            session.pump.send(ReportAck(seq, refused))
+    def reported(self, session: Session, ack: ReportAck) -> None:
+        """What became of entries that this session reported."""
+        if self.serves(session):
+            session.acknowledge(ack)
+
+    def serves(self, session: Session) -> bool:
+        """Whether this is its node's session, and there still."""
+        return self._sessions.get(session.node) is session
 
     # What goes out
 
     def work(self, most: int = 64) -> bool:
-        """Give up to `most` sessions a turn each; returns whether more are waiting."""
-        for session in list(islice(self._ready, most)):
+        """Give up to `most` sessions a turn each, for about TURN_S; returns whether more are waiting."""
+        until = self._clock.time() + TURN_S
+        for place, session in enumerate(list(islice(self._ready, most)), 1):
             del self._ready[session]
             self._flush(session)
+            if place % TURN_LOOKS == 0 and self._clock.time() >= until:
+                break
         return bool(self._ready)
 
     def _flush(self, session: Session) -> None:
         outbox, pump = session.outbox, session.pump
         if outbox is None or not outbox.has_something:
             return
-        desired = partial(self._desired, session.node)
-        while room := pump.peer.push_room():
-            changes, wires = outbox.pull(desired, self._wire, min(room, FRAME_BYTES))
-            if not changes:
-                break
-            self._push(session, outbox, changes, wires)
-            if outbox.synced_told and not outbox.has_dirty:
-                return
-        if room and not outbox.synced_told and outbox.known_count is not None and not outbox.has_dirty:
+        desired, peer = partial(self._desired, session.node), pump.peer
+        for traffic in outbox.dirty_classes():
+            if room := peer.push_room(traffic):
+                changes, wires = outbox.pull(desired, self._wire, min(room, _FRAME_BYTES[traffic]), traffic)
+                if changes:
+                    self._push(session, outbox, changes, wires, traffic)
+                    if outbox.has_unsent:
+                        self.ready(session)  # a frame of each class in a turn; whether there is room is asked then
+        if outbox.large or session.transfers is not None:
+            self._transfer(session, outbox, desired)
+        if not outbox.synced_told and not outbox.has_dirty and outbox.known_count is not None and peer.push_room():
             self._push(session, outbox, {}, [])
+
+    def _made(self, key: ObjectKey) -> None:
+        """What an object becomes is there, for which somebody may have waited."""
+        for session in self._sessions.values():
+            if session.outbox is not None and key in session.outbox.large:
+                self.ready(session)
 
     def _wire(self, key: ObjectKey, version: ObjectVersion | None, held: ObjectVersion | None) -> Wire:
         if version is None:
@@ -847,7 +922,13 @@ class Hub:
         return self._wires.of(item, held)
 
     def _push(
-        self, session: Session, outbox: Outbox, changes: Mapping[ObjectKey, ObjectVersion | None], wires: list[Wire]
+        self,
+        session: Session,
+        outbox: Outbox,
+        changes: Mapping[ObjectKey, ObjectVersion | None],
+        wires: list[Wire],
+        traffic: Traffic = Traffic.INFRASTRUCTURE,
+        transfer: int = 0,
     ) -> None:
         counters = self.counters
         for wire in wires:
@@ -859,8 +940,50 @@ class Hub:
         synced = not outbox.has_dirty
         outbox.synced_told = outbox.synced_told or synced
         horizon = session.told.next(self._horizon, self._deciding(changes))
-        seq = session.pump.push([wire.data for wire in wires], synced, horizon)
+        seq = session.pump.push(transfer or [wire.data for wire in wires], synced, horizon, traffic)
         outbox.launch(seq, changes)
+
+    def _transfer(self, session: Session, outbox: Outbox, desired: Desired) -> None:
+        """See to what is too large for a push: what has come whole is pushed, what is of no use dropped, more begun."""
+        peer = session.pump.peer
+        if session.transfers is None:
+            session.transfers = Transfers()
+        transfers = session.transfers
+        while (done := transfers.whole(peer.chunks_taken)) is not None and peer.push_room(traffic_of(done.key)):
+            if not outbox.may_land(done.key, done.version, done.held, desired):
+                transfers.drop(done)
+                outbox.look_again(done.key)
+                continue
+            del outbox.large[done.key]
+            if desired(done.key) != done.version:
+                outbox.mark(done.key)
+                self.ready(session)
+            changes = {done.key: done.version}
+            self._push(session, outbox, changes, [done.wire], traffic_of(done.key), done.number)
+            done.seq = outbox.sent_seq
+        for transfer in transfers.pending:
+            if not outbox.awaits(transfer.key, transfer.held):
+                transfers.drop(transfer)
+        for key in list(islice(outbox.large, len(transfers) + 1)):
+            if any(transfer.key == key for transfer in transfers.pending):
+                continue
+            version, held = desired(key), outbox.sent(key)
+            wire = None if version is None or version == held else self._wire(key, version, held)
+            if version is None or wire is None or not wire.is_large:
+                outbox.look_again(key)
+                self.ready(session)
+                continue
+            if wire.is_awaited:
+                # What it waited for is sent also if it has changed: packed anew each time, it would never be.
+                version, wire = outbox.large[key], self._wires.made(key, outbox.large[key], held)
+                if (awaited := self._wires.awaited(key, held)) == desired(key):
+                    outbox.large[key] = awaited
+                if version is None or wire is None or not wire.is_large:
+                    continue
+            if transfers.has_room(len(wire.data)):
+                transfers.begin(key, version, held, wire)
+                break
+        session.speak()
 
     def _deciding(self, keys: Iterable[ObjectKey]) -> frozenset[str]:
         """The collections that decide what a node holds of these; by an interest a resource does that itself."""

@@ -36,6 +36,7 @@ from apimachinery.errors import (
     Invalid,
     NotFound,
     TooLarge,
+    TooManyRequests,
     Unavailable,
 )
 from apimachinery.events import Change, EventType
@@ -55,6 +56,7 @@ from cloudhub.reading import Sent
 from cloudhub.reports import (
     MIN_INTERVAL_S,
     MOVED,
+    WRITES,
     Acknowledgement,
     NodeReport,
     Outcome,
@@ -66,11 +68,10 @@ from cloudhub.reports import (
     Write,
 )
 from cloudhub.tally import Client, CountedClient, RefusedWrite, Tally
-from link.frames import RefusedReport, ReportEntry
+from link.frames import Report, ReportAck
 
 logger = logging.getLogger(__name__)
 
-CONCURRENCY = 8
 STATUSES_REMEMBERED = 4096  # DeviceStatus objects whose state we know from our own writes; beyond, each costs a GET
 # An edit is pushed first and then written about. By then the node has mostly said that it knows it, and one write says
 # both; kubectl takes longer to start, so whoever waits right after an edit still finds the edit's status.
@@ -109,7 +110,7 @@ class StatusWriter(Generic[S]):
         self,
         client: Client,
         cache: WatchCache,
-        acknowledge: Callable[[S, int, tuple[RefusedReport, ...]], None],
+        acknowledge: Callable[[S, ReportAck], None],
         fences: Fences,
         confirm: Callable[[Node, int, int], Awaitable[None]],
         *,
@@ -119,7 +120,7 @@ class StatusWriter(Generic[S]):
         now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC),
     ) -> None:
         """
-        acknowledge: the session's Reports up to this number are settled, but for what is refused for good.
+        acknowledge: says to the session what became of some of its entries.
         confirm: asks the apiserver for what Fences.permit(node, term, learned) wants to know.
         announce: told of each Event that a write of ours gives cause for, see cloudhub.announcer.
         min_interval_s: between two writes of one object. jitter: gives numbers uniform in [0, 1).
@@ -149,10 +150,11 @@ class StatusWriter(Generic[S]):
         self._no_status_until = 0.0
 
     def counters(self) -> Mapping[str, int]:
-        """What was done since the start; see cloudhub.tally.Tally. The first two count values, not Reports."""
+        """What was done since the start; see cloudhub.tally.Tally. The first three count values."""
         return {
             "reports_taken": self._reports.taken_count,
             "reports_refused": self._reports.refused.total(),
+            "reports_handed_back": self._reports.handed_back,
             "writes": self._tally.writes,
             "writes_skipped": self._tally.writes_skipped,
             "conflicts": self._tally.conflicts,
@@ -171,10 +173,10 @@ class StatusWriter(Generic[S]):
 
     # From the links
 
-    def accept(self, node: Node, session: S, seq: int, entries: Iterable[ReportEntry]) -> None:
-        """Take a Report in; it is acknowledged when the apiserver has it."""
+    def accept(self, node: Node, session: S, report: Report) -> None:
+        """Take a Report in; its entries are acknowledged when the apiserver has them."""
         self._speakers[session] = node
-        self._settled += self._reports.accept(node, session, seq, entries)
+        self._settled += self._reports.accept(node, session, report)
         self._woken.set()
 
     def session_closed(self, session: S) -> None:
@@ -255,16 +257,16 @@ class StatusWriter(Generic[S]):
             while True:
                 self._woken.clear()
                 settled, self._settled = self._settled, []
-                for session, seq, refused in settled:
+                for session, ack, refused in settled:
                     node = self._speakers.get(session, Node(""))
                     self._tally.refusals += (RefusedWrite(node, *each) for each in refused)
-                    self._acknowledge(session, seq, refused)
-                for write in self._reports.due(self._loop.time(), CONCURRENCY - self._busy):
+                    self._acknowledge(session, ack)
+                for write in self._reports.due(self._loop.time(), WRITES - self._busy):
                     self._busy += 1
                     # Whose session the values came in, now: there may be another one when they are written.
                     term = self._fences.term(write.node)
                     tasks.create_task(self._perform(write, term), name=f"status[{write.key}]")
-                deadline = self._reports.next_deadline() if self._busy < CONCURRENCY else None
+                deadline = self._reports.next_deadline() if self._busy < WRITES else None
                 try:
                     async with asyncio.timeout_at(deadline):
                         await self._woken.wait()
@@ -314,7 +316,7 @@ class StatusWriter(Generic[S]):
         level = logging.WARNING if write.failures == 2 else logging.DEBUG
         logger.log(level, "cannot write a status, trying again", extra={**extra, "in_s": round(delay_s, 2)})
         self._tally.retries += 1
-        return Retry(delay_s)
+        return Retry(delay_s, isinstance(error, TooManyRequests))
 
     async def _write_device(self, write: Write, permitted: Permitted) -> Outcome:
         item = self._cache.get(write.key)

@@ -13,6 +13,7 @@ Pure state: no clock, no I/O.
 """
 
 from collections import OrderedDict
+from typing import NamedTuple
 
 from apimachinery.keys import ObjectKey, ObjectVersion
 from apimachinery.objects import Object
@@ -38,29 +39,50 @@ class Wholes:
 
     def packed(self, item: Object) -> bytes | None:
         """The body as link.packing packs it; None where it should go as it is."""
-        if len(item.body) < MIN_BODY_BYTES:
-            return None
+        found = self.known(item)
+        if not found.is_known:
+            found = Known(True, packed(item.body))
+            self.keep(item, found.data)
+        return found.data
+
+    def known(self, item: Object) -> "Known":
+        """What was made of it."""
         made = self._made.get(item.key)
-        if made is not None and made[0] == item.version:
-            self._made.move_to_end(item.key)
-            return made[1]
-        data = pack(item.body)
-        kept = data if len(data) < WORTH * len(item.body) else None
-        if made is not None:
-            self._bytes -= _cost(made[1])
-        self._made[item.key] = (item.version, kept)
+        if made is None or made[0] != item.version:
+            return Known(False)
         self._made.move_to_end(item.key)
-        self._bytes += _cost(kept)
+        return Known(True, made[1])
+
+    def keep(self, item: Object, data: bytes | None) -> None:
+        """What packed() gave for its body."""
+        if (made := self._made.pop(item.key, None)) is not None:
+            self._bytes -= _cost(made[1])
+        self._made[item.key] = (item.version, data)
+        self._bytes += _cost(data)
         while self._bytes > self._max_bytes and len(self._made) > 1:
             _, (_, oldest) = self._made.popitem(last=False)
             self._bytes -= _cost(oldest)
-        return kept
 
     def forget(self, key: ObjectKey) -> None:
         """The object is deleted."""
         made = self._made.pop(key, None)
         if made is not None:
             self._bytes -= _cost(made[1])
+
+
+class Known(NamedTuple):
+    """Whether a body was packed, and what came of it."""
+
+    is_known: bool
+    data: bytes | None = None
+
+
+def packed(body: bytes) -> bytes | None:
+    """The body as link.packing packs it; None where that saves too little."""
+    if len(body) < MIN_BODY_BYTES:
+        return None
+    data = pack(body)
+    return data if len(data) < WORTH * len(body) else None
 
 
 def _cost(data: bytes | None) -> int:

@@ -20,8 +20,9 @@ from apimachinery.errors import BadRequest, TooLarge, TooManyRequests
 from apimachinery.keys import Node, Resource
 from componentbase.proxies import Proxy
 from componentbase.tls import TlsMin, client_context
+from edgehub.backlog import Backlog
 from edgehub.redial import delay_s
-from edgehub.session import Answered, EdgeSession, Unanswered
+from edgehub.session import Answered, EdgeSession, Reported, Unanswered
 from link.errors import CallLost, LinkClosed, LinkError
 from link.frames import (
     CALL_S,
@@ -41,6 +42,7 @@ from link.frames import (
     RefusedInterest,
     RefusedReport,
     ReportEntry,
+    Traffic,
 )
 from link.websocket import dial
 
@@ -50,7 +52,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CHECK_S = 600.0  # one small frame; what it guards against should never happen
-REPORT_BYTES = 64 << 10  # per frame; what waits meanwhile is coalesced in the store
+REPORT_BYTES = 16 << 10  # per frame: 0.13 s at 1 Mbit/s, and a quarter of the window
+SETTLE_S = 0.2  # rows are deleted together: each is acknowledged by itself, and a card is asked to flush at a time
 MAX_WAITING = 64  # calls beyond those under way; each is a client that could as well wait by itself
 
 
@@ -67,9 +70,11 @@ class Store(Protocol):
 
     async def held(self) -> list[Held]: ...
 
-    async def pending_reports(self, after: int, limit_bytes: int) -> list[tuple[int, ReportEntry]]: ...
+    async def pending_reports(
+        self, after: int, limit_bytes: int, traffic: Traffic
+    ) -> list[tuple[int, ReportEntry]]: ...
 
-    async def settle_reports(self, through: int, refused: Sequence[RefusedReport]) -> None: ...
+    async def settle_reports(self, rows: Sequence[int], refused: Sequence[RefusedReport]) -> None: ...
 
 
 class Committing(Protocol):
@@ -412,21 +417,48 @@ class Connector:
             session.check(cursor, digest)
 
     async def _up(self, session: EdgeSession) -> None:
-        sent_row = settled_row = 0
+        loop = asyncio.get_running_loop()
+        backlogs = {traffic: Backlog() for traffic in Traffic}
+        settle_at: float | None = None
         while session.error is None:
-            await self._reports.wait()
+            looks = [due for backlog in backlogs.values() if (due := backlog.next_look()) is not None]
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(min([*looks, *([] if settle_at is None else [settle_at])], default=None)):
+                    await self._reports.wait()
             self._reports.clear()
-            refused, session.refused_reports = session.refused_reports, []
-            if session.settled_row > settled_row:
-                settled_row = session.settled_row
-                await self._store.settle_reports(settled_row, refused)
+            now = loop.time()
+            if settle_at is None and any(session.has_reported(traffic) for traffic in Traffic):
+                settle_at = now + SETTLE_S
+            if settle_at is not None and now >= settle_at:
+                settle_at = None
+                for traffic, backlog in backlogs.items():
+                    await self._settle(session.take_reported(traffic), backlog)
+            if await self._report(session, backlogs, now):
+                self._reports.set()  # a frame of each class at a time, and what became of others in between
+
+    async def _settle(self, reported: Reported, backlog: Backlog) -> None:
+        """Delete what the cloud has, and postpone what it cannot take now."""
+        done, refused, later = reported
+        if done:
+            await self._store.settle_reports(done, refused)
+            backlog.settle(done)
             self._tell_refused(refused)
-            while session.error is None and (room := session.report_room()):
-                rows = await self._store.pending_reports(sent_row, min(room, REPORT_BYTES))
-                if not rows or session.error is not None:
+        backlog.hand_back(later, asyncio.get_running_loop().time(), self._draw())
+
+    async def _report(self, session: EdgeSession, backlogs: Mapping[Traffic, Backlog], now: float) -> bool:
+        """Send a frame of each class that has something to send, and room; whether there was any."""
+        has_sent = False
+        for traffic, backlog in backlogs.items():
+            backlog.look(now)
+            while room := session.report_room(traffic):
+                read = await self._store.pending_reports(backlog.after, min(room, REPORT_BYTES), traffic)
+                if session.error is not None or not read:
                     break
-                session.report(rows)
-                sent_row = rows[-1][0]
+                if rows := backlog.choose(read, now):
+                    session.report(rows, traffic)
+                    has_sent = True
+                    break
+        return has_sent
 
     def _tell_refused(self, refused: Sequence[RefusedReport]) -> None:
         for report in refused:

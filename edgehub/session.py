@@ -11,7 +11,7 @@ holds all of it. The second comes with the commit of the first synced push after
 Invariants
     an Ack is sent for what committed() was told, never for more
     batches leave take_batches() in the order of their numbers, each once
-    report rows are settled in the order of their row numbers
+    report rows are settled, refused or handed back as the hub says it of each, and no others
     of the interests the hub knows the last that was wanted, in this session, as soon as the link carries it
     whoever asked by a call is answered once, or told that the link was lost
 
@@ -25,7 +25,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from apimachinery.keys import Node, Resource
-from link.codec import decode
+from link.codec import decode, decode_delta
 from link.errors import LinkError, RemoteProtocolError
 from link.exchange import Incoming, Outgoing
 from link.frames import (
@@ -47,6 +47,7 @@ from link.frames import (
     Interest,
     Inventory,
     Nack,
+    Part,
     Position,
     Push,
     Refusal,
@@ -55,11 +56,13 @@ from link.frames import (
     ReportAck,
     ReportEntry,
     Taken,
+    Traffic,
     Wanted,
     Welcome,
 )
 from link.peer import Peer, Role, State
 from link.pump import Clock, Pump, Transport
+from link.transfers import Arriving
 
 logger = logging.getLogger(__name__)
 
@@ -97,6 +100,17 @@ class Unanswered(NamedTuple):
     """Whether the hub has it all, so that it may have been done."""
 
 
+class Reported(NamedTuple):
+    """What became of rows of the durable outbox."""
+
+    done: list[int]
+    """The cloud has them, or refuses them for good."""
+    refused: list[RefusedReport]
+    """Those of them that it refuses."""
+    later: list[int]
+    """To be sent again, in a while."""
+
+
 class EdgeSession:
     """One connection to a hub, from dialling to loss: opened(), greet(), then the rest. Is a link.pump.Handler."""
 
@@ -116,9 +130,6 @@ class EdgeSession:
         self.wants_inventory = False
         self.is_synced = False
         """Whether everything the hub had was committed, as far as committed() was told."""
-        self.settled_row = 0
-        """Reports up to this row are with the cloud."""
-        self.refused_reports: list[RefusedReport] = []
         self._node = node
         self._agent = agent
         self._clock = clock
@@ -127,8 +138,9 @@ class EdgeSession:
         self._pump: Pump | None = None
         self._epoch = ""
         self._pushes: deque[Push] = deque()
-        self._rows: deque[tuple[int, int]] = deque()
-        """(number of the Report, last row in it) for Reports under way."""
+        self._rows: dict[Traffic, dict[int, tuple[int, ReportEntry]]] = {traffic: {} for traffic in Traffic}
+        """Row and entry by the number that the entry has in this session; those under way."""
+        self._outcomes = {traffic: Reported([], [], []) for traffic in Traffic}
         self._wanted: tuple[int, tuple[Interest, ...]] = (0, ())
         """What the hub was told last, and its number."""
         self._unsaid: tuple[Interest, ...] | None = None
@@ -145,6 +157,7 @@ class EdgeSession:
         self._callers: dict[int, Callable[[Answered | Unanswered], None]] = {}
         self._chunks_out: Outgoing[CallHead] = Outgoing()
         self._chunks_in: Incoming[AnswerHead] = Incoming()
+        self._arriving = Arriving()
 
     def opened(self, transport: Transport) -> Pump:
         """The connection is there; greet() is next."""
@@ -190,6 +203,8 @@ class EdgeSession:
                 self.wants_inventory = inventory
                 self._speak()
             case Push():
+                if frame.transfer:
+                    frame = frame._replace(deltas=(decode_delta(self._arriving.claim(frame.transfer)),), transfer=0)
                 self._pushes.append(frame)
                 if frame.synced and self._undone is not None:
                     self._completing.append((frame.seq, self._undone))
@@ -203,13 +218,15 @@ class EdgeSession:
             case Answer(number, head, body, last):
                 self._answered(number, head, body, last)
                 return  # the shell has nothing to do with it
+            case Part():
+                self._arriving.take(frame)
+                self.pump.send(Taken(self.pump.peer.chunks_received))
+                return
             case Taken():
                 self._speak()
                 return
-            case ReportAck(seq, refused):
-                while self._rows and self._rows[0][0] <= seq:
-                    self.settled_row = self._rows.popleft()[1]
-                self.refused_reports += refused
+            case ReportAck():
+                self._reported(frame)
             case _:
                 raise RemoteProtocolError(f"a hub does not say {type(frame).__name__}")
         self._wake()
@@ -334,14 +351,32 @@ class EdgeSession:
 
     # Up
 
-    def report_room(self) -> int:
-        """Bytes that may be reported now."""
-        return 0 if self.error is not None or self._pump is None else self._pump.peer.report_room()
+    def report_room(self, traffic: Traffic) -> int:
+        """Bytes of a class that may be reported now."""
+        return 0 if self.error is not None or self._pump is None else self._pump.peer.report_room(traffic)
 
-    def report(self, rows: Sequence[tuple[int, ReportEntry]]) -> None:
-        """Send rows of the durable outbox, in the order of their row numbers."""
-        seq = self.pump.report(tuple(entry for _, entry in rows))
-        self._rows.append((seq, rows[-1][0]))
+    def report(self, rows: Sequence[tuple[int, ReportEntry]], traffic: Traffic) -> None:
+        """Send rows of the durable outbox."""
+        first = self.pump.report(tuple(entry for _, entry in rows), traffic)
+        self._rows[traffic] |= enumerate(rows, first)
+
+    def has_reported(self, traffic: Traffic) -> bool:
+        """Whether take_reported() has something."""
+        return any(self._outcomes[traffic])
+
+    def take_reported(self, traffic: Traffic) -> Reported:
+        """What became of reports since the last call."""
+        reported, self._outcomes[traffic] = self._outcomes[traffic], Reported([], [], [])
+        return reported
+
+    def _reported(self, ack: ReportAck) -> None:
+        rows, outcomes = self._rows[ack.traffic], self._outcomes[ack.traffic]
+        outcomes.done.extend(rows.pop(number)[0] for first, last in ack.settled for number in range(first, last + 1))
+        for number, reason in ack.refused:
+            row, entry = rows.pop(number)
+            outcomes.done.append(row)
+            outcomes.refused.append(RefusedReport(entry.key, entry.field, reason))
+        outcomes.later.extend(rows.pop(number)[0] for first, last in ack.later for number in range(first, last + 1))
 
 
 def _chunks(items: Iterable[Held], size: int) -> list[tuple[Held, ...]]:

@@ -29,9 +29,11 @@ from link.frames import (
     MAX_REPORT_ENTRIES,
     MAX_TARGET_BYTES,
     MAX_TERM,
+    MAX_TRANSFER_BYTES,
     MAX_USER_BYTES,
     MAX_VERSION,
     MAX_WARNINGS,
+    REPORT_WINDOW_ENTRIES,
     Ack,
     Answer,
     AnswerHead,
@@ -51,17 +53,20 @@ from link.frames import (
     Inventory,
     Lane,
     Nack,
+    Part,
     Ping,
     Pong,
     Position,
     Push,
     Refusal,
+    RefusedEntry,
     RefusedInterest,
-    RefusedReport,
     Report,
     ReportAck,
     ReportEntry,
+    Span,
     Taken,
+    Traffic,
     Wanted,
     Welcome,
 )
@@ -69,10 +74,10 @@ from link.frames import (
 MAX_FRAME_BYTES = 4 << 20  # the largest object Kubernetes takes is 3 MiB (its request limit), plus room for its key
 MAX_BODY_BYTES = 3 << 20
 MAX_UNPACKED_BYTES = 4 << 20  # what the bodies of one Push may come to when unpacked: a node commits them together
-MAX_REPORT_BYTES = 1 << 20  # of a Report frame: all of it may come back refused, with a reason of 1 KiB for each entry
+MAX_REPORT_BYTES = 1 << 20  # of a Report frame: a window is 64 KiB, and one value at worst 100 KiB as JSON writes it
 MAX_TEXT_BYTES = 1024
 MAX_STATUS = 599
-MAX_ENTRIES = 4096  # per frame; a larger inventory comes in chunks
+MAX_ENTRIES = 1024  # per frame, which take a hub 15 ms; a larger inventory comes in chunks
 MAX_ELEMENTS = 16 * MAX_ENTRIES  # of all arrays of a frame; as many entries and resources as may be have 12 for each
 MAX_NESTING = 3  # a frame, a list in it, an entry of that
 MAX_DELTA_ELEMENTS = 16  # it has eleven, and no array in it
@@ -103,6 +108,8 @@ class Tag(enum.IntEnum):
     ANSWER = 16
     TAKEN = 17
     CANCEL = 18
+    PART = 19
+    DEVICE_REPORT = 20
 
 
 _REMOVED = 0
@@ -122,10 +129,10 @@ def encode(frame: Frame) -> bytes:
     return _packed(type(frame), _ENCODERS[type(frame)](frame))
 
 
-def encode_push(seq: int, deltas: Sequence[bytes], synced: bool, horizon: Sequence[Position] = ()) -> bytes:
-    """encode() of a Push whose deltas are encoded already."""
-    fields = [Tag.PUSH, seq, synced, deltas, horizon]
-    if len(deltas) == 1 and len(deltas[0]) <= _SMALL_BYTES:
+def encode_push(seq: int, deltas: Sequence[bytes] | int, synced: bool, horizon: Sequence[Position] = ()) -> bytes:
+    """encode() of a Push whose deltas are encoded already. deltas: or the number of the transfer that is its delta."""
+    fields: list[object] = [Tag.PUSH, seq, synced, deltas, horizon]
+    if type(deltas) is list and len(deltas) == 1 and len(deltas[0]) <= _SMALL_BYTES:
         data: bytes = _pack_small(fields)
         return data
     return _packed(Push, fields)
@@ -152,7 +159,7 @@ def decode(data: bytes) -> Frame:
         decoder = _DECODERS[number]
     except KeyError:
         raise RemoteProtocolError(f"unknown frame {number}") from None
-    if number == Tag.REPORT and len(data) > MAX_REPORT_BYTES:
+    if number in (Tag.REPORT, Tag.DEVICE_REPORT) and len(data) > MAX_REPORT_BYTES:
         raise RemoteProtocolError(f"a Report of {len(data)} bytes is over {MAX_REPORT_BYTES}")
     frame = decoder(fields)
     fields.end()
@@ -169,6 +176,8 @@ _LANES: dict[int, Lane] = {
     Tag.PUSH: Lane.PUSH,
     Tag.GRANTED: Lane.PUSH,
     Tag.REPORT: Lane.REPORT,
+    Tag.DEVICE_REPORT: Lane.DEVICE,
+    Tag.PART: Lane.BULK,
     Tag.CALL: Lane.BULK,
     Tag.ANSWER: Lane.BULK,
     Tag.CANCEL: Lane.BULK,
@@ -260,6 +269,10 @@ class _Fields:
         value = self._values[self._next]
         self._next += 1
         return value
+
+    def is_integer(self) -> bool:
+        """Whether the next element is one."""
+        return self._next < len(self._values) and type(self._values[self._next]) is int
 
     def end(self) -> None:
         if self._next != len(self._values):
@@ -567,6 +580,15 @@ def _decode_nack(fields: _Fields) -> Frame:
     return Nack(seq, _read_with_table(fields, "refusals", entry))
 
 
+def _encode_part(frame: Part) -> list[object]:
+    return [Tag.PART, frame.number, frame.size, frame.body]
+
+
+def _decode_part(fields: _Fields) -> Frame:
+    number, size = fields.integer("number", MAX_SEQ, 1), fields.integer("size", MAX_TRANSFER_BYTES)
+    return Part(number, size, fields.binary("body", CHUNK_BYTES))
+
+
 def _encode_ping(frame: Ping) -> list[object]:
     return [Tag.PING, frame.number]
 
@@ -584,11 +606,15 @@ def _decode_pong(fields: _Fields) -> Frame:
 
 
 def _encode_push(frame: Push) -> list[object]:
-    return [Tag.PUSH, frame.seq, frame.synced, [encode_delta(delta) for delta in frame.deltas], frame.horizon]
+    deltas = frame.transfer or [encode_delta(delta) for delta in frame.deltas]
+    return [Tag.PUSH, frame.seq, frame.synced, deltas, frame.horizon]
 
 
 def _decode_push(fields: _Fields) -> Frame:
     seq, synced = fields.integer("seq", MAX_SEQ), fields.boolean("synced")
+    if fields.is_integer():
+        transfer = fields.integer("transfer", MAX_SEQ, 1)
+        return Push(seq, (), synced, fields.horizon(), transfer)
     deltas = []
     unpacked = 0
     for value in fields.array("deltas"):
@@ -602,15 +628,20 @@ def _decode_push(fields: _Fields) -> Frame:
 
 
 def _encode_report(frame: Report) -> list[object]:
-    return [
-        Tag.REPORT,
-        frame.seq,
-        *_write_with_table([(entry.key, [entry.field, entry.value]) for entry in frame.entries]),
-    ]
+    tag = Tag.REPORT if frame.traffic is Traffic.INFRASTRUCTURE else Tag.DEVICE_REPORT
+    return [tag, frame.first, *_write_with_table([(entry.key, [entry.field, entry.value]) for entry in frame.entries])]
 
 
 def _decode_report(fields: _Fields) -> Frame:
-    seq = fields.integer("seq", MAX_SEQ)
+    return _report(fields, Traffic.INFRASTRUCTURE)
+
+
+def _decode_device_report(fields: _Fields) -> Frame:
+    return _report(fields, Traffic.DEVICES)
+
+
+def _report(fields: _Fields, traffic: Traffic) -> Report:
+    first = fields.integer("first", MAX_SEQ, 1)
 
     def entry(inner: _Fields, key: ObjectKey) -> ReportEntry:
         return ReportEntry(key, inner.text("field", MAX_TEXT_BYTES, empty=False), inner.binary("value", MAX_BODY_BYTES))
@@ -618,23 +649,31 @@ def _decode_report(fields: _Fields) -> Frame:
     entries = _read_with_table(fields, "entries", entry)
     if len(entries) > MAX_REPORT_ENTRIES:
         raise RemoteProtocolError(f"report: {len(entries)} entries are over {MAX_REPORT_ENTRIES}")
-    return Report(seq, entries)
+    return Report(first, entries, traffic)
 
 
 def _encode_report_ack(frame: ReportAck) -> list[object]:
-    rows: list[tuple[ObjectKey, list[object]]] = [
-        (refused.key, [refused.field, refused.reason[: MAX_TEXT_BYTES // 4]]) for refused in frame.refused
-    ]
-    return [Tag.REPORT_ACK, frame.seq, *_write_with_table(rows)]
+    refused = [[number, reason[: MAX_TEXT_BYTES // 4]] for number, reason in frame.refused]
+    return [Tag.REPORT_ACK, frame.traffic is Traffic.DEVICES, frame.settled, refused, frame.later]
 
 
 def _decode_report_ack(fields: _Fields) -> Frame:
-    seq = fields.integer("seq", MAX_SEQ)
+    traffic = Traffic.DEVICES if fields.boolean("devices") else Traffic.INFRASTRUCTURE
 
-    def entry(inner: _Fields, key: ObjectKey) -> RefusedReport:
-        return RefusedReport(key, inner.text("field", MAX_TEXT_BYTES), inner.text("reason", MAX_TEXT_BYTES))
+    def span(inner: _Fields) -> Span:
+        first = inner.integer("first", MAX_SEQ, 1)
+        return Span(first, inner.integer("last", MAX_SEQ, first))
 
-    return ReportAck(seq, _read_with_table(fields, "refused", entry))
+    settled = fields.records("settled", span)
+    refused = fields.records(
+        "refused", lambda inner: RefusedEntry(inner.integer("number", MAX_SEQ, 1), inner.text("reason", MAX_TEXT_BYTES))
+    )
+    later = fields.records("later", span)
+    # Before anybody counts through them: more than were reported is nonsense.
+    told = len(refused) + sum(last - first + 1 for first, last in (*settled, *later))
+    if told > REPORT_WINDOW_ENTRIES + MAX_REPORT_ENTRIES:
+        raise RemoteProtocolError(f"reportack: of {told} entries, which is more than there can be")
+    return ReportAck(traffic, settled, refused, later)
 
 
 def _encode_taken(frame: Taken) -> list[object]:
@@ -684,9 +723,11 @@ _CODECS = (
     _Codec(Hello, Tag.HELLO, _encode_hello, _decode_hello),
     _Codec(Inventory, Tag.INVENTORY, _encode_inventory, _decode_inventory),
     _Codec(Nack, Tag.NACK, _encode_nack, _decode_nack),
+    _Codec(Part, Tag.PART, _encode_part, _decode_part),
     _Codec(Ping, Tag.PING, _encode_ping, _decode_ping),
     _Codec(Pong, Tag.PONG, _encode_pong, _decode_pong),
     _Codec(Push, Tag.PUSH, _encode_push, _decode_push),
+    _Codec(Report, Tag.DEVICE_REPORT, _encode_report, _decode_device_report),
     _Codec(Report, Tag.REPORT, _encode_report, _decode_report),
     _Codec(ReportAck, Tag.REPORT_ACK, _encode_report_ack, _decode_report_ack),
     _Codec(Taken, Tag.TAKEN, _encode_taken, _decode_taken),

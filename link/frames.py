@@ -1,9 +1,9 @@
 """
-The words of the link: eighteen frames, each an immutable tuple.
+The words of the link: nineteen frames, each an immutable tuple.
 
 A frame says one thing and is understood without the one before it; state is kept by the peers, not by
-the wire. The hub speaks Welcome, Push, ReportAck, Granted, Answer; the edge speaks Hello, Inventory, Ack, Nack, Check,
-Report, Wanted, Call, Cancel; both speak Taken, Ping, Pong, Goodbye. docs/protocol.md tells when.
+the wire. The hub speaks Welcome, Push, Part, ReportAck, Granted, Answer; the edge speaks Hello, Inventory, Ack, Nack,
+Check, Report, Wanted, Call, Cancel; both speak Taken, Ping, Pong, Goodbye. docs/protocol.md tells when.
 """
 
 import enum
@@ -11,15 +11,22 @@ from typing import NamedTuple
 
 from apimachinery.keys import ObjectKey, ObjectVersion, Resource
 
-PROTOCOL = 1
+PROTOCOL = 2
 """The protocol's number, in Hello. A hub refuses one it does not speak, with a Goodbye that says which it does."""
 
 WINDOW_FRAMES = 64
-"""Frames of one numbered stream under way: at 200 ms round trip 320 a second, each of many objects."""
+"""Frames of one class under way: at 200 ms round trip 320 a second, each of many objects."""
 WINDOW_BYTES = 256 << 10
-"""Bytes of one numbered stream under way, as they travel: what is urgent waits behind at most this, 2 s at 1 Mbit/s."""
+"""Bytes of infrastructure under way, as they travel: 2 s at 1 Mbit/s."""
 PUSH_GROWTH = 4
 """Times WINDOW_BYTES may be under way of pushes while they are acknowledged soon; see link.sender."""
+DEVICE_WINDOW_FRAMES = 32
+DEVICE_WINDOW_BYTES = 32 << 10
+"""Bytes of devices' changes under way: a pod waits behind at most this, 0.26 s at 1 Mbit/s, and what it has grown."""
+DEVICE_GROWTH = 8
+"""Times DEVICE_WINDOW_BYTES that may be, while a frame waits on the line for less than twice PROMPT_S."""
+PROMPT_S = 0.25
+"""What a frame of devices, or of bulk, may wait on the line for its window to grow: 32 KiB at 1 Mbit/s."""
 
 MAX_TERM = 2**53 - 1
 """What every JSON reader takes for an integer; milliseconds since 1970 reach it in 285,000 years."""
@@ -34,8 +41,13 @@ MAX_NAME_BYTES = 253
 MAX_USER_BYTES = 600
 """Of who asks: "system:serviceaccount:" and two names."""
 
-MAX_REPORT_ENTRIES = 2048
-"""Entries of a Report: the ReportAck that refuses all of them, each with its reason, must be a frame, too."""
+MAX_REPORT_ENTRIES = 256
+"""Entries of a Report: 6 ms of a hub's time, and then other nodes have their turn."""
+REPORT_WINDOW_ENTRIES = 1024
+"""Of a class reported and not settled."""
+REPORT_WINDOW_BYTES = 64 << 10
+"""Of the same: an Ack waits behind at most this, 0.5 s at 1 Mbit/s. What is reported meanwhile takes its predecessor's
+place at the edge, so a larger window would carry more values that are old when they come."""
 
 MAX_INTERESTS = 256
 """Of one node. Selections by label are made at the edge, so these are kinds and namespaces, and names now and then."""
@@ -44,16 +56,59 @@ MAX_CALLS = 8
 """Of one node under way at once."""
 MAX_CALL_BYTES = 3 << 20
 """The body of a call, and that of its answer: what kube-apiserver takes of a request."""
-CHUNK_BYTES = 32 << 10
-"""Of such a body in one frame: 0.25 s at 1 Mbit/s, then a push or a heartbeat may go before the next."""
+CHUNK_BYTES = 16 << 10
+"""Of such a body, or of a large delta, in one frame: 0.13 s at 1 Mbit/s, then something else may go."""
 CHUNK_WINDOW_BYTES = 2 * CHUNK_BYTES
-"""Of calls, or of answers, under way and not Taken."""
-CHUNK_GROWTH = 2
-"""Times that may be under way of them while they are taken soon: less than of pushes, for these wait behind them."""
+"""Of bulk (calls; or answers and parts) under way and not Taken: 0.26 s at 1 Mbit/s."""
+CHUNK_GROWTH = 8
+"""Times that may be under way of it while it is taken soon."""
+
+LARGE_BYTES = 32 << 10
+"""A delta that is longer, as it travels, goes ahead of its Push in parts, between which what is urgent may go."""
+MAX_TRANSFERS = 4
+"""Deltas of one node that have come in part, or whole and not in a Push: a line of 200 ms is kept busy by two."""
+MAX_TRANSFER_BYTES = (3 << 20) + (4 << 10)
+"""Of one: the largest body, and its key."""
+MAX_TRANSFERS_BYTES = 4 << 20
+"""Of all of them: what a node keeps in memory beyond what it commits."""
 CALL_S = 30.0
 """How long a call may take, counted at either end."""
 MAX_TARGET_BYTES = 8 << 10
 MAX_WARNINGS = 16
+
+
+class Allowance(NamedTuple):
+    """What may be under way of one class; both ends go by it."""
+
+    frames: int
+    bytes: int
+    growth: int = 1
+    """Times `bytes` that the window may grow to."""
+    prompt_s: float = 0.5
+    """How long a frame may wait on the line for it to grow, and half of how long for it not to be `bytes` again."""
+
+    @property
+    def most_bytes(self) -> int:
+        return self.bytes * self.growth
+
+
+class Traffic(enum.Enum):
+    """What something numbered is about. Each class has a window of its own, so that neither takes the other's place."""
+
+    __hash__ = object.__hash__  # it is hashed for every push, and enum's own is a call into Python
+
+    INFRASTRUCTURE = "infrastructure"
+    """Nodes, pods and what they refer to, their status, Events."""
+    DEVICES = "devices"
+    """Devices and their models, and what is reported of them: as much as there is, and never urgent."""
+
+
+PUSHES = (
+    Allowance(WINDOW_FRAMES, WINDOW_BYTES, PUSH_GROWTH),
+    Allowance(DEVICE_WINDOW_FRAMES, DEVICE_WINDOW_BYTES, DEVICE_GROWTH, PROMPT_S),
+)
+"""In the order of Traffic."""
+BULK = Allowance(WINDOW_FRAMES, CHUNK_WINDOW_BYTES, CHUNK_GROWTH, PROMPT_S)
 
 
 class Lane(enum.IntEnum):
@@ -69,8 +124,11 @@ class Lane(enum.IntEnum):
     PUSH = 1
     """Push and Granted, for the first synced Push after a Granted completes it."""
     REPORT = 2
-    BULK = 3
-    """Call, Answer, Cancel: nobody waits for them but who asked."""
+    """Of infrastructure."""
+    DEVICE = 3
+    """Reports of devices."""
+    BULK = 4
+    """Call, Answer, Part, Cancel: nobody waits for them but who asked."""
 
 
 class Cursor(NamedTuple):
@@ -291,6 +349,18 @@ class Push(NamedTuple):
     synced: bool
     horizon: tuple[Position, ...] = ()
     """Of the collections that it speaks of, and of those that decide who holds them, where that is news."""
+    transfer: int = 0
+    """The number of the Parts that are the delta of this push; then `deltas` is empty. 0: there were none."""
+
+
+class Part(NamedTuple):
+    """A part of a delta that is too large for a Push; when all are Taken a Push names them."""
+
+    number: int
+    """Of the transfer; grows from one to the next of a connection."""
+    size: int
+    """Bytes of all its parts, said in each. 0: what came of this transfer is of no use any more."""
+    body: bytes
 
 
 class Ack(NamedTuple):
@@ -314,17 +384,37 @@ class Check(NamedTuple):
 
 
 class Report(NamedTuple):
-    """Values for the apiserver. seq is dense within one connection, from 1."""
+    """Values for the apiserver."""
 
-    seq: int
+    first: int
+    """The number of the first entry; the others follow it. Dense within one connection and class, from 1."""
     entries: tuple[ReportEntry, ...]
+    traffic: Traffic = Traffic.INFRASTRUCTURE
+
+
+class Span(NamedTuple):
+    """Numbers from `first` to `last`, both included."""
+
+    first: int
+    last: int
+
+
+class RefusedEntry(NamedTuple):
+    """An entry, by its number, that the apiserver will never take, and why."""
+
+    number: int
+    reason: str
 
 
 class ReportAck(NamedTuple):
-    """The apiserver took everything up to and including `seq`, but for what is refused for good."""
+    """What became of entries of a class; each that was reported is in one such list once."""
 
-    seq: int
-    refused: tuple[RefusedReport, ...]
+    traffic: Traffic
+    settled: tuple[Span, ...]
+    """The apiserver has them, or a later value of their field."""
+    refused: tuple[RefusedEntry, ...] = ()
+    later: tuple[Span, ...] = ()
+    """It cannot take them now, though it takes others. They are the edge's again, to be reported later."""
 
 
 class Wanted(NamedTuple):
@@ -406,6 +496,7 @@ Frame = (
     | Welcome
     | Inventory
     | Push
+    | Part
     | Ack
     | Nack
     | Check

@@ -31,17 +31,16 @@ Invariants
 
 import enum
 from collections.abc import Callable, Sequence
+from itertools import chain
 
 from link.codec import decode, encode, encode_push
 from link.errors import LinkClosed, LocalProtocolError, RemoteProtocolError
 from link.frames import (
-    CHUNK_GROWTH,
-    CHUNK_WINDOW_BYTES,
+    BULK,
     PROTOCOL,
-    PUSH_GROWTH,
-    WINDOW_BYTES,
-    WINDOW_FRAMES,
+    PUSHES,
     Ack,
+    Allowance,
     Answer,
     Call,
     Cancel,
@@ -53,6 +52,7 @@ from link.frames import (
     Hello,
     Inventory,
     Nack,
+    Part,
     Ping,
     Pong,
     Position,
@@ -61,12 +61,15 @@ from link.frames import (
     ReportAck,
     ReportEntry,
     Taken,
+    Traffic,
     Wanted,
     Welcome,
 )
+from link.outstanding import Outstanding
 from link.receiver import Receiver
 from link.sender import Sender
 
+_DEVICES = Traffic.DEVICES  # read for each push, and enum's attributes are slower
 HANDSHAKE_S = (
     20.0  # from connection to STREAMING; an inventory of 10,000 objects over 64 kbit/s takes longer: it moves this on
 )
@@ -83,7 +86,7 @@ costs (cloudhub.sessions.WANTED_BURST).
 """
 CHATTER_S = 10.0
 REFUSALS_AS_ONE = (
-    50  # a frame of 4,096 costs a hub 50 ms; a node whose disk is full refuses 20,000 objects and is heard
+    50  # a frame of 1,024 costs a hub 15 ms; a node whose disk is full refuses 20,000 objects and is heard
 )
 HUB_SILENCE = 1.5  # heartbeats: an idle edge's Ping comes before, so that two idle ends exchange no more for it
 
@@ -135,6 +138,7 @@ class Say(enum.Enum):
     ANSWER = "Answer"
     TAKEN = "Taken"
     CANCEL = "Cancel"
+    PART = "Part"
     PING = "Ping"
     PONG = "Pong"
     GOODBYE = "Goodbye"
@@ -163,6 +167,7 @@ _PLAIN: dict[type, Say] = {
     Answer: Say.ANSWER,
     Taken: Say.TAKEN,
     Cancel: Say.CANCEL,
+    Part: Say.PART,
     Ping: Say.PING,
     Pong: Say.PONG,
     Goodbye: Say.GOODBYE,
@@ -187,6 +192,7 @@ TRANSITIONS: dict[tuple[State, Role, Say], State] = {
     (State.STREAMING, Role.EDGE, Say.CALL): State.STREAMING,
     (State.STREAMING, Role.EDGE, Say.CANCEL): State.STREAMING,
     (State.STREAMING, Role.HUB, Say.ANSWER): State.STREAMING,
+    (State.STREAMING, Role.HUB, Say.PART): State.STREAMING,
     (State.STREAMING, Role.EDGE, Say.TAKEN): State.STREAMING,
     (State.STREAMING, Role.HUB, Say.TAKEN): State.STREAMING,
 } | {
@@ -229,13 +235,12 @@ class Peer:
         "_outgoing",
         "_ping_open",
         "_pings",
+        "_pushes",
         "_pushes_in",
         "_pushes_out",
-        "_reports_in",
-        "_reports_out",
+        "_reports",
         "_spoke_at",
         "_wanted",
-        "_window",
         "heartbeat_s",
         "role",
         "state",
@@ -248,25 +253,24 @@ class Peer:
         *,
         heartbeat_s: float = HEARTBEAT_S,
         handshake_s: float = HANDSHAKE_S,
-        window_frames: int = WINDOW_FRAMES,
-        window_bytes: int = WINDOW_BYTES,
+        pushes: tuple[Allowance, Allowance] = PUSHES,
         decode: Callable[[bytes], Frame] = decode,
     ) -> None:
-        """decode: link.codec's, or one that remembers what it made."""
+        """pushes: of each class, in the order of Traffic. decode: link.codec's, or one that remembers what it made."""
         self.role = role
         self._other = role.other
         self.state = State.OPENING
         self.heartbeat_s = heartbeat_s
         """The edge takes over the hub's, from Welcome."""
         self._decode = decode
-        self._window = (window_frames, window_bytes)
-        self._pushes_out = Sender(0, *self._window, PUSH_GROWTH)
-        self._pushes_in = Receiver(0, *self._window, PUSH_GROWTH)
-        self._reports_out = Sender(0, *self._window)
-        self._reports_in = Receiver(0, *self._window)
-        # An edge sends Calls and takes Answers, a hub the other way round: one stream each way, each Taken.
-        self._chunks_out = Sender(0, WINDOW_FRAMES, CHUNK_WINDOW_BYTES, CHUNK_GROWTH)
-        self._chunks_in = Receiver(0, WINDOW_FRAMES, CHUNK_WINDOW_BYTES, CHUNK_GROWTH)
+        self._pushes = pushes
+        self._pushes_out = Sender(0, *pushes)
+        self._pushes_in = Receiver(0, *pushes)
+        self._reports = {traffic: Outstanding() for traffic in Traffic}
+        """An edge's own, or a hub's that came."""
+        # An edge sends Calls and takes Answers and Parts, a hub the other way round: one stream each way, each Taken.
+        self._chunks_out = Sender(0, BULK)
+        self._chunks_in = Receiver(0, BULK)
         self._wanted = 0
         """The number of the last Wanted, said or heard."""
         self._handshake_s = handshake_s
@@ -310,7 +314,7 @@ class Peer:
                 self._ping_open = False
                 return None
             case Welcome(_, seq, _, heartbeat_s):
-                self._pushes_in = Receiver(seq, *self._window, PUSH_GROWTH)
+                self._pushes_in = Receiver(seq, *self._pushes)
                 if heartbeat_s:
                     self.heartbeat_s = min(max(heartbeat_s, MIN_HEARTBEAT_S), MAX_HEARTBEAT_S)
             case Inventory():
@@ -338,11 +342,18 @@ class Peer:
             case Nack(seq):
                 if not self._pushes_out.acked < seq <= self._pushes_out.sent:
                     raise RemoteProtocolError(f"nack of {seq}, which is not under way")
-            case Report(seq):
-                self._reports_in.receive(seq, size)
-            case ReportAck(seq):
-                self._reports_out.acknowledge(seq, now)
-            case Call() | Answer():
+            case Report(first, entries, traffic):
+                reports = self._reports[traffic]
+                if first != reports.last + 1:
+                    raise RemoteProtocolError(f"expected entry {reports.last + 1}, got {first}")
+                if not reports.room() and reports:
+                    raise RemoteProtocolError(f"entry {first} overruns the window: {len(reports)} are not settled")
+                if not entries:
+                    self._check_chatter(now)
+                reports.add(entries)
+            case ReportAck():
+                self._settle(frame, RemoteProtocolError)
+            case Call() | Answer() | Part():
                 self._chunks_in.receive(self._chunks_in.received + 1, size)
             case Taken(seq):
                 if not self._chunks_out.acknowledge(seq, now):
@@ -368,10 +379,10 @@ class Peer:
                 self._pushes_in.acknowledge(seq)
             case Push() | Report():
                 raise LocalProtocolError("use push() and report(), which number what they send")
-            case ReportAck(seq):
-                self._reports_in.acknowledge(seq)
+            case ReportAck():
+                self._settle(frame, LocalProtocolError)
             case Welcome(_, seq):
-                self._pushes_out = Sender(seq, *self._window, PUSH_GROWTH)
+                self._pushes_out = Sender(seq, *self._pushes)
             case Inventory():
                 self._handshake_by = now + self._handshake_s
             case Taken(seq):
@@ -383,47 +394,74 @@ class Peer:
             case _:
                 pass
         data = encode(frame)
-        if isinstance(frame, Call | Answer):
+        if isinstance(frame, Call | Answer | Part):
             self._chunks_out.send(len(data), now)
         self.state = after
         self._write(data, now)
 
-    def push(self, deltas: Sequence[bytes], synced: bool, now: float, horizon: tuple[Position, ...] = ()) -> int:
+    def push(
+        self,
+        deltas: Sequence[bytes] | int,
+        synced: bool,
+        now: float,
+        horizon: tuple[Position, ...] = (),
+        traffic: Traffic = Traffic.INFRASTRUCTURE,
+    ) -> int:
         """
         Send changes; returns the number they will be acknowledged by. Look at push_room() first.
 
-        deltas: as encode_delta makes them, so that what goes to many nodes is made once.
+        deltas: as encode_delta makes them, so that what goes to many nodes is made once; or the number of the transfer
+        that is the delta, all of whose parts were taken.
         """
         self._after(Say.PUSH, self.role, LocalProtocolError)
         data = encode_push(self._pushes_out.sent + 1, deltas, synced, horizon)
         self._outgoing.append(data)
         self._spoke_at = now
-        return self._pushes_out.send(len(data), now)
+        return self._pushes_out.send(len(data), now, traffic is _DEVICES)
 
-    def report(self, entries: tuple[ReportEntry, ...], now: float) -> int:
-        """Send reports; returns the number they will be acknowledged by. Look at report_room() first."""
-        frame = Report(self._reports_out.sent + 1, entries)
+    def report(self, entries: tuple[ReportEntry, ...], now: float, traffic: Traffic = Traffic.INFRASTRUCTURE) -> int:
+        """Send reports; returns the number of the first. Look at report_room() first."""
         self._after(Say.REPORT, self.role, LocalProtocolError)
-        data = encode(frame)
+        reports = self._reports[traffic]
+        data = encode(Report(reports.last + 1, entries, traffic))
         self._write(data, now)
-        return self._reports_out.send(len(data), now)
+        return reports.add(entries)
 
-    def push_room(self) -> int:
-        """Bytes that may be pushed now; 0 when the window is full or the state does not allow it."""
-        return self._pushes_out.room() if self.state is State.STREAMING else 0
+    def _settle(self, ack: ReportAck, error: type[Exception]) -> None:
+        refused = (number for number, _ in ack.refused)
+        spans = (range(first, last + 1) for first, last in (*ack.settled, *ack.later))
+        wrong = self._reports[ack.traffic].settle(chain(refused, chain.from_iterable(spans)))
+        if wrong is not None:
+            raise error(f"entry {wrong} is settled, but it is not outstanding")
 
-    def report_room(self) -> int:
-        """Bytes that may be reported now; 0 when the window is full or the state does not allow it."""
-        return self._reports_out.room() if self.state is State.STREAMING else 0
+    def push_room(self, traffic: Traffic = Traffic.INFRASTRUCTURE) -> int:
+        """Bytes of a class that may be pushed now; 0 when its window is full or the state does not allow it."""
+        if self.state is not State.STREAMING:
+            return 0
+        return self._pushes_out.room(traffic is _DEVICES)
+
+    def report_room(self, traffic: Traffic = Traffic.INFRASTRUCTURE) -> int:
+        """Bytes of a class that may be reported now; 0 when its window is full or the state does not allow it."""
+        return self._reports[traffic].room() if self.state is State.STREAMING else 0
 
     def chunk_room(self) -> int:
-        """Bytes of Calls, or Answers, that may be sent now; 0 as with push_room()."""
+        """Bytes of Calls, or Answers and Parts, that may be sent now; 0 as with push_room()."""
         return self._chunks_out.room() if self.state is State.STREAMING else 0
 
     @property
     def chunks_received(self) -> int:
         """What a Taken says."""
         return self._chunks_in.received
+
+    @property
+    def chunks_sent(self) -> int:
+        """The number of the last chunk."""
+        return self._chunks_out.sent
+
+    @property
+    def chunks_taken(self) -> int:
+        """The other side has said Taken up to this one."""
+        return self._chunks_out.acked
 
     def close(self, code: GoodbyeCode, reason: str, now: float, retry_after_s: float = 0.0, term: int = 0) -> None:
         """Say Goodbye, if there is still anybody to say it to. Never raises."""

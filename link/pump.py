@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from link.errors import LinkClosed, LinkError, RemoteProtocolError
-from link.frames import Frame, Goodbye, GoodbyeCode, Position, ReportEntry
+from link.frames import Frame, Goodbye, GoodbyeCode, Position, ReportEntry, Traffic
 from link.peer import Peer, State
 
 logger = logging.getLogger(__name__)
@@ -147,17 +147,23 @@ class Pump:
         self.peer.send(frame, self._clock.time())
         self._transmit()
 
-    def push(self, deltas: Sequence[bytes], synced: bool, horizon: tuple[Position, ...] = ()) -> int:
+    def push(
+        self,
+        deltas: Sequence[bytes] | int,
+        synced: bool,
+        horizon: tuple[Position, ...] = (),
+        traffic: Traffic = Traffic.INFRASTRUCTURE,
+    ) -> int:
         """Push changes; see Peer.push."""
-        seq = self.peer.push(deltas, synced, self._clock.time(), horizon)
+        seq = self.peer.push(deltas, synced, self._clock.time(), horizon, traffic)
         self._transmit()
         return seq
 
-    def report(self, entries: tuple[ReportEntry, ...]) -> int:
+    def report(self, entries: tuple[ReportEntry, ...], traffic: Traffic = Traffic.INFRASTRUCTURE) -> int:
         """Report values; see Peer.report."""
-        seq = self.peer.report(entries, self._clock.time())
+        first = self.peer.report(entries, self._clock.time(), traffic)
         self._transmit()
-        return seq
+        return first
 
     def close(self, code: GoodbyeCode, reason: str, retry_after_s: float = 0.0, term: int = 0) -> None:
         """Say Goodbye and end the connection; the handler's link_lost is called before this returns."""

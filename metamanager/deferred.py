@@ -153,7 +153,7 @@ class Deferred:
         reason = _reason(body) or f"the apiserver answered {status}"
         field = write.subresource or "object"
         logger.warning("local write refused by the cloud", extra={"key": str(write.key), "reason": reason})
-        await self._store.settle_reports(0, [RefusedReport(write.key, field, reason[:256])])
+        await self._store.settle_reports((), [RefusedReport(write.key, field, reason[:256])])
 
 
 def _reason(body: bytes) -> str:

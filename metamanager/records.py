@@ -23,7 +23,7 @@ from apimachinery.inventory import digest
 from apimachinery.keys import ObjectKey, ObjectVersion, Resource
 from apimachinery.kubeevents import EVENT_FIELD, KubeEvent
 from apimachinery.objects import Object, canonical
-from apimachinery.resources import EVENTS
+from apimachinery.resources import DEVICE_GROUP, EVENTS
 from apimachinery.selectors import FieldSelector, LabelSelector
 from apiserver.selection import order, selects
 from componentbase.sealing import Keyring, SealingError
@@ -38,6 +38,7 @@ from link.frames import (
     Refusal,
     RefusedReport,
     ReportEntry,
+    Traffic,
 )
 from metamanager import statements
 from metamanager.confidential import Confidential, is_confidential, lost
@@ -57,7 +58,7 @@ MAX_STORE_BYTES = (
 )  # what a node is sent may fill: some hundred times what one holds, and no disk that it runs from
 MAX_LOCAL_WRITES = 1024  # a node, its 110 pods (Kubernetes' own bound) and the Leases of what runs there, with room
 MAX_LOCAL_BYTES = 2 << 20  # kept in memory, too: a status of 4 KB for each pod, four times
-MAX_EVENT_BYTES = 256 << 10  # the link's window: a value that is reported after them waits behind at most one
+MAX_EVENT_BYTES = 256 << 10  # four windows of the link: the node's own status waits behind at most that
 
 
 class RememberedInterest(NamedTuple):
@@ -407,12 +408,21 @@ class Records:
         """The reports that were refused for good."""
         return Parked.from_bytes(self.documents(PARKED_DOCUMENT).get(PARKED_DOCUMENT))
 
-    def pending_reports(self, after: int, limit_bytes: int) -> list[tuple[int, ReportEntry]]:
-        """Reports and Events with numbers after `after`, oldest first: about `limit_bytes`, at least one."""
+    def pending_reports(
+        self, after: int, limit_bytes: int, traffic: Traffic | None = None
+    ) -> list[tuple[int, ReportEntry]]:
+        """Reports and Events of a class, numbered after `after`, oldest first: about `limit_bytes`, at least one."""
         found: list[tuple[int, ReportEntry]] = []
         with self._database.transaction():
-            reports = map(self._report, self._database.rows(statements.SELECT_REPORTS, (after,)))
-            events = map(self._event, self._database.rows(statements.SELECT_EVENTS, (after,)))
+            if traffic is None:
+                rows = self._database.rows(statements.SELECT_REPORTS, (after,))
+            elif traffic is Traffic.DEVICES:
+                rows = self._database.rows(statements.SELECT_DEVICE_REPORTS, (after, DEVICE_GROUP))
+            else:
+                rows = self._database.rows(statements.SELECT_OTHER_REPORTS, (after, DEVICE_GROUP))
+            reports = map(self._report, rows)
+            has_events = traffic is not Traffic.DEVICES
+            events = map(self._event, self._database.rows(statements.SELECT_EVENTS, (after,)) if has_events else ())
             for seq, entry in heapq.merge(reports, events, key=lambda row: row[0]):
                 limit_bytes -= len(entry.value) + len(entry.field) + len(entry.key.name) + REPORT_OVERHEAD_BYTES
                 if found and (limit_bytes < 0 or len(found) == MAX_REPORT_ENTRIES):
@@ -420,15 +430,16 @@ class Records:
                 found.append((seq, entry))
         return found
 
-    def settle_reports(self, through: int, refused: Sequence[RefusedReport], now_ms: int) -> None:
+    def settle_reports(self, rows: Sequence[int], refused: Sequence[RefusedReport], now_ms: int) -> None:
         """
-        Forget reports and Events up to this number, and park those that were refused, in one transaction.
+        Forget the reports and Events of these numbers, and park those that were refused, in one transaction.
 
-        One that was put again since then has a higher number and stays.
+        One that was put again since then has another number and stays.
         """
+        numbers: list[tuple[object, ...]] = [(row,) for row in rows]
         with self._writing():
-            self._database.run(statements.DELETE_REPORTS, (through,))
-            self._database.run(statements.DELETE_EVENTS, (through,))
+            self._database.run_many(statements.DELETE_REPORT, numbers)
+            self._database.run_many(statements.DELETE_EVENT, numbers)
             if refused:
                 parked = Parked.from_bytes(self._documents(PARKED_DOCUMENT).get(PARKED_DOCUMENT))
                 self._write_documents({PARKED_DOCUMENT: parked.plus(refused, now_ms).to_bytes()})

@@ -80,11 +80,21 @@ SELECT_REPORTS = (
     "SELECT reports.seq, reports.resource, reports.namespace, reports.name, reports.field, reports.checksum, "
     "reports.value FROM reports WHERE reports.seq > ? ORDER BY reports.seq"
 )
+SELECT_DEVICE_REPORTS = (
+    "SELECT reports.seq, reports.resource, reports.namespace, reports.name, reports.field, reports.checksum, "
+    "reports.value FROM reports WHERE reports.seq > ? AND +reports.resource IN (SELECT resources.id FROM resources "
+    'WHERE resources."group" = ?) ORDER BY reports.seq'
+)
+SELECT_OTHER_REPORTS = (
+    "SELECT reports.seq, reports.resource, reports.namespace, reports.name, reports.field, reports.checksum, "
+    "reports.value FROM reports WHERE reports.seq > ? AND (reports.resource NOT IN (SELECT resources.id FROM resources "
+    'WHERE resources."group" = ?)) ORDER BY reports.seq'
+)
 SELECT_REPORTS_BACKWARDS = (
     "SELECT reports.seq, reports.resource, reports.namespace, reports.name, reports.field, reports.checksum, "
     "reports.value FROM reports ORDER BY reports.seq DESC"
 )
-DELETE_REPORTS = "DELETE FROM reports WHERE reports.seq <= ?"
+DELETE_REPORT = "DELETE FROM reports WHERE reports.seq = ?"
 NEXT_ROW = (
     "UPDATE sqlite_sequence SET seq = 1 + max(seq, coalesce((SELECT max(seq) FROM reports), 0), coalesce((SELECT "
     "max(seq) FROM events), 0)) WHERE name = 'reports' RETURNING seq"
@@ -95,6 +105,7 @@ SELECT_EVENTS = (
     "ORDER BY events.seq"
 )
 SELECT_EVENT_SIZES = "SELECT events.seq, length(events.value) AS length_1 FROM events ORDER BY events.seq"
+DELETE_EVENT = "DELETE FROM events WHERE events.seq = ?"
 DELETE_EVENTS = "DELETE FROM events WHERE events.seq <= ?"
 CHECK_EVENTS = "SELECT count(*) AS count_1, total(length(events.value)) AS total_1 FROM events"
 CHECK_REPORTS = "SELECT count(*) AS count_1, total(length(reports.value)) AS total_1 FROM reports"

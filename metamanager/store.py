@@ -31,7 +31,7 @@ from apimachinery.keys import ObjectKey, Resource
 from apimachinery.kubeevents import KubeEvent
 from apimachinery.selectors import ALL_FIELDS, EVERYTHING, FieldSelector, LabelSelector
 from componentbase.sealing import Keyring
-from link.frames import Batch, Cursor, Held, Position, RefusedReport, ReportEntry
+from link.frames import Batch, Cursor, Held, Position, RefusedReport, ReportEntry, Traffic
 from metamanager.connection import Database
 from metamanager.errors import StoreClosed, StoreCorrupt
 from metamanager.feed import ChangeFeed
@@ -299,25 +299,28 @@ class Store:
         """Documents whose names begin with `prefix`, in the order of their names."""
         return await self._run(lambda: self._records.documents(prefix), urgent=False)
 
-    async def pending_reports(self, after: int, limit_bytes: int) -> list[tuple[int, ReportEntry]]:
+    async def pending_reports(
+        self, after: int, limit_bytes: int, traffic: Traffic | None = None
+    ) -> list[tuple[int, ReportEntry]]:
         """
         Reports and Events numbered after `after`, oldest first: about `limit_bytes` of them, but at least one if any.
 
-        The field of an Event is "event" and its key its own.
+        The field of an Event is "event" and its key its own. traffic: of this class only.
         """
-        return await self._run(lambda: self._records.pending_reports(after, limit_bytes), urgent=False)
+        is_urgent = traffic is Traffic.INFRASTRUCTURE
+        return await self._run(lambda: self._records.pending_reports(after, limit_bytes, traffic), urgent=is_urgent)
 
     async def settle_reports(
-        self, through: int, refused: Sequence[RefusedReport] = (), *, now_ms: int | None = None
+        self, rows: Sequence[int], refused: Sequence[RefusedReport] = (), *, now_ms: int | None = None
     ) -> None:
         """
-        The cloud has the reports and Events up to this number, but for those `refused`, which it will never take.
+        The cloud has the reports and Events of these numbers, but for those `refused`, which it will never take.
 
-        Refused ones are parked: see `parked`. One put again since then has a higher number and stays. now_ms: the wall
+        Refused ones are parked: see `parked`. One put again since then has another number and stays. now_ms: the wall
         clock in milliseconds since 1970.
         """
         at_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
-        await self._run(lambda: self._records.settle_reports(through, refused, at_ms), urgent=False)
+        await self._run(lambda: self._records.settle_reports(rows, refused, at_ms), urgent=False)
         self._count()
 
     async def parked(self) -> Parked:

@@ -282,11 +282,23 @@ SELECT_REPORTS = _text(
     .order_by(_reports.c.seq),
     "after",
 )
+_devices = select(_resources.c.id).where(_resources.c["group"] == bindparam("group"))
+SELECT_DEVICE_REPORTS, SELECT_OTHER_REPORTS = (
+    _text(
+        select(_reports.c.seq, *(_reports.c[name] for name in _REPORT))
+        .where(_reports.c.seq > bindparam("after"), condition)
+        .order_by(_reports.c.seq),
+        "after",
+        "group",
+    )
+    # The plus keeps SQLite from its index of resources: it would sort thousands of rows to give the first few.
+    for condition in (literal_column("+reports.resource").in_(_devices), _reports.c.resource.not_in(_devices))
+)
 # For damaged tables: from the last row down to the first that cannot be read.
 SELECT_REPORTS_BACKWARDS = _text(
     select(_reports.c.seq, *(_reports.c[name] for name in _REPORT)).order_by(_reports.c.seq.desc())
 )
-DELETE_REPORTS = _text(delete(_reports).where(_reports.c.seq <= bindparam("through")), "through")
+DELETE_REPORT = _text(delete(_reports).where(_reports.c.seq == bindparam("row")), "row")
 
 _EVENT = ("seq", "namespace", "name", "checksum", "value")
 # A number that neither table ever gave. The maxima count only where the sequence was damaged and everything else not.
@@ -300,6 +312,7 @@ SELECT_EVENTS = _text(
     "after",
 )
 SELECT_EVENT_SIZES = _text(select(_events.c.seq, func.length(_events.c.value)).order_by(_events.c.seq))
+DELETE_EVENT = _text(delete(_events).where(_events.c.seq == bindparam("row")), "row")
 DELETE_EVENTS = _text(delete(_events).where(_events.c.seq <= bindparam("through")), "through")
 CHECK_EVENTS = _text(select(func.count(), func.total(func.length(_events.c.value))).select_from(_events))
 # These read every row of the table and not only an index of it: damage shows.

@@ -1,6 +1,7 @@
 """The asyncio around the hub: turns of work, and a clean stop. The whole line: test_connector.py."""
 
 import asyncio
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from apimachinery.watchcache import WatchCache
 from cloudhub.placement import Placement
 from cloudhub.server import HubServer
 from cloudhub.sessions import Session
+from cloudhub.wholes import Known
+from cloudhub.wires import Parts
 from edgehub.session import EdgeSession
-from link.frames import GoodbyeCode, ReportEntry
+from link.frames import GoodbyeCode, Report
 from link.websocket import dial
 from tests.harness.tls import contexts
 
@@ -23,7 +26,7 @@ from tests.harness.tls import contexts
 class Nobody:
     """Neither reports nor nodes interest it."""
 
-    def accept(self, node: Node, session: Session, seq: int, entries: tuple[ReportEntry, ...]) -> None: ...
+    def accept(self, node: Node, session: Session, report: Report) -> None: ...
 
     def session_closed(self, session: Session) -> None: ...
 
@@ -80,3 +83,22 @@ async def test_a_taken_port_is_an_os_error(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="in use"):
         await server.listen("127.0.0.1", listener.port, hub_context)
     await listener.close()
+
+
+async def test_what_takes_long_is_made_in_a_thread_and_told_in_the_loops() -> None:
+    server = HubServer(WatchCache(), Placement(), Nobody(), Nobody())
+    threads: list[str] = []
+    told: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    def work() -> Parts:
+        threads.append(threading.current_thread().name)
+        return Parts(b"made", Known(False))
+
+    def done(parts: Parts) -> None:
+        told.set_result(f"{parts.patch!r} in {threading.current_thread().name}")
+
+    server._aside(work, done)
+    assert not told.done(), "never at once"
+    assert await asyncio.wait_for(told, 10) == f"{b'made'!r} in {threading.current_thread().name}"
+    assert threads == ["packer_0"]
+    server._packer.shutdown()

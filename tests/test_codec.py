@@ -32,8 +32,10 @@ from link.frames import (
     MAX_REPORT_ENTRIES,
     MAX_TARGET_BYTES,
     MAX_TERM,
+    MAX_TRANSFER_BYTES,
     MAX_VERSION,
     MAX_WARNINGS,
+    REPORT_WINDOW_ENTRIES,
     Ack,
     Answer,
     AnswerHead,
@@ -52,17 +54,20 @@ from link.frames import (
     Interest,
     Inventory,
     Nack,
+    Part,
     Ping,
     Pong,
     Position,
     Push,
     Refusal,
+    RefusedEntry,
     RefusedInterest,
-    RefusedReport,
     Report,
     ReportAck,
     ReportEntry,
+    Span,
     Taken,
+    Traffic,
     Wanted,
     Welcome,
 )
@@ -110,11 +115,12 @@ GOLDEN: list[tuple[Frame, str]] = [
         Report(1, (ReportEntry(KEY, "state", b"1"),)),
         "9407019195a0a27631aa636f6e6669676d617073a9436f6e6669674d6170c3919500a764656661756c74a161a57374617465c40131",
     ),
-    (ReportAck(1, ()), "9408019090"),
     (
-        ReportAck(1, (RefusedReport(KEY, "state", "no"),)),
-        "9408019195a0a27631aa636f6e6669676d617073a9436f6e6669674d6170c3919500a764656661756c74a161a57374617465a26e6f",
+        Report(7, (ReportEntry(KEY, "state", b"1"),), Traffic.DEVICES),
+        "9414079195a0a27631aa636f6e6669676d617073a9436f6e6669674d6170c3919500a764656661756c74a161a57374617465c40131",
     ),
+    (ReportAck(Traffic.INFRASTRUCTURE, (Span(1, 3),)), "9508c29192010390" + "90"),
+    (ReportAck(Traffic.DEVICES, (), (RefusedEntry(4, "no"),), (Span(5, 5),)), "9508c3909192" + "04a26e6f91920505"),
     (Check(9, b"\x01\x02"), "930c09c4020102"),
     (
         Wanted(2, (INTEREST, Interest(PODS))),
@@ -136,6 +142,8 @@ GOLDEN: list[tuple[Frame, str]] = [
     (Answer(7, None, b"", True), "951007c0c400c3"),
     (Taken(3), "921103"),
     (Cancel(7), "921207"),
+    (Part(7, 40_000, b"{}"), "941307cd9c40c4027b7d"),
+    (Push(9, (), False, (), 7), "950409c20790"),
     (Ping(3), "920903"),
     (Pong(3), "920a03"),
     (Goodbye(GoodbyeCode.STALE, "bye", 1.0, 7), "950ba57374616c65a3627965cb3ff000000000000007"),
@@ -178,6 +186,8 @@ INTERESTS = st.builds(
 CODES = st.integers(400, 599)
 HEADS = st.builds(CallHead, FULL_NAMES, NAMES, NAMES, NAMES, NAMES, NAMES, NAMES)
 ANSWER_HEADS = st.builds(AnswerHead, st.integers(100, 599), NAMES, SECONDS, tuples(NAMES), NAMES)
+TRAFFIC = st.sampled_from(Traffic)
+SPANS = st.builds(lambda first, more: Span(first, first + more), st.integers(1, 2**62), st.integers(0, 99))
 FRAMES = st.one_of(
     st.builds(Wanted, SEQS, tuples(INTERESTS)),
     st.builds(
@@ -203,11 +213,20 @@ FRAMES = st.one_of(
     ),
     st.builds(Welcome, FULL_NAMES, SEQS, st.booleans(), SECONDS),
     st.builds(Inventory, tuples(st.builds(Held, KEYS, VERSIONS)), st.booleans()),
-    st.builds(Push, SEQS, tuples(DELTAS), st.booleans(), HORIZONS),
+    st.builds(Push, SEQS, tuples(DELTAS), st.booleans(), HORIZONS, st.just(0)),
     st.builds(Ack, SEQS),
+    st.builds(Part, st.integers(1, 2**63 - 1), st.integers(0, MAX_TRANSFER_BYTES), st.binary(max_size=99)),
+    st.builds(Push, SEQS, st.just(()), st.booleans(), HORIZONS, TERMS),
     st.builds(Nack, SEQS, tuples(st.builds(Refusal, KEYS, NAMES, st.booleans()))),
-    st.builds(Report, SEQS, tuples(st.builds(ReportEntry, KEYS, FULL_NAMES, st.binary(max_size=99)))),
-    st.builds(ReportAck, SEQS, tuples(st.builds(RefusedReport, KEYS, NAMES, NAMES))),
+    st.builds(
+        Report,
+        st.integers(1, 2**63 - 1),
+        tuples(st.builds(ReportEntry, KEYS, FULL_NAMES, st.binary(max_size=99))),
+        TRAFFIC,
+    ),
+    st.builds(
+        ReportAck, TRAFFIC, tuples(SPANS), tuples(st.builds(RefusedEntry, st.integers(1, 99), NAMES)), tuples(SPANS)
+    ),
     st.builds(Check, SEQS, st.binary(max_size=64)),
     st.builds(Ping, SEQS),
     st.builds(Pong, SEQS),
@@ -329,6 +348,10 @@ def test_limits_of_interests_and_calls() -> None:
             decode(encode(frame))
     with pytest.raises(RemoteProtocolError, match="body must be at most"):
         decode(encode(Call(1, None, b"x" * (CHUNK_BYTES + 1), True)))
+    with pytest.raises(RemoteProtocolError, match="body must be at most"):
+        decode(encode(Part(1, 1, b"x" * (CHUNK_BYTES + 1))))
+    with pytest.raises(RemoteProtocolError, match="size must be an integer"):
+        decode(encode(Part(1, MAX_TRANSFER_BYTES + 1, b"x")))
     with pytest.raises(RemoteProtocolError, match="target must be at most"):
         decode(encode(Call(1, HEAD._replace(target="x" * (MAX_TARGET_BYTES + 1)), b"", True)))
     many = AnswerHead(200, warnings=("w" * 9999,) * (MAX_WARNINGS + 1), retry_after_s=1e9)
@@ -338,20 +361,25 @@ def test_limits_of_interests_and_calls() -> None:
     assert len(told.head.warnings) == MAX_WARNINGS
 
 
-def test_a_report_is_small_enough_that_all_of_it_may_be_refused() -> None:
-    large = Report(1, tuple(ReportEntry(KEY, "f" * 500, b"") for _ in range(MAX_REPORT_ENTRIES)))
+def test_limits_of_reports() -> None:
+    entries = tuple(ReportEntry(KEY, "f" * 500, b"x" * 4096) for _ in range(MAX_REPORT_ENTRIES))
     with pytest.raises(LocalProtocolError, match=f"is over {MAX_REPORT_BYTES}"):
-        encode(large)
-    with pytest.raises(RemoteProtocolError, match=f"is over {MAX_REPORT_BYTES}"):
-        decode(msgpack.packb([7, b"\0" * MAX_REPORT_BYTES]))
-    most = Report(1, tuple(ReportEntry(KEY, "f" * 490, b"") for _ in range(MAX_REPORT_ENTRIES)))
-    assert decode(encode(most)) == most
-    refused = tuple(
-        RefusedReport(key, field, "\N{COLLISION SYMBOL}" * MAX_TEXT_BYTES) for key, field, _ in most.entries
-    )
-    assert decode(encode(ReportAck(1, refused)))
-    with pytest.raises(RemoteProtocolError, match="2049 entries"):
+        encode(Report(1, entries))
+    for tag in (7, 20):
+        with pytest.raises(RemoteProtocolError, match=f"is over {MAX_REPORT_BYTES}"):
+            decode(msgpack.packb([tag, b"\0" * MAX_REPORT_BYTES]))
+    with pytest.raises(RemoteProtocolError, match="257 entries"):
         decode(encode(Report(1, (ReportEntry(KEY, "f", b""),) * (MAX_REPORT_ENTRIES + 1))))
+    most = REPORT_WINDOW_ENTRIES + MAX_REPORT_ENTRIES
+    assert decode(encode(ReportAck(Traffic.DEVICES, (Span(1, most),))))
+    for many in (
+        ReportAck(Traffic.DEVICES, (Span(1, most + 1),)),
+        ReportAck(Traffic.DEVICES, (), (), (Span(1, 2**63 - 1),)),
+    ):
+        with pytest.raises(RemoteProtocolError, match="which is more than there can be"):
+            decode(encode(many))
+    refused = tuple(RefusedEntry(number, "\N{COLLISION SYMBOL}" * MAX_TEXT_BYTES) for number in range(1, MAX_ENTRIES))
+    assert decode(encode(ReportAck(Traffic.DEVICES, (), refused)))
 
 
 def test_a_length_field_cannot_size_an_allocation() -> None:

@@ -13,7 +13,7 @@ from apimachinery.errors import BadRequest, TooLarge, TooManyRequests
 from apimachinery.events import EventType, WatchEvent
 from apimachinery.keys import Node, ObjectKey
 from apimachinery.objects import from_json
-from apimachinery.resources import CONFIG_MAPS, DEVICES, PODS
+from apimachinery.resources import CONFIG_MAPS, DEVICES, NODES, PODS
 from apimachinery.watchcache import WatchCache
 from cloudhub.interests import GRANTED, Decision
 from cloudhub.placement import Placement
@@ -35,8 +35,11 @@ from link.frames import (
     Delta,
     Interest,
     Refusal,
-    RefusedReport,
+    RefusedEntry,
+    Report,
+    ReportAck,
     ReportEntry,
+    Span,
 )
 from metamanager.errors import StoreError, StoreFull
 from metamanager.store import Store
@@ -55,10 +58,14 @@ class Sink:
         self.server: HubServer
         self.values: dict[tuple[ObjectKey, str], bytes] = {}
 
-    def accept(self, node: Node, session: Session, seq: int, entries: tuple[ReportEntry, ...]) -> None:
-        refused = tuple(RefusedReport(entry.key, entry.field, "no") for entry in entries if entry.field == "bad")
-        self.values |= {(entry.key, entry.field): entry.value for entry in entries}
-        asyncio.get_running_loop().call_soon(self.server.hub.reports_taken, session, seq, refused)
+    def accept(self, node: Node, session: Session, report: Report) -> None:
+        numbered = list(enumerate(report.entries, report.first))
+        self.values |= {(entry.key, entry.field): entry.value for entry in report.entries}
+        refused = tuple(RefusedEntry(number, "no") for number, entry in numbered if entry.field == "bad")
+        settled = tuple(Span(number, number) for number, entry in numbered if entry.field not in ("bad", "later"))
+        later = tuple(Span(number, number) for number, entry in numbered if entry.field == "later")
+        ack = ReportAck(report.traffic, settled, refused, later)
+        asyncio.get_running_loop().call_soon(self.server.hub.reported, session, ack)
 
     def session_closed(self, session: Session) -> None: ...
 
@@ -165,13 +172,17 @@ async def test_the_line_down_up_and_through_a_restart_of_the_hub(tmp_path: Path)
         await until(lambda: store.feed.revision == before + 2)
         assert (await store.get(POD)) is not None
         report = ReportEntry(ObjectKey(DEVICES, "default", "d"), "state", b'{"state":"online"}')
-        await store.save({}, [report, report._replace(field="bad")])
+        node = ReportEntry(ObjectKey(NODES, "", NODE), "nodeInfo", b"{}")
+        await store.save({}, [report, report._replace(field="later"), report._replace(field="bad"), node])
         connector.reports_waiting()
         await until(lambda: connector.status.refused_reports)
         async with asyncio.timeout(5):
-            while await store.report_count():
+            while await store.report_count() > 1:
                 await asyncio.sleep(0.01)
         assert cloud.sink.values[report.key, "state"] == report.value
+        assert (node.key, "nodeInfo") in cloud.sink.values
+        [(_, left)] = await store.pending_reports(0, 1000)
+        assert left.field == "later", "what is handed back stays"
     async with connected(cloud, store) as connector:
         await until(lambda: connector.status.attempts > 1)
         assert "cannot connect" in connector.status.last_error

@@ -34,11 +34,14 @@ from link.frames import (
     Hello,
     Inventory,
     Nack,
+    Part,
     Ping,
     Pong,
     Push,
     ReportAck,
+    Span,
     Taken,
+    Traffic,
     Welcome,
 )
 from link.packing import pack
@@ -275,10 +278,14 @@ async def test_a_hub_that_means_ill_is_outlived(ground: Ground) -> None:
         await hub.until(lambda: Ack(3) in hub.heard)
         assert all(refusal.whole for nack in hub.said(Nack) for refusal in nack.refusals)  # type: ignore[union-attr]
         assert len(hub.said(Nack)) == 3
-    async with ground.attacked("300 answers nobody asked for"):
+    async with ground.attacked(
+        "600 answers nobody asked for, and 300 transfers that are dropped when they are all but there"
+    ):
         await hub.anew()
-        hub.say(*[Answer(9, AnswerHead(200), b"x" * 30_000, False)] * 300)
-        await hub.until(lambda: Taken(300) in hub.heard)
+        hub.say(*[Answer(9, AnswerHead(200), b"x" * 15_000, False)] * 600)
+        for number in range(1, 301):
+            hub.say(*[Part(number, 45_001, b"x" * 15_000)] * 3, Part(number, 0, b""))
+        await hub.until(lambda: Taken(1800) in hub.heard)
 
     async with ground.attacked("heartbeats of a nanosecond and of a day"):
         for heartbeat_s in (1e-9, 86_400.0):
@@ -299,8 +306,10 @@ BREAKING: dict[str, list[bytes]] = {
         encode(Push(seq, (upsert(f"w{seq % 50}", "x" * 20_000),), False)) for seq in range(1, 2001)
     ],
     "a frame of 4 MiB of empty arrays": [b"\xdc\x03\xf8" + (b"\xdc\x10\x00" + b"\x90" * 4096) * 1016],
+    "transfers of 3 MiB, one beside the other": [encode(Part(number, 3 << 20, b"x")) for number in range(1, 99)],
+    "a push of a transfer that never was": [encode(Push(1, (), True, (), 7))],
     "pushes out of order": [encode(Push(7, (), True))],
-    "acknowledgements of reports that were never made": [encode(ReportAck(99, ()))],
+    "acknowledgements of reports that were never made": [encode(ReportAck(Traffic.DEVICES, (Span(1, 99),)))],
     "decisions on interests that nobody has": [encode(Granted(5, (), ()))],
     "a flood of pongs": [encode(Pong(0))] * (MAX_CHATTER + 1),
     "an edge's frame": [encode(Inventory((), True))],

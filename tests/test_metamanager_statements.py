@@ -35,7 +35,19 @@ def test_every_statement_is_understood(connection: sqlite3.Connection, name: str
     connection.close()
 
 
-@pytest.mark.parametrize("name", ["SELECT_OBJECT", "SELECT_LIST", "DELETE_OBJECT", "SELECT_REPORTS", "DELETE_REPORTS"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "SELECT_OBJECT",
+        "SELECT_LIST",
+        "DELETE_OBJECT",
+        "SELECT_REPORTS",
+        "SELECT_DEVICE_REPORTS",
+        "SELECT_OTHER_REPORTS",
+        "DELETE_REPORT",
+        "DELETE_EVENT",
+    ],
+)
 def test_lookups_use_an_index_and_need_no_sorting(connection: sqlite3.Connection, name: str) -> None:
     found = plan(connection, name)
     assert "SEARCH" in found

@@ -14,9 +14,9 @@ import pytest
 
 from apimachinery.events import EventType
 from apimachinery.keys import ObjectKey
-from apimachinery.resources import CONFIG_MAPS
+from apimachinery.resources import CONFIG_MAPS, DEVICES
 from apimachinery.selectors import parse_fields, parse_labels
-from link.frames import MAX_HORIZON, MAX_REPORT_ENTRIES, MAX_TERM, Cursor, Position, RefusedReport, ReportEntry
+from link.frames import MAX_HORIZON, MAX_REPORT_ENTRIES, MAX_TERM, Cursor, Position, RefusedReport, ReportEntry, Traffic
 from metamanager.errors import StoreClosed, StoreCorrupt, StoreFull
 from metamanager.records import MAX_EVENT_BYTES, MAX_EVENTS
 from metamanager.store import Store
@@ -82,11 +82,11 @@ async def test_reports_come_in_order_and_at_least_one_at_a_time(tmp_path: Path) 
         assert [(seq, entry.key.name) for seq, entry in rows] == [(2, "b")]
         rows = await store.pending_reports(2, 1000)
         assert rows == [(3, report("a", b"3"))]
-        await store.settle_reports(2)
+        await store.settle_reports(range(3))
         await store.save({}, [report("a", b"4")])
-        await store.settle_reports(3)
+        await store.settle_reports(range(4))
         assert await store.pending_reports(0, 1000) == [(4, report("a", b"4"))]
-        await store.settle_reports(4)
+        await store.settle_reports(range(5))
     async with opened(tmp_path) as store:
         await store.save({}, [report("a", b"5")])
         assert await store.pending_reports(0, 1000) == [(5, report("a", b"5"))], "a number was given twice"
@@ -278,14 +278,28 @@ async def test_events_go_up_among_the_reports_in_their_order(tmp_path: Path) -> 
         ]
         assert rows[1][1].key == event_of(1).key
         assert [row for row, _ in await store.pending_reports(2, 1)] == [3]
-        await store.settle_reports(3)
+        await store.settle_reports(range(4))
         assert (await store.report_count(), await store.event_count()) == (0, 1)
     async with opened(tmp_path) as store:
-        await store.settle_reports(4)
+        await store.settle_reports(range(5))
         await store.add_event(event_of(3))
         await store.save({}, [report_of(3)])
         rows = await store.pending_reports(0, 1 << 20)
         assert [row for row, _ in rows] == [5, 6], "a number was given twice"
+
+
+async def test_reports_of_devices_are_read_apart_from_the_others(tmp_path: Path) -> None:
+    lamp = ReportEntry(ObjectKey(DEVICES, "default", "lamp"), "state", b"1")
+    async with opened(tmp_path) as store:
+        await store.save({}, [report_of(1), lamp], [event_of(1)])
+        await store.save({}, [lamp._replace(field="property/level")])
+        rows = {
+            traffic: [row for row, _ in await store.pending_reports(0, 1 << 20, traffic)]
+            for traffic in (*Traffic, None)
+        }
+        assert rows == {Traffic.DEVICES: [2, 4], Traffic.INFRASTRUCTURE: [1, 3], None: [1, 2, 3, 4]}
+        await store.settle_reports([4, 3])
+        assert [row for row, _ in await store.pending_reports(0, 1 << 20)] == [1, 2], "those and no others"
 
 
 async def test_too_many_events_cost_the_oldest_and_are_counted(tmp_path: Path) -> None:
@@ -314,7 +328,7 @@ async def test_a_refused_report_is_parked_with_its_row(tmp_path: Path) -> None:
     key, field, _ = report_of(1)
     async with opened(tmp_path) as store:
         await store.save({}, [report_of(1), report_of(2)])
-        await store.settle_reports(1, [RefusedReport(key, field, "no right")], now_ms=5)
+        await store.settle_reports([1], [RefusedReport(key, field, "no right")], now_ms=5)
         assert await store.report_count() == 1
     async with opened(tmp_path) as store:
         parked = await store.parked()

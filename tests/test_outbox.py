@@ -18,7 +18,9 @@ from apimachinery.resources import (
     SECRETS,
 )
 from cloudhub.outbox import DOUBTFUL, Outbox, Rank, Verdict, rank_of
-from link.frames import Cursor
+from link.frames import Cursor, Traffic
+
+INFRASTRUCTURE, DEVICE_TRAFFIC = Traffic
 
 
 def key(name: str, resource: Resource = CONFIG_MAPS) -> ObjectKey:
@@ -33,13 +35,17 @@ class Hundred(NamedTuple):
     """What everything becomes on its way here."""
 
     cost: int = 100
+    is_large: bool = False
 
 
 class Wish(dict[ObjectKey, ObjectVersion]):
     """What the node should hold."""
 
-    def pull(self, outbox: Outbox, budget: int = 1000) -> dict[ObjectKey, ObjectVersion | None]:
-        return outbox.pull(self.get, lambda *_: Hundred(), budget)[0]
+    def pull(
+        self, outbox: Outbox, budget: int = 1000, traffic: Traffic = INFRASTRUCTURE, large: str = ""
+    ) -> dict[ObjectKey, ObjectVersion | None]:
+        """large: the names of what is too large for a push."""
+        return outbox.pull(self.get, lambda key, *_: Hundred(is_large=key.name in large), budget, traffic)[0]
 
     def change(self, outbox: Outbox, name: str, number: int) -> None:
         self[key(name)] = version(number)
@@ -104,9 +110,37 @@ def test_what_is_referred_to_goes_before_what_refers() -> None:
     for resource in resources:
         wish[key("x", resource)] = version(1)
         outbox.mark(key("x", resource))
-    order = [pulled.resource.plural for pulled in wish.pull(outbox)]
+    order = [pulled.resource.plural for traffic in Traffic for pulled in wish.pull(outbox, traffic=traffic)]
     assert order == ["nodes", "customresourcedefinitions", "secrets", "pods", "devicemodels", "devices"]
     assert rank_of(DEVICES) is Rank.DEVICES
+
+
+def test_what_is_large_waits_beside_and_is_dirty_all_the_same() -> None:
+    wish = Wish()
+    outbox = adopted(wish)
+    for name in "ab":
+        wish.change(outbox, name, 1)
+    assert wish.pull(outbox, large="a") == {key("b"): version(1)}
+    assert (list(outbox.large), outbox.has_dirty, outbox.dirty_count) == ([key("a")], True, 1)
+    assert outbox.may_land(key("a"), version(1), None, wish.get)
+    assert not outbox.may_land(key("a"), version(1), version(0), wish.get), "what it was made of is not held"
+    wish.change(outbox, "a", 2)
+    assert outbox.may_land(key("a"), version(1), None, wish.get), "an older state goes first"
+    assert wish.pull(outbox) == {key("a"): version(2)}, "it is small now"
+    assert not outbox.may_land(key("a"), version(1), None, wish.get)
+    assert not outbox.has_dirty
+
+
+def test_what_is_large_is_looked_at_again_after_a_reconnect_and_forgotten_with_an_inventory() -> None:
+    wish = Wish()
+    outbox = adopted(wish)
+    wish.change(outbox, "a", 1)
+    assert wish.pull(outbox, large="a") == {}
+    outbox.rewind(0)
+    assert not outbox.large
+    assert wish.pull(outbox, large="a") == {}
+    outbox.adopt(wish.items(), wish)
+    assert outbox.is_settled
 
 
 def test_resume_settles_what_arrived_and_marks_what_was_lost() -> None:
@@ -233,13 +267,26 @@ class OutboxMachine(RuleBasedStateMachine):
         self.wish.pop(key(name), None)
         self.outbox.mark(key(name))
 
-    @rule()
-    def send(self) -> None:
-        changes = self.wish.pull(self.outbox)
+    @rule(large=st.sampled_from(["", "a", "abc"]))
+    def send(self, large: str = "") -> None:
+        changes = self.wish.pull(self.outbox, large=large)
         if changes:
             seq = self.outbox.sent_seq + 1
             self.outbox.launch(seq, changes)
             self.line.append((seq, changes))
+
+    @rule(name=NAMES, number=st.integers(1, 3), held=st.none() | st.integers(1, 3))
+    def a_transfer_came(self, name: str, number: int, held: int | None) -> None:
+        """Of this version, made of that one: whatever the hub believes, it is pushed only where it fits."""
+        to, base = version(number), None if held is None else version(held)
+        if not self.outbox.may_land(key(name), to, base, self.wish.get):
+            self.outbox.look_again(key(name))
+            return
+        del self.outbox.large[key(name)]
+        self.outbox.mark(key(name))
+        seq = self.outbox.sent_seq + 1
+        self.outbox.launch(seq, {key(name): to})
+        self.line.append((seq, {key(name): to}))
 
     @rule()
     def deliver(self) -> None:
@@ -284,10 +331,13 @@ class OutboxMachine(RuleBasedStateMachine):
         for name in "abc":
             assert self.outbox.sent(key(name)) == sent.get(key(name))
             if self.wish.get(key(name)) != sent.get(key(name)):
-                assert any(key(name) in keys for keys in self.outbox._dirty.values())
+                assert key(name) in self.outbox.large or any(key(name) in keys for keys in self.outbox._dirty.values())
+                assert not self.outbox.is_settled
 
     def teardown(self) -> None:
         if hasattr(self, "outbox"):
+            for large in list(self.outbox.large):
+                self.outbox.look_again(large)
             self.send()
             while self.line:
                 self.deliver()

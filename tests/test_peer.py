@@ -15,6 +15,7 @@ from link.frames import (
     CHUNK_GROWTH,
     CHUNK_WINDOW_BYTES,
     PROTOCOL,
+    REPORT_WINDOW_BYTES,
     Ack,
     Answer,
     Call,
@@ -30,14 +31,18 @@ from link.frames import (
     Interest,
     Inventory,
     Nack,
+    Part,
     Ping,
     Pong,
     Push,
     Refusal,
+    RefusedEntry,
     Report,
     ReportAck,
     ReportEntry,
+    Span,
     Taken,
+    Traffic,
     Wanted,
     Welcome,
 )
@@ -107,8 +112,9 @@ def test_a_whole_conversation() -> None:
     edge.send(Ack(1), 0.0)
     assert edge.report(ENTRIES, 0.0) == 1
     assert [type(frame) for frame in carry(edge, hub)] == [Nack, Ack, Report]
-    hub.send(ReportAck(1, ()), 0.0)
-    assert carry(hub, edge) == [ReportAck(1, ())]
+    ack = ReportAck(Traffic.INFRASTRUCTURE, (Span(1, 1),))
+    hub.send(ack, 0.0)
+    assert carry(hub, edge) == [ack]
     hub.close(GoodbyeCode.SHUTDOWN, "stopping", 0.0)
     assert carry(hub, edge) == [Goodbye(GoodbyeCode.SHUTDOWN, "stopping", 0.0)]
     assert status(edge, hub) == "edge closed | hub closed"
@@ -138,13 +144,14 @@ SAMPLES: dict[Say, Frame] = {
         Nack(1, ()),
         Check(0, b""),
         Report(1, ENTRIES),
-        ReportAck(0, ()),
+        ReportAck(Traffic.DEVICES, ()),
         Wanted(1, (Interest(PODS),)),
         Granted(0, ()),
         Call(1, None, b"", True),
         Answer(1, None, b"", True),
         Taken(0),
         Cancel(1),
+        Part(1, 1, b"x"),
         Ping(1),
         Pong(1),
         Goodbye(GoodbyeCode.SHUTDOWN, "", 0.0),
@@ -198,7 +205,7 @@ def test_a_hub_that_speaks_another_protocol_says_which() -> None:
     [
         (Ack(1), "ack of 1"),
         (Nack(1, ()), "nack of 1"),
-        (Report(2, ENTRIES), "expected number 1"),
+        (Report(2, ENTRIES), "expected entry 1"),
         (Wanted(2, ()), "wanted to have number 1"),
         (Taken(1), "ack of 1"),
     ],
@@ -214,7 +221,8 @@ def test_numbers_that_make_no_sense_are_refused_by_the_hub(frame: Frame, complai
     ("frame", "complaint"),
     [
         (Push(2, (), False), "expected number 1"),
-        (ReportAck(1, ()), "ack of 1"),
+        (ReportAck(Traffic.DEVICES, (Span(1, 1),)), "entry 1 is settled, but it is not outstanding"),
+        (ReportAck(Traffic.DEVICES, (), (RefusedEntry(7, "no"),)), "entry 7 is settled"),
         (Granted(1, ()), "0 was the last wanted"),
         (Taken(1), "ack of 1"),
     ],
@@ -276,6 +284,23 @@ def test_an_edge_that_sends_chunks_that_were_not_taken_is_left() -> None:
     with pytest.raises(RemoteProtocolError, match="overruns the window"):
         for _ in range(CHUNK_GROWTH * CHUNK_WINDOW_BYTES // CHUNK_BYTES + 1):
             hub.receive(chunk, 0.0)
+
+
+def test_each_entry_is_settled_once_in_any_order_and_makes_room() -> None:
+    edge, hub = streaming()
+    large = ReportEntry(KEY, "state", b"x" * REPORT_WINDOW_BYTES)
+    assert edge.report((large, large), 0.0, Traffic.DEVICES) == 1
+    assert (edge.report_room(Traffic.DEVICES), edge.report_room()) == (0, REPORT_WINDOW_BYTES)
+    carry(edge, hub)
+    with pytest.raises(RemoteProtocolError, match="entry 3 overruns the window"):
+        hub.receive(encode(Report(3, ENTRIES, Traffic.DEVICES)), 0.0)
+    for numbers in ((), (Span(2, 2),)), ((Span(1, 1),), ()):
+        hub.send(ReportAck(Traffic.DEVICES, numbers[0], (), numbers[1]), 0.0)
+        carry(hub, edge)
+    assert edge.report_room(Traffic.DEVICES) == REPORT_WINDOW_BYTES
+    with pytest.raises(LocalProtocolError, match="entry 1 is settled"):
+        hub.send(ReportAck(Traffic.DEVICES, (Span(1, 1),)), 0.0)
+    assert edge.report(ENTRIES, 0.0, Traffic.DEVICES) == 3
 
 
 def test_there_is_no_room_before_the_welcome() -> None:

@@ -7,7 +7,7 @@ import pytest
 from apimachinery.keys import Node, ObjectKey, ObjectVersion
 from apimachinery.resources import CONFIG_MAPS, PODS
 from edgehub.session import COMMIT_BYTES, INVENTORY_CHUNK, Answered, Decided, EdgeSession, Unanswered
-from link.codec import decode, encode
+from link.codec import decode, encode, encode_delta
 from link.errors import LinkClosed
 from link.frames import (
     MAX_CALL_BYTES,
@@ -32,17 +32,21 @@ from link.frames import (
     Interest,
     Inventory,
     Nack,
+    Part,
     Ping,
     Pong,
     Position,
     Push,
     Refusal,
+    RefusedEntry,
     RefusedInterest,
     RefusedReport,
     Report,
     ReportAck,
     ReportEntry,
+    Span,
     Taken,
+    Traffic,
     Wanted,
     Welcome,
 )
@@ -172,6 +176,19 @@ def test_an_edge_at_rest_says_what_it_holds() -> None:
     assert edge.wire.take() == [], "not while something waits to be committed"
 
 
+def test_a_delta_that_came_in_parts_is_committed_with_the_push_that_names_it() -> None:
+    edge = Edge().streaming()
+    delta = Delta(KEY, VERSION, b"{}")
+    wire = encode_delta(delta)
+    edge.hear(Part(1, len(wire), wire[:9]), Push(1, (), False))
+    assert edge.wire.take() == [Taken(1)]
+    edge.hear(Part(1, len(wire), wire[9:]), Push(2, (), True, (), 1))
+    assert edge.wire.take() == [Taken(2)]
+    assert [batch.deltas for batch in edge.session.take_batches()] == [(), (delta,)]
+    edge.hear(Push(3, (), False, (), 1))
+    assert str(edge.session.error) == "transfer 1 is not complete", "it is named once"
+
+
 def test_a_commit_after_the_link_is_lost_is_not_told_to_anybody() -> None:
     edge = Edge().streaming()
     edge.hear(Push(1, (), True))
@@ -180,25 +197,31 @@ def test_a_commit_after_the_link_is_lost_is_not_told_to_anybody() -> None:
     assert isinstance(edge.session.error, LinkClosed)
     edge.session.committed(batches, {})
     assert edge.wire.take() == []
-    assert edge.session.report_room() == 0
+    assert edge.session.report_room(Traffic.DEVICES) == 0
 
 
-def test_reports_are_settled_by_the_rows_they_came_from() -> None:
+def test_of_each_report_the_hub_says_what_became_of_its_row() -> None:
     edge = Edge().streaming()
-    assert edge.session.report_room() > 0
-    edge.session.report([(10, ENTRY), (12, ENTRY)])
-    edge.session.report([(15, ENTRY)])
-    assert edge.wire.take() == [Report(1, (ENTRY, ENTRY)), Report(2, (ENTRY,))]
+    assert edge.session.report_room(Traffic.DEVICES) > 0
+    edge.session.report([(10, ENTRY), (12, ENTRY)], Traffic.DEVICES)
+    edge.session.report([(15, ENTRY)], Traffic.DEVICES)
+    edge.session.report([(11, ENTRY)], Traffic.INFRASTRUCTURE)
+    assert edge.wire.take() == [
+        Report(1, (ENTRY, ENTRY), Traffic.DEVICES),
+        Report(3, (ENTRY,), Traffic.DEVICES),
+        Report(1, (ENTRY,)),
+    ]
+    edge.hear(ReportAck(Traffic.DEVICES, (Span(3, 3),), (RefusedEntry(1, "no"),)))
     refused = RefusedReport(KEY, "state", "no")
-    edge.hear(ReportAck(1, (refused,)))
-    assert edge.session.settled_row == 12
-    assert edge.session.refused_reports == [refused]
-    edge.hear(ReportAck(2, ()))
-    assert edge.session.settled_row == 15
+    assert edge.session.take_reported(Traffic.DEVICES) == ([15, 10], [refused], [])
+    assert edge.session.take_reported(Traffic.DEVICES) == ([], [], [])
+    edge.hear(ReportAck(Traffic.DEVICES, (), (), (Span(2, 2),)), ReportAck(Traffic.INFRASTRUCTURE, (Span(1, 1),)))
+    assert edge.session.take_reported(Traffic.DEVICES) == ([], [], [12])
+    assert edge.session.take_reported(Traffic.INFRASTRUCTURE) == ([11], [], [])
 
 
 def test_there_is_no_room_before_the_welcome() -> None:
-    assert Edge().session.report_room() == 0
+    assert Edge().session.report_room(Traffic.DEVICES) == 0
 
 
 @pytest.mark.parametrize("frame", [Ack(0), Hello(PROTOCOL, "n", None, b"", "", 1), Push(9, (), False)])

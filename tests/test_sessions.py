@@ -3,7 +3,7 @@
 import itertools
 import random
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 from unittest.mock import ANY
 
@@ -15,20 +15,34 @@ from apimachinery.events import EventType, WatchEvent
 from apimachinery.inventory import digest
 from apimachinery.keys import Node, ObjectKey, ObjectVersion, Resource
 from apimachinery.objects import Object, from_json
-from apimachinery.resources import CONFIG_MAPS, CUSTOM_RESOURCE_DEFINITIONS, PODS
+from apimachinery.resources import CONFIG_MAPS, CUSTOM_RESOURCE_DEFINITIONS, DEVICES, PODS
 from apimachinery.watchcache import WatchCache
 from cloudhub import sessions
 from cloudhub.horizon import Advance
 from cloudhub.interests import GRANTED, UNKNOWN, Decision
 from cloudhub.placement import STANDARD_RULES, By, Placement, Rule
 from cloudhub.projection import project
-from cloudhub.sessions import FRAME_BYTES, LAG_S, MAX_AHEAD_MS, MAX_REFUSALS_TOLD, MAX_UNGREETED, Denial, Hub, Session
-from cloudhub.wires import UNPACKING
-from link.codec import MAX_BODY_BYTES, decode, encode
+from cloudhub.sessions import (
+    DEVICE_FRAME_BYTES,
+    FRAME_BYTES,
+    LAG_S,
+    MAX_AHEAD_MS,
+    MAX_REFUSALS_TOLD,
+    MAX_UNGREETED,
+    REPORTS_BURST,
+    REPORTS_PER_S,
+    Denial,
+    Hub,
+    Session,
+)
+from cloudhub.wires import ASIDE_BYTES, UNPACKING, Parts
+from link.codec import MAX_BODY_BYTES, decode, decode_delta, encode
 from link.exchange import Whole
 from link.frames import (
     CHUNK_BYTES,
+    DEVICE_WINDOW_BYTES,
     MAX_CALLS,
+    MAX_REPORT_ENTRIES,
     MAX_TERM,
     PROTOCOL,
     Ack,
@@ -49,6 +63,7 @@ from link.frames import (
     Interest,
     Inventory,
     Nack,
+    Part,
     Position,
     Push,
     Refusal,
@@ -56,7 +71,9 @@ from link.frames import (
     Report,
     ReportAck,
     ReportEntry,
+    Span,
     Taken,
+    Traffic,
     Wanted,
     Welcome,
 )
@@ -99,11 +116,11 @@ class Wire:
 
 class Reports:
     def __init__(self) -> None:
-        self.accepted: list[tuple[Node, Session, int, tuple[ReportEntry, ...]]] = []
+        self.accepted: list[tuple[Node, Session, Report]] = []
         self.closed: list[Session] = []
 
-    def accept(self, node: Node, session: Session, seq: int, entries: tuple[ReportEntry, ...]) -> None:
-        self.accepted.append((node, session, seq, entries))
+    def accept(self, node: Node, session: Session, report: Report) -> None:
+        self.accepted.append((node, session, report))
 
     def session_closed(self, session: Session) -> None:
         self.closed.append(session)
@@ -733,6 +750,227 @@ def test_a_push_is_bounded_as_it_travels_and_as_it_unpacks() -> None:
     assert max(len(push.deltas) for push in pushes if push.deltas[-1].key.name.startswith("p")) > 50
 
 
+LARGE = "".join(map(chr, random.Random(5).choices(range(33, 1000), k=60_000)))
+"""Text that hardly packs: on its way it is longer than a push may be."""
+
+
+class Node1:
+    """A node that takes what it is sent, in parts or whole."""
+
+    def __init__(self, site: Site) -> None:
+        self.site, self.wire, self.parts, self.whole = site, site.streaming("n1"), 0, dict[int, bytes]()
+        self.pushed: list[Push] = []
+        self.acks_upto()
+
+    def acks_upto(self, chunks: int = 1 << 30) -> None:
+        """Go on until nothing comes any more, but for Taken of no more chunks than that."""
+        self._take(chunks)
+        while frames := self.wire.take():
+            for frame in frames:
+                if isinstance(frame, Part):
+                    self.parts += 1
+                    self.whole[frame.number] = self.whole.get(frame.number, b"") + frame.body
+                elif isinstance(frame, Push):
+                    self.pushed.append(frame)
+                    self.wire.say(Ack(frame.seq))
+            self._take(chunks)
+
+    def _take(self, chunks: int) -> None:
+        if taken := min(self.parts, chunks):
+            self.wire.say(Taken(taken))
+        self.site.work()
+
+    def told(self) -> list[tuple[str, int, bool]]:
+        """Of the pushes since the last call: the names in them, the transfer, and whether it said synced."""
+        told = [("".join(names(push)), push.transfer, push.synced) for push in self.pushed]
+        self.pushed.clear()
+        return told
+
+
+def test_a_large_body_goes_in_parts_and_what_is_small_passes_it() -> None:
+    site = Site()
+    node = Node1(site)
+    assert node.told() == [("", 0, True)]
+    large = site.put(PODS, "large", spec={"nodeName": "n1", "text": LARGE})
+    site.work()
+    node.acks_upto(1)
+    assert node.told() == []
+    site.put(PODS, "small", spec={"nodeName": "n1"})
+    site.work()
+    node.acks_upto(1)
+    assert node.told() == [("+small", 0, False)], "it has passed, and the node has not everything"
+    node.acks_upto()
+    assert node.told() == [("", 1, True)]
+    assert decode_delta(node.whole[1]).version == large.version
+    assert node.parts == -(-len(node.whole[1]) // CHUNK_BYTES)
+
+
+def test_an_object_that_changes_all_the_time_arrives_all_the_same() -> None:
+    site = Site()
+    node = Node1(site)
+    node.told()
+    first = last = site.put(PODS, "large", spec={"nodeName": "n1", "text": LARGE})
+    for number in range(40):
+        site.work()
+        node.acks_upto(number)
+        last = site.put(PODS, "large", spec={"nodeName": "n1", "text": f"{LARGE}{number}"})
+    node.acks_upto()
+    assert decode_delta(node.whole[1]).version == first.version
+    told = node.told()
+    assert told[0] == ("", 1, False)
+    assert told[-1] == ("+large", 0, True), "what has changed since is a small difference"
+    assert site.hub.desired_by(Node("n1"))[last.key] == last.version
+    assert len(node.whole) == 1
+
+
+@pytest.mark.parametrize("becomes", ["deleted", "small", "another"])
+def test_a_transfer_that_is_of_no_use_any_more_is_dropped(becomes: str) -> None:
+    site = Site()
+    node = Node1(site)
+    node.told()
+    large = site.put(PODS, "large", spec={"nodeName": "n1", "text": LARGE})
+    site.work()
+    node.acks_upto(1)
+    again = project(from_json(PODS, {**large.parse(), "metadata": {**large.parse()["metadata"], "uid": "another"}}))
+    if becomes == "small":
+        site.put(PODS, "large", spec={"nodeName": "n1"})
+    else:
+        site.delete(large)
+    if becomes == "another":
+        site.hub.changed(site.cache.apply(WatchEvent(EventType.ADDED, again, "3")))
+    site.work()
+    node.acks_upto()
+    told = node.told()
+    if becomes == "another":
+        assert told == [("", 2, True)]
+        assert decode_delta(node.whole[2]).version == again.version
+    else:
+        assert told == ([("+large", 0, True)] if becomes == "small" else []), "of what was deleted it never heard"
+
+
+def test_a_transfer_is_lost_with_its_link_and_begun_anew() -> None:
+    site = Site()
+    node = Node1(site)
+    node.told()
+    site.put(PODS, "large", spec={"nodeName": "n1", "text": LARGE})
+    site.work()
+    node.acks_upto(1)
+    node.wire.pump.connection_lost("cut")
+    node = Node1(site)
+    node.acks_upto()
+    assert [told[1:] for told in node.told()][-1] == (1, True)
+
+
+def test_answers_and_transfers_go_in_turn() -> None:
+    site = Site()
+    node = Node1(site)
+    site.put(PODS, "large", spec={"nodeName": "n1", "text": LARGE})
+    site.work()
+    [session] = site.hub._sessions.values()
+    node.wire.take()
+    node.wire.say(Call(1, GET, b"", True))
+    session.answer(1, AnswerHead(200), b"x" * 3 * CHUNK_BYTES)
+    order = []
+    for taken in range(1, 8):
+        node.wire.say(Taken(taken))
+        order += [type(frame).__name__ for frame in node.wire.take() if isinstance(frame, Part | Answer)]
+    assert order[:4] == ["Answer", "Part", "Answer", "Part"]
+
+
+def test_devices_have_a_window_of_their_own() -> None:
+    site = Site()
+    wire = site.streaming("n1")
+    wire.say(Ack(1))
+    wire.take()
+    for number in range(400):
+        noise = "".join(random.Random(number).choices("abcdefghijklmnop", k=900))
+        site.put(DEVICES, f"d{number}", spec={"nodeName": "n1", "note": noise})
+    site.work()
+    devices = wire.take()
+    under_way = sum(len(encode(frame)) for frame in devices)
+    assert DEVICE_WINDOW_BYTES // 2 < under_way < DEVICE_WINDOW_BYTES + DEVICE_FRAME_BYTES
+    site.put(PODS, "pod", spec={"nodeName": "n1"})
+    site.work()
+    assert [names(frame) for frame in wire.take()] == [["+pod"]], "at once, though devices fill theirs"
+    pods = [site.put(PODS, f"p{number}", spec={"nodeName": "n1", "x": number}) for number in range(100)]
+    for _ in range(100):
+        site.put(PODS, "pod", spec={"nodeName": "n1", "x": LARGE[:20_000]})
+        site.work()
+    wire.take()
+    wire.say(Ack(3))
+    site.work()
+    assert any("+d" in name for frame in wire.take() for name in names(frame)), "nor do devices starve"
+    assert pods
+
+
+def test_a_node_that_reports_more_than_its_share_is_acknowledged_later() -> None:
+    site = Site()
+    wire = site.streaming("n1")
+    wire.take()
+    entries = (ReportEntry(ObjectKey(DEVICES, "default", "d"), "state", b""),) * MAX_REPORT_ENTRIES
+    acks = 0
+    [session] = site.hub._sessions.values()
+    for number in range(80):  # as fast as they are acknowledged, which is at once as far as the sink goes
+        wire.say(Report(1 + number * MAX_REPORT_ENTRIES, entries, Traffic.DEVICES))
+        report = site.reports.accepted.pop()[2]
+        site.hub.reported(session, ReportAck(Traffic.DEVICES, (Span(report.first, report.first + len(entries) - 1),)))
+        while not (heard := len(wire.take())):
+            site.clock.run_for(0.01)
+        acks += heard
+    assert acks == 80
+    took_s = site.clock.time()
+    assert took_s == pytest.approx((80 * MAX_REPORT_ENTRIES - REPORTS_BURST) / REPORTS_PER_S, abs=0.1)
+    wire.say(Report(1 + 80 * MAX_REPORT_ENTRIES, entries, Traffic.DEVICES))
+    site.hub.reported(
+        session, ReportAck(Traffic.DEVICES, (Span(1 + 80 * MAX_REPORT_ENTRIES, 81 * MAX_REPORT_ENTRIES),))
+    )
+    wire.pump.connection_lost("cut")
+    site.clock.run_for(9.0)
+    assert wire.take() == [], "nobody is there to be told"
+
+
+def test_an_object_that_changes_faster_than_it_is_packed_is_sent_as_it_was() -> None:
+    site = Site()
+    waiting: list[tuple[Callable[[], Parts], Callable[[Parts], None]]] = []
+    site.hub._wires._aside = lambda work, done: waiting.append((work, done))
+    node = Node1(site)
+    node.told()
+    text = LARGE + "x" * ASIDE_BYTES
+    first = site.put(PODS, "long", spec={"nodeName": "n1", "text": text})
+    for number in range(7):
+        site.work()
+        site.put(PODS, "long", spec={"nodeName": "n1", "text": f"{text}{number}"})
+        if number == 3:
+            work, done = waiting.pop(0)
+            done(work())
+        node.acks_upto()
+    assert decode_delta(node.whole[1]).version == first.version
+    assert node.told()[0] == ("", 1, False)
+    while waiting:
+        work, done = waiting.pop(0)
+        done(work())
+        node.acks_upto()
+    assert node.told()[-1] == ("+long", 0, True), "the rest as a difference"
+
+
+def test_a_session_that_has_much_to_send_does_so_a_frame_in_a_turn() -> None:
+    site = Site()
+    busy, calm = site.streaming("busy"), site.streaming("calm")
+    for wire in (busy, calm):
+        wire.say(Ack(1))
+        wire.take()
+    for number in range(10):
+        noise = "".join(random.Random(number).choices("abcdefghijklmnop", k=30_000))
+        site.put(CONFIG_MAPS, f"c{number}", text=noise)
+        site.put(PODS, f"p{number}", spec={"nodeName": "busy", "volumes": [volume(f"c{number}")]})
+    site.put(PODS, "one", spec={"nodeName": "calm"})
+    assert site.hub.work(2)
+    assert len(busy.take()) == 1
+    assert [names(frame) for frame in calm.take()] == [["+one"]]
+    site.work()
+    assert len(busy.take()) > 1
+
+
 def volume(name: str) -> dict[str, Any]:
     return {"name": "v", "configMap": {"name": name}}
 
@@ -823,13 +1061,14 @@ def test_reports_go_to_the_sink_and_are_acknowledged_when_it_says_so() -> None:
     wire.take()
     entry = ReportEntry(ObjectKey(PODS, "default", "web"), "state", b"{}")
     wire.say(Report(1, (entry,)))
-    [(node, session, seq, entries)] = site.reports.accepted
-    assert (node, seq, entries) == ("n1", 1, (entry,))
+    [(node, session, report)] = site.reports.accepted
+    assert (node, report) == ("n1", Report(1, (entry,)))
     assert wire.take() == []
-    site.hub.reports_taken(session, 1, ())
-    assert wire.take() == [ReportAck(1, ())]
+    ack = ReportAck(Traffic.INFRASTRUCTURE, (Span(1, 1),))
+    site.hub.reported(session, ack)
+    assert wire.take() == [ack]
     wire.pump.connection_lost("cut")
-    site.hub.reports_taken(session, 1, ())  # nobody is there to be told
+    site.hub.reported(session, ack)  # nobody is there to be told
 
 
 def test_a_hub_that_stops_says_goodbye() -> None:

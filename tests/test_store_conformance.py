@@ -146,11 +146,11 @@ class StoreMachine(RuleBasedStateMachine):
         rows = self.model.pending()
         through = rows[int(share * (len(rows) - 1))][0] if rows else 0
         gone = sum(entry.field != EVENT_FIELD for row, entry in rows if row <= through)
-        self.runner.run(self.store.settle_reports(through, refused, now_ms=self.seq))
+        self.runner.run(self.store.settle_reports(range(through + 1), refused, now_ms=self.seq))
         self.model.settle(through, refused, self.seq)
         # Its rows have numbers of their own, for it has no Events.
         with self._counted():
-            self.sim.settle_reports(self.sim.pending_reports(0)[gone - 1][0] if gone else 0)
+            self.sim.settle_reports([row for row, _ in self.sim.pending_reports(0)[:gone]])
 
     @rule()
     def restart(self) -> None:

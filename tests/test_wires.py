@@ -1,6 +1,7 @@
 """What goes to a node makes of what it holds what it should hold; and made once is as good as made anew."""
 
 import random
+from collections.abc import Callable
 from itertools import pairwise
 
 from hypothesis import given
@@ -8,10 +9,10 @@ from hypothesis import strategies as st
 
 from apimachinery.keys import ObjectKey, ObjectVersion
 from apimachinery.objects import Object, canonical, revision_of
-from apimachinery.resources import CONFIG_MAPS
+from apimachinery.resources import CONFIG_MAPS, PODS
 from cloudhub.outbox import DOUBTFUL
 from cloudhub.patches import Patches
-from cloudhub.wires import KEY_BYTES, UNPACKING, Wires, removal
+from cloudhub.wires import ASIDE_BYTES, KEY_BYTES, UNPACKING, Parts, Wires, removal
 from link.codec import decode_delta
 from metamanager.intake import unfold
 
@@ -97,3 +98,56 @@ def test_one_object_held_in_many_versions_is_bounded_too() -> None:
 
 def test_a_removal_says_so() -> None:
     assert decode_delta(removal(KEY).data).version is None
+
+
+class Bench:
+    """Where what takes long is made, when the test says so."""
+
+    def __init__(self) -> None:
+        self.waiting: list[tuple[Callable[[], Parts], Callable[[Parts], None]]] = []
+        self.made: list[ObjectKey] = []
+        self.wires = Wires(Patches(), aside=lambda work, done: self.waiting.append((work, done)), made=self.made.append)
+
+    def make(self) -> None:
+        """One that waits."""
+        work, done = self.waiting.pop(0)
+        done(work())
+
+
+def long_object(number: int) -> Object:
+    body = canonical({"text": "x" * ASIDE_BYTES, "number": number})
+    return Object(ObjectKey(PODS, "default", "long"), ObjectVersion("u", revision_of(body)), {}, body)
+
+
+def test_what_takes_long_is_made_somewhere_else_once_for_all() -> None:
+    bench, item = Bench(), long_object(1)
+    for _ in range(3):
+        wire = bench.wires.of(item, None)
+        assert (wire.is_awaited, wire.is_large) == (True, True)
+    assert bench.wires.awaited(item.key, None) == item.version
+    bench.make()
+    assert not bench.waiting, "it was asked for three times and is made once"
+    assert bench.made == [item.key]
+    wire = bench.wires.of(item, None)
+    assert wire == Wires(Patches()).of(item, None), "as it would have been made here"
+    assert (wire.is_awaited, wire.is_large, wire.is_packed) == (False, False, True)
+    assert bench.wires.of(item, DOUBTFUL).is_awaited is False, "nothing is to be packed"
+
+
+def test_while_one_state_is_made_no_other_is_and_it_stays_to_be_had() -> None:
+    bench, first, last = Bench(), long_object(1), long_object(2)
+    bench.wires.of(first, None)
+    assert bench.wires.of(last, None).is_awaited
+    assert bench.wires.awaited(first.key, None) == first.version
+    bench.make()
+    assert not bench.waiting
+    made = bench.wires.made(first.key, first.version, None)
+    assert made is not None
+    assert bench.wires.made(first.key, last.version, None) is None
+    bench.wires.of(last, None)
+    bench.make()
+    assert not bench.wires.of(last, None).is_awaited
+    bench.wires.replaced(first)
+    assert bench.wires.of(last, first.version).is_awaited, "a difference takes as long"
+    bench.make()
+    assert bench.wires.of(last, first.version).is_patch

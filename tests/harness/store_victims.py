@@ -74,7 +74,7 @@ async def write(directory: Path, seed: int, out: int) -> None:
             say("saved", seq)
         if seq % SETTLE_EVERY == 0 and (await store.parked()).total < seq // SETTLE_EVERY:
             key, field, _ = report_of(seq)
-            await store.settle_reports(settled_at(seq), [RefusedReport(key, field, str(seq))], now_ms=seq)
+            await store.settle_reports(range(settled_at(seq) + 1), [RefusedReport(key, field, str(seq))], now_ms=seq)
             say("settled", seq)
 
 

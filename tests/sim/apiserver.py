@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import ClassVar, NamedTuple
 
-from apimachinery.errors import Conflict, Expired, Invalid, NotFound
+from apimachinery.errors import Conflict, Expired, InternalError, Invalid, NotFound
 from apimachinery.events import EventType
 from apimachinery.keys import Node, ObjectKey, ObjectVersion, Resource
 from apimachinery.objects import JSON, Object, from_json
@@ -62,6 +62,8 @@ class SimApi:
         """All states of each object in their order."""
         self.taken: defaultdict[tuple[ObjectKey, str], list[Value]] = defaultdict(list)
         """What was reported, in the order in which it was taken."""
+        self.failing: set[ObjectKey] = set()
+        """Objects whose status cannot be written for now, as where a webhook answers 500 for them."""
         self.echoes: list[ObjectKey] = []
         """Devices that nodes would see changed because of what they reported; must stay empty."""
         self.leases: dict[Node, Claim] = {}
@@ -208,6 +210,8 @@ class SimApi:
         body = self.get(key)
         if body["metadata"]["resourceVersion"] != base:
             raise Conflict(f"{key} has changed")
+        if key in self.failing:
+            raise InternalError("a webhook failed")
         for twin in changes.get("twins", ()):
             if twin.get("reported", {}).get("value", "").endswith(POISON):
                 raise Invalid(f"{key}: a value is refused by the schema")

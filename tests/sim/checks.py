@@ -52,6 +52,7 @@ def problems(world: World) -> list[str]:
             for edge in world.edges
             if edge.incomplete
         ),
+        *(f"{edge.node} and its hub broke the protocol: {edge.broken}" for edge in world.edges if edge.broken),
         *_deleted_for_not_knowing(world),
         *_taken_out_of_order(world),
         *_healed(world),

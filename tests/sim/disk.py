@@ -119,10 +119,10 @@ class SimDisk:
         image.interests = interests
         self._commit(image)
 
-    def settle_reports(self, through: int) -> None:
-        if any(row <= through for row, _ in self.image.reports.values()):
+    def settle_reports(self, rows: Sequence[int]) -> None:
+        if any(row in rows for row, _ in self.image.reports.values()):
             image = self.image.copy()
-            image.reports = {name: row for name, row in image.reports.items() if row[0] > through}
+            image.reports = {name: row for name, row in image.reports.items() if row[0] not in rows}
             self._commit(image)
 
     def pending_reports(self, after: int) -> list[tuple[int, ReportEntry]]:

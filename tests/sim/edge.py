@@ -18,9 +18,10 @@ from devicetwin.documents import read_documents
 from devicetwin.fleet import Fleet, Moment, Outcome
 from devicetwin.messages import Channel, Delta, DeviceTopic, StateUpdate, TwinEntry, TwinUpdate, Value, parse_topic
 from devicetwin.wire import Publication, id_of, key_of
+from edgehub.backlog import Backlog
 from edgehub.session import EdgeSession
-from link.errors import LinkClosed
-from link.frames import Batch, GoodbyeCode, Interest, Position, Refusal
+from link.errors import LinkClosed, LinkError, RemoteProtocolError
+from link.frames import Batch, GoodbyeCode, Interest, Position, Refusal, Traffic
 from tests.sim.access import STEADY, STEADY_KEY
 from tests.sim.clock import MachineClock
 from tests.sim.disk import DiskFull, SimDisk
@@ -67,6 +68,10 @@ class SimEdge:
         self.inbox: deque[tuple[str, bytes, tuple[ObjectKey, str, str] | None]] = deque()
         """What devices have said and were not yet told that it is durable. The broker keeps it."""
         self.end: SimTransport | None = None
+        self.handed_back = 0
+        """How many reports came back, to be sent later."""
+        self.broken: list[str] = []
+        """Complaints about the protocol, of either end; must stay empty."""
         self.superseded = 0
         """How often it heard of the connection that it had that another took over."""
         self.start()
@@ -83,8 +88,7 @@ class SimEdge:
         """How often a hub said that a term is of the future."""
         self._woken = False
         self._committing = False
-        self._sent_row = 0
-        self._settled_row = 0
+        self._backlog = Backlog()
         self._fleet: Fleet | None = None
         self.complete: set[Interest] = set()
         """As this process was told."""
@@ -110,7 +114,7 @@ class SimEdge:
         self.end, hand_over, self.replica = reached
         self.dials += 1
         session = self.session = EdgeSession(self.node, agent="sim", clock=self.clock, wake=self._wake)
-        self._sent_row = self._settled_row = 0
+        self._backlog = Backlog()
         hand_over()
         self.end.receiving = session.opened(self.end)
         cursor, digest = self.disk.image.cursor, self.disk.digest()
@@ -135,6 +139,8 @@ class SimEdge:
                     self.ahead += self._is_ahead
                     self._known_term = max(0 if self._is_ahead else self._known_term, session.error.term)
                     self.superseded += session.error.code is GoodbyeCode.SUPERSEDED
+                if isinstance(session.error, RemoteProtocolError) or _is_complaint(session.error):
+                    self.broken.append(str(session.error))
                 self.session = None
                 self._later(self._world.rng.choice([0.0, 0.05, 0.5]), self.dial)
             return
@@ -232,19 +238,23 @@ class SimEdge:
     # Up
 
     def _settle_rows(self, session: EdgeSession) -> None:
-        if session.settled_row > self._settled_row:
-            self.disk.settle_reports(session.settled_row)
-            self._settled_row = session.settled_row
+        done, _, later = session.take_reported(Traffic.DEVICES)
+        self.disk.settle_reports(done)
+        self._backlog.settle(done)
+        self._backlog.hand_back(later, self.clock.time(), self._world.rng.random())
+        self.handed_back += len(later)
+        if (due := self._backlog.next_look()) is not None:
+            self._later(max(0.0, due - self.clock.time()) / 0.9, self._wake)
 
     def send_reports(self) -> None:
         session = self.session
-        if session is None or not session.report_room():
+        if session is None or not session.report_room(Traffic.DEVICES):
             return
-        rows = self.disk.pending_reports(self._sent_row)
-        if rows:
-            rows = rows[: self._world.rng.randint(1, len(rows))]
-            self._sent_row = rows[-1][0]
-            session.report(rows)
+        self._backlog.look(self.clock.time())
+        read = self.disk.pending_reports(self._backlog.after)
+        if read:
+            if rows := self._backlog.choose(read[: self._world.rng.randint(1, len(read))], self.clock.time()):
+                session.report(rows, Traffic.DEVICES)
             self._wake()
 
     # Twins
@@ -356,3 +366,7 @@ class SimEdge:
             self._world.network.kill(self.end, is_silent=is_silent)
         self.terms_lost += self._term > self.disk.image.term
         self.start()
+
+
+def _is_complaint(error: LinkError) -> bool:
+    return isinstance(error, LinkClosed) and error.code is GoodbyeCode.PROTOCOL

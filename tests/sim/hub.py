@@ -6,6 +6,8 @@ shells is the least that drives them: a watch per resource that lags and expires
 work (cloudhub/server.py), the writes (writer.py) and the decisions (access.py).
 """
 
+from collections.abc import Callable
+
 from apimachinery.errors import Expired
 from apimachinery.events import Change, EventType, WatchEvent
 from apimachinery.keys import Resource
@@ -15,6 +17,7 @@ from cloudhub.horizon import Advance
 from cloudhub.patches import Patches
 from cloudhub.placement import STANDARD_RULES, By, Placement, Rule
 from cloudhub.sessions import Hub
+from cloudhub.wires import Parts
 from tests.sim.access import NoCalls, SimAccess
 from tests.sim.apiserver import Logged
 from tests.sim.clock import MachineClock
@@ -71,6 +74,7 @@ class SimHub:
             heartbeat_s=HEARTBEAT_S,
             grace_s=world.rng.choice([5.0, 60.0]),
             patches=Patches(max_bytes=4000, min_body_bytes=0),
+            aside=self._aside,
         )
         self._positions: dict[Resource, int] = {}
         self._incarnations: dict[Resource, int] = {}
@@ -87,6 +91,12 @@ class SimHub:
         if generation == self.generation and not self._woken:
             self._woken = True
             self._world.clock.call_later(0.001, work)
+
+    def _aside(self, work: Callable[[], Parts], done: Callable[[Parts], None]) -> None:
+        """A thread that packs; it dies with the process."""
+        generation, parts = self.generation, work()
+        delay_s = self._world.rng.choice([0.0, 0.1, 1.0])
+        self._world.clock.call_later(delay_s, lambda: done(parts) if generation == self.generation else None)
 
     # The watches
 

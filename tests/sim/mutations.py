@@ -21,12 +21,27 @@ from cloudhub import projection
 from cloudhub.fences import Claim, Fences, Permit, Standing
 from cloudhub.horizon import Horizon
 from cloudhub.interests import Decision, Interests, Judgement, Scope, affected, judged
-from cloudhub.outbox import Flight, Outbox, Verdict
+from cloudhub.outbox import Desired, Flight, Outbox, Verdict
 from cloudhub.placement import Affected, Placement
-from cloudhub.reports import Acknowledgement, Reports
 from cloudhub.sessions import Hub, Session
+from cloudhub.transfers import Transfer, Transfers
+from edgehub.backlog import Backlog
 from edgehub.session import EdgeSession
-from link.frames import Batch, Cursor, Delta, Frame, Hello, Interest, Inventory, Position, Refusal, ReportEntry
+from link.frames import (
+    Batch,
+    Cursor,
+    Delta,
+    Frame,
+    Hello,
+    Interest,
+    Inventory,
+    Position,
+    Refusal,
+    Report,
+    ReportAck,
+    ReportEntry,
+    Span,
+)
 from link.lanes import Inbox
 from metamanager.intake import NotHeld, unfold
 from tests.sim.access import SimAccess
@@ -36,7 +51,7 @@ from tests.sim.disk import SimDisk
 from tests.sim.edge import SimEdge
 from tests.sim.hub import SimHub
 from tests.sim.world import Shape
-from tests.sim.writer import Reporter, SimWriter
+from tests.sim.writer import SimWriter
 
 Wanted = Mapping[ObjectKey, ObjectVersion]
 
@@ -46,6 +61,7 @@ _observe, _replace, _list = Placement.observe, WatchCache.replace, SimHub._list
 _judge, _judged, _affected, _decision = Hub._judge, judged, affected, SimAccess.decision
 _apply, _disk_save = SimDisk.apply, SimDisk.save
 _permit, _put_lease = Fences.permit, SimApi.put_lease
+_reported = EdgeSession._reported
 _next = Inbox.next
 _commit, _save, _accept = SimEdge._commit, SimEdge._save, SimWriter.accept
 
@@ -144,6 +160,31 @@ def _believe_what_followed(self: Outbox, seq: int, key: ObjectKey, reason: str) 
 
 
 def _forget_nacks(self: Outbox, seq: int, key: ObjectKey, reason: str) -> None: ...
+
+
+# ---- parts
+
+
+def _push_what_is_not_complete(self: Transfers, taken: int) -> Transfer | None:
+    return next((each for each in self._all if not each.seq and each.number and taken), None)
+
+
+def _await_on_any_base(self: Outbox, key: ObjectKey, held: ObjectVersion | None) -> bool:
+    return key in self.large
+
+
+def _drop_what_has_changed(
+    self: Outbox, key: ObjectKey, version: ObjectVersion, held: ObjectVersion | None, desired: Desired
+) -> bool:
+    return False
+
+
+def _settled_without_what_is_large(self: Outbox) -> bool:
+    return bool(self._dirty)
+
+
+def _forget_what_changed_meanwhile(self: Outbox, key: ObjectKey) -> None:
+    self.large.pop(key, None)
 
 
 # ---- interests
@@ -257,7 +298,7 @@ def _take_blindly(self: SimApi, node: Node, base: Claim | None, term: int, repli
 
 
 def _settle_what_was_sent(self: SimEdge, session: EdgeSession) -> None:
-    self.disk.settle_reports(self._sent_row)
+    self.disk.settle_reports(list(self._backlog._under_way))
 
 
 def _keep_the_row(self: SimDisk, documents: Mapping[str, bytes | None], reports: Sequence[ReportEntry]) -> None:
@@ -268,23 +309,26 @@ def _keep_the_row(self: SimDisk, documents: Mapping[str, bytes | None], reports:
             self.image.reports[entry.key, entry.field] = (row, entry.value)
 
 
-def _ack_what_came(self: SimWriter, node: Node, session: Session, seq: int, entries: tuple[ReportEntry, ...]) -> None:
-    _accept(self, node, session, seq, entries)
-    self._owner.hub.reports_taken(session, seq, ())
+def _ack_what_came(self: SimWriter, node: Node, session: Session, report: Report) -> None:
+    _accept(self, node, session, report)
+    last = report.first + len(report.entries) - 1
+    self._owner.hub.reported(session, ReportAck(report.traffic, (Span(report.first, last),)))
     self._reporters.pop(session)
 
 
-def _ack_out_of_order(self: Reports[Reporter], sessions: Iterable[Reporter]) -> list[Acknowledgement[Reporter]]:
-    found = []
-    for session in sessions:
-        ledger = self._ledgers[session]
-        done = [seq for seq, count in ledger.open.items() if not count]
-        for seq in list(ledger.open):
-            if done and seq <= done[-1]:
-                del ledger.open[seq]
-        if done:
-            found.append(Acknowledgement(session, done[-1], ()))
-    return found
+def _settle_all_before(self: EdgeSession, ack: ReportAck) -> None:
+    rows = self._rows[ack.traffic]
+    last = max((span.last for span in ack.settled), default=0)
+    before = [row for number, (row, _) in rows.items() if number < last]
+    _reported(self, ack)
+    self._outcomes[ack.traffic].done.extend(row for row in before if row not in self._outcomes[ack.traffic].done)
+
+
+def _settle_what_comes_back(self: EdgeSession, ack: ReportAck) -> None:
+    _reported(self, ack._replace(settled=(*ack.settled, *ack.later), later=()))
+
+
+def _never_look(self: Backlog, now: float) -> None: ...
 
 
 def _tell_before_saving(self: SimEdge) -> None:
@@ -327,6 +371,7 @@ class Row(NamedTuple):
     """The first seed that noticed."""
 
 
+_IN_PARTS = Shape(delays_s=(0.3,), commits_s=(0.3, 1.5), large=100, aside=False, interests=True)
 _INTERESTED = Shape(hubs=2, delays_s=(0.01, 0.3), interests=True)
 _LANES = Shape(lanes=True, interests=True)
 _TWO_REPLICAS = Shape(hubs=2, delays_s=(0.01, 0.3))
@@ -345,6 +390,17 @@ MUTATIONS: tuple[Mutation, ...] = (
     Mutation("the inventory is compared with what is desired then", Hub, "hello", _remember_what_was_desired),
     Mutation("the old connection ends before the new Hello is acted on", Hub, "hello", _leave_the_older_alone),
     Mutation("what moves is dirty where it was, too", Placement, "observe", _tell_only_the_new_node),
+    Mutation("a push names what has come whole", Transfers, "whole", _push_what_is_not_complete, _IN_PARTS),
+    Mutation("a transfer ends with what it was made of", Outbox, "awaits", _await_on_any_base, _IN_PARTS),
+    Mutation("what is large and has changed arrives", Outbox, "may_land", _drop_what_has_changed, _IN_PARTS),
+    Mutation(
+        "synced is not said while something comes in parts",
+        Outbox,
+        "has_dirty",
+        property(_settled_without_what_is_large),
+        _IN_PARTS,
+    ),
+    Mutation("what was dropped is looked at again", Outbox, "look_again", _forget_what_changed_meanwhile, _IN_PARTS),
     Mutation("what is not known of an interest stays", cloudhub.sessions, "judged", _delete_the_unknown, _INTERESTED),
     Mutation(
         "what an interest selects is dirty once decided", cloudhub.sessions, "affected", _mark_nothing, _INTERESTED
@@ -379,7 +435,9 @@ MUTATIONS: tuple[Mutation, ...] = (
         "the Lease is taken at the version that was read", SimApi, "put_lease", _take_blindly, shape=_TWO_REPLICAS
     ),
     Mutation("ReportAck after the apiserver took it", SimWriter, "accept", _ack_what_came),
-    Mutation("reports are acknowledged in their order", Reports, "_settled", _ack_out_of_order),
+    Mutation("a row goes with its own acknowledgement", EdgeSession, "_reported", _settle_all_before),
+    Mutation("what is handed back stays", EdgeSession, "_reported", _settle_what_comes_back),
+    Mutation("what is handed back is sent again", Backlog, "look", _never_look),
     Mutation("nothing of another lane overtakes the handshake", Inbox, "next", _hand_on_what_is_there, shape=_LANES),
     Mutation(
         "a report is no change for its node", projection, "_BY_COLLECTION", {DEVICES.collection: _show_everything}

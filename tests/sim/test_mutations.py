@@ -11,11 +11,11 @@ from tests.sim.mutations import MUTATIONS, Mutation, Row, table, tried
 SCHEDULES = 1000
 """About twice what the rarest needs, see docs/simulation.md."""
 NOTICING = {
-    "a session that is overtaken ends": 47,
-    "the old connection ends before the new Hello is acted on": 162,
-    "reports wait until the Lease is taken": 172,
-    "what was learned is written over once the Lease is confirmed": 217,
-    "the Lease is taken at the version that was read": 553,
+    "a session that is overtaken ends": 26,
+    "the old connection ends before the new Hello is acted on": 80,
+    "reports wait until the Lease is taken": 24,
+    "what was learned is written over once the Lease is confirmed": 258,
+    "the Lease is taken at the version that was read": 251,
 }
 """
 Seeds to try first, where it takes many to find one. Each is another schedule once anything draws one more random

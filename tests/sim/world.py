@@ -12,12 +12,16 @@ from functools import partial
 from typing import NamedTuple, TypeVar
 from unittest.mock import patch
 
+import cloudhub.wires
 import edgehub.session
+import link.peer
+import link.transfers
 from apimachinery.errors import ApiError, InternalError, TooManyRequests, Unavailable
 from apimachinery.keys import Node, ObjectKey, ObjectVersion
 from apimachinery.resources import CONFIG_MAPS, DEVICE_MODELS, DEVICES, NODES, PODS, SECRETS
 from cloudhub.reports import Value, parse
-from link.frames import WINDOW_BYTES, WINDOW_FRAMES, Interest, ReportEntry
+from cloudhub.wires import ASIDE_BYTES
+from link.frames import BULK, CHUNK_BYTES, LARGE_BYTES, PUSHES, WINDOW_BYTES, WINDOW_FRAMES, Interest, ReportEntry
 from link.peer import Peer
 from tests.sim.access import GADGETS, POOL, STEADY, STEADY_KEY
 from tests.sim.apiserver import SimApi
@@ -47,6 +51,10 @@ class Shape(NamedTuple):
     window_bytes: int = WINDOW_BYTES
     commits_s: tuple[float, ...] = (0.0, 0.001, 0.02)
     """How long a commit takes: one of these."""
+    large: int = LARGE_BYTES
+    """Longer deltas go in parts of a quarter of this."""
+    aside: bool = True
+    """Whether what is longer is packed in a thread, and so later."""
     interests: bool = False
     """Whether nodes are interested in more than what is placed on them."""
     lanes: bool = False
@@ -62,6 +70,7 @@ class Shape(NamedTuple):
             window_bytes=rng.choice([WINDOW_BYTES, 700]),
             commits_s=rng.choice([(0.0, 0.001, 0.02), (0.02, 0.3, 1.5)]),
             interests=rng.random() < 0.7,
+            large=rng.choice([LARGE_BYTES, 160, 130]),
         )
 
 
@@ -201,7 +210,7 @@ class World:
             for node, outbox in hub.hub._outboxes.items():
                 if outbox.dirty_count > KEYS:
                     self.faulty_bounds.append(f"{hub.name} has {outbox.dirty_count} dirty keys for {node}")
-                if len(outbox._flights) > self.shape.window_frames:
+                if len(outbox._flights) > 2 * self.shape.window_frames:
                     self.faulty_bounds.append(f"{hub.name} has {len(outbox._flights)} pushes under way to {node}")
         for edge in self.edges:
             if len(edge.disk.image.reports) > 3 * devices:
@@ -412,6 +421,12 @@ class World:
         mood = rng.choice(["slow", "refusing", "lossy"])
         self.moods = {} if self.moods else dict.fromkeys(rng.choice([names, [rng.choice(names)]]), mood)
 
+    def a_status_fails(self) -> None:
+        """The apiserver takes no status of some device, and all others; or takes them again."""
+        devices = sorted(key for key in self.api.objects if key.resource == DEVICES)
+        if devices:
+            self.api.failing ^= {self.rng.choice(devices)}
+
     EDITS: tuple[Callable[["World"], None], ...] = (
         edit_pod,
         edit_pod,
@@ -440,6 +455,7 @@ class World:
         dial_again,
         dial_again,
         partition,
+        a_status_fails,
         crash_hub,
         crash_hub,
         crash_edge,
@@ -460,6 +476,7 @@ class World:
         self.has_faults = False
         self.partitioned.clear()
         self.moods.clear()
+        self.api.failing.clear()
         for edge in self.edges:
             edge.crash_at = ""
             edge.disk.is_full = False
@@ -484,9 +501,15 @@ def _devices_of(edge: SimEdge) -> list[ObjectKey]:
 @contextmanager
 def tuned(shape: Shape) -> Iterator[None]:
     """Small windows and chunks, so that few objects are many frames."""
-    window = {"window_frames": shape.window_frames, "window_bytes": shape.window_bytes}
+    pushes, devices = PUSHES
+    pushes = pushes._replace(frames=shape.window_frames, bytes=shape.window_bytes)
+    devices = devices._replace(frames=shape.window_frames, bytes=min(shape.window_bytes, devices.bytes))
     with (
-        patch.dict(Peer.__init__.__kwdefaults__, window),
+        patch.dict(Peer.__init__.__kwdefaults__, {"pushes": (pushes, devices)}),
         patch.object(edgehub.session, "INVENTORY_CHUNK", shape.chunk),
+        patch.object(cloudhub.wires, "LARGE_BYTES", shape.large),
+        patch.object(cloudhub.wires, "ASIDE_BYTES", min(ASIDE_BYTES, shape.large) if shape.aside else ASIDE_BYTES),
+        patch.object(link.transfers, "CHUNK_BYTES", min(CHUNK_BYTES, shape.large // 4)),
+        patch.object(link.peer, "BULK", BULK._replace(bytes=min(BULK.bytes, shape.large // 2), growth=1)),
     ):
         yield

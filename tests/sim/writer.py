@@ -16,15 +16,14 @@ from cloudhub.backoff import write_delay_s
 from cloudhub.devices import StateReport, model_of, node_of, property_names
 from cloudhub.devicestatus import status_after
 from cloudhub.fences import Permit
-from cloudhub.reports import MOVED, Acknowledgement, Outcome, Refused, Reports, Retry, Taken, Value, Write
+from cloudhub.reports import MOVED, WRITES, Acknowledgement, Outcome, Refused, Reports, Retry, Taken, Value, Write
 from cloudhub.sessions import Session
-from link.frames import ReportEntry
+from link.frames import Report
 from tests.sim.surroundings import Surroundings
 
 if TYPE_CHECKING:
     from tests.sim.hub import SimHub
 
-CONCURRENCY = 8
 MIN_INTERVAL_S = 0.1
 
 
@@ -66,11 +65,11 @@ class SimWriter:
 
     # From the links
 
-    def accept(self, node: Node, session: Session, seq: int, entries: tuple[ReportEntry, ...]) -> None:
+    def accept(self, node: Node, session: Session, report: Report) -> None:
         if session not in self._reporters:
             reporter = self._reporters[session] = Reporter(len(self._reporters))
             self._sessions[reporter] = session
-        self._settle(self.core.accept(node, self._reporters[session], seq, entries))
+        self._settle(self.core.accept(node, self._reporters[session], report))
         self._arm()
 
     def session_closed(self, session: Session) -> None:
@@ -87,8 +86,8 @@ class SimWriter:
         return None
 
     def _settle(self, settled: Iterable[Acknowledgement[Reporter]]) -> None:
-        for reporter, seq, refused in settled:
-            self._owner.hub.reports_taken(self._sessions[reporter], seq, refused)
+        for reporter, ack, _ in settled:
+            self._owner.hub.reported(self._sessions[reporter], ack)
 
     # From the watches
 
@@ -118,7 +117,7 @@ class SimWriter:
     # What is done about it
 
     def _arm(self) -> None:
-        deadline = self.core.next_deadline() if self._busy < CONCURRENCY else None
+        deadline = self.core.next_deadline() if self._busy < WRITES else None
         if deadline is None or (self._armed_at is not None and self._armed_at <= deadline):
             return
         self._armed_at = deadline
@@ -128,7 +127,7 @@ class SimWriter:
         self._armed_at = None
         if not self.is_alive:
             return
-        for write in self.core.due(self._clock.time(), CONCURRENCY - self._busy):
+        for write in self.core.due(self._clock.time(), WRITES - self._busy):
             self._busy += 1
             self._perform(write, self._fences.term(write.node))
         self._arm()
