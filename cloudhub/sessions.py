@@ -896,6 +896,9 @@ class Hub:
         if outbox is None or not outbox.has_something:
             return
         desired, peer = partial(self._desired, session.node), pump.peer
+        if session.transfers is not None:
+            # First: it has waited for all its bytes, and what is small would take each room that there comes to be.
+            self._land(session, outbox, session.transfers, desired)
         for traffic in outbox.dirty_classes():
             if room := peer.push_room(traffic):
                 changes, wires = outbox.pull(desired, self._wire, min(room, _FRAME_BYTES[traffic]), traffic)
@@ -943,13 +946,14 @@ class Hub:
         seq = session.pump.push(transfer or [wire.data for wire in wires], synced, horizon, traffic)
         outbox.launch(seq, changes)
 
-    def _transfer(self, session: Session, outbox: Outbox, desired: Desired) -> None:
-        """See to what is too large for a push: what has come whole is pushed, what is of no use dropped, more begun."""
+    def _land(self, session: Session, outbox: Outbox, transfers: Transfers, desired: Desired) -> None:
+        """Push what has come whole, of each class that has room."""
         peer = session.pump.peer
-        if session.transfers is None:
-            session.transfers = Transfers()
-        transfers = session.transfers
-        while (done := transfers.whole(peer.chunks_taken)) is not None and peer.push_room(traffic_of(done.key)):
+
+        def has_room(key: ObjectKey) -> bool:
+            return peer.push_room(traffic_of(key)) > 0
+
+        while (done := transfers.whole(peer.chunks_taken, has_room)) is not None:
             if not outbox.may_land(done.key, done.version, done.held, desired):
                 transfers.drop(done)
                 outbox.look_again(done.key)
@@ -961,6 +965,12 @@ class Hub:
             changes = {done.key: done.version}
             self._push(session, outbox, changes, [done.wire], traffic_of(done.key), done.number)
             done.seq = outbox.sent_seq
+
+    def _transfer(self, session: Session, outbox: Outbox, desired: Desired) -> None:
+        """See to what is too large for a push: what is of no use is dropped, and more begun, in its order."""
+        if session.transfers is None:
+            session.transfers = Transfers()
+        transfers = session.transfers
         for transfer in transfers.pending:
             if not outbox.awaits(transfer.key, transfer.held):
                 transfers.drop(transfer)
@@ -982,7 +992,7 @@ class Hub:
                     continue
             if transfers.has_room(len(wire.data)):
                 transfers.begin(key, version, held, wire)
-                break
+            break  # else it waits, and those after it, too: smaller ones that change often would take its room for ever
         session.speak()
 
     def _deciding(self, keys: Iterable[ObjectKey]) -> frozenset[str]:

@@ -14,6 +14,7 @@ Pure state: no clock, no I/O. Lives as long as its connection. The shell is clou
 """
 
 from collections import deque
+from collections.abc import Callable
 
 from apimachinery.keys import ObjectKey, ObjectVersion
 from cloudhub.wires import Wire
@@ -89,9 +90,9 @@ class Transfers:
         self._dropped.append(transfer.number)
 
     def settle(self, seq: int) -> None:
-        """Pushes up to this number are committed."""
-        while self._all and 0 < self._all[0].seq <= seq:
-            self._all.popleft()
+        """Pushes up to this number are committed; that of one class may be, while an older one waits for its class."""
+        if any(0 < transfer.seq <= seq for transfer in self._all):
+            self._all = deque(transfer for transfer in self._all if not 0 < transfer.seq <= seq)
 
     def next(self) -> tuple[Part, Transfer | None] | None:
         """The next part to be sent, and of what; None where there is none."""
@@ -101,9 +102,13 @@ class Transfers:
             return None
         return self._all[-1].next(), self._all[-1]
 
-    def whole(self, taken: int) -> Transfer | None:
-        """The first that has come whole and is not pushed. taken: the number of the last chunk that was."""
+    def whole(self, taken: int, has_room: Callable[[ObjectKey], bool] = lambda _: True) -> Transfer | None:
+        """
+        The first that has come whole and is not pushed.
+
+        taken: the number of the last chunk that was. has_room: whether something of this object may be pushed now.
+        """
         for transfer in self._all:
-            if not transfer.seq and transfer.is_sent and transfer.chunk <= taken:
+            if not transfer.seq and transfer.is_sent and transfer.chunk <= taken and has_room(transfer.key):
                 return transfer
         return None

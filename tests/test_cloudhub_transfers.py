@@ -61,6 +61,21 @@ def test_another_begins_when_the_last_is_sent_while_there_is_room_at_the_node() 
     assert not large.has_room(MAX_TRANSFERS_BYTES)
 
 
+def test_one_that_waits_for_its_class_holds_up_neither_another_nor_its_room() -> None:
+    transfers = Transfers()
+    for name in "ab":
+        begin(transfers, name)
+        sent(transfers)
+    done = transfers.whole(99, lambda each: each == key("b"))
+    assert done is not None
+    assert done.key == key("b")
+    done.seq = 3
+    assert transfers.whole(99, lambda each: each == key("b")) is None
+    transfers.settle(3)
+    assert [transfer.key for transfer in transfers.pending] == [key("a")]
+    assert len(transfers) == 1
+
+
 def test_of_what_is_dropped_the_node_is_told() -> None:
     transfers = Transfers()
     begin(transfers, "a")

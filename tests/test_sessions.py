@@ -17,7 +17,7 @@ from apimachinery.keys import Node, ObjectKey, ObjectVersion, Resource
 from apimachinery.objects import Object, from_json
 from apimachinery.resources import CONFIG_MAPS, CUSTOM_RESOURCE_DEFINITIONS, DEVICES, PODS
 from apimachinery.watchcache import WatchCache
-from cloudhub import sessions
+from cloudhub import sessions, transfers
 from cloudhub.horizon import Advance
 from cloudhub.interests import GRANTED, UNKNOWN, Decision
 from cloudhub.placement import STANDARD_RULES, By, Placement, Rule
@@ -821,6 +821,61 @@ def test_an_object_that_changes_all_the_time_arrives_all_the_same() -> None:
     assert told[-1] == ("+large", 0, True), "what has changed since is a small difference"
     assert site.hub.desired_by(Node("n1"))[last.key] == last.version
     assert len(node.whole) == 1
+
+
+def test_what_has_come_whole_is_pushed_while_devices_take_all_the_room_they_get() -> None:
+    site, rnd = Site(), random.Random(3)
+    wire = site.streaming("n1")
+    wire.say(Ack(1))
+    wire.take()
+    device, pod = ({"nodeName": "n1", "text": LARGE[-30_000:] + end} for end in "dp")
+    noise = "".join(rnd.choices("abcdefghijklmnop", k=10_000))
+
+    def flood(changes: int) -> None:
+        for _ in range(changes):
+            start = rnd.randrange(9_000)
+            text = noise[start : start + 600]
+            site.put(DEVICES, f"device{rnd.randrange(500)}", spec={"nodeName": "n1", "text": text})
+
+    flood(1000)
+    site.put(DEVICES, "large", spec=device)
+    site.work()
+    site.put(PODS, "large", spec=pod)
+    unacked, taken, landed = list[int](), 0, list[int]()
+    for _ in range(60):
+        site.work()
+        for frame in wire.take():
+            if isinstance(frame, Part):
+                wire.say(Taken(taken := taken + 1))
+            elif isinstance(frame, Push):
+                unacked.append(frame.seq)
+                landed += [frame.transfer] * bool(frame.transfer)
+        flood(80)
+        if unacked:
+            wire.say(Ack(unacked.pop(0)))
+    assert sorted(landed) == [1, 2]
+
+
+def test_a_large_object_begins_in_its_turn_though_smaller_ones_would_find_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfers, "MAX_TRANSFERS_BYTES", 120_000)
+    site = Site()
+    wire = site.streaming("n1")
+    wire.say(Ack(1))
+    for name, length in (("a", 30_000), ("largest", 60_000), ("b", 30_000)):
+        site.put(PODS, name, spec={"nodeName": "n1", "text": LARGE[-length:]})
+        site.work()
+    sizes, taken, pushes = dict[int, int](), 0, list[Push]()
+    while len(sizes) < 3:
+        frames = wire.take()
+        for part in (frame for frame in frames if isinstance(frame, Part)):
+            sizes[part.number] = part.size
+            wire.say(Taken(taken := taken + 1))
+        pushes += (frame for frame in frames if isinstance(frame, Push))
+        if not frames:
+            wire.say(Ack(pushes[-1].seq))  # nothing more begins before: there is no room for what is next
+        site.work()
+    assert sizes[2] > sizes[1] > 32_768
+    assert sizes[2] + sizes[3] > 120_000
 
 
 @pytest.mark.parametrize("becomes", ["deleted", "small", "another"])
