@@ -207,13 +207,15 @@ class Outbox:
         budget: int,
         traffic: Traffic = Traffic.INFRASTRUCTURE,
         most: int = 512,
+        is_enough: Callable[[], bool] = lambda: False,
     ) -> tuple[dict[ObjectKey, ObjectVersion | None], list[Sent]]:
         """
         Take dirty keys of a class that differ, and what they are sent as, up to a budget, and at least one if any.
 
         send: given the key, the version that the node is to hold and the one it holds. budget: what the costs may come
-        to. The caller sends them and says so with launch(). Empty when nothing is dirty or nothing is known. What is
-        too large for a push is put among `large` instead, where it keeps its place.
+        to. is_enough: asked after each, whether to end here, also where nothing was taken but what is large. The caller
+        sends them and says so with launch(). Empty when nothing is dirty or nothing is known. What is too large for a
+        push is put among `large` instead, where it keeps its place.
         """
         changes: dict[ObjectKey, ObjectVersion | None] = {}
         pieces: list[Sent] = []
@@ -233,6 +235,8 @@ class Outbox:
                         if piece.is_large:
                             self.large.setdefault(key, None)
                             del keys[key]
+                            if is_enough():
+                                break
                             continue
                         spent += piece.cost
                         if changes and spent > budget:
@@ -244,9 +248,13 @@ class Outbox:
                     if self.large:
                         self.large.pop(key, None)  # a transfer of it is of no use any more
                     del keys[key]
-                if len(changes) == most and keys:
+                    if is_enough():
+                        break
+                if keys and (len(changes) == most or is_enough()):
                     return changes, pieces
             del self._dirty[rank]
+            if is_enough():
+                break
         return changes, pieces
 
     def may_land(self, key: ObjectKey, version: ObjectVersion, held: ObjectVersion | None, desired: Desired) -> bool:

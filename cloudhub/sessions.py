@@ -75,6 +75,7 @@ GRACE_S = 600.0  # an outbox costs a few hundred bytes per object; afterwards a 
 FRAME_BYTES = 64 << 10  # a quarter of the window: the node commits one while others come; 3 s on a 200 kbit/s line
 DEVICE_FRAME_BYTES = 16 << 10  # half of its window, for the same reason
 TURN_S = 0.005  # of work() at a time, whatever a session costs: then frames and watch events are taken in
+PREPARED_BYTES = 64 << 10  # of bodies that are packed for a session's turn, in 5 ms, and one that is begun then
 TURN_LOOKS = 8  # sessions between two looks at the clock, each of which sends two frames at most
 REPORTS_PER_S = 2000.0  # entries of one node, each of which costs 20 us: 4 % of a processor
 REPORTS_BURST = 4096  # all that a node may have under way, and again
@@ -883,11 +884,12 @@ class Hub:
 
     def work(self, most: int = 64) -> bool:
         """Give up to `most` sessions a turn each, for about TURN_S; returns whether more are waiting."""
-        until = self._clock.time() + TURN_S
+        until, prepared = self._clock.time() + TURN_S, self._wires.prepared
         for place, session in enumerate(list(islice(self._ready, most)), 1):
             del self._ready[session]
             self._flush(session)
-            if place % TURN_LOOKS == 0 and self._clock.time() >= until:
+            is_costly = self._wires.prepared >= prepared + PREPARED_BYTES
+            if (is_costly or place % TURN_LOOKS == 0) and self._clock.time() >= until:
                 break
         return bool(self._ready)
 
@@ -896,16 +898,22 @@ class Hub:
         if outbox is None or not outbox.has_something:
             return
         desired, peer = partial(self._desired, session.node), pump.peer
+        wires, prepared = self._wires, self._wires.prepared + PREPARED_BYTES
+
+        def is_enough() -> bool:
+            return wires.prepared >= prepared
+
         if session.transfers is not None:
             # First: it has waited for all its bytes, and what is small would take each room that there comes to be.
             self._land(session, outbox, session.transfers, desired)
         for traffic in outbox.dirty_classes():
             if room := peer.push_room(traffic):
-                changes, wires = outbox.pull(desired, self._wire, min(room, _FRAME_BYTES[traffic]), traffic)
+                budget = min(room, _FRAME_BYTES[traffic])
+                changes, pieces = outbox.pull(desired, self._wire, budget, traffic, is_enough=is_enough)
                 if changes:
-                    self._push(session, outbox, changes, wires, traffic)
-                    if outbox.has_unsent:
-                        self.ready(session)  # a frame of each class in a turn; whether there is room is asked then
+                    self._push(session, outbox, changes, pieces, traffic)
+                if outbox.has_unsent and (changes or is_enough()):
+                    self.ready(session)  # a frame of each class in a turn; whether there is room is asked then
         if outbox.large or session.transfers is not None:
             self._transfer(session, outbox, desired)
         if not outbox.synced_told and not outbox.has_dirty and outbox.known_count is not None and peer.push_room():

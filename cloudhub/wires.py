@@ -91,6 +91,8 @@ class Wires:
         """What was made somewhere else last of an object, which may have changed meanwhile, and of what it was made."""
         self._awaited: dict[tuple[ObjectKey, ObjectVersion | None], ObjectVersion] = {}
         self._wholes = Wholes()
+        self.prepared = 0
+        """Bytes that were compared or packed here, and not somewhere else; it only grows."""
         self._max_bytes = max_bytes
         self._bytes = 0
         self._made: OrderedDict[ObjectKey, tuple[ObjectVersion, dict[ObjectVersion | None, Wire]]] = OrderedDict()
@@ -134,9 +136,13 @@ class Wires:
                 self._drop(item.key)
             elif (found := entry[1].get(held)) is not None:
                 return found
+        if held == DOUBTFUL:
+            return self._keep(item, held, Parts(None, Known(False)))  # it goes as it is
         old, whole = self._patches.old_body(held, item), self._wholes.known(item)
         make = partial(_parts, item.body, old, whole)
-        if self._aside is None or len(item.body) <= ASIDE_BYTES or held == DOUBTFUL:
+        if self._aside is None or len(item.body) <= ASIDE_BYTES:
+            if old is not None or not whole.is_known:
+                self.prepared += len(item.body)
             return self._keep(item, held, make())
         place = (item.key, held)
         if place not in self._awaited:

@@ -59,6 +59,9 @@ def test_one_change_of_a_large_object_is_small_and_a_doubtful_one_goes_as_it_is(
     assert wires.of(new, None).is_packed
     whole = wires.of(new, DOUBTFUL)
     assert (whole.is_patch, whole.is_packed, whole.body_bytes) == (False, False, len(new.body))
+    other = Wires(Patches())
+    assert other.of(new, DOUBTFUL) == whole
+    assert other.prepared == 0, "nothing is packed for what goes as it is"
 
 
 def test_a_new_version_takes_the_place_of_the_one_before() -> None:
