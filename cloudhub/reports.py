@@ -60,6 +60,8 @@ WRITES = 8  # at once, of all nodes
 NODE_WRITES = 4  # of one node's devices, where others wait, too
 KEPT_FOR_DEVICES = 2
 KEPT_FOR_INFRASTRUCTURE = 1
+MAX_REPORT_BYTES = 128 << 10
+"""Of one value. Property values have 16 KiB, which JSON may write with six bytes for each; nothing else is longer."""
 MAX_TEXT_CHARACTERS = 256
 MAX_NODE_ENTRIES = 64
 
@@ -499,6 +501,8 @@ def _path(key: ObjectKey) -> str:
 
 def parse(entry: ReportEntry) -> Value:
     """The value of a report. Raises ValueError with what is wrong; the sender is a peer, so all of it is checked."""
+    if len(entry.value) > MAX_REPORT_BYTES:
+        raise ValueError(f"the value has {len(entry.value)} bytes, and at most {MAX_REPORT_BYTES} are taken")
     try:
         text = entry.value.decode()
         value = json.loads(text)

@@ -345,7 +345,7 @@ class Session:
                 self._hub.checked(self, seq, held_digest)
             case Report():
                 self._hub.counters.reports += 1
-                used_s = len(frame.entries) / REPORTS_PER_S
+                used_s = max(len(frame.entries) / REPORTS_PER_S, _report_bytes(frame) / REPORT_BYTES_PER_S)
                 self._reported_until = max(self._reported_until, self._clock.time()) + used_s
                 self._hub.reports.accept(self.node, self, frame)
             case Wanted(number, interests):
