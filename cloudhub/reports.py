@@ -50,7 +50,7 @@ from apimachinery.resources import DEVICE_GROUP, DEVICES, EVENTS, NODES
 from cloudhub.agenda import Agenda
 from cloudhub.devices import StateReport
 from cloudhub.turns import Turns
-from link.frames import RefusedEntry, RefusedReport, Report, ReportAck, ReportEntry, Span, Traffic
+from link.frames import REPORT_WINDOW_BYTES, RefusedEntry, RefusedReport, Report, ReportAck, ReportEntry, Span, Traffic
 
 MIN_INTERVAL_S = 0.5  # two writes a second per device: as fast as a person can read, 1 % of what etcd does
 EVENT_INTERVAL_S = 0.02  # between two Events of one node: 50 a second, as many as a kubelet tells (eventRecordQPS)
@@ -60,8 +60,11 @@ WRITES = 8  # at once, of all nodes
 NODE_WRITES = 4  # of one node's devices, where others wait, too
 KEPT_FOR_DEVICES = 2
 KEPT_FOR_INFRASTRUCTURE = 1
-MAX_REPORT_BYTES = 128 << 10
-"""Of one value. Property values have 16 KiB, which JSON may write with six bytes for each; nothing else is longer."""
+MAX_PROPERTY_BYTES = (
+    200 << 10
+)  # of one report: a value and a desired one of 16 KiB, each six times that as JSON may write
+MAX_OTHER_BYTES = 64 << 10  # of one Event, state or nodeInfo, which has 1 to 4 KiB
+MAX_FRAME_VALUES = REPORT_WINDOW_BYTES  # of one Report's values, but for a single one: 8 ms of reading, 30 ms at worst
 MAX_TEXT_CHARACTERS = 256
 MAX_NODE_ENTRIES = 64
 
@@ -251,11 +254,17 @@ class Reports(Generic[S]):
         """
         Take a Report in. Its numbers follow the session's last; the peer has checked that.
 
-        Gives acknowledgements of what needs no write, as of what is refused.
+        Gives acknowledgements of what needs no write, as of what is refused. What is beyond MAX_FRAME_VALUES is handed
+        back unread: no edge of ours says so much at once.
         """
         first, entries, traffic = report
-        keys = self._keys.setdefault(session, set())
+        keys, said = self._keys.setdefault(session, set()), 0
         for number, entry in enumerate(entries, first):
+            said += len(entry.value)
+            if said > MAX_FRAME_VALUES and number > first:
+                self._ledger(session, traffic).later.append(number)
+                self.handed_back += 1
+                continue
             try:
                 if _traffic_of(entry.key) is not traffic:
                     raise ValueError(f"{entry.key.resource.collection} is not reported among {traffic.value}")
@@ -501,8 +510,9 @@ def _path(key: ObjectKey) -> str:
 
 def parse(entry: ReportEntry) -> Value:
     """The value of a report. Raises ValueError with what is wrong; the sender is a peer, so all of it is checked."""
-    if len(entry.value) > MAX_REPORT_BYTES:
-        raise ValueError(f"the value has {len(entry.value)} bytes, and at most {MAX_REPORT_BYTES} are taken")
+    most = MAX_PROPERTY_BYTES if entry.field.startswith(PROPERTY_FIELD) else MAX_OTHER_BYTES
+    if len(entry.value) > most:
+        raise ValueError(f"the value has {len(entry.value)} bytes of JSON, and at most {most} are read")
     try:
         text = entry.value.decode()
         value = json.loads(text)

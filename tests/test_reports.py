@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from apimachinery.devices import PropertyReport
+from apimachinery.devices import MAX_VALUE_BYTES, PropertyReport
 from apimachinery.keys import Node, ObjectKey
 from apimachinery.kubeevents import EventType, KubeEvent, new_event
 from apimachinery.resources import DEVICES, NODES, PODS
@@ -22,6 +22,8 @@ from cloudhub.reports import (
     KEPT_FOR_DEVICES,
     KEPT_FOR_INFRASTRUCTURE,
     MALFORMED,
+    MAX_OTHER_BYTES,
+    MAX_PROPERTY_BYTES,
     MAX_REFUSED,
     MOVED,
     NODE_WRITES,
@@ -116,6 +118,26 @@ def test_the_first_report_is_written_at_once_and_acknowledged_when_taken() -> No
     assert reports.done(write, Taken(), 0.1) == ["s: d1"]
     assert reports.due(99.0, 8) == []
     assert len(reports) == 0
+
+
+def test_what_is_longer_than_anything_that_is_reported_is_not_read() -> None:
+    reports = new()
+    long = '"' + "x" * MAX_OTHER_BYTES + '"'
+    [said] = reports.take(EDGE, "s", ReportEntry(LAMP, "state", long.encode()))
+    assert said == f"s: d1 the value has {MAX_OTHER_BYTES + 2} bytes of JSON, and at most {MAX_OTHER_BYTES} are read"
+    control = entry("\x01" * MAX_VALUE_BYTES)
+    assert len(control.value) > MAX_OTHER_BYTES
+    assert reports.take(EDGE, "s", control) == [], "any value that a property may have is read"
+    for_ever = json.dumps({"value": "1", "observedAt": 1, "more": "x" * MAX_PROPERTY_BYTES}).encode()
+    [said] = reports.take(EDGE, "s", ReportEntry(LAMP, "property/level", for_ever))
+    assert "bytes of JSON" in said
+
+
+def test_of_a_report_longer_than_its_window_the_rest_is_handed_back_unread() -> None:
+    reports = new()
+    long = tuple(entry("x" * 15_000, f"property/p{number}") for number in range(6))
+    assert reports.take(EDGE, "s", *long) == ["s: d5-6 later"]
+    assert reports.handed_back == 2
 
 
 def test_writes_of_one_object_are_spaced_and_carry_the_last_value() -> None:

@@ -30,6 +30,7 @@ from cloudhub.sessions import (
     MAX_REFUSALS_TOLD,
     MAX_UNGREETED,
     PREPARED_BYTES,
+    REPORT_BYTES_PER_S,
     REPORTS_BURST,
     REPORTS_PER_S,
     Denial,
@@ -986,6 +987,23 @@ def test_a_node_that_reports_more_than_its_share_is_acknowledged_later() -> None
     wire.pump.connection_lost("cut")
     site.clock.run_for(9.0)
     assert wire.take() == [], "nobody is there to be told"
+
+
+def test_a_node_that_reports_more_bytes_than_its_share_is_acknowledged_later() -> None:
+    site = Site()
+    wire = site.streaming("n1")
+    wire.take()
+    [session] = site.hub._sessions.values()
+    size = 120_000
+    for number in range(1, 21):
+        wire.say(
+            Report(number, (ReportEntry(ObjectKey(DEVICES, "default", "d"), "state", b"x" * size),), Traffic.DEVICES)
+        )
+        site.hub.reported(session, ReportAck(Traffic.DEVICES, (Span(number, number),)))
+        while not wire.take():
+            site.clock.run_for(0.01)
+    burst_s = REPORTS_BURST / REPORTS_PER_S
+    assert site.clock.time() == pytest.approx(20 * size / REPORT_BYTES_PER_S - burst_s, abs=0.1)
 
 
 def test_an_object_that_changes_faster_than_it_is_packed_is_sent_as_it_was() -> None:
