@@ -50,9 +50,21 @@ from apimachinery.resources import DEVICE_GROUP, DEVICES, EVENTS, NODES
 from cloudhub.agenda import Agenda
 from cloudhub.devices import StateReport
 from cloudhub.turns import Turns
-from link.frames import REPORT_WINDOW_BYTES, RefusedEntry, RefusedReport, Report, ReportAck, ReportEntry, Span, Traffic
+from link.frames import (
+    REPORT_WINDOW_BYTES,
+    REPORT_WINDOW_ENTRIES,
+    RefusedEntry,
+    RefusedReport,
+    Report,
+    ReportAck,
+    ReportEntry,
+    Span,
+    Traffic,
+)
 
 MIN_INTERVAL_S = 0.5  # two writes a second per device: as fast as a person can read, 1 % of what etcd does
+EVENT_PAUSE_S = 0.25  # of a node's Events after one that fails by itself, at most
+MAX_TROUBLED = REPORT_WINDOW_ENTRIES  # names of Events that were handed back, of one session
 EVENT_INTERVAL_S = 0.02  # between two Events of one node: 50 a second, as many as a kubelet tells (eventRecordQPS)
 MAX_REFUSED = 256  # in one acknowledgement: each is at most 1 KiB
 HAND_BACK_AFTER = 3  # writes that failed in a row: within two seconds or so, and a passing thing has passed
@@ -144,7 +156,7 @@ class Acknowledgement(NamedTuple, Generic[S]):
 class _Slot(Generic[S]):
     """One field's value, and which entries wait for it."""
 
-    __slots__ = ("claims", "field", "key", "value")
+    __slots__ = ("claims", "failures", "field", "key", "not_before", "taken_before", "value")
 
     def __init__(self, key: ObjectKey, field: str, value: Value) -> None:
         self.key = key
@@ -153,6 +165,12 @@ class _Slot(Generic[S]):
         self.value = value
         self.claims: defaultdict[S, list[int]] = defaultdict(list)
         """Their numbers. All are of one class: it is that of the object."""
+        self.failures = 0
+        """Of an Event, which fails by itself: how often its write has."""
+        self.taken_before = -1
+        """Of an Event: as _Target.taken_before; -1: it was not tried yet."""
+        self.not_before = 0.0
+        """Of an Event: when it may be tried again."""
 
     def inherit(self, older: "_Slot[S]") -> None:
         """What was waiting for an older value of the field waits for this one now."""
@@ -245,6 +263,8 @@ class Reports(Generic[S]):
         self._keys: dict[S, set[ObjectKey]] = {}
         """Which objects each session has reported of."""
         self._ledgers: dict[tuple[S, Traffic], _Ledger] = {}
+        self._troubled: dict[S, dict[str, None]] = {}
+        """Events of each session that were handed back: they are tried once when they come again, after all others."""
 
     def __len__(self) -> int:
         """Objects with something to write, under way, or written so recently that their next turn is not yet."""
@@ -310,6 +330,7 @@ class Reports(Generic[S]):
         """Nobody waits for this session's acknowledgements any more."""
         for traffic in Traffic:
             self._ledgers.pop((session, traffic), None)
+        self._troubled.pop(session, None)
         for key in self._keys.pop(session, ()):
             target = self._targets.get(key)
             if target is None:
@@ -334,11 +355,19 @@ class Reports(Generic[S]):
         while len(writes) < most and not is_paused and (key := self._next()) is not None:
             target = self._targets[key]
             target.is_due = False
-            if not target.pending and not target.touched:
+            is_events = key.resource == EVENTS
+            if not target.pending and (is_events or not target.touched):
                 del self._targets[key]
                 continue
-            is_events = key.resource == EVENTS
-            if (target.one_by_one or is_events) and len(target.pending) > 1:
+            if is_events:
+                if (event := _next_event(target.pending, now)) is None:
+                    self._agenda.set(key, min(slot.not_before for slot in target.pending.values()))
+                    continue
+                slot = target.pending.pop(event)
+                target.flying = {event: slot}
+                if slot.taken_before < 0:
+                    slot.taken_before = self._writes_taken
+            elif target.one_by_one and len(target.pending) > 1:
                 first = next(iter(target.pending))
                 target.flying = {first: target.pending.pop(first)}
             else:
@@ -381,6 +410,9 @@ class Reports(Generic[S]):
             case Taken(refused):
                 self._writes_taken += 1
                 target.is_given_up = False
+                for name, slot in flown.items() if self._troubled else ():
+                    for session in slot.claims:
+                        self._troubled.get(session, {}).pop(name, None)
                 self._settle_all(flown, refused)
             case Refused(reason, divisible, cause) if not divisible or len(flown) <= 1:
                 self._settle_all(flown, dict.fromkeys(flown, reason), cause)
@@ -393,12 +425,19 @@ class Reports(Generic[S]):
             case Retry(after_s, is_everybody):
                 if is_everybody:
                     self._pause_until = max(self._pause_until, now + after_s)
+                if (
+                    write.key.resource == EVENTS
+                    and not is_everybody
+                    and self._is_own_trouble(target, flown, after_s, now)
+                ):
+                    after_s = min(after_s, EVENT_PAUSE_S)
                 # At once is for a conflict: our copy was old. All else keeps its distance, however small the jitter.
                 target.not_before = max(target.not_before, now + after_s) if after_s else now
                 target.failures = write.failures + 1
                 target.touched = target.touched or not flown
                 self._put_back(write, target, flown)
                 is_its_own = not is_everybody and self._writes_taken > target.taken_before
+                is_its_own = is_its_own and write.key.resource != EVENTS
                 if is_its_own and target.failures >= HAND_BACK_AFTER:
                     self._hand_back(target)
             case _:
@@ -407,6 +446,22 @@ class Reports(Generic[S]):
             target.one_by_one = False
         self._schedule(write.key, target)
         return self._told()
+
+    def _is_own_trouble(self, target: _Target[S], flown: dict[str, _Slot[S]], after_s: float, now: float) -> bool:
+        """Whether an Event fails while others are taken; it waits by itself then, and is handed back at last."""
+        [(name, slot)] = flown.items()
+        slot.failures += 1
+        slot.not_before = now + after_s
+        if slot.failures >= HAND_BACK_AFTER and self._writes_taken > slot.taken_before:
+            del flown[name]
+            self._leave(slot)
+            for session in slot.claims:
+                troubled = self._troubled.setdefault(session, {})
+                troubled.pop(name, None)
+                troubled[name] = None
+                if len(troubled) > MAX_TROUBLED:
+                    del troubled[next(iter(troubled))]
+        return self._writes_taken > target.taken_before
 
     def _hand_back(self, target: _Target[S]) -> None:
         """Leave an object's values to the edge. The object is brought up to date without them as soon as that works."""
@@ -431,6 +486,8 @@ class Reports(Generic[S]):
             return
         if (older := target.pending.pop(field, None)) is not None:
             slot.inherit(older)
+        if self._troubled and any(field in self._troubled.get(session, ()) for session in slot.claims):
+            slot.failures = HAND_BACK_AFTER - 1
         target.pending[field] = slot
         self._schedule(key, target)
 
@@ -480,6 +537,12 @@ class Reports(Generic[S]):
                 settled = later = ()
         self._ledgers.clear()
         return found
+
+
+def _next_event(pending: "Mapping[str, _Slot[S]]", now: float) -> str | None:
+    """The first that may be tried; what has failed goes after what has not. None where all have to wait."""
+    ready = (name for name, slot in pending.items() if slot.not_before <= now)
+    return min(ready, key=lambda name: pending[name].failures, default=None)
 
 
 def _traffic_of(key: ObjectKey) -> Traffic:

@@ -12,7 +12,7 @@ Invariants
 Pure state: no clock, no I/O. The shell is edgehub/connector.py.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from apimachinery.keys import ObjectKey
@@ -20,6 +20,7 @@ from link.frames import ReportEntry
 
 LEAST_S = 2.0  # a hub has tried three times by then, in about as long
 MAX_S = 60.0
+FORGET_S = 60.0  # after it was due: the row of what was not sent again by then is gone from the outbox
 LOOK_S = 1.0  # between two looks: each reads all that is postponed
 
 Name = tuple[ObjectKey, str]
@@ -66,12 +67,12 @@ class Backlog:
         for row in rows:
             self._postponed.pop(self._under_way.pop(row), None)
 
-    def hand_back(self, rows: Sequence[int], now: float, jitter: float) -> None:
-        """These are to be sent again, later. jitter: uniform in [0, 1)."""
+    def hand_back(self, rows: Sequence[int], now: float, jitter: Callable[[], float]) -> None:
+        """These are to be sent again, later, and not all at once. jitter: gives numbers uniform in [0, 1)."""
         for row in rows:
             name = self._under_way.pop(row)
             times = self._postponed[name].times + 1 if name in self._postponed else 0
-            delay_s = min(MAX_S, LEAST_S * 2.0 ** min(times, 16)) * (1 + jitter) / 2
+            delay_s = min(MAX_S, LEAST_S * 2.0 ** min(times, 16)) * (1 + jitter()) / 2
             self._postponed[name] = _Postponed(now + delay_s, times)
             self._leave(row, now + delay_s)
 
@@ -87,6 +88,13 @@ class Backlog:
         assert self._first_left is not None, "else nothing is due"
         self.after = min(self.after, self._first_left - 1)
         self._first_left, self._due, self._looked_at = None, float("inf"), now
+        if any(postponed.until < now - FORGET_S for postponed in self._postponed.values()):
+            sent = set(self._under_way.values())
+            self._postponed = {
+                name: postponed
+                for name, postponed in self._postponed.items()
+                if postponed.until >= now - FORGET_S or name in sent
+            }
 
     def _leave(self, row: int, until: float) -> None:
         self._first_left = row if self._first_left is None else min(row, self._first_left)

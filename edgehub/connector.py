@@ -443,7 +443,7 @@ class Connector:
             await self._store.settle_reports(done, refused)
             backlog.settle(done)
             self._tell_refused(refused)
-        backlog.hand_back(later, asyncio.get_running_loop().time(), self._draw())
+        backlog.hand_back(later, asyncio.get_running_loop().time(), self._draw)
 
     async def _report(self, session: EdgeSession, backlogs: Mapping[Traffic, Backlog], now: float) -> bool:
         """Send a frame of each class that has something to send, and room; whether there was any."""

@@ -29,7 +29,7 @@ def test_what_was_handed_back_is_sent_again_after_a_while_and_later_each_time() 
     backlog.choose(ROWS, now)
     backlog.settle([1, 3])
     for _ in range(8):
-        backlog.hand_back([2], now, 1.0)
+        backlog.hand_back([2], now, lambda: 1.0)
         due = backlog.next_look()
         assert due is not None
         waits.append(due - now)
@@ -41,18 +41,35 @@ def test_what_was_handed_back_is_sent_again_after_a_while_and_later_each_time() 
     assert waits == [LEAST_S, 2 * LEAST_S, 4 * LEAST_S, 8 * LEAST_S, 16 * LEAST_S, MAX_S, MAX_S, MAX_S]
     backlog.settle([2])
     backlog.choose([(9, entry("b"))], now)
-    backlog.hand_back([9], now, 1.0)
+    backlog.hand_back([9], now, lambda: 1.0)
     assert backlog.next_look() == now + LEAST_S, "once it was taken it is as any other"
 
 
 def test_a_later_value_of_what_was_handed_back_waits_with_it() -> None:
     backlog = Backlog()
     backlog.choose(ROWS, 0.0)
-    backlog.hand_back([1], 0.0, 1.0)
+    backlog.hand_back([1], 0.0, lambda: 1.0)
     assert backlog.choose([(4, entry("a")), (5, entry("d"))], 1.0) == [(5, entry("d"))]
     backlog.look(LEAST_S)
     assert backlog.after == 0
     assert backlog.choose([ROWS[1], ROWS[2], (4, entry("a")), (5, entry("d"))], LEAST_S) == [(4, entry("a"))]
+
+
+def test_names_of_what_is_gone_from_the_outbox_are_forgotten() -> None:
+    backlog = Backlog()
+    for number in range(1, 400):
+        backlog.choose([(number, entry(f"n{number}"))], float(number))
+        backlog.hand_back([number], float(number), lambda: 0.5)
+        backlog.look(float(number))
+    assert len(backlog._postponed) < 100
+
+
+def test_what_is_handed_back_at_once_does_not_come_again_at_once() -> None:
+    backlog, draws = Backlog(), iter([0.0, 0.5, 0.9])
+    backlog.choose(ROWS, 0.0)
+    backlog.hand_back([1, 2, 3], 0.0, lambda: next(draws))
+    backlog.look(LEAST_S / 2)
+    assert backlog.choose(ROWS, LEAST_S / 2) == [ROWS[0]]
 
 
 class BacklogMachine(RuleBasedStateMachine):
@@ -87,7 +104,7 @@ class BacklogMachine(RuleBasedStateMachine):
         if takes:
             self.backlog.settle(rows)
         else:
-            self.backlog.hand_back(rows, self.now, jitter)
+            self.backlog.hand_back(rows, self.now, lambda: jitter)
 
     @rule(seconds=st.sampled_from([0.5, 3.0, 70.0]))
     def wait(self, seconds: float) -> None:

@@ -46,6 +46,7 @@ from link.frames import RefusedReport, Report, ReportEntry, Traffic
 DEVICE = Traffic.DEVICES
 EDGE, OTHER = Node("edge-1"), Node("edge-2")
 LAMP = ObjectKey(DEVICES, "default", "lamp")
+GATE = ObjectKey(DEVICES, "default", "gate")
 FAN = ObjectKey(DEVICES, "default", "fan")
 
 
@@ -533,6 +534,36 @@ def test_an_event_that_could_not_be_written_is_written_later() -> None:
     assert reports.done(again, Taken(), 2.2) == ["s: 1"]
     assert reports.due(99.0, 8) == []
     assert len(reports) == 0
+
+
+def test_events_that_fail_hold_up_no_others_of_their_node() -> None:
+    reports, now, good, later = new(), 0.0, list[tuple[str, float]](), list[str]()
+    reports.take(EDGE, "s", *map(event, range(1, 31)))
+
+    def run(seconds: float) -> None:
+        nonlocal now, later
+        until = now + seconds
+        while now < until:
+            later += reports.take(OTHER, "other", entry("1", key=GATE))
+            for write in reports.due(now, 8):
+                bad = write.key == events_of(EDGE) and int(names(write)[0].removeprefix("lamp.e")) <= 20
+                outcome = Retry(min(15.0, 0.25 * 2**write.failures)) if bad else Taken()
+                good.extend((name, now) for name in names(write) if not bad)
+                later += reports.done(write, outcome, now)
+            now += 0.05
+
+    owners = reports._admit
+    assert isinstance(owners, Owners)
+    owners.of[GATE] = OTHER
+    run(120.0)
+    assert [name for name, _ in good] == [f"lamp.e{number}" for number in range(21, 31)]
+    assert good[-1][1] < 20.0
+    assert sum("later" in each for each in later) == 20, "each was handed back, and no other"
+    reports.take(EDGE, "s", *map(event, range(1, 21)), event(31))
+    later.clear()
+    run(60.0)
+    assert good[-1][0] == "lamp.e31"
+    assert sum("later" in each for each in later) == 20
 
 
 def test_events_of_a_session_that_closed_are_forgotten() -> None:
