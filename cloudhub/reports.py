@@ -63,6 +63,7 @@ from link.frames import (
 )
 
 MIN_INTERVAL_S = 0.5  # two writes a second per device: as fast as a person can read, 1 % of what etcd does
+MAX_PAUSE_S = 60.0  # whatever Retry-After says: an apiserver says a second, anybody's webhook a day
 EVENT_PAUSE_S = 0.25  # of a node's Events after one that fails by itself, at most
 MAX_TROUBLED = REPORT_WINDOW_ENTRIES  # names of Events that were handed back, of one session
 EVENT_INTERVAL_S = 0.02  # between two Events of one node: 50 a second, as many as a kubelet tells (eventRecordQPS)
@@ -121,6 +122,8 @@ class Taken(NamedTuple):
 
     refused: Mapping[str, str] = {}
     """Field to reason."""
+    is_written: bool = True
+    """False where it had them already: nothing was asked of it, so that it says nothing of how it is."""
 
 
 class Refused(NamedTuple):
@@ -407,8 +410,8 @@ class Reports(Generic[S]):
         target.failures = 0
         self._flying[_traffic_of(write.key)] -= Counter((write.turn,))
         match outcome:
-            case Taken(refused):
-                self._writes_taken += 1
+            case Taken(refused, is_written):
+                self._writes_taken += is_written
                 target.is_given_up = False
                 for name, slot in flown.items() if self._troubled else ():
                     for session in slot.claims:
@@ -423,6 +426,9 @@ class Reports(Generic[S]):
                 target.not_before = now
                 self._put_back(write, target, flown)
             case Retry(after_s, is_everybody):
+                after_s = min(after_s, MAX_PAUSE_S)
+                # Who was told it again, while others were taken, is meant by it: by an admission webhook, say.
+                is_everybody = is_everybody and not (write.failures and self._writes_taken > target.taken_before)
                 if is_everybody:
                     self._pause_until = max(self._pause_until, now + after_s)
                 if (

@@ -281,7 +281,9 @@ class StatusWriter(Generic[S]):
             outcome = self._after(write, error)
         finally:
             self._busy -= 1
-        self._tally.writes_skipped += self._tally.requests == asked and isinstance(outcome, Taken)
+        if self._tally.requests == asked and isinstance(outcome, Taken):
+            self._tally.writes_skipped += 1
+            outcome = outcome._replace(is_written=False)
         self._settled += self._reports.finished(write, outcome, self._loop.time())
         self._woken.set()
 

@@ -23,6 +23,7 @@ from cloudhub.reports import (
     KEPT_FOR_INFRASTRUCTURE,
     MALFORMED,
     MAX_OTHER_BYTES,
+    MAX_PAUSE_S,
     MAX_PROPERTY_BYTES,
     MAX_REFUSED,
     MOVED,
@@ -510,6 +511,34 @@ def test_a_flood_of_events_has_one_writer_and_one_rate() -> None:
             reports.finished(write, Taken(), now)
         now += 0.001
     assert written == pytest.approx(1 / EVENT_INTERVAL_S, abs=2)
+
+
+def test_an_object_that_is_told_to_come_back_later_while_others_are_taken_stops_nobody_for_long() -> None:
+    reports = new()
+    reports.take(EDGE, "s", entry("1"))
+    (lamp,) = reports.due(0.0, 8)
+    reports.done(lamp, Retry(86400.0, is_everybody=True), 0.0)
+    reports.take(EDGE, "s", entry("1", key=FAN))
+    assert reports.due(MAX_PAUSE_S - 1, 8) == []
+    fan, lamp = sorted(reports.due(MAX_PAUSE_S, 8), key=lambda write: write.key.name)
+    assert reports.done(fan, Taken(), 61.0) == ["s: d2"]
+    assert reports.done(lamp, Retry(86400.0, is_everybody=True), 61.0) == []
+    reports.take(EDGE, "s", entry("2", key=FAN))
+    (fan,) = reports.due(62.0, 8)
+    assert fan.key == FAN, "it is its own trouble"
+    reports.done(fan, Taken(), 62.0)
+    (lamp,) = reports.due(61.0 + MAX_PAUSE_S, 8)
+    assert reports.done(lamp, Retry(86400.0, is_everybody=True), 122.0) == ["s: d1-1 later"]
+
+
+def test_what_was_there_already_says_nothing_of_an_apiserver_that_is_down() -> None:
+    reports, now = new(), 0.0
+    reports.take(EDGE, "s", entry("1"))
+    while now < 20.0:
+        reports.touch(FAN)
+        for write in reports.due(now, 8):
+            assert reports.done(write, Retry(0.3) if write.values else Taken(is_written=False), now) == []
+        now += 0.1
 
 
 def test_an_event_that_is_refused_is_named_as_it_was_reported() -> None:
