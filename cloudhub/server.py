@@ -18,7 +18,7 @@ from apimachinery.watchcache import WatchCache
 from cloudhub.closed import Closed
 from cloudhub.placement import Placement
 from cloudhub.sessions import GRACE_S, Access, CallSink, Door, Hub, NodeWatcher, ReportSink
-from cloudhub.wires import Parts
+from cloudhub.wires import AS_IT_IS, Parts
 from link.peer import HEARTBEAT_S
 from link.websocket import Listener, listen
 
@@ -107,8 +107,11 @@ class HubServer:
         """Is a cloudhub.wires.Aside."""
 
         def settled(future: asyncio.Future[Parts]) -> None:
-            if not future.cancelled():
-                done(future.result())
+            if future.cancelled():
+                return
+            if (error := future.exception()) is not None:  # memory that is short, say: nobody would ask for it again
+                logger.error("cannot pack an object: it goes as it is", exc_info=error)
+            done(AS_IT_IS if error is not None else future.result())
 
         asyncio.get_running_loop().run_in_executor(self._packer, work).add_done_callback(settled)
 

@@ -66,6 +66,9 @@ class Parts(NamedTuple):
     """The body packed, where it was needed."""
 
 
+AS_IT_IS = Parts(None, Known(False))
+"""Nothing but the body, as it is."""
+
 Aside = Callable[[Callable[[], Parts], Callable[[Parts], None]], None]
 """Have a function called somewhere else, and what it gives handed to another here, later and never from here."""
 
@@ -116,6 +119,8 @@ class Wires:
         self._patches.forget(key)
         self._wholes.forget(key)
         self._earlier.pop(key, None)
+        for place in [place for place in self._awaited if place[0] == key]:
+            del self._awaited[place]
         self._drop(key)
         if self._last_item is not None and self._last_item.key == key:
             self._last_item = None
@@ -137,7 +142,7 @@ class Wires:
             elif (found := entry[1].get(held)) is not None:
                 return found
         if held == DOUBTFUL:
-            return self._keep(item, held, Parts(None, Known(False)))  # it goes as it is
+            return self._keep(item, held, AS_IT_IS)
         old, whole = self._patches.old_body(held, item), self._wholes.known(item)
         make = partial(_parts, item.body, old, whole)
         if self._aside is None or len(item.body) <= ASIDE_BYTES:
@@ -151,6 +156,8 @@ class Wires:
         return _AWAITED
 
     def _came(self, item: Object, held: ObjectVersion | None, parts: Parts) -> None:
+        if self._awaited.get((item.key, held)) != item.version:
+            return  # it was deleted meanwhile, and perhaps made anew
         del self._awaited[item.key, held]
         entry = self._made.get(item.key)
         if entry is None or entry[0] == item.version:

@@ -204,7 +204,9 @@ class EdgeSession:
                 self._speak()
             case Push():
                 if frame.transfer:
-                    frame = frame._replace(deltas=(decode_delta(self._arriving.claim(frame.transfer)),), transfer=0)
+                    frame = frame._replace(
+                        deltas=(decode_delta(self._arriving.claim(frame.transfer, frame.seq)),), transfer=0
+                    )
                 self._pushes.append(frame)
                 if frame.synced and self._undone is not None:
                     self._completing.append((frame.seq, self._undone))
@@ -268,6 +270,7 @@ class EdgeSession:
     def committed(self, batches: Sequence[Batch], refusals: Mapping[int, Sequence[Refusal]]) -> None:
         """These batches are durable, but for the objects refused in them (by number): tell the hub."""
         self.is_synced = batches[-1].synced
+        self._arriving.committed(batches[-1].cursor.seq)
         while self._completing and self._completing[0][0] <= batches[-1].cursor.seq:
             decided = self._completing.popleft()[1]
             # What was refused, or dropped, while this was on its way is not to be heard of as complete after that.

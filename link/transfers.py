@@ -9,7 +9,8 @@ A transfer is nothing but bytes on their way: it is of one connection, it promis
 dropped nothing has happened.
 
 Invariants
-    an edge holds at most MAX_TRANSFERS, of MAX_TRANSFERS_BYTES together or a single one, as their first parts declare
+    an edge holds at most MAX_TRANSFERS, of MAX_TRANSFERS_BYTES together or a single one, as their first parts declare;
+    what was claimed counts until it is committed
     what claim() gives is what the hub put into the parts, whole
     each is claimed once or dropped once
 
@@ -60,6 +61,8 @@ class Arriving:
 
     def __init__(self) -> None:
         self._held: dict[int, _Held] = {}
+        self._claimed: list[tuple[int, int]] = []
+        """Number of the Push and bytes, of what is not committed."""
         self._last = 0
 
     def __len__(self) -> int:
@@ -80,7 +83,8 @@ class Arriving:
         if held is None:
             if number <= self._last:
                 raise RemoteProtocolError(f"transfer {number} goes on, but it is over")
-            if len(self._held) >= MAX_TRANSFERS or (self._held and self.size + size > MAX_TRANSFERS_BYTES):
+            count, together = len(self._held) + len(self._claimed), self.size + sum(each for _, each in self._claimed)
+            if count >= MAX_TRANSFERS or (count and together + size > MAX_TRANSFERS_BYTES):
                 raise RemoteProtocolError(f"transfer {number} of {size} bytes is one too many")
             held = _Held(size, bytearray())
         if size != held.size or not body or len(held.body) + len(body) > size:
@@ -89,10 +93,16 @@ class Arriving:
         self._last = max(self._last, number)
         held.body.extend(body)
 
-    def claim(self, number: int) -> bytes:
-        """The whole of a transfer that a push names. Raises RemoteProtocolError where there is no such."""
+    def claim(self, number: int, seq: int) -> bytes:
+        """The whole of a transfer that Push `seq` names. Raises RemoteProtocolError where there is no such."""
         held = self._held.get(number)
         if held is None or len(held.body) != held.size:
             raise RemoteProtocolError(f"transfer {number} is not complete")
         del self._held[number]
+        self._claimed.append((seq, held.size))
         return bytes(held.body)
+
+    def committed(self, seq: int) -> None:
+        """What pushes up to this one named takes no memory any more."""
+        if self._claimed:
+            self._claimed = [claimed for claimed in self._claimed if claimed[0] > seq]

@@ -16,7 +16,7 @@ from cloudhub.placement import Placement
 from cloudhub.server import HubServer
 from cloudhub.sessions import Session
 from cloudhub.wholes import Known
-from cloudhub.wires import Parts
+from cloudhub.wires import AS_IT_IS, Parts
 from edgehub.session import EdgeSession
 from link.frames import GoodbyeCode, Report
 from link.websocket import dial
@@ -101,4 +101,17 @@ async def test_what_takes_long_is_made_in_a_thread_and_told_in_the_loops() -> No
     assert not told.done(), "never at once"
     assert await asyncio.wait_for(told, 10) == f"{b'made'!r} in {threading.current_thread().name}"
     assert threads == ["packer_0"]
+    server._packer.shutdown()
+
+
+async def test_what_could_not_be_packed_is_told_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
+    server = HubServer(WatchCache(), Placement(), Nobody(), Nobody())
+    told = asyncio.get_running_loop().create_future()
+
+    def work() -> Parts:
+        raise MemoryError
+
+    server._aside(work, told.set_result)
+    assert await asyncio.wait_for(told, 10.0) == AS_IT_IS
+    assert "cannot pack an object: it goes as it is" in caplog.text
     server._packer.shutdown()

@@ -1030,6 +1030,30 @@ def test_an_object_that_changes_faster_than_it_is_packed_is_sent_as_it_was() -> 
     assert node.told()[-1] == ("+long", 0, True), "the rest as a difference"
 
 
+def test_what_was_deleted_while_it_was_packed_is_not_kept() -> None:
+    site = Site()
+    waiting: list[tuple[Callable[[], Parts], Callable[[Parts], None]]] = []
+    site.hub._wires._aside = lambda work, done: waiting.append((work, done))
+    node = Node1(site)
+    node.told()
+    spec = {"nodeName": "n1", "text": LARGE + "x" * ASIDE_BYTES}
+    pod = site.put(PODS, "long", spec=spec)
+    site.work()
+    site.delete(pod)
+    again = project(from_json(PODS, {"metadata": {"name": "long", "namespace": "default", "uid": "2"}, "spec": spec}))
+    site.hub.changed(site.cache.apply(WatchEvent(EventType.ADDED, again, "3")))
+    site.work()
+    assert len(waiting) == 2
+    work, done = waiting.pop(0)
+    done(work())
+    node.acks_upto()
+    assert (node.parts, len(site.hub._wires)) == (0, 0)
+    work, done = waiting.pop(0)
+    done(work())
+    node.acks_upto()
+    assert decode_delta(node.whole[1]).version == again.version
+
+
 def test_a_session_that_has_much_to_send_does_so_a_frame_in_a_turn() -> None:
     site = Site()
     busy, calm = site.streaming("busy"), site.streaming("calm")

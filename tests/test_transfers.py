@@ -17,7 +17,7 @@ def test_what_is_claimed_is_what_was_sent(size: int) -> None:
         part = departing.next()
         assert 0 < len(part.body) <= CHUNK_BYTES
         arriving.take(part)
-    assert arriving.claim(3) == body
+    assert arriving.claim(3, 1) == body
     assert len(arriving) == 0
 
 
@@ -25,15 +25,30 @@ def test_what_is_not_complete_was_dropped_or_was_claimed_cannot_be_claimed() -> 
     arriving = Arriving()
     arriving.take(Part(1, 2, b"a"))
     arriving.take(Part(2, 1, b"b"))
-    arriving.claim(2)
+    arriving.claim(2, 1)
     for number in (1, 2, 3):
         with pytest.raises(RemoteProtocolError, match=f"transfer {number} is not complete"):
-            arriving.claim(number)
+            arriving.claim(number, 1)
     arriving.take(Part(1, 0, b""))
     with pytest.raises(RemoteProtocolError, match="it is over"):
         arriving.take(Part(1, 2, b"a"))
     arriving.take(Part(7, 0, b""))  # of which no part had been sent
     assert (len(arriving), arriving.size) == (0, 0)
+
+
+def test_what_is_claimed_takes_its_room_until_it_is_committed() -> None:
+    arriving = Arriving()
+    for number in range(1, MAX_TRANSFERS + 1):
+        arriving.take(Part(number, 1, b"x"))
+        arriving.claim(number, 10 + number)
+    with pytest.raises(RemoteProtocolError, match="one too many"):
+        arriving.take(Part(9, 1, b"x"))
+    arriving.committed(10)
+    with pytest.raises(RemoteProtocolError, match="one too many"):
+        arriving.take(Part(9, 1, b"x"))
+    arriving.committed(11)
+    arriving.take(Part(9, 1, b"x"))
+    assert arriving.claim(9, 20) == b"x"
 
 
 @pytest.mark.parametrize(
