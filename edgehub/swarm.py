@@ -19,7 +19,6 @@ from functools import lru_cache
 from apimachinery.inventory import digest
 from apimachinery.keys import Node, ObjectKey
 from apimachinery.objects import Object
-from componentbase.allocator import Tidying
 from edgehub.redial import delay_s
 from edgehub.session import EdgeSession
 from link.codec import decode
@@ -72,7 +71,6 @@ class Swarm:
         self._agent = agent
         self._draw = draw
         self.batch = WriteBatch()
-        self._tidying = Tidying()
         self._committing: dict[_HollowNode, None] = {}
         self._dialling = asyncio.Semaphore(DIALLING)
         self._down: asyncio.Queue[tuple[_HollowNode, LinkError | None]] = asyncio.Queue()
@@ -99,7 +97,6 @@ class Swarm:
         finally:
             for node in self.nodes:
                 node.hang_up()
-            self._tidying.close()
 
     async def _bring_up(self, node: "_HollowNode", error: LinkError | None) -> None:
         while True:
@@ -126,7 +123,6 @@ class Swarm:
 
     def lost(self, node: "_HollowNode", error: LinkError) -> None:
         self.counters.lost += 1
-        self._tidying.one_left(len(self.nodes))
         node.failures += 1
         self._down.put_nowait((node, error))
 

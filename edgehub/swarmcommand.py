@@ -82,10 +82,8 @@ def _context(home: Path) -> ssl.SSLContext:
 async def _serve(
     nodes: Sequence[tuple[Node, ssl.SSLContext]], link: Endpoint, intake: "Intake", agent: str, seconds: float | None
 ) -> None:
-    from componentbase.allocator import keep_large_blocks_apart
     from edgehub.swarm import Swarm
 
-    keep_large_blocks_apart()
     swarm = Swarm(nodes, link.host, link.port, intake, agent=agent, draw=random.random)
     began = time.monotonic()
     in_sync_after: float | None = None

@@ -132,11 +132,11 @@ async def test_a_session_that_is_over_is_gone_at_once_and_so_are_the_pages_of_wh
             edge.greet(None, b"", 1)
             while not server.hub.connected:
                 await asyncio.sleep(0.01)
-            connection.close()
-            while not reports.closed or any(each() is not None for each in reports.closed):
-                await asyncio.sleep(0.01)
             with Hole() as hole:
                 before = anonymous_kb()
+                connection.close()
+                while not reports.closed or any(each() is not None for each in reports.closed):
+                    await asyncio.sleep(0.01)
                 while before - anonymous_kb() < hole.kb * 0.9:
                     await asyncio.sleep(0.01)
     finally:
