@@ -55,7 +55,7 @@ STREAM_STEP = 4
 
 TOKEN_BYTES = 16  # of a stateless reset (RFC 9000, section 10.3)
 RESET_BYTES = 5 + TOKEN_BYTES  # the least that a packet has which says so
-_LONG_HEADER = 0x80
+LONG_HEADER = 0x80
 _ALERTS = 256  # numbers of QUIC's errors that stand for those of TLS (RFC 9001, section 4.8)
 
 
@@ -192,7 +192,7 @@ class Connection(QuicConnection):
 
     def is_reset(self, data: bytes) -> bool:
         """Whether by this packet the other side says that it does not know the connection (RFC 9000, 10.3.1)."""
-        if len(data) < RESET_BYTES or data[0] & _LONG_HEADER:
+        if len(data) < RESET_BYTES or data[0] & LONG_HEADER:
             return False
         token = data[-TOKEN_BYTES:]
         return any(each.stateless_reset_token == token for each in (self._peer_cid, *self._peer_cid_available))
