@@ -8,7 +8,8 @@ that is resumed shows no certificate (docs/why/quic.md).
 
 Invariants
     a connection is heard of when its handshake is done, the other side's certificate is verified and all lanes are open
-    what a peer may have kept for it is link.quiccore.CREDIT_BYTES, and one message on each lane
+    what a peer may have kept for it is link.quiccore.CREDIT_BYTES, link.quicsocket.OWN_PACKETS, and one message on each
+    lane
 """
 
 import asyncio
@@ -216,7 +217,7 @@ class Quic:
         if self.lost.done():
             return
         if self._name and self._library.is_reset(data):
-            self._gone("the hub does not know this connection: it has restarted")
+            self._gone("the hub does not know this connection: it has restarted, or another one answers")
             return
         self._came += 1
         try:
