@@ -103,7 +103,8 @@ class HubServer:
             self.hub.close("cloudcore is stopping", retry_after_s=1.0)
             # A third of a second at most, and then nothing is left.
             self._packer.shutdown(wait=True, cancel_futures=True)
-            for listener in listeners:
+            # As they came, backwards: whoever finds no QUIC is not to find TCP.
+            for listener in reversed(listeners):
                 await listener.close()
             self._tidying.close()
 
