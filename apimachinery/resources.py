@@ -26,6 +26,7 @@ CUSTOM_RESOURCE_DEFINITIONS = Resource(
 CERTIFICATE_SIGNING_REQUESTS = Resource(
     "certificates.k8s.io", "v1", "certificatesigningrequests", "CertificateSigningRequest", False
 )
+SELF_SUBJECT_REVIEWS = Resource("authentication.k8s.io", "v1", "selfsubjectreviews", "SelfSubjectReview", False)
 DEVICES = Resource(DEVICE_GROUP, "v1beta1", "devices", "Device", True)
 DEVICE_MODELS = Resource(DEVICE_GROUP, "v1beta1", "devicemodels", "DeviceModel", True)
 DEVICE_STATUSES = Resource(DEVICE_GROUP, "v1beta1", "devicestatuses", "DeviceStatus", True)

@@ -104,9 +104,16 @@ class Authority:
         return made
 
     async def reload(self, vault: Vault) -> bool:
-        """Look again; whether they have changed. Raises ApiError as load(); then nothing has."""
-        found = tuple(await cas.load_or_make(vault))
-        others_pem = b"" if self._others is None else await self._others()
+        """
+        Look again; whether they have changed. Raises ApiError as load(); then nothing has.
+
+        Where others' cannot be read, those of before count on: our own must go on changing, and so must what hubs show.
+        """
+        found, others_pem = tuple(await cas.load_or_make(vault)), self._others_pem
+        try:
+            others_pem = b"" if self._others is None else await self._others()
+        except (ApiError, OSError) as exc:
+            logger.warning("the CAs of the cluster's clients cannot be read", extra={"problem": str(exc)})
         has_changed = (found, others_pem) != (self._cas, self._others_pem)
         self._cas, self._others_pem = found, others_pem
         return has_changed

@@ -10,7 +10,8 @@ nothing else. What its certificates open besides this hub, and why the hub takes
 docs/why/join.md.
 
 Invariants
-    a request that somebody denied, or that failed, is never asked again by itself
+    nothing is approved but a request for this node's subject and this key, each time that it was read
+    a request that was denied, or failed, is not asked again while it is there; the cluster forgets it after an hour
     no certificate is taken but for this node and key, of a CA that the link trusts
 """
 
@@ -21,33 +22,33 @@ import contextlib
 import datetime
 import logging
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
-from apimachinery.errors import AlreadyExists, Conflict, InternalError, NotFound
-from apimachinery.keys import ObjectKey, Resource
+from apimachinery.errors import AlreadyExists, ApiError, Conflict, Forbidden, Invalid, NotFound
+from apimachinery.keys import Node, ObjectKey, Resource
 from apimachinery.objects import JSON, lookup
-from apimachinery.resources import CERTIFICATE_SIGNING_REQUESTS, CONFIG_MAPS
+from apimachinery.resources import CERTIFICATE_SIGNING_REQUESTS, SELF_SUBJECT_REVIEWS
 from cloudhub.authority import NODE_PREFIX, NODES_ORGANIZATION
+from cloudhub.clientcas import ClientCas
 from cloudhub.settings import KUBELET_SIGNER
-from cloudhub.signers import Issued, SignerNotTrusted, SigningDenied, SigningFailed, Waiting, Wanted
+from cloudhub.signers import RENEWAL, Issued, SignerNotTrusted, SigningDenied, SigningFailed, Waiting, Wanted
 from componentbase import pki
-from componentbase.certificates import ders
+from componentbase.words import rfc3339
 
 logger = logging.getLogger(__name__)
-
-PUBLISHED = ObjectKey(CONFIG_MAPS, "kube-system", "extension-apiserver-authentication")
-PUBLISHED_AS = "client-ca-file"
-"""Where kube-apiserver says whose clients it takes."""
 
 MIN_S = 600  # certificates.k8s.io takes no shorter expirationSeconds
 LOOKS_S = (0.05, 0.1, 0.2, 0.4, 0.8, 1.5)  # three seconds: kube-controller-manager signs within a tenth of one
 USAGES = ("client auth", "digital signature")  # of a kubelet whose key is an EC one, from 1.27 on
 AGAIN_S, AGAIN_OF_AGE = (2, 60), 0.25  # of a request that waits
+OPEN_S = 3600.0  # for so long a request that waits keeps another key of its node from asking
+MAKING_S = 10.0  # as long as a request takes to be there, from when its turn came
 KEY_DIGITS = 20  # of a request's name: what it says is compared, this only tells them apart
 
 _NODE_LABEL, _VOUCHED, _PEER = "fairlead.io/node", "fairlead.io/vouched-by", "fairlead.io/peer"
 _ATTEMPTS = 4
+
+Refusal = TypeVar("Refusal", bound=ApiError)
 
 
 class Cluster(Protocol):
@@ -70,34 +71,6 @@ class Policy(NamedTuple):
     """How long it is to be valid; the signer may give less."""
 
 
-class ClientCas:
-    """The CAs of the cluster's client certificates, as they are now."""
-
-    def __init__(self, cluster: Cluster, file: Path | None = None) -> None:
-        """file: PEM, in the place of what the cluster publishes."""
-        self._cluster = cluster
-        self._file = file
-
-    async def __call__(self) -> bytes:
-        """PEM. Raises OSError for the file, ApiError as the apiserver answers, or with what to do."""
-        where = str(self._file) if self._file else f"the ConfigMap {PUBLISHED.namespace}/{PUBLISHED.name}"
-        try:
-            pem = await asyncio.to_thread(self._file.read_bytes) if self._file else await self._published()
-        except NotFound as exc:
-            raise NotFound(f"there is no {where[4:]} with the signer's CA: name its file with --client-ca") from exc
-        try:
-            found = ders(pem)
-        except ValueError:
-            found = []
-        if not found:
-            raise InternalError(f"no CA of the cluster's signer: {where} has no certificate in PEM form")
-        return pem
-
-    async def _published(self) -> bytes:
-        found = await self._cluster.get(PUBLISHED)
-        return str(lookup(found, f"data.{PUBLISHED_AS}") or "").encode()
-
-
 class ClusterSigner:
     """A cloudhub.signers.NodeSigner."""
 
@@ -112,6 +85,7 @@ class ClusterSigner:
         self._cluster = cluster
         self._cas = cas
         self._policy = policy
+        self._me: str | None = None
 
     @property
     def notice(self) -> str:
@@ -120,13 +94,25 @@ class ClusterSigner:
         return "joining waits until somebody approves it in the cluster, with `kubectl certificate approve`"
 
     async def found(self, wanted: Wanted) -> Issued | Waiting | None:
+        _check_wanted(wanted)
         try:
-            request = await self._cluster.get(_key(wanted))
+            request = await self._cluster.get(_key_of(wanted))
         except NotFound:
             return None
         return await self._told(wanted, request)
 
+    async def is_open(self, node: Node, key: str, age_s: float) -> bool:
+        if age_s >= OPEN_S:
+            return False
+        try:
+            request = await self._cluster.get(_key(node, key))
+        except NotFound:
+            return age_s < MAKING_S
+        is_answered = lookup(request, "status.certificate") or _condition(request, "Denied")
+        return not is_answered and not _condition(request, "Failed")
+
     async def ask(self, wanted: Wanted) -> Issued | Waiting:
+        _check_wanted(wanted)
         request = await self._requested(wanted)
         told = await self._told(wanted, request)
         if isinstance(told, Issued):
@@ -137,18 +123,19 @@ class ClusterSigner:
             await self._approve(wanted, request)
         for wait_s in LOOKS_S:
             await asyncio.sleep(wait_s)
-            told = await self._told(wanted, await self._cluster.get(_key(wanted)))
+            told = await self._told(wanted, await self._cluster.get(_key_of(wanted)))
             if isinstance(told, Issued):
                 break
         return told
 
     async def _requested(self, wanted: Wanted) -> Mapping[str, JSON]:
         with contextlib.suppress(NotFound):  # looked at first, for whoever waits comes here every few seconds
-            return await self._cluster.get(_key(wanted))
+            return await self._cluster.get(_key_of(wanted))
         try:
             made = await self._cluster.create(CERTIFICATE_SIGNING_REQUESTS, "", self._request(wanted))
         except AlreadyExists:  # another replica was quicker
-            return await self._cluster.get(_key(wanted))
+            return await self._cluster.get(_key_of(wanted))
+        self._me = str(lookup(made, "spec.username") or "")
         logger.info("certificate asked of the cluster", extra={"node": wanted.node, "request": name_of(wanted)})
         return made
 
@@ -180,24 +167,26 @@ class ClusterSigner:
             status = dict(request.get("status") or {})
             status["conditions"] = [*(status.get("conditions") or ()), approved]
             try:
-                await self._cluster.replace(_key(wanted), {**request, "status": status}, "approval")
+                await self._cluster.replace(_key_of(wanted), {**request, "status": status}, "approval")
             except Conflict:
-                request = await self._cluster.get(_key(wanted))
+                request = await self._cluster.get(_key_of(wanted))
+                await self._check_request(wanted, request)  # it may be another one by now
                 continue
             return
         raise Conflict(f"too many write of the signing request {name_of(wanted)} at once")
 
     async def _told(self, wanted: Wanted, request: Mapping[str, JSON]) -> Issued | Waiting:
         """What has become of a request. Raises SigningDenied, SigningFailed, SignerNotTrusted."""
-        name, signer = name_of(wanted), str(lookup(request, "spec.signerName"))
-        again = f"to ask again: `kubectl delete csr {name}`, then the same command"
-        if not self._is_ours(wanted, request):
-            raise SigningFailed(f"the signing request {name} of the cluster is not what cloudcore asks for: {again}")
+        name, signer, again = name_of(wanted), str(lookup(request, "spec.signerName")), _again(wanted)
+        is_own = await self._check_request(wanted, request)
         if denied := _condition(request, "Denied"):
-            raise SigningDenied(f"the signing request {name} was denied in the cluster{_said(denied)}; {again}")
+            raise _of(
+                wanted, SigningDenied, f"the signing request {name} was denied in the cluster{_said(denied)}; {again}"
+            )
         if failed := _condition(request, "Failed"):
-            raise SigningFailed(f"the signer {signer} does not sign {name}{_said(failed)}; {again}")
-        vouched = str((lookup(request, "metadata.annotations") or {}).get(_VOUCHED, ""))
+            raise _of(wanted, SigningFailed, f"the signer {signer} does not sign {name}{_said(failed)}; {again}")
+        # What others wrote says nothing of our tokens.
+        vouched = str((lookup(request, "metadata.annotations") or {}).get(_VOUCHED, "")) if is_own else ""
         certificate = _decoded(lookup(request, "status.certificate"))
         if certificate:
             await self._check(wanted, certificate)
@@ -210,17 +199,36 @@ class ClusterSigner:
             text = f"the request is to be approved in the cluster: `kubectl certificate approve {name}`, or `deny`"
         return Waiting(text, vouched, self._again_s(request))
 
-    def _is_ours(self, wanted: Wanted, request: Mapping[str, JSON]) -> bool:
-        """A node may make requests, too: one for its key, for longer than it is to have it, is not approved for it."""
+    async def _check_request(self, wanted: Wanted, request: Mapping[str, JSON]) -> bool:
+        """
+        Whether a hub made it. Raises SigningFailed where it is not what we ask for.
+
+        A node may make requests, too: one for its key, for longer than it is to have it, is not approved for it. What a
+        hub made was for as long as was configured then.
+        """
         spec, asked = request.get("spec") or {}, self._request(wanted)["spec"]
-        seconds = spec.get("expirationSeconds")
-        return (
+        seconds, me = spec.get("expirationSeconds"), await self._whoami()
+        is_own = bool(me) and spec.get("username") == me  # the apiserver writes it, and nobody changes it
+        if (
             spec.get("signerName") == asked["signerName"]
             and set(spec.get("usages") or ()) == set(asked["usages"])
-            and isinstance(seconds, int)
-            and seconds <= asked["expirationSeconds"]
-            and _key_of(request) == wanted.key
-        )
+            and (is_own or (isinstance(seconds, int) and seconds <= asked["expirationSeconds"]))
+            and _is_for(wanted, _decoded(spec.get("request")))
+        ):
+            return is_own
+        told = f"the signing request {name_of(wanted)} of the cluster is not what cloudcore asks for: {_again(wanted)}"
+        raise _of(wanted, SigningFailed, told)
+
+    async def _whoami(self) -> str:
+        """As whom the apiserver knows us; "" where it does not tell."""
+        if self._me is None:
+            body = {"apiVersion": SELF_SUBJECT_REVIEWS.api_version, "kind": SELF_SUBJECT_REVIEWS.kind}
+            try:
+                found = await self._cluster.create(SELF_SUBJECT_REVIEWS, "", body)
+            except (Forbidden, NotFound):  # Kubernetes has it from 1.28 on
+                found = {}
+            self._me = str(lookup(found, "status.userInfo.username") or "")
+        return self._me
 
     def _again_s(self, request: Mapping[str, JSON]) -> int:
         """Who sees it come decides soon; who has not after minutes is not asked for by a fleet each second."""
@@ -233,39 +241,75 @@ class ClusterSigner:
         return round(min(most_s, max(first_s, age_s * AGAIN_OF_AGE)))
 
     async def _check(self, wanted: Wanted, certificate: bytes) -> None:
-        """Raises SignerNotTrusted."""
+        """Raises SignerNotTrusted, and SigningFailed for one that has lapsed."""
         try:
             subject = pki.subject_of(certificate)
             is_right = subject == (NODE_PREFIX + wanted.node, (NODES_ORGANIZATION,))
             is_right = is_right and pki.key_id(certificate) == wanted.key
             is_trusted = pki.leads_to(certificate, await self._cas())
+            lapses = pki.not_after(certificate)
         except OSError as exc:
-            raise SignerNotTrusted(f"the file of --client-ca cannot be read: {exc.strerror}") from exc
+            told = f"the file of --client-ca cannot be read: {exc.strerror}"
+            raise _of(wanted, SignerNotTrusted, told) from exc
         except pki.PkiError as exc:
-            raise SignerNotTrusted(f"what {self._policy.signer} signed cannot be read: {exc}") from exc
+            told = f"what {self._policy.signer} signed cannot be read: {exc}"
+            raise _of(wanted, SignerNotTrusted, told) from exc
         if not is_right:
-            raise SignerNotTrusted(f"{self._policy.signer} has signed something else than was asked for")
+            told = f"{self._policy.signer} has signed something else than was asked for"
+            raise _of(wanted, SignerNotTrusted, told)
         if not is_trusted:
-            raise SignerNotTrusted(
+            told = (
                 f"the certificates of {self._policy.signer} are of a CA that this hub does not trust: start cloudcore "
                 "with --client-ca FILE, the signer's CA"
             )
+            raise _of(wanted, SignerNotTrusted, told)
+        if lapses <= self._now():
+            told = f"the certificate of {name_of(wanted)} lapsed at {rfc3339(lapses)}; {_again(wanted)}"
+            raise _of(wanted, SigningFailed, told)
+
+
+def _of(wanted: Wanted, error: type[Refusal], text: str) -> Refusal:
+    """Names the request, by which the edge knows that its key was asked for, and keeps it."""
+    return error(
+        text, kind=CERTIFICATE_SIGNING_REQUESTS.kind, group=CERTIFICATE_SIGNING_REQUESTS.group, name=name_of(wanted)
+    )
 
 
 def name_of(wanted: Wanted) -> str:
     """Of the CertificateSigningRequest."""
-    return f"fairlead-{wanted.node}-{wanted.key[:KEY_DIGITS]}"
+    return _key_of(wanted).name
 
 
-def _key(wanted: Wanted) -> ObjectKey:
-    return ObjectKey(CERTIFICATE_SIGNING_REQUESTS, "", name_of(wanted))
+def _key_of(wanted: Wanted) -> ObjectKey:
+    return _key(wanted.node, wanted.key)
 
 
-def _key_of(request: Mapping[str, JSON]) -> str:
+def _key(node: Node, key: str) -> ObjectKey:
+    return ObjectKey(CERTIFICATE_SIGNING_REQUESTS, "", f"fairlead-{node}-{key[:KEY_DIGITS]}")
+
+
+def _again(wanted: Wanted) -> str:
+    """What to do, as it can be typed."""
+    then = "`edgecore renew` at the node" if wanted.vouched == RENEWAL else "the same command"
+    return f"to ask again: `kubectl delete csr {name_of(wanted)}`, then {then}"
+
+
+def _is_for(wanted: Wanted, csr: bytes) -> bool:
+    """Whether a request is for this node's subject, whole, for this key, and for nothing else."""
     try:
-        return pki.read_csr(_decoded(lookup(request, "spec.request"))).key
+        key = pki.requested_key(csr, NODE_PREFIX + wanted.node, NODES_ORGANIZATION)
+        return key == wanted.key and pki.read_csr(csr).organizations == (NODES_ORGANIZATION,)
     except pki.PkiError:
-        return ""
+        return False
+
+
+def _check_wanted(wanted: Wanted) -> None:
+    """Raises Invalid for what only our own CA would sign, which writes the subject itself."""
+    if not _is_for(wanted, wanted.csr):
+        raise Invalid(
+            "the certificate signing request is refused: the cluster signs the subject that is asked for, which must "
+            f"be O={NODES_ORGANIZATION}, CN={NODE_PREFIX}{wanted.node}"
+        )
 
 
 def _condition(request: Mapping[str, JSON], kind: str) -> Mapping[str, JSON]:

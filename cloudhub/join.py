@@ -49,6 +49,7 @@ from apiserver.http import Request, Response, json_response
 from cloudhub.authority import Authority, CaLapsed
 from cloudhub.buckets import Buckets, Rate
 from cloudhub.joincounts import JoinCounts
+from cloudhub.keyturns import HOUR_S, TOKENS, WAITING_MOST, NotYet, Turns
 from cloudhub.renewal import Renewals
 from cloudhub.requests import Link, Serving, read_object, read_serving
 from cloudhub.roster import Banned, RenewalRefused, Roster
@@ -63,7 +64,7 @@ from cloudhub.signers import (
     Wanted,
     come_again,
 )
-from cloudhub.tokens import BadToken, NotForThisNode, Presented, Tokens, unused
+from cloudhub.tokens import BadToken, NotForThisNode, Presented, Tokens, fresh, unused
 from componentbase import pki
 from componentbase.endpoints import origin_of
 
@@ -101,13 +102,15 @@ class JoinEndpoint:
         self._authority = authority
         self._signer = OwnSigner(authority) if signer is None else signer
         self.counts = JoinCounts()
-        self._renewals = Renewals(authority, self._signer, roster, link, window_s, now, self.counts)
+        self._renewals = Renewals(authority, self._signer, roster, link, window_s, now, self.counts, self._take_turn)
         self._tokens = tokens
         self._roster = roster
         self._link = link
         self._now = now
         self._monotonic_s = monotonic_s
         self._buckets = Buckets(EACH, OVERALL, ORIGINS, monotonic_s())
+        self._turns = Turns()
+        self._waiting = Turns(WAITING_MOST, TOKENS)
 
     async def __call__(self, request: Request) -> Response:
         """Raises ApiError for whatever is refused, as serve() expects."""
@@ -159,7 +162,7 @@ class JoinEndpoint:
             logger.warning("join refused", extra={**facts, "reason": str(exc)})
             self.counts.refuse(type(exc))
             raise
-        except (AlreadyExists, BadRequest, Banned, Invalid, RenewalRefused, SigningDenied) as exc:
+        except (AlreadyExists, BadRequest, Banned, Invalid, NotYet, RenewalRefused, SigningDenied) as exc:
             logger.warning("join refused", extra={**facts, "reason": str(exc)})
             self.counts.refuse(type(exc))
             raise
@@ -178,7 +181,7 @@ class JoinEndpoint:
 
     async def _check(self, asked: "_Asked") -> Response:
         now = self._now()
-        token = (await self._tokens.check(asked.token, asked.node, now)).token
+        token = (await self._presented(asked)).token
         key = self._authority.requested_key(asked.csr, asked.node) if asked.csr else ""
         unused(token, now, key, asked.node, self._tokens.repeat_s)
         await self._roster.check(asked.node, token, key, now)
@@ -187,11 +190,10 @@ class JoinEndpoint:
 
     async def _join(self, asked: "_Asked") -> Response:
         node, serving = asked.node, asked.serving
-        presented = await self._tokens.check(asked.token, node, self._now())
-        key = self._authority.requested_key(asked.csr, node)
+        presented = await self._presented(asked)
+        wanted = self._wanted(asked, presented)
         ca, trusted = self._authority.signer_pin, self._authority.certificate_pem.decode()
         served = None if serving is None else self._authority.sign_serving(serving.csr, node, serving.addresses)
-        wanted = Wanted(node, asked.csr, key, f"token {presented.token.id}", asked.peer)
         issued = await self._signed(presented, wanted, ca)
         if isinstance(issued, Waiting):
             facts = {"node": node, "peer": asked.peer, "token": presented.token.id}
@@ -208,6 +210,41 @@ class JoinEndpoint:
         } | ({} if served is None else {"serving": served.decode()})
         return json_response(200, answer)
 
+    async def _presented(self, asked: "_Asked") -> Presented:
+        """The token, if it is good now, or was when a hub made the request that it is shown for. Raises BadToken."""
+        now, late_s = self._now(), self._tokens.repeat_s
+        presented = await self._tokens.check(asked.token, asked.node, now, late_s=late_s)
+        try:
+            fresh(presented.token, now)
+        except BadToken:
+            if not asked.csr:
+                raise
+            wanted = self._wanted(asked, presented)
+            found = await self._signer.found(wanted)
+            if found is None or found.vouched != wanted.vouched:
+                raise
+        return presented
+
+    def _wanted(self, asked: "_Asked", presented: Presented) -> Wanted:
+        key = self._authority.requested_key(asked.csr, asked.node)
+        return Wanted(asked.node, asked.csr, key, f"token {presented.token.id}", asked.peer)
+
+    async def _take_turn(self, wanted: Wanted, within_s: float, *, is_asked: bool) -> None:
+        """NotYet where another key of this node is waited for, or there were too many. is_asked: this one already."""
+        node, key, now_s = wanted.node, wanted.key, self._monotonic_s()
+        last = self._turns.last(node)
+        if not is_asked and last is not None and last.key != key:
+            is_open = await self._signer.is_open(node, last.key, now_s - last.at_s)
+            if is_open or self._turns.last(node) != last:  # another one was quicker
+                raise NotYet(
+                    f"another key has asked for a certificate of {node}, and that is not decided: approve or deny it "
+                    f"(`kubectl get csr -l fairlead.io/node={node}` shows it), or come back in an hour",
+                    retry_after_s=60,
+                )
+        if (wait_s := self._turns.take(node, key, now_s, within_s)) > 0:
+            wait = math.ceil(wait_s)
+            raise NotYet(f"too many certificates were asked for as {node}: come back in {wait} s", retry_after_s=wait)
+
     async def _signed(self, presented: Presented, wanted: Wanted, ca: str) -> Issued | Waiting:
         """
         The certificate, once it is written down that this node has it now. ca: the pin of our CA that signs now.
@@ -221,7 +258,17 @@ class JoinEndpoint:
         # Whoever waits asks again and again, and uses the token once.
         if token.grant.is_single_use or found is None or found.vouched != wanted.vouched:
             await self._tokens.use(presented, node, key, now)
+        if found is None:
+            if (wait_s := self._waiting.wait_s(token.id, self._monotonic_s())) > 0:
+                raise NotYet(
+                    f"too many requests with the token {token.id} wait for somebody who decides: approve or deny them, "
+                    f"and come back in {math.ceil(wait_s)} s",
+                    retry_after_s=math.ceil(wait_s),
+                )
+            await self._take_turn(wanted, HOUR_S, is_asked=False)
         issued = found if isinstance(found, Issued) else await self._signer.ask(wanted)
+        if found is None and isinstance(issued, Waiting):
+            self._waiting.take(token.id, key, self._monotonic_s())
         if isinstance(issued, Issued):
             await self._roster.claim(seen, token, key, pki.not_after(issued.certificate), now, ca)
         return issued

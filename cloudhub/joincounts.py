@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 
 from apimachinery.errors import AlreadyExists, ApiError, BadRequest, Invalid, TooManyRequests, Unavailable
 from cloudhub.authority import CaLapsed
+from cloudhub.keyturns import NotYet
 from cloudhub.roster import Banned, RenewalRefused
 from cloudhub.signers import SignerNotTrusted, SigningDenied, SigningFailed
 from cloudhub.tokens import BadToken, NotForThisNode
@@ -22,6 +23,7 @@ _REASONS: Mapping[type[ApiError], str] = {
     CaLapsed: "ca-lapsed",
     Invalid: "bad-request",
     NotForThisNode: "other-node",
+    NotYet: "too-many",
     RenewalRefused: "not-renewable",
     SignerNotTrusted: "signer-not-trusted",
     SigningDenied: "denied",

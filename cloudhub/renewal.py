@@ -21,16 +21,17 @@ Invariants
 import datetime
 import logging
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from apimachinery.errors import BadRequest, Invalid
 from apimachinery.keys import Node
 from apiserver.http import Request, Response, json_response
 from cloudhub.authority import NODE_PREFIX, NODES_ORGANIZATION, Authority
 from cloudhub.joincounts import JoinCounts
+from cloudhub.keyturns import HOUR_S
 from cloudhub.requests import Link, Serving, read_object, read_serving
 from cloudhub.roster import RenewalRefused, Roster
-from cloudhub.signers import Issued, NodeSigner, Waiting, Wanted, come_again
+from cloudhub.signers import RENEWAL, Issued, NodeSigner, Waiting, Wanted, come_again
 from componentbase import pki
 from componentbase.certificates import pem_of, validity
 from componentbase.words import rfc3339
@@ -45,6 +46,13 @@ class Shown(NamedTuple):
     key: str
     """See pki.key_id."""
     lapses: datetime.datetime
+    lifetime_s: float
+
+
+class TakeTurn(Protocol):
+    """Raises cloudhub.keyturns.NotYet."""
+
+    async def __call__(self, wanted: Wanted, within_s: float, *, is_asked: bool) -> None: ...
 
 
 class Renewals:
@@ -59,10 +67,12 @@ class Renewals:
         window_s: float,
         now: Callable[[], datetime.datetime],
         counts: JoinCounts,
+        take_turn: TakeTurn,
     ) -> None:
         """window_s: for how long after its end a certificate may still be renewed; 0 for not at all."""
         self._authority = authority
         self._signer = signer
+        self._take_turn = take_turn
         self._counts = counts
         self._roster = roster
         self._link = link
@@ -79,8 +89,11 @@ class Renewals:
         if key == shown.key:
             raise Invalid("the certificate signing request has the old key: make a new one each time")
         served = None if serving is None else self._authority.sign_serving(serving.csr, node, serving.addresses)
-        wanted = Wanted(node, csr, key, "renewal", request.peer)
+        wanted = Wanted(node, csr, key, RENEWAL, request.peer)
         issued = await self._signer.found(wanted)
+        if not isinstance(issued, Waiting):
+            # What lives for less than an hour, as in tests, is renewed more often.
+            await self._take_turn(wanted, min(HOUR_S, max(1.0, shown.lifetime_s)), is_asked=issued is not None)
         if not isinstance(issued, Issued):
             issued = await self._signer.ask(wanted)
         if isinstance(issued, Waiting):
@@ -135,7 +148,8 @@ def _shown(request: Request) -> Shown:
     if not name.startswith(NODE_PREFIX) or request.peer_certificate_organizations != (NODES_ORGANIZATION,):
         raise RenewalRefused("the certificate is not a node's")
     pem = pem_of(request.peer_certificate)
-    return Shown(Node(name.removeprefix(NODE_PREFIX)), pki.key_id(pem), validity(pem).lapses)
+    found = validity(pem)
+    return Shown(Node(name.removeprefix(NODE_PREFIX)), pki.key_id(pem), found.lapses, found.lifetime_s)
 
 
 def _read(body: bytes) -> tuple[bytes, Serving | None]:

@@ -37,7 +37,8 @@ from cloudhub.announcer import Announcer
 from cloudhub.apiclient import ApiClient, ObjectsByName
 from cloudhub.authority import Authority, CaLapsed, ServerIdentity, server_names
 from cloudhub.calls import Calls
-from cloudhub.clustersigner import ClientCas, ClusterSigner, Policy
+from cloudhub.clientcas import ClientCas
+from cloudhub.clustersigner import ClusterSigner, Policy
 from cloudhub.credentials import refusal
 from cloudhub.demand import Advanced, Demand, Watched
 from cloudhub.doorkeeper import Doorkeeper

@@ -27,6 +27,9 @@ class SignerNotTrusted(InternalError):
     """What the signer gives is of no use here; an operator has to change the configuration."""
 
 
+RENEWAL = "renewal"
+
+
 class Wanted(NamedTuple):
     """A certificate that somebody may have."""
 
@@ -36,7 +39,7 @@ class Wanted(NamedTuple):
     key: str
     """See pki.key_id."""
     vouched: str
-    """What speaks for it: "token ID", or "renewal"."""
+    """What speaks for it: "token ID", or RENEWAL."""
     peer: str = ""
 
 
@@ -45,7 +48,7 @@ class Issued(NamedTuple):
 
     certificate: bytes
     vouched: str = ""
-    """What it was asked for with, where the signer knows."""
+    """What it was asked for with, where the signer knows that a hub wrote it."""
 
 
 class Waiting(NamedTuple):
@@ -68,6 +71,9 @@ class NodeSigner(Protocol):
     async def found(self, wanted: Wanted) -> Issued | Waiting | None:
         """What there is without anybody being asked; None where nobody was asked yet."""
 
+    async def is_open(self, node: Node, key: str, age_s: float) -> bool:
+        """Whether another key of this node has to wait, where this one asked for so long."""
+
     async def ask(self, wanted: Wanted) -> Issued | Waiting:
         """Have it signed. Asked again for the same node and key, it goes on with what was begun."""
 
@@ -85,6 +91,9 @@ class OwnSigner:
     async def found(self, wanted: Wanted) -> Issued:
         # Signing leaves no trace, and what cannot be signed is refused before a token is used up.
         return Issued(self._authority.sign_node(wanted.csr, wanted.node))
+
+    async def is_open(self, node: Node, key: str, age_s: float) -> bool:
+        return False
 
     async def ask(self, wanted: Wanted) -> Issued:
         return await self.found(wanted)

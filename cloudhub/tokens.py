@@ -177,11 +177,12 @@ class Tokens:
                 continue  # one in 2^40 per token there is: take another id
             return Created(token, f"{_PREFIX}.{token.id}.{secret}.{pin}")
 
-    async def check(self, text: str, node: Node, now: datetime.datetime) -> Presented:
+    async def check(self, text: str, node: Node, now: datetime.datetime, *, late_s: float = 0.0) -> Presented:
         """
         The token a node presents, if it may be used now by that node; whether it is used up, use() and unused() tell.
 
-        BadToken when it is malformed, unknown or expired; NotForThisNode when it was made for others.
+        late_s: for how long after its end it does, too. BadToken when it is malformed, unknown or expired;
+        NotForThisNode when it was made for others.
         """
         parts = _TEXT.fullmatch(text)
         if parts is None:
@@ -198,8 +199,7 @@ class Tokens:
             raise BadToken(_UNKNOWN)
         presented = _presented(entry)
         token = presented.token
-        if now >= token.expires:
-            raise BadToken(f"the token expired at {rfc3339(token.expires)}: make another with `cloudcore token create`")
+        fresh(token, now - datetime.timedelta(seconds=late_s))
         if not token.grant.covers(node):
             # The names it was made for stay untold: whoever holds a stray token need not learn where it would do.
             raise NotForThisNode(
@@ -257,8 +257,13 @@ class Tokens:
         await self._vault.delete(_NAME_PREFIX + found)
 
     async def prune(self, now: datetime.datetime) -> int:
-        """Delete what has expired, so that Secrets do not pile up; how many there were."""
-        expired = [token for token in await self.list() if now >= token.expires]
+        """
+        Delete what has expired, so that Secrets do not pile up; how many there were.
+
+        Not at once, for what was asked for in time is handed out with it, see repeat_s.
+        """
+        late = datetime.timedelta(seconds=self.repeat_s)
+        expired = [token for token in await self.list() if now >= token.expires + late]
         for token in expired:
             with contextlib.suppress(NotFound):  # another replica was quicker
                 await self._vault.delete(_NAME_PREFIX + token.id)
@@ -267,6 +272,12 @@ class Tokens:
 
 def _digest(salt: bytes, secret: str) -> bytes:
     return hashlib.sha256(b"fairlead join token\0" + salt + secret.encode()).digest()
+
+
+def fresh(token: Token, now: datetime.datetime) -> None:
+    """BadToken where it has expired."""
+    if now >= token.expires:
+        raise BadToken(f"the token expired at {rfc3339(token.expires)}: make another with `cloudcore token create`")
 
 
 def unused(token: Token, now: datetime.datetime, key: str = "", node: str = "", repeat_s: float = REPEAT_S) -> None:

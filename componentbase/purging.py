@@ -66,10 +66,11 @@ def purge(plan: Purge, *, dry_run: bool, yes: bool, ask: Callable[[str], str] | 
         return False
     try:
         with lock_dir(plan.directory):
+            led = _led_to(plan, plan.found())
             _remove_all(plan, yes=yes, ask=ask)
     except Locked as exc:
         raise PurgeError(f"nothing was removed: {_stop_first(exc)}") from exc
-    print("removed")
+    print(f"removed, but not where links lead to: {', '.join(map(str, led))}" if led else "removed")
     return True
 
 
@@ -98,7 +99,20 @@ def _tell(plan: Purge, headline: str) -> tuple[list[Path], list[Path]]:
     )
     if left:
         print("left, for it is not ours:\n" + "\n".join(f"  {path}" for path in left))
+    if led := _led_to(plan, found):
+        print("left, for a link leads there; remove it by hand:\n" + "\n".join(f"  {path}" for path in led))
     return found, left
+
+
+def _led_to(plan: Purge, found: Sequence[Path]) -> list[Path]:
+    """What is ours by its name, and where a link among what goes leads to."""
+    links, led = [path for path in found if path.is_symlink() and path.exists()], set[Path]()
+    for link in links:
+        if not link.is_dir():
+            led.add(link.resolve())
+        for directory, pattern in plan.files:
+            led |= {path.resolve() for path in directory.glob(pattern) if link in path.parents}
+    return sorted(led)
 
 
 def _stop_first(locked: Locked) -> str:

@@ -20,6 +20,7 @@ import shutil
 import ssl
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,9 +35,11 @@ from edgehub.joinhub import (
     Busy,
     Hub,
     JoinError,
+    NotInTime,
     NotReachable,
     Pending,
     Unanswered,
+    Unsigned,
     pin_of,
 )
 
@@ -56,7 +59,8 @@ FORMER = "former"
 """In STAGED: the identity that is replaced, until the new one is in place."""
 
 PATIENCE_S = 120.0  # for a hub that is busy; whoever waits longer should know why
-AGAIN_S = 1.0
+AWAY_S = 3600.0  # for a hub that goes away, or its name, while somebody decides: it is being upgraded, say
+AGAIN_S, AGAIN_MOST_S = 1.0, 30.0
 ANSWERS_LOST = 3  # a line that loses as many in a row is better looked at
 
 _ORGANIZATION = "system:nodes"
@@ -96,28 +100,30 @@ def join(
         hub = Hub(cloud, timeout_s)
         ca_pem = hub.fetch_ca(pin)
         with _staged(home, node, pin) as staged:
-            request = {"node": node, "token": token, **requests_for(staged / PKI, node, cloud)}
-            answer = _patiently(lambda: hub.join(ca_pem, request), patience_s)
+            request = {"node": node, "token": token, **requests_for(staged.folder / PKI, node, cloud)}
+            answer = _patiently(lambda: hub.join(ca_pem, request), patience_s, staged)
             joined = Joined(node, Endpoint(cloud.host, answer.link_port), answer.link_path, home)
-            _install(home, staged, answer, configuration(joined), hub)
+            _install(home, staged.folder, answer, configuration(joined), hub)
     return joined
 
 
-def _patiently(ask: Callable[[], Answer], patience_s: float) -> Answer:
+def _patiently(ask: Callable[[], Answer], patience_s: float, staged: "_Staged") -> Answer:
     """
     Ask until there is an answer that says something; the same request each time.
 
     A person who is to decide has all the time there is: whoever does not want to wait for that stops the command, and
-    the same command goes on.
+    the same command goes on. A hub that was there and is away is waited for, as one that is busy; one that never was
+    is not.
     """
     by = time.monotonic() + patience_s
-    lost, told = 0, ""
+    lost, away, told = 0, 0, ""
     while True:
         try:
             return ask()
         except Pending as exc:
-            wait_s, lost = exc.wait_s, 0
-            by = time.monotonic() + patience_s
+            wait_s, lost, away = exc.wait_s, 0, 0
+            staged.is_asked = True
+            by = time.monotonic() + AWAY_S
             if str(exc) != told:
                 told = str(exc)
                 logger.warning(
@@ -125,17 +131,20 @@ def _patiently(ask: Callable[[], Answer], patience_s: float) -> Answer:
                     extra={"for": told},
                 )
         except Busy as exc:
-            wait_s = exc.wait_s
+            wait_s, staged.is_asked = exc.wait_s, True
             if time.monotonic() + wait_s > by:
                 raise
             logger.warning("the hub says to come back later", extra={"in_s": wait_s, "reason": str(exc)})
-        except NotReachable as exc:
-            if not lost and not isinstance(exc, Unanswered):
-                raise  # it was not asked yet
-            wait_s, lost = AGAIN_S, lost + 1
-            if lost == ANSWERS_LOST:
+        except (NotReachable, NotInTime) as exc:
+            staged.is_asked = staged.is_asked or isinstance(exc, Unanswered)
+            if not staged.is_asked:
+                raise
+            lost += isinstance(exc, Unanswered)
+            wait_s = min(AGAIN_MOST_S, AGAIN_S * 2**away)
+            away += 1
+            if (lost == ANSWERS_LOST and not told) or time.monotonic() + wait_s > by:
                 raise Unanswered(f"{exc}. Run the same command again: the key that was sent is kept for it") from exc
-            logger.warning("the answer was lost, asking again", extra={"in_s": wait_s, "reason": str(exc)})
+            logger.warning("no answer, asking again", extra={"in_s": wait_s, "reason": str(exc)})
         time.sleep(wait_s)
 
 
@@ -268,23 +277,32 @@ def _is_part(path: Path) -> bool:
     return any(path.match(f".{name}.*.part") for name in IDENTITY_FILES)
 
 
+@dataclass
+class _Staged:
+    """DIR/.joining, and whether a hub may have used the token for the keys in it, or signed for them."""
+
+    folder: Path
+    is_asked: bool
+
+
 @contextlib.contextmanager
-def _staged(home: Path, node: Node, pin: str) -> Iterator[Path]:
+def _staged(home: Path, node: Node, pin: str) -> Iterator[_Staged]:
     """
     DIR/.joining with keys in pki/, safe from a power cut before anybody hears of them; those of last time if they do.
 
-    They are gone again after the block, but where it is not known what the hub did: then it may have signed for them.
+    They are gone again after the block, but where the hub was asked, or may have been: then whatever comes after it.
     """
-    staged = home / STAGED
-    if not (were_asked_for := _is_staged(staged, node, pin)):
-        _stage(staged, node, pin)
+    folder = home / STAGED
+    staged = _Staged(folder, _is_staged(folder, node, pin))
+    if not staged.is_asked:
+        _stage(folder, node, pin)
     try:
         yield staged
     except JoinError as exc:
-        if not were_asked_for and not isinstance(exc, Unanswered | Busy):
-            shutil.rmtree(staged, ignore_errors=True)
+        if not staged.is_asked and not isinstance(exc, Unsigned):
+            shutil.rmtree(folder, ignore_errors=True)
         raise
-    _unstage(staged)
+    _unstage(folder)
 
 
 def _is_staged(staged: Path, node: Node, pin: str) -> bool:

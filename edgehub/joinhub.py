@@ -57,8 +57,10 @@ class JoinError(CommandError):
         ├── AlreadyJoined   choose another directory, or replace what is there
         ├── NotReachable    check address, network, and that cloudcore runs
         │   └── Unanswered  a request went out and nothing came back: what became of it is not known
-        ├── NotTrusted      it is not the hub the token came from, or a clock is wrong
+        ├── NotTrusted      it is not the hub the token came from
+        │   └── NotInTime   or a clock is wrong
         └── Refused         the hub said no
+            ├── Unsigned    it has asked for a certificate, and there is none: the same key may be asked for again
             └── Busy        it said: later
                 └── Pending it was asked, and waits for somebody who decides
     """
@@ -80,6 +82,10 @@ class NotTrusted(JoinError):
     pass
 
 
+class NotInTime(NotTrusted):
+    pass
+
+
 class Unanswered(NotReachable):
     pass
 
@@ -90,6 +96,10 @@ class Refused(JoinError):
     def __init__(self, text: str, status: int) -> None:
         super().__init__(text)
         self.status = status
+
+
+class Unsigned(Refused):
+    pass
 
 
 class Busy(Refused):
@@ -274,6 +284,8 @@ class Hub:
             raise Pending(message, status, float(retry_after) if retry_after.isdecimal() else BUSY_S)
         if status in _LATER:
             raise Busy(text, status, float(retry_after) if retry_after.isdecimal() else BUSY_S)
+        if _names_request(body):
+            raise Unsigned(text, status)
         raise Refused(text, status)
 
     def trusting(self, ca_pem: str) -> ssl.SSLContext:
@@ -326,7 +338,7 @@ class Hub:
         except (OSError, http.client.HTTPException) as exc:
             explained = self.explained(exc)
             # Only what says nothing of the hub's side: whoever asks for a certificate or talks nonsense is no hub.
-            if type(explained) is NotReachable and isinstance(exc, TimeoutError | ConnectionError):
+            if type(explained) is NotReachable and isinstance(exc, TimeoutError | ConnectionError | ssl.SSLEOFError):
                 raise Unanswered(str(explained)) from exc
             raise explained from exc
         finally:
@@ -397,9 +409,9 @@ class Hub:
             theirs = datetime.now(UTC) + timedelta(seconds=self._ahead_s)
             clock += f", cloudcore's {rfc3339(theirs)}"
         if exc.verify_code == _NOT_YET_VALID:
-            return NotTrusted(f"the certificate of {cloud} is not valid yet: {clock}; set the clock that is wrong")
+            return NotInTime(f"the certificate of {cloud} is not valid yet: {clock}; set the clock that is wrong")
         if exc.verify_code == _EXPIRED:
-            return NotTrusted(
+            return NotInTime(
                 f"the certificate of {cloud} has expired: {clock}; set the clock that is wrong, "
                 "or restart cloudcore, which then takes a new certificate"
             )
@@ -409,3 +421,11 @@ class Hub:
                 f"start it with --advertise {cloud.host}, or give {self._named} another of its names"
             )
         return NotTrusted(f"the certificate of {cloud} is not to be trusted: {exc.verify_message}")
+
+
+def _names_request(body: bytes) -> bool:
+    """Whether a Status is about a signing request in the cluster, which was made by then."""
+    try:
+        return bool(json.loads(body)["details"]["kind"] == "CertificateSigningRequest")
+    except (ValueError, RecursionError, KeyError, TypeError):
+        return False

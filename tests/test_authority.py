@@ -201,6 +201,25 @@ async def test_another_ca_may_vouch_for_nodes_and_for_no_hub(objects: MemoryObje
     assert await exchange(identity.link_context, client(later)) == "system:node:edge-1"
 
 
+async def test_while_others_cas_cannot_be_read_ours_are_looked_after(
+    objects: MemoryObjects, caplog: pytest.LogCaptureFixture
+) -> None:
+    cluster, fails = pki.create_ca("cluster", 1), [False]
+
+    async def others() -> bytes:
+        if fails[-1]:
+            raise FileNotFoundError(2, "No such file", "ca.crt")
+        return cluster.cert_pem
+
+    made = await Authority.load(Vault(objects), others=others)
+    fails.append(True)
+    await cas.begin(Vault(objects), datetime.now(UTC))
+    assert await made.reload(Vault(objects))
+    assert len(fingerprints(made.certificate_pem)) == 2
+    assert made.clients_pem.endswith(cluster.cert_pem)
+    assert "the CAs of the cluster's clients cannot be read" in caplog.text
+
+
 async def test_joining_takes_no_certificate(made: Authority) -> None:
     assert await exchange(made.server(["127.0.0.1"]).join_context, client_context(made)) == "nobody"
 

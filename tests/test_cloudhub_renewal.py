@@ -11,6 +11,7 @@ import pytest
 from apimachinery.keys import Node
 from apimachinery.resources import SECRETS
 from cloudhub.authority import CaLapsed
+from cloudhub.keyturns import HOUR_S, MOST
 from cloudhub.renewal import too_late
 from cloudhub.roster import Roster
 from cloudhub.vault import NAMESPACE
@@ -132,6 +133,19 @@ async def test_an_answer_that_was_lost_costs_nobody_his_name(hub: JoinableHub, e
     edge.take(await edge.renew(), edge.next_key)
     await edge.confirm()
     assert (await Roster(hub.objects).identities())[EDGE].is_confirmed
+
+
+async def test_a_node_gets_so_many_certificates_in_an_hour(hub: JoinableHub, edge: Edge) -> None:
+    for _ in range(MOST):
+        await edge.renew()
+    _, csr = edge.new_key()
+    with pytest.raises(Busy, match="too many certificates were asked for as edge-1: come back in 3600 s") as told:
+        await edge.renew(csr)
+    assert told.value.wait_s == HOUR_S
+    assert hub.counts.renewed == MOST
+    hub.monotonic_s += HOUR_S
+    for _ in range(2):
+        await edge.renew(csr)
 
 
 async def test_what_was_renewed_renews_no_more_once_the_new_one_was_shown(edge: Edge) -> None:

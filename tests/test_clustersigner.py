@@ -4,20 +4,23 @@ import asyncio
 import base64
 import datetime
 import json
+import re
 import ssl
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from apimachinery.errors import Forbidden, InternalError, NotFound
-from apimachinery.keys import Node
+from apimachinery.errors import Forbidden, Invalid
+from apimachinery.keys import Node, ObjectKey
+from apimachinery.objects import JSON
 from apiserver import signer as controller
 from cloudhub import rbac
-from cloudhub.clustersigner import ClientCas, ClusterSigner, Policy, name_of
+from cloudhub.clientcas import ClientCas
+from cloudhub.clustersigner import OPEN_S, ClusterSigner, Policy, name_of
 from cloudhub.roster import Roster
 from cloudhub.settings import KUBELET_SIGNER
 from cloudhub.signers import Issued, SignerNotTrusted, SigningDenied, SigningFailed, Waiting, Wanted
@@ -25,7 +28,7 @@ from componentbase import pki
 from componentbase.certificates import validity
 from edgehub.join import join
 from edgehub.joincheck import Verdict, check
-from edgehub.joinhub import Hub, Pending, Refused
+from edgehub.joinhub import Busy, Hub, Pending, Refused, Unsigned
 from edgehub.renewal import settle
 from edgehub.renewing import prepare
 from tests.harness.cluster import Cluster, ClusterObjects, cluster
@@ -34,7 +37,7 @@ from tests.harness.joining import JoinableHub, joinable_hub
 CSRS = "/apis/certificates.k8s.io/v1/certificatesigningrequests"
 EDGE = Node("edge-1")
 CA = pki.create_ca("clients", 1)
-_, CSR = pki.make_key_and_csr("system:node:edge-1", "system:nodes")
+KEY, CSR = pki.make_key_and_csr("system:node:edge-1", "system:nodes")
 WANTED = Wanted(EDGE, CSR, pki.read_csr(CSR).key, "token abcdefgh", "192.0.2.1:5")
 NAME = name_of(WANTED)
 
@@ -143,19 +146,29 @@ async def test_what_was_denied_or_failed_is_told_and_how_to_ask_again(api: Clust
     with pytest.raises(SigningDenied, match=r"was denied.* \(ByHand: not in the inventory\).*kubectl delete csr"):
         await signer(api).ask(WANTED)
     await api("DELETE", f"{CSRS}/{NAME}")
+    await made.ask(WANTED)
+    condition = {"type": "Failed", "status": "True", "reason": "ByHand", "message": "no more of them"}
+    await api("PATCH", f"{CSRS}/{NAME}/status", {"status": {"conditions": [condition]}})
+    with pytest.raises(SigningFailed, match=rf"does not sign {NAME} \(ByHand: no more of them\); to ask again"):
+        await signer(api).ask(WANTED)
     _, bare = pki.make_key_and_csr("system:node:edge-1", "somebody")
-    wanted = WANTED._replace(csr=bare, key=pki.read_csr(bare).key)
-    with pytest.raises(SigningFailed, match=r"does not sign .*subject organization is not system:nodes"):
-        await signer(api).ask(wanted)
+    with pytest.raises(Invalid, match="must be O=system:nodes, CN=system:node:edge-1"):
+        await signer(api).found(WANTED._replace(csr=bare, key=pki.read_csr(bare).key))
 
 
 async def test_what_somebody_else_wrote_under_the_name_is_not_taken(api: Cluster) -> None:
-    """A node may make requests by itself: with its own key for longer, say, which the hub would approve."""
+    """A node may make requests by itself: with its key for longer, say, or for another node; the hub would approve."""
     _, other = pki.make_key_and_csr("system:node:edge-1", "system:nodes")
+    elsewhere, nobody = (
+        pki.make_csr(KEY, "system:node:cp-1", "system:nodes"),
+        pki.make_csr(KEY, "system:node:edge-1", "x"),
+    )
     usages = ["client auth", "digital signature"]
     spec = {"request": CSR, "signerName": KUBELET_SIGNER, "usages": usages, "expirationSeconds": 3600}
     for changed in (
         {"request": other},
+        {"request": elsewhere},
+        {"request": nobody},
         {"signerName": "example.com/own"},
         {"usages": [*usages, "server auth"]},
         {"expirationSeconds": 3601},
@@ -172,6 +185,36 @@ async def test_what_somebody_else_wrote_under_the_name_is_not_taken(api: Cluster
             await signer(api, certificate_s=3600).ask(WANTED)
         assert not (await api("GET", f"{CSRS}/{NAME}")).get("status"), "and it is not approved"
         await api("DELETE", f"{CSRS}/{NAME}")
+
+
+async def test_what_takes_the_place_of_a_request_before_it_is_approved_is_looked_at_again(api: Cluster) -> None:
+    elsewhere = base64.b64encode(pki.make_csr(KEY, "system:node:cp-1", "system:nodes")).decode()
+    spec = {"request": elsewhere, "signerName": KUBELET_SIGNER, "usages": ["client auth", "digital signature"]}
+
+    class Swapping(ClusterObjects):
+        async def replace(self, key: ObjectKey, value: Mapping[str, JSON], subresource: str = "") -> Mapping[str, JSON]:
+            if (await api("GET", f"{CSRS}/{NAME}"))["spec"]["request"] != elsewhere:
+                await api("DELETE", f"{CSRS}/{NAME}")
+                await api("POST", CSRS, {"metadata": {"name": NAME}, "spec": spec | {"expirationSeconds": 3600}})
+            return await super().replace(key, value, subresource)
+
+    objects = Swapping(api, "hub")
+    with pytest.raises(SigningFailed, match="is not what cloudcore asks for"):
+        await ClusterSigner(objects, ClientCas(objects)).ask(WANTED)
+    assert not (await api("GET", f"{CSRS}/{NAME}")).get("status")
+
+
+async def test_what_a_hub_asked_for_outlasts_another_configured_lifetime(api: Cluster) -> None:
+    assert isinstance(await signer(api, approves=False, certificate_s=7200).ask(WANTED), Waiting)
+    assert isinstance(await signer(api, certificate_s=3600).ask(WANTED), Issued)
+
+
+async def test_a_certificate_that_has_lapsed_is_not_handed_out(api: Cluster) -> None:
+    objects = ClusterObjects(api, "hub")
+    await signer(api, certificate_s=3600).ask(WANTED)
+    late = datetime.datetime.now(datetime.UTC) + datetime.timedelta(hours=2)
+    with pytest.raises(SigningFailed, match=f"of {NAME} lapsed at .*; to ask again: `kubectl delete csr {NAME}`"):
+        await ClusterSigner(objects, ClientCas(objects), now=lambda: late).found(WANTED)
 
 
 async def test_a_signer_that_gives_something_else_is_found_out(api: Cluster) -> None:
@@ -193,22 +236,6 @@ async def test_a_signer_that_gives_something_else_is_found_out(api: Cluster) -> 
         await api("PATCH", f"{CSRS}/{NAME}/status", {"status": status})
         with pytest.raises(SignerNotTrusted, match=told):
             await made.ask(WANTED)
-
-
-async def test_the_cas_are_the_clusters_or_those_of_a_file(api: Cluster, tmp_path: Path) -> None:
-    objects = ClusterObjects(api, "hub")
-    assert await ClientCas(objects)() == CA.cert_pem
-    file = tmp_path / "ca.crt"
-    with pytest.raises(FileNotFoundError):
-        await ClientCas(objects, file)()
-    file.write_text("hello")
-    with pytest.raises(InternalError, match="no certificate in PEM form"):
-        await ClientCas(objects, file)()
-    file.write_bytes(CA.cert_pem)
-    assert await ClientCas(objects, file)() == CA.cert_pem
-    await api("DELETE", "/api/v1/namespaces/kube-system/configmaps/extension-apiserver-authentication")
-    with pytest.raises(NotFound, match="--client-ca"):
-        await ClientCas(objects)()
 
 
 # ---- joining and renewing by it
@@ -295,6 +322,124 @@ async def test_a_token_for_a_single_use_outlasts_a_nights_wait(api: Cluster, hub
     await decide(api, await only_request(api), "Approved")
     answer = await asyncio.to_thread(Hub(hub.endpoint, 10).join, ca, body)
     assert pki.key_id(answer.certificate.encode()) == WANTED.key
+
+
+async def test_another_key_of_a_node_asks_only_when_the_first_is_decided(api: Cluster, hub: JoinableHub) -> None:
+    """Else one token, or one certificate, fills the cluster's store with requests."""
+    token = await hub.token()
+    ca = await asyncio.to_thread(Hub(hub.endpoint, 10).fetch_ca, hub.authority.pin)
+
+    async def ask(csr: bytes) -> None:
+        body = {"node": EDGE, "token": token, "csr": csr.decode()}
+        await asyncio.to_thread(Hub(hub.endpoint, 10).join, ca, body)
+
+    _, other = pki.make_key_and_csr("system:node:edge-1", "system:nodes")
+    for _ in range(2):
+        with pytest.raises(Pending):
+            await ask(CSR)
+        with pytest.raises(
+            Busy, match="another key has asked for a certificate of edge-1, and that is not decided"
+        ) as e:
+            await ask(other)
+        assert not isinstance(e.value, Pending)
+        assert e.value.wait_s == 60
+    assert await only_request(api) == NAME
+    await decide(api, NAME, "Denied")
+    with pytest.raises(Pending):
+        await ask(other)
+    assert len((await api("GET", CSRS))["items"]) == 2
+    assert hub.counts.facts()["refused"] == {"too-many": 2}
+    hub.monotonic_s += OPEN_S
+    with pytest.raises(Unsigned, match="denied"):
+        await ask(CSR)
+    _, third = pki.make_key_and_csr("system:node:edge-1", "system:nodes")
+    with pytest.raises(Pending):  # the second is old
+        await ask(third)
+
+
+async def test_one_token_has_so_many_requests_wait_in_an_hour(api: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cloudhub.join.WAITING_MOST", 2)
+    monkeypatch.setattr("cloudhub.clustersigner.LOOKS_S", ())
+    async with joinable_hub(signer=signer(api, approves=False)) as hub:
+        ca, tokens = hub.authority.certificate_pem.decode(), [await hub.token(), await hub.token()]
+
+        async def ask(number: int, token: str) -> None:
+            _, csr = pki.make_key_and_csr(f"system:node:edge-{number}", "system:nodes")
+            body = {"node": f"edge-{number}", "token": token, "csr": csr.decode()}
+            await asyncio.to_thread(Hub(hub.endpoint, 10).join, ca, body)
+
+        for number in range(2):
+            with pytest.raises(Pending):
+                await ask(number, tokens[0])
+        with pytest.raises(Busy, match=r"too many requests with the token .* wait for somebody who decides: .* 3600 s"):
+            await ask(2, tokens[0])
+        assert len((await api("GET", CSRS))["items"]) == 2
+        with pytest.raises(Pending):
+            await ask(2, tokens[1])
+
+
+@pytest.mark.parametrize("is_single_use", [True, False])
+async def test_the_advice_for_who_was_denied_while_he_waited_can_be_followed(
+    api: Cluster, hub: JoinableHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_single_use: bool
+) -> None:
+    home, token = tmp_path / "edge", await hub.token(is_single_use=is_single_use)
+    loop = asyncio.get_running_loop()
+
+    async def deny() -> None:
+        await decide(api, await only_request(api), "Denied", message="no")
+
+    monkeypatch.setattr("edgehub.join.time.sleep", lambda _: asyncio.run_coroutine_threadsafe(deny(), loop).result(10))
+    with pytest.raises(Unsigned, match=r"denied in the cluster \(ByHand: no\); to ask again") as told:
+        await run(hub, token, home)
+    (name,) = re.findall(r"`kubectl delete csr (\S+)`, then the same command$", str(told.value))
+    await api("DELETE", f"{CSRS}/{name}")
+
+    async def approve() -> None:
+        assert await only_request(api) == name
+        await decide(api, name, "Approved")
+
+    monkeypatch.setattr(
+        "edgehub.join.time.sleep", lambda _: asyncio.run_coroutine_threadsafe(approve(), loop).result(10)
+    )
+    await run(hub, token, home)
+    assert (home / "edgecore.yaml").exists()
+
+
+async def test_who_is_denied_at_once_keeps_the_key_that_used_the_token(
+    api: Cluster, hub: JoinableHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, token = tmp_path / "edge", await hub.token(is_single_use=True)
+    ask = ClusterSigner.ask
+
+    async def denied(self: ClusterSigner, wanted: Wanted) -> Issued | Waiting:
+        await ask(self, wanted)
+        await decide(api, name_of(wanted), "Denied")
+        return await ask(self, wanted)
+
+    with monkeypatch.context() as patched, pytest.raises(Unsigned):
+        patched.setattr(ClusterSigner, "ask", denied)
+        await run(hub, token, home)
+    name = await only_request(api)
+    await api("DELETE", f"{CSRS}/{name}")
+    await interrupted(hub, token, home, monkeypatch)
+    assert await only_request(api) == name
+
+
+async def test_a_token_that_was_good_when_it_was_asked_is_good_for_the_certificate(
+    api: Cluster, hub: JoinableHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home, token = tmp_path / "edge", await hub.token(ttl=datetime.timedelta(hours=1))
+    await interrupted(hub, token, home, monkeypatch)
+    request = await only_request(api)
+    hub.now += datetime.timedelta(hours=2)
+    assert await hub.tokens.prune(hub.now) == 0
+    with pytest.raises(Refused, match="the token expired"):  # it is good for nothing else
+        await run(hub, token, tmp_path / "other")
+    told = {each.step: each for each in await asyncio.to_thread(lambda: list(check(hub.endpoint, token, EDGE, home)))}
+    assert told["token"].verdict is Verdict.OK
+    await decide(api, request, "Approved")
+    await run(hub, token, home)
+    assert (home / "edgecore.yaml").exists()
 
 
 async def test_a_join_that_is_denied_ends_and_keeps_its_key_for_another_try(

@@ -91,7 +91,9 @@ def test_nothing_goes_in_a_dry_run_or_before_somebody_agreed(home: Path, capsys:
     assert [path for path in sorted(home.parent.rglob("*")) if path.name != "lock"] == before
 
 
-def test_keys_behind_a_directory_that_is_a_link_stay(home: Path) -> None:
+def test_keys_behind_a_directory_that_is_a_link_stay_and_are_told(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     elsewhere = home.parent / "private"
     elsewhere.mkdir()
     (elsewhere / "host.key").write_text("x")
@@ -100,3 +102,6 @@ def test_keys_behind_a_directory_that_is_a_link_stay(home: Path) -> None:
     assert purge(Purge(home, [(home, "keys/*.key"), (home, "keys")]), dry_run=False, yes=True, ask=None)
     assert (elsewhere / "host.key").exists()
     assert not linked.is_symlink()
+    told = capsys.readouterr().out
+    assert f"left, for a link leads there; remove it by hand:\n  {elsewhere / 'host.key'}\n" in told
+    assert told.endswith(f"removed, but not where links lead to: {elsewhere / 'host.key'}\n")

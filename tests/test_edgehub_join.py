@@ -31,8 +31,10 @@ from edgehub.joinhub import (
     Busy,
     Hub,
     JoinError,
+    NotInTime,
     NotReachable,
     NotTrusted,
+    Pending,
     Refused,
     Unanswered,
 )
@@ -431,6 +433,47 @@ async def test_an_answer_that_is_lost_is_asked_for_again_with_the_same_key(
         with pytest.raises(Unanswered, match="Run the same command again: the key that was sent is kept"):
             await run(hub.endpoint, await hub.token(is_single_use=True), home.parent / "other", Node("edge-2"))
     assert (home.parent / "other" / STAGED / "pki/edge.key").exists()
+
+
+OUTAGE = NotReachable("nothing listens there"), NotReachable("cannot be resolved"), NotInTime("has expired")
+
+
+@pytest.mark.parametrize(
+    "seen", [Pending("somebody decides", 202, 2.0), Busy("later", 503, 2.0), Unanswered("it hung up")], ids=type
+)
+async def test_a_hub_that_goes_away_after_it_was_asked_is_waited_for_with_the_same_key(
+    hub: JoinableHub, home: Path, monkeypatch: pytest.MonkeyPatch, seen: JoinError
+) -> None:
+    token, ask, keys = await hub.token(is_single_use=True), Hub.join, set[bytes]()
+    troubles: list[JoinError] = [seen, *OUTAGE]
+
+    def troubled(self: Hub, ca_pem: str, asked: Mapping[str, object]) -> Answer:
+        answer = ask(self, ca_pem, asked)
+        keys.add((home / STAGED / "pki/edge.key").read_bytes())
+        if troubles:
+            raise troubles.pop(0)
+        return answer
+
+    monkeypatch.setattr("edgehub.join.time.sleep", lambda _: None)
+    monkeypatch.setattr(Hub, "join", troubled)
+    await run(hub.endpoint, token, home)
+    assert keys == {(home / "pki/edge.key").read_bytes()}
+
+
+@pytest.mark.parametrize("last", [NotTrusted("another CA"), Refused("no", 403), *OUTAGE], ids=str)
+async def test_a_key_that_a_hub_was_asked_for_outlasts_whatever_comes(
+    hub: JoinableHub, home: Path, monkeypatch: pytest.MonkeyPatch, last: JoinError
+) -> None:
+    troubles: list[JoinError] = [Busy("later", 503, 0.0)]
+
+    def troubled(self: Hub, ca_pem: str, asked: Mapping[str, object]) -> Answer:
+        raise troubles.pop() if troubles else last
+
+    monkeypatch.setattr("edgehub.join.time.sleep", lambda _: None)
+    monkeypatch.setattr(Hub, "join", troubled)
+    with pytest.raises(JoinError):
+        await asyncio.to_thread(join, hub.endpoint, await hub.token(), EDGE, home, configuration, patience_s=0.05)
+    assert (home / STAGED / "pki/edge.key").exists()
 
 
 def always_lost(self: Hub, ca_pem: str, asked: Mapping[str, object]) -> Answer:

@@ -64,6 +64,7 @@ CORES = (
     "cloudhub.apiwire",
     "cloudhub.backoff",
     "cloudhub.buckets",
+    "cloudhub.keyturns",
     "cloudhub.delta",
     "cloudhub.fences",
     "cloudhub.horizon",
