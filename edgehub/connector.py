@@ -55,8 +55,8 @@ logger = logging.getLogger(__name__)
 CHECK_S = 600.0  # one small frame; what it guards against should never happen
 REPORT_BYTES = 16 << 10  # per frame: 0.13 s at 1 Mbit/s, and a quarter of the window
 SETTLE_S = 0.2  # rows are deleted together: each is acknowledged by itself, and a card is asked to flush at a time
-SETTLE_SHARE = 9  # times as long as it took it pauses, to have a tenth of a slow card at most
-SETTLE_MOST_S = 5.0  # what is not deleted is sent once more by the next session
+SETTLE_SHARE = 9  # times as long as the last time took it pauses: a slow card has pods to write
+SETTLE_MOST_S = 2.0  # what is not deleted is sent once more by the next session
 MAX_WAITING = 64  # calls beyond those under way; each is a client that could as well wait by itself
 
 
