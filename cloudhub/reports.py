@@ -24,6 +24,7 @@ one by a write. Where the apiserver says 429, everything waits for as long as it
 object.
 
 What is handed back. An object whose writes fail while others are taken (a webhook that answers 500) is its own trouble.
+A conflict is none: the apiserver is well, and so is the object, which somebody else writes too.
 Its values are the edge's again, which keeps them and comes back later and later, and they take no room in the
 session's window. When everything fails it is the apiserver's, and nothing is handed back: nobody else would get on.
 
@@ -122,6 +123,8 @@ class Retry(NamedTuple):
     after_s: float
     is_everybody: bool = False
     """The apiserver has too much to do: everything waits that long."""
+    is_conflict: bool = False
+    """Somebody else was quicker, which is no trouble of the object's."""
 
 
 Outcome = Taken | Refused | Retry
@@ -169,6 +172,7 @@ class _Target(Generic[S]):
         "pending",
         "taken_before",
         "touched",
+        "troubles",
     )
 
     def __init__(self) -> None:
@@ -181,6 +185,8 @@ class _Target(Generic[S]):
         """It waits for its turn, and stands on the agenda no more."""
         self.not_before = 0.0
         self.failures = 0
+        self.troubles = 0
+        """How many of these failures were not conflicts."""
         self.taken_before = 0
         """How many writes had been taken, of any object, when the first of these failures began."""
         self.is_given_up = False
@@ -364,7 +370,7 @@ class Reports(Generic[S]):
         flown = target.flying
         assert flown is not None, "a write is finished once"
         target.flying = None
-        target.failures = 0
+        target.failures, troubles, target.troubles = 0, target.troubles, 0
         self._flying[_traffic_of(write.key)] -= Counter((write.turn,))
         match outcome:
             case Taken(refused):
@@ -379,16 +385,17 @@ class Reports(Generic[S]):
                 target.one_by_one = True
                 target.not_before = now
                 self._put_back(write, target, flown)
-            case Retry(after_s, is_everybody):
+            case Retry(after_s, is_everybody, is_conflict):
                 if is_everybody:
                     self._pause_until = max(self._pause_until, now + after_s)
                 # At once is for a conflict: our copy was old. All else keeps its distance, however small the jitter.
                 target.not_before = max(target.not_before, now + after_s) if after_s else now
                 target.failures = write.failures + 1
+                target.troubles = troubles + (not is_conflict)
                 target.touched = target.touched or not flown
                 self._put_back(write, target, flown)
                 is_its_own = not is_everybody and self._writes_taken > target.taken_before
-                if is_its_own and target.failures >= HAND_BACK_AFTER:
+                if is_its_own and target.troubles >= HAND_BACK_AFTER:
                     self._hand_back(target)
             case _:
                 assert_never(outcome)

@@ -55,6 +55,8 @@ logger = logging.getLogger(__name__)
 CHECK_S = 600.0  # one small frame; what it guards against should never happen
 REPORT_BYTES = 16 << 10  # per frame: 0.13 s at 1 Mbit/s, and a quarter of the window
 SETTLE_S = 0.2  # rows are deleted together: each is acknowledged by itself, and a card is asked to flush at a time
+SETTLE_SHARE = 9  # times as long as the last time took it pauses: a slow card has pods to write
+SETTLE_MOST_S = 2.0  # what is not deleted is sent once more by the next session
 MAX_WAITING = 64  # calls beyond those under way; each is a client that could as well wait by itself
 
 
@@ -440,6 +442,7 @@ class Connector:
         loop = asyncio.get_running_loop()
         backlogs = {traffic: Backlog() for traffic in Traffic}
         settle_at: float | None = None
+        pause_s = SETTLE_S
         while session.error is None:
             looks = [due for backlog in backlogs.values() if (due := backlog.next_look()) is not None]
             with contextlib.suppress(TimeoutError):
@@ -448,11 +451,12 @@ class Connector:
             self._reports.clear()
             now = loop.time()
             if settle_at is None and any(session.has_reported(traffic) for traffic in Traffic):
-                settle_at = now + SETTLE_S
+                settle_at = now + pause_s
             if settle_at is not None and now >= settle_at:
                 settle_at = None
                 for traffic, backlog in backlogs.items():
                     await self._settle(session.take_reported(traffic), backlog)
+                pause_s = min(SETTLE_MOST_S, max(SETTLE_S, SETTLE_SHARE * (loop.time() - now)))
             if await self._report(session, backlogs, now):
                 self._reports.set()  # a frame of each class at a time, and what became of others in between
 
