@@ -30,6 +30,7 @@ from typing import NamedTuple
 
 from apimachinery.keys import Node
 from apimachinery.objects import JSON, lookup
+from cloudhub.horizon import number
 from link.frames import MAX_TERM
 
 TERM_ANNOTATION = "fairlead.io/term"
@@ -169,7 +170,8 @@ class Fences:
         """The watch says this of the Lease. It may lag: only a higher term proves anything."""
         record = self._records.setdefault(node, _Record())
         self._heed(record, claim)
-        if claim is None or not record.taken or claim.term >= record.term:
+        is_known = claim is not None and record.claim is not None and _is_older(claim, record.claim)
+        if not is_known and (claim is None or not record.taken or claim.term >= record.term):
             record.claim = claim
         self._tidy(node, record)
 
@@ -226,6 +228,12 @@ class Fences:
     def _tidy(self, node: Node, record: _Record) -> None:
         if not record.term and record.claim is None:
             self._records.pop(node, None)
+
+
+def _is_older(claim: Claim, known: Claim) -> bool:
+    """Whether this is the same session's Lease before its last renewal, which a watch tells late (cloudhub.horizon)."""
+    at, newest = number(claim.version), number(known.version)
+    return claim[1:] == known[1:] and at is not None and newest is not None and at < newest
 
 
 def claim_of(lease: Mapping[str, JSON], now_ms: int) -> Claim:

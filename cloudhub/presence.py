@@ -191,7 +191,9 @@ class Presence:
             case Duty.READY:
                 record.ready = "True"
             case Duty.RENEW:
-                record.renew_at = now + self.renew_s * (0.9 + 0.2 * jitter)
+                # From when it was due, or a slow apiserver's answers would be added to each interval.
+                due = record.renew_at + self.renew_s * (0.9 + 0.2 * jitter)
+                record.renew_at = max(due, now + self.renew_s / 2)
                 record.heard_at = now
             case Duty.GIVE_UP:
                 record.ready = "Unknown"

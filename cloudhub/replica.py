@@ -195,12 +195,14 @@ class Replica:
             if self._access is not None and self._calls is not None:
                 tasks.create_task(self._access.run(), name="access")
                 tasks.create_task(self._calls.run(), name="calls")
-            listener = await self._listen(link, identity.link_context)
-            listeners: list[Listener | QuicListener] = [listener]
+            listeners: list[Listener | QuicListener] = []
             where = {}
+            # QUIC first: an edge that finds TCP and no QUIC takes the websocket, and keeps it.
             if quic is not None and (asked := self._settings.link.quic_listen) is not None:
                 listeners.append(await self._listen_quic(quic))
                 where["quic"] = self._page.quic = str(Endpoint(asked.host, listeners[-1].port))
+            listener = await self._listen(link, identity.link_context)
+            listeners.append(listener)
             if self._settings.metrics is not None:
                 await serve_metrics(stack, self._settings.metrics, self._page.scraped)
             window_s = self._settings.join.renewal_window_s

@@ -24,6 +24,7 @@ one by a write. Where the apiserver says 429, everything waits for as long as it
 object.
 
 What is handed back. An object whose writes fail while others are taken (a webhook that answers 500) is its own trouble.
+A conflict is none: the apiserver is well, and so is the object, which somebody else writes too.
 Its values are the edge's again, which keeps them and comes back later and later, and they take no room in the
 session's window. When everything fails it is the apiserver's, and nothing is handed back: nobody else would get on.
 
@@ -142,6 +143,8 @@ class Retry(NamedTuple):
     after_s: float
     is_everybody: bool = False
     """The apiserver has too much to do: everything waits that long."""
+    is_conflict: bool = False
+    """Somebody else was quicker, which is no trouble of the object's."""
 
 
 Outcome = Taken | Refused | Retry
@@ -195,6 +198,7 @@ class _Target(Generic[S]):
         "pending",
         "taken_before",
         "touched",
+        "troubles",
     )
 
     def __init__(self) -> None:
@@ -207,6 +211,8 @@ class _Target(Generic[S]):
         """It waits for its turn, and stands on the agenda no more."""
         self.not_before = 0.0
         self.failures = 0
+        self.troubles = 0
+        """How many of these failures were not conflicts."""
         self.taken_before = 0
         """How many writes had been taken, of any object, when the first of these failures began."""
         self.is_given_up = False
@@ -407,7 +413,7 @@ class Reports(Generic[S]):
         flown = target.flying
         assert flown is not None, "a write is finished once"
         target.flying = None
-        target.failures = 0
+        target.failures, troubles, target.troubles = 0, target.troubles, 0
         self._flying[_traffic_of(write.key)] -= Counter((write.turn,))
         match outcome:
             case Taken(refused, is_written):
@@ -425,10 +431,10 @@ class Reports(Generic[S]):
                 target.one_by_one = True
                 target.not_before = now
                 self._put_back(write, target, flown)
-            case Retry(after_s, is_everybody):
+            case Retry(after_s, is_everybody, is_conflict):
                 after_s = min(after_s, MAX_PAUSE_S)
                 # Who was told it again, while others were taken, is meant by it: by an admission webhook, say.
-                is_everybody = is_everybody and not (write.failures and self._writes_taken > target.taken_before)
+                is_everybody = is_everybody and not (troubles and self._writes_taken > target.taken_before)
                 if is_everybody:
                     self._pause_until = max(self._pause_until, now + after_s)
                 if (
@@ -440,11 +446,12 @@ class Reports(Generic[S]):
                 # At once is for a conflict: our copy was old. All else keeps its distance, however small the jitter.
                 target.not_before = max(target.not_before, now + after_s) if after_s else now
                 target.failures = write.failures + 1
+                target.troubles = troubles + (not is_conflict)
                 target.touched = target.touched or not flown
                 self._put_back(write, target, flown)
                 is_its_own = not is_everybody and self._writes_taken > target.taken_before
                 is_its_own = is_its_own and write.key.resource != EVENTS
-                if is_its_own and target.failures >= HAND_BACK_AFTER:
+                if is_its_own and target.troubles >= HAND_BACK_AFTER:
                     self._hand_back(target)
             case _:
                 assert_never(outcome)

@@ -19,6 +19,7 @@ from cloudhub.closed import Closed
 from cloudhub.placement import Placement
 from cloudhub.sessions import GRACE_S, Access, CallSink, Door, Hub, NodeWatcher, ReportSink
 from cloudhub.wires import AS_IT_IS, Parts
+from componentbase.allocator import Tidying
 from link.peer import HEARTBEAT_S
 from link.websocket import Listener, listen
 
@@ -53,6 +54,7 @@ class HubServer:
         """access, calls: None where nodes may neither be interested in anything nor ask for anything. door: see Hub."""
         closed = Closed()
         self._work = asyncio.Event()
+        self._tidying = Tidying()
         self.hub = Hub(
             cache,
             placement,
@@ -65,6 +67,7 @@ class HubServer:
             now_ms=lambda: time.time_ns() // 1_000_000,
             new_epoch=lambda: secrets.token_hex(EPOCH_BYTES),
             wake=self._work.set,
+            left=lambda: self._tidying.one_left(self.hub.connected),
             heartbeat_s=heartbeat_s,
             grace_s=grace_s,
             aside=self._aside,
@@ -100,8 +103,10 @@ class HubServer:
             self.hub.close("cloudcore is stopping", retry_after_s=1.0)
             # A third of a second at most, and then nothing is left.
             self._packer.shutdown(wait=True, cancel_futures=True)
-            for listener in listeners:
+            # As they came, backwards: whoever finds no QUIC is not to find TCP.
+            for listener in reversed(listeners):
                 await listener.close()
+            self._tidying.close()
 
     def _aside(self, work: Callable[[], Parts], done: Callable[[Parts], None]) -> None:
         """Is a cloudhub.wires.Aside."""

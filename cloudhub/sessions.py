@@ -482,6 +482,7 @@ class Hub:
         now_ms: Callable[[], int],
         new_epoch: Callable[[], str],
         wake: Callable[[], None],
+        left: Callable[[], None] = lambda: None,
         heartbeat_s: float = HEARTBEAT_S,
         grace_s: float = GRACE_S,
         patches: Patches | None = None,
@@ -509,6 +510,7 @@ class Hub:
         self._now_ms = now_ms
         self._new_epoch = new_epoch
         self._wake = wake
+        self._left = left
         self._heartbeat_s = heartbeat_s
         self._grace_s = grace_s
         self._horizon = Horizon()
@@ -830,6 +832,7 @@ class Hub:
 
     def ended(self, session: Session, error: LinkError) -> None:
         """The link is gone; the outbox stays for the grace period."""
+        self._left()
         self._greeted(session)
         self._ready.pop(session, None)
         if (parked := self._parked.get(session.node)) is not None and parked.session is session:
@@ -1063,6 +1066,11 @@ class Hub:
         """Say Goodbye to everybody."""
         for session in [*self._sessions.values(), *(parked.session for parked in self._parked.values())]:
             session.pump.close(GoodbyeCode.SHUTDOWN, reason, retry_after_s)
+
+    @property
+    def connected(self) -> int:
+        """How many nodes are."""
+        return len(self._sessions)
 
     def is_connected(self, node: Node) -> bool:
         return node in self._sessions

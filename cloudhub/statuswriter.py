@@ -9,9 +9,12 @@ Twice the same values, on purpose: DeviceStatus is where KubeEdge's users look, 
 kubectl and every other controller look. Where the Device's definition has no status subresource (KubeEdge's
 own) only the first is written.
 
-A status is changed with the resourceVersion it was read at. After a Conflict it is read again; two replicas
-that write the same Device end with the same conditions and both their twins. What a node reported is written
+A status is changed with the resourceVersion it was read at. After a Conflict it is read and written again at once; two
+replicas that write the same Device end with the same conditions and both their twins. What a node reported is written
 over a status only while the node's Lease says that no other replica has a newer session of it (cloudhub.fences).
+
+The watch lags behind our own writes, by seconds where there is much to tell: what it says of a Device is passed over
+where an answer of the apiserver has said something newer. Else each write would be made at a version that is gone.
 
 The core is cloudhub/reports.py, what is written is computed in cloudhub/devices.py.
 """
@@ -52,6 +55,7 @@ from cloudhub.conditions import ready_of
 from cloudhub.devices import StateReport, model_of, node_of, property_names, reported_after
 from cloudhub.devicestatus import status_after
 from cloudhub.fences import Fences, Permit
+from cloudhub.horizon import number
 from cloudhub.reading import Sent
 from cloudhub.reports import (
     MIN_INTERVAL_S,
@@ -76,6 +80,7 @@ STATUSES_REMEMBERED = 4096  # DeviceStatus objects whose state we know from our 
 # An edit is pushed first and then written about. By then the node has mostly said that it knows it, and one write says
 # both; kubectl takes longer to start, so whoever waits right after an edit still finds the edit's status.
 TOUCH_DELAY_S = 0.05
+ATTEMPTS = 3  # of one write, each after another reading, where somebody else changes the object at the same time
 NO_STATUS_S = 600.0  # a definition without a status subresource may be replaced by one that has it
 
 S = TypeVar("S", bound=Hashable)
@@ -91,8 +96,14 @@ class _Known(NamedTuple):
     resource_version: str
     status: bytes
     """Canonical JSON: a third of the memory that the decoded one takes."""
+    told: str
+    """The version that the watch told last, which is this one or older; "" for none, and for a DeviceStatus."""
     learned: int
     """When it was read or told by the watch, as a tick of Fences; our own writes hand it on to what comes of them."""
+
+
+class _Stale(Conflict):
+    """What we knew of the object was old, and is forgotten: to read it is the cure."""
 
 
 Permitted = Callable[[int], Awaitable[None]]
@@ -207,10 +218,12 @@ class StatusWriter(Generic[S]):
         if device.key.resource != DEVICES:
             return
         body, known = device.parse(), self._devices.get(device.key)
-        if known is not None and (known.uid, known.resource_version) == (_uid(body), _version(body)):
-            return  # our own write comes back
+        version = _version(body)
+        if known is not None and known.uid == _uid(body) and _is_no_news(version, known):
+            self._devices[device.key] = known._replace(told=version)
+            return
         is_same = known is not None and (known.uid, known.status) == (_uid(body), _status(body))
-        self._remember_device(device.key, body, known.learned if known and is_same else self._fences.tick())
+        self._remember_device(device.key, body, known.learned if known and is_same else self._fences.tick(), version)
 
     def changed(self, changes: list[Change]) -> None:
         """Devices, models and Nodes decide on conditions; other kinds are no business of ours."""
@@ -276,7 +289,7 @@ class StatusWriter(Generic[S]):
     async def _perform(self, write: Write, term: int) -> None:
         asked = self._tally.requests
         try:
-            outcome = await self._written(write, lambda learned: self._permitted(write, term, learned))
+            outcome = await self._insisting(write, lambda learned: self._permitted(write, term, learned))
         except ApiError as error:
             outcome = self._after(write, error)
         finally:
@@ -286,6 +299,15 @@ class StatusWriter(Generic[S]):
             outcome = outcome._replace(is_written=False)
         self._settled += self._reports.finished(write, outcome, self._loop.time())
         self._woken.set()
+
+    async def _insisting(self, write: Write, permitted: Permitted) -> Outcome:
+        """A status that somebody else has changed is read and written again here, before others have their turn."""
+        for _ in range(ATTEMPTS - 1):
+            try:
+                return await self._written(write, permitted)
+            except _Stale:
+                self._tally.conflicts += 1
+        return await self._written(write, permitted)
 
     async def _written(self, write: Write, permitted: Permitted) -> Outcome:
         if write.key.resource == NODES:
@@ -318,7 +340,7 @@ class StatusWriter(Generic[S]):
         level = logging.WARNING if write.failures == 2 else logging.DEBUG
         logger.log(level, "cannot write a status, trying again", extra={**extra, "in_s": round(delay_s, 2)})
         self._tally.retries += 1
-        return Retry(delay_s, isinstance(error, TooManyRequests))
+        return Retry(delay_s, isinstance(error, TooManyRequests), isinstance(error, Conflict))
 
     async def _write_device(self, write: Write, permitted: Permitted) -> Outcome:
         item = self._cache.get(write.key)
@@ -361,7 +383,8 @@ class StatusWriter(Generic[S]):
             return False
         known = self._devices.get(key)
         if known is None or known.uid != _uid(device):
-            known = self._remember_device(key, await self._client.get(key), self._fences.tick())
+            body = await self._client.get(key)
+            known = self._remember_device(key, body, self._fences.tick(), "")
             if known.uid != _uid(device):
                 raise Conflict("the Device was deleted and made again")  # the watch will say so
         if (properties or state is not None) and known.node != node_of(device):
@@ -384,10 +407,10 @@ class StatusWriter(Generic[S]):
         patch = {"metadata": {"resourceVersion": known.resource_version}, "status": changes}
         try:
             answer = await self._client.patch(key, patch, subresource="status")
-        except Conflict:
-            if self._devices.get(key) is known:
-                del self._devices[key]
-            raise
+        except Conflict as exc:
+            # The watch may have said something else meanwhile, and lag all the same.
+            self._devices.pop(key, None)
+            raise _Stale(str(exc)) from exc
         except NotFound:
             # An apiserver says the same of a Device that is gone and of a subresource that there is not.
             await self._client.get(key)
@@ -397,11 +420,11 @@ class StatusWriter(Generic[S]):
         if (event := validity_event(key, device, status, after, now)) is not None:
             self._announce(event)
         if key in self._attached:  # else it was deleted meanwhile, and nobody would forget it
-            self._remember_device(key, answer, known.learned)
+            self._remember_device(key, answer, known.learned, known.told)
         return True
 
-    def _remember_device(self, key: ObjectKey, device: Mapping[str, JSON], learned: int) -> _Known:
-        known = _Known(_uid(device), node_of(device), _version(device), _status(device), learned)
+    def _remember_device(self, key: ObjectKey, device: Mapping[str, JSON], learned: int, told: str) -> _Known:
+        known = _Known(_uid(device), node_of(device), _version(device), _status(device), told, learned)
         self._devices[key] = known
         return known
 
@@ -446,7 +469,7 @@ class StatusWriter(Generic[S]):
             try:
                 made = await self._client.create(key.resource, key.namespace, value)
             except AlreadyExists as exc:
-                raise Conflict(str(exc)) from exc
+                raise _Stale(str(exc)) from exc
             except NotFound:
                 return False
             self._remember_status(device_key, made, learned)
@@ -467,13 +490,13 @@ class StatusWriter(Generic[S]):
             self._remember_status(device_key, await self._client.patch(key, patch), known.learned)
         except (Conflict, NotFound) as exc:
             self._statuses.pop(device_key, None)
-            raise Conflict(str(exc)) from exc
+            raise _Stale(str(exc)) from exc
         return True
 
     def _remember_status(self, device_key: ObjectKey, value: Mapping[str, JSON], learned: int) -> _Known:
         owners = lookup(value, "metadata.ownerReferences") or ()
         uid = next((str(owner.get("uid")) for owner in owners if owner.get("kind") == DEVICES.kind), "")
-        known = _Known(uid, "", _version(value), _status(value), learned)
+        known = _Known(uid, "", _version(value), _status(value), "", learned)
         if device_key not in self._attached:
             return known  # it was deleted meanwhile, and nobody would forget it
         self._statuses[device_key] = known
@@ -497,7 +520,10 @@ class StatusWriter(Generic[S]):
                 "status": _node_changes(body, write.values.values()),
             }
             if patch["status"]:
-                await self._client.patch(write.key, patch, subresource="status")
+                try:
+                    await self._client.patch(write.key, patch, subresource="status")
+                except Conflict as exc:
+                    raise _Stale(str(exc)) from exc
         return Taken()
 
     # Events
@@ -548,6 +574,19 @@ def _owner(device: Mapping[str, JSON]) -> dict[str, JSON]:
         "controller": True,
         "blockOwnerDeletion": True,
     }
+
+
+def _is_no_news(version: str, known: _Known) -> bool:
+    """
+    Whether the watch says here what is known, or something older: our own write comes back, or the one before it.
+
+    Where it goes back behind what it told itself, the apiserver has gone back, as after a restore. Versions are
+    compared as numbers, see cloudhub.horizon; what is no number is news.
+    """
+    at, newest = number(version), number(known.resource_version)
+    if at is None or newest is None:
+        return version == known.resource_version
+    return (number(known.told) or 0) <= at <= newest
 
 
 def _uid(body: Mapping[str, JSON]) -> str:

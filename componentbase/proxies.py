@@ -1,8 +1,10 @@
 """
 HTTP proxies as the environment names them: HTTPS_PROXY and NO_PROXY, in their usual meaning, and TCP through one.
 
-Small or capital letters, the small ones first. NO_PROXY is a list of names and addresses, each with all that ends in
-it; * is everything. This machine itself is never reached through a proxy.
+Small or capital letters, the small ones first. NO_PROXY is a list of names, each with all that ends in it, addresses
+and ranges of addresses (10.0.0.0/8), each with a port or for all, an IPv6 address with brackets or without; * is
+everything. A range is compared with addresses only: no name is looked up for it. This machine itself is never reached
+through a proxy.
 """
 
 import asyncio
@@ -48,44 +50,67 @@ class Proxy(NamedTuple):
         return f"Proxy({self.endpoint})"
 
 
-def proxy_for(host: str, environment: Mapping[str, str] = os.environ) -> Proxy | None:
-    """The one for TLS to a host; None for none. Raises ValueError, whose text names the variable and no password."""
+def proxy_for(host: str, port: int, environment: Mapping[str, str] = os.environ) -> Proxy | None:
+    """The one for TLS to HOST:PORT; None for none. Raises ValueError, whose text names the variable and no password."""
     name, url = next(
         ((name, environment[name]) for name in ("https_proxy", "HTTPS_PROXY") if environment.get(name)), ("", "")
     )
     if (
         not url
         or _is_here(host)
-        or _is_excepted(host, environment.get("no_proxy") or environment.get("NO_PROXY") or "")
+        or _is_excepted(host, port, environment.get("no_proxy") or environment.get("NO_PROXY") or "")
     ):
         return None
     parts = urllib.parse.urlsplit(url if "://" in url else f"http://{url}")
     if parts.scheme not in _PORTS:
         raise ValueError(f"{name}: a proxy is http://[USER:PASSWORD@]HOST:PORT, not {parts.scheme}://")
     try:
-        port = parts.port or _PORTS[parts.scheme]
+        own = parts.port or _PORTS[parts.scheme]
     except ValueError as exc:
         raise ValueError(f"{name}: the port of the proxy is not a number from 1 to 65535") from exc
     if not parts.hostname:
         raise ValueError(f"{name}: the proxy has no host: http://[USER:PASSWORD@]HOST:PORT")
     words = (urllib.parse.unquote(word) for word in (parts.username or "", parts.password or ""))
-    return Proxy(Endpoint(parts.hostname, port), ":".join(words) if parts.username else "")
+    return Proxy(Endpoint(parts.hostname, own), ":".join(words) if parts.username else "")
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """None for a name."""
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        return None
 
 
 def _is_here(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
+    address = _address(host)
+    return host.lower() == "localhost" if address is None else address.is_loopback
 
 
-def _is_excepted(host: str, listed: str) -> bool:
-    host = host.lower()
-    for word in listed.lower().replace(",", " ").split():
-        name = word.removeprefix("*.").removeprefix(".")
-        if word == "*" or host == name or host.endswith(f".{name}"):
-            return True
-    return False
+def _is_excepted(host: str, port: int, listed: str) -> bool:
+    return any(_is_meant(host.lower(), port, word) for word in listed.lower().replace(",", " ").split())
+
+
+def _is_meant(host: str, port: int, word: str) -> bool:
+    """Whether an entry of NO_PROXY is about this; one that is none of what there is is about nothing."""
+    address = _address(host)
+    if word == "*":
+        return True
+    if "/" in word:
+        try:
+            return address is not None and address in ipaddress.ip_network(word, strict=False)
+        except ValueError:
+            return False
+    name, colon, named_port = word.rpartition(":")
+    if not colon or _address(word) is not None or word.endswith("]"):
+        name = word
+    elif named_port != str(port):
+        return False
+    name = name.removeprefix("[").removesuffix("]")
+    if address is not None:
+        return _address(name) == address
+    name = name.removeprefix("*.").removeprefix(".")
+    return host == name or host.endswith(f".{name}")
 
 
 async def connect(proxy: Proxy, host: str, port: int) -> socket.socket:

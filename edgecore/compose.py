@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from apimachinery.keys import Node
 from componentbase import cli
+from componentbase.endpoints import Endpoint
 from componentbase.files import lock_dir, open_private_dir
 from componentbase.proxies import Proxy, proxy_for
 from componentbase.release import VERSION
@@ -76,7 +77,7 @@ async def _compose(
     link = LinkStatus()
     hub = CloudLink(link)
     local = _api_link(settings, store, hub)
-    proxy = _proxy(settings.cloud.link.host)
+    proxy = _proxy(settings.cloud.link)
     # Nothing of UDP passes an HTTP proxy; who asks for nothing but QUIC has another way.
     has_way = proxy is None or settings.cloud.transport is TransportMode.QUIC
     quic = _quic(settings.cloud, data_dir) if has_way else None
@@ -139,10 +140,10 @@ def _api_link(settings: EdgeConfig, store: "Store", hub: CloudLink) -> "ApiLink 
     return ApiLink.over(store, hub, Node(settings.node), settings.api.interest_idle_s)
 
 
-def _proxy(host: str) -> Proxy | None:
+def _proxy(hub: Endpoint) -> Proxy | None:
     """Raises CommandError."""
     try:
-        found = proxy_for(host)
+        found = proxy_for(hub.host, hub.port)
     except ValueError as exc:
         raise cli.CommandError(str(exc)) from exc
     if found is not None:

@@ -44,6 +44,7 @@ from link.frames import (
     ReportEntry,
     Traffic,
 )
+from link.peer import DEAD_AFTER
 from link.websocket import dial
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ logger = logging.getLogger(__name__)
 CHECK_S = 600.0  # one small frame; what it guards against should never happen
 REPORT_BYTES = 16 << 10  # per frame: 0.13 s at 1 Mbit/s, and a quarter of the window
 SETTLE_S = 0.2  # rows are deleted together: each is acknowledged by itself, and a card is asked to flush at a time
+SETTLE_SHARE = 9  # times as long as the last time took it pauses: a slow card has pods to write
+SETTLE_MOST_S = 2.0  # what is not deleted is sent once more by the next session
 MAX_WAITING = 64  # calls beyond those under way; each is a client that could as well wait by itself
 
 
@@ -184,6 +187,8 @@ class Connector:
         """The highest term that a hub has told us of."""
         self._is_ahead = False
         """A hub said that our terms are of the future: they go on from there."""
+        self._was_synced = False
+        """Whether the present link, or the last, has brought everything once."""
         self._is_superseded = False
         """Another connected in our name while we were connected, and no hub has been told."""
         self._survey = False
@@ -291,6 +296,13 @@ class Connector:
 
     async def run(self) -> None:
         """Dial and serve until cancelled."""
+        try:
+            await self._run()
+        finally:
+            if self._hub.quic is not None:
+                self._hub.quic.close()
+
+    async def _run(self) -> None:
         while True:
             error = await self._once()
             self.status.connected = self.status.synced = False
@@ -319,6 +331,7 @@ class Connector:
             return exc
         self._session = session
         loop, peer = asyncio.get_running_loop(), session.pump.peer
+        opened_at, self._was_synced = loop.time(), False
         self.status.silent_s = lambda: loop.time() - peer.heard_at
         try:
             await self._greet(session)
@@ -335,6 +348,14 @@ class Connector:
             self._is_ahead = session.error.code is GoodbyeCode.AHEAD
             self._known_term = max(0 if self._is_ahead else self._known_term, session.error.term)
             self._is_superseded = self._is_superseded or session.error.code is GoodbyeCode.SUPERSEDED
+            if (
+                (quic := self._hub.quic) is not None
+                and session.pump.transport.kind == "quic"
+                and not session.error.code
+            ):
+                was_silent = silent_s >= DEAD_AFTER * peer.heartbeat_s
+                after_s = loop.time() - opened_at
+                await quic.ended(was_synced=self._was_synced, was_silent=was_silent, after_s=after_s)
         return session.error
 
     async def _dial(self, session: EdgeSession) -> None:
@@ -398,6 +419,7 @@ class Connector:
                 # Not at the Welcome: a node that connects but cannot commit (a full disk) would dial all the time.
                 self.status.attempts = 0
                 self.status.synced = session.is_synced and session.error is None
+                self._was_synced = self._was_synced or session.is_synced
                 self._tell_completed(session)
 
     def _tell_decided(self, session: EdgeSession) -> None:
@@ -420,6 +442,7 @@ class Connector:
         loop = asyncio.get_running_loop()
         backlogs = {traffic: Backlog() for traffic in Traffic}
         settle_at: float | None = None
+        pause_s = SETTLE_S
         while session.error is None:
             looks = [due for backlog in backlogs.values() if (due := backlog.next_look()) is not None]
             with contextlib.suppress(TimeoutError):
@@ -428,11 +451,12 @@ class Connector:
             self._reports.clear()
             now = loop.time()
             if settle_at is None and any(session.has_reported(traffic) for traffic in Traffic):
-                settle_at = now + SETTLE_S
+                settle_at = now + pause_s
             if settle_at is not None and now >= settle_at:
                 settle_at = None
                 for traffic, backlog in backlogs.items():
                     await self._settle(session.take_reported(traffic), backlog)
+                pause_s = min(SETTLE_MOST_S, max(SETTLE_S, SETTLE_SHARE * (loop.time() - now)))
             if await self._report(session, backlogs, now):
                 self._reports.set()  # a frame of each class at a time, and what became of others in between
 

@@ -304,7 +304,7 @@ class Hub:
     def _connection(self, context: ssl.SSLContext) -> http.client.HTTPSConnection:
         cloud = self._cloud
         try:
-            proxy = proxy_for(cloud.host)
+            proxy = proxy_for(cloud.host, cloud.port)
         except ValueError as exc:
             raise NotReachable(str(exc)) from exc
         if proxy is None:

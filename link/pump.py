@@ -10,6 +10,7 @@ is why the simulation runs this very code under a clock of its own.
 Invariants
     handler.link_lost is called exactly once, and nothing is handed to the handler after it
     exactly one timer is armed while the link is up, none after
+    a link that is lost keeps nobody: what was of it is free at once, and waits for no collection of garbage
 """
 
 import logging
@@ -73,6 +74,19 @@ class Handler(Protocol):
         """The link is gone, for this reason. The last call."""
 
 
+class _Nobody:
+    """Who uses a link that is lost."""
+
+    def frame_received(self, frame: Frame) -> None:
+        raise AssertionError("a link that is lost hands on nothing")
+
+    def link_lost(self, error: LinkError) -> None:
+        raise AssertionError("a link is lost once")
+
+
+_NOBODY = _Nobody()
+
+
 class Pump:
     """One connection's life. Made by whoever accepts or dials, in the loop's thread."""
 
@@ -92,7 +106,7 @@ class Pump:
     def __init__(self, peer: Peer, transport: Transport, handler: Handler, clock: Clock) -> None:
         self.peer = peer
         self.transport = transport
-        self._handler = handler
+        self._handler: Handler = handler
         self._clock = clock
         self._timer: Timer | None = None
         self._armed_in: State | None = None
@@ -208,4 +222,5 @@ class Pump:
         if self._timer is not None:
             self._disarm(self._timer)
         self.transport.close()
-        self._handler.link_lost(error)
+        handler, self._handler = self._handler, _NOBODY
+        handler.link_lost(error)

@@ -8,7 +8,8 @@ that is resumed shows no certificate (docs/why/quic.md).
 
 Invariants
     a connection is heard of when its handshake is done, the other side's certificate is verified and all lanes are open
-    what a peer may have kept for it is link.quiccore.CREDIT_BYTES, and one message on each lane
+    what a peer may have kept for it is link.quiccore.CREDIT_BYTES, link.quicsocket.OWN_PACKETS, and one message on each
+    lane
 """
 
 import asyncio
@@ -17,7 +18,7 @@ import socket
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from aioquic.quic import events
 from aioquic.quic.configuration import QuicConfiguration
@@ -31,6 +32,7 @@ from link.frames import Lane
 from link.lanes import LANES, OPENER, Inbox, framed
 from link.peer import DEAD_AFTER, MAX_HEARTBEAT_S
 from link.quiccore import CREDIT_BYTES, Connection, lane_of_stream
+from link.quicsocket import Address, Socket
 from link.transports import (
     CLOSE_S,
     NODE_PREFIX,
@@ -43,9 +45,6 @@ from link.transports import (
 )
 
 ALPN = "fairlead/1"
-DATAGRAM_BYTES = 2048  # that are read; QUIC's are 1200 here, and at most 1452 where there is an MTU of 1500
-READS = 64  # datagrams of one socket, then others have a turn
-BUFFER_BYTES = 4 << 20  # of the kernel, for each socket: what does not fit is lost, and sent again
 IDLE_S = 2 * DEAD_AFTER * MAX_HEARTBEAT_S  # Peer gives up earlier: there is one heartbeat, and this is not it
 ACKNOWLEDGE_FROM = 2  # packets at once (RFC 9000, section 13.2.2)
 _REASON = 200  # characters of it, for the other side
@@ -53,10 +52,6 @@ _VIOLATION = 1  # the code with which a connection ends that broke the rules of 
 logger = logging.getLogger(__name__)
 # The library tells each step of each connection at INFO.
 logging.getLogger("quic").setLevel(logging.ERROR)
-
-
-Address = tuple[Any, ...]
-"""As the family's sockets have it."""
 
 
 class Streaming(Receiving, Protocol):
@@ -110,66 +105,6 @@ class LiveCredentials:
     def replace(self, shown: bytes, trusted_pem: str) -> None:
         """As Credentials.read(); from any thread."""
         self.now = Credentials.read(shown, trusted_pem.encode(), is_client=False)
-
-
-class Socket:
-    """A UDP socket: reads a turn at a time, and has all connections send together when the loop comes by."""
-
-    def __init__(self, sock: socket.socket, received: Callable[["Socket", bytes, Address], None]) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._sock = sock
-        self._received = received
-        self._due: set[Quic] = set()
-        sock.setblocking(False)
-        for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-            sock.setsockopt(socket.SOL_SOCKET, option, BUFFER_BYTES)
-        self._loop.add_reader(sock, self.read)
-
-    @property
-    def port(self) -> int:
-        port: int = self._sock.getsockname()[1]
-        return port
-
-    def add(self, connection: "Quic") -> None:
-        """It has something to send, or a timer to set."""
-        if not self._due:
-            self._loop.call_soon(self._flush)
-        self._due.add(connection)
-
-    def send(self, data: bytes, address: Address) -> None:
-        """What the kernel does not take is lost, as any packet may be."""
-        try:
-            self._sock.sendto(data, address)
-        except OSError as exc:
-            logger.debug("not sent", extra={"remote": address[0], "reason": exc.strerror})
-
-    def close(self) -> None:
-        self._loop.remove_reader(self._sock)
-        self._sock.close()
-
-    def _flush(self) -> None:
-        due, self._due = self._due, set()
-        for connection in due:
-            try:
-                connection.transmit()
-            except Exception:
-                # The others of this batch have been told that they are in it, and would wait for ever.
-                logger.exception("not sent", extra={"remote": connection.remote})
-
-    def read(self) -> None:
-        """Take in what is there, for a turn."""
-        ends_at = self._loop.time() + TURN_S
-        for _ in range(READS):
-            try:
-                data, address = self._sock.recvfrom(DATAGRAM_BYTES)
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError as exc:
-                logger.debug("not received", extra={"reason": exc.strerror})
-                return
-            self._received(self, data, address)
-            if self._sock.fileno() < 0 or self._loop.time() > ends_at:
-                return
 
 
 class Quic:
@@ -246,6 +181,11 @@ class Quic:
         address = self._library.get_peer_address()
         return f"{address[0]}:{address[1]}" if address else "unknown"
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether it is more than somebody at the door."""
+        return self._receiving is not None
+
     # The pump's side
 
     def write(self, messages: Sequence[bytes]) -> None:
@@ -277,7 +217,7 @@ class Quic:
         if self.lost.done():
             return
         if self._name and self._library.is_reset(data):
-            self._gone("the hub does not know this connection: it has restarted")
+            self._gone("the hub does not know this connection: it has restarted, or another one answers")
             return
         self._came += 1
         try:
@@ -357,7 +297,7 @@ class Quic:
         now, when = self._loop.time(), self._library.get_timer()
         if self._library.may_be_lost(now):
             # What would tell that it is not may be here, and only not have been read.
-            self._socket.read()
+            self._socket.look(self)
             if self.lost.done():
                 return
             when = self._library.get_timer()
@@ -526,7 +466,7 @@ async def dial(
     except OSError as exc:
         raise LinkClosed(f"cannot connect to {where}: {tcp.why(exc)}") from exc
     # Not connected and not bound to an address: packets leave by whichever way there is at the moment.
-    sock = Socket(made, lambda _, data, address: connection.datagram_received(data, address))
+    sock = Socket(made, lambda _: connection)
     library = Connection(replace(credentials.configuration, server_name=host))
     connection = Quic(library, sock, credentials.trusted, opening, name=host)
     connection.lost.add_done_callback(lambda _: sock.close())

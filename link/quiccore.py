@@ -1,7 +1,7 @@
 """
 aioquic's connection, kept within our bounds: without I/O, as the library has it.
 
-The library is a complete QUIC and leaves six things open, or does them in a way that a hub cannot afford. Each is
+The library is a complete QUIC and leaves seven things open, or does them in a way that a hub cannot afford. Each is
 mended here in the smallest way there is, by names that are the library's own (its version is pinned, and
 tests/test_quiccore.py fails where one of them has changed its meaning):
 
@@ -11,6 +11,8 @@ tests/test_quiccore.py fails where one of them has changed its meaning):
         what may be under way is CREDIT_BYTES beyond what was taken
     a peer may open more streams whenever it has used half of those it may open, each of 2 KB
         one for each lane, and no others
+    what comes in pieces is looked for from the first piece on, and of a handshake half a megabyte is kept, or 16
+        the pieces and bytes that may wait are bounded, before anything is kept of them; pieces are found by bisection
     what shows a client that its server has restarted is random
         made of a key that outlives the process, so that an edge need not wait until the heartbeat tells it
     what may be lost is sent again as soon as a line could tell, and not a hub that is busy
@@ -20,11 +22,14 @@ tests/test_quiccore.py fails where one of them has changed its meaning):
 """
 
 import hmac
+from bisect import bisect_left
 from collections.abc import Iterable
 
+from aioquic._buffer import Buffer
 from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.connection import Limit, NetworkAddress, QuicConnection
+from aioquic.quic.connection import Limit, NetworkAddress, QuicConnection, QuicConnectionError, QuicReceiveContext
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType
+from aioquic.quic.rangeset import RangeSet
 from aioquic.quic.recovery import QuicPacketRecovery
 from aioquic.quic.stream import QuicStream
 from aioquic.tls import AlertDescription, Epoch
@@ -34,6 +39,10 @@ from link.frames import Lane
 from link.lanes import LANES
 
 CREDIT_BYTES = 1 << 20  # at 200 ms round trip 5 MB/s; of what a Peer may have under way it is the largest window
+HANDSHAKE_PIECES = 128  # of the handshake, that wait for one between: twelve packets may be under way at first
+HANDSHAKE_GAP_BYTES = 32 << 10  # beyond what came of it in order: twice what is sent before anything is acknowledged
+HANDSHAKE_BYTES = 64 << 10  # of one message of TLS; a chain of four certificates is 4 KB
+LANE_PIECES = 1000  # of one lane: of 1 MB in packets of 1,200 bytes every other one is lost, and as much again
 MIN_PROBE_S = 0.2  # Linux' least RTO
 ACK_DELAY_S = 0.02  # of a single packet, for something may be said meanwhile; 25 ms is what peers are told to expect
 CREDIT_STEP_BYTES = CREDIT_BYTES // 4
@@ -46,7 +55,7 @@ STREAM_STEP = 4
 
 TOKEN_BYTES = 16  # of a stateless reset (RFC 9000, section 10.3)
 RESET_BYTES = 5 + TOKEN_BYTES  # the least that a packet has which says so
-_LONG_HEADER = 0x80
+LONG_HEADER = 0x80
 _ALERTS = 256  # numbers of QUIC's errors that stand for those of TLS (RFC 9001, section 4.8)
 
 
@@ -81,6 +90,24 @@ class Fixed(Limit):
     def value(self, wished: int) -> None:
         if self._value is None:
             self._value = wished
+
+
+class Pieces(RangeSet):
+    """
+    What came of a stream beyond a gap; a piece finds its place by bisection.
+
+    The library compares it with all that are before it: a packet has room for 270 frames of one byte.
+    """
+
+    def add(self, start: int, stop: int | None = None) -> None:
+        pieces: list[range] = self._RangeSet__ranges  # type: ignore[attr-defined]
+        stop = start + 1 if stop is None else stop
+        at = end = bisect_left(pieces, start, key=_stop)
+        while end < len(pieces) and pieces[end].start <= stop:
+            end += 1
+        if end > at:
+            start, stop = min(start, pieces[at].start), max(stop, pieces[end - 1].stop)
+        pieces[at:end] = (range(start, stop),)
 
 
 class Patient(QuicPacketRecovery):
@@ -129,6 +156,29 @@ class Connection(QuicConnection):
     def _initialize(self, peer_cid: bytes) -> None:
         super()._initialize(peer_cid)
         self.tls._request_client_certificate = not self._is_client
+        for stream in self._crypto_streams.values():
+            stream.receiver._ranges.__class__ = Pieces
+
+    def _handle_crypto_frame(self, context: QuicReceiveContext, frame_type: int, buf: Buffer) -> None:
+        receiver = self._crypto_streams[context.epoch].receiver
+        at = buf.tell()
+        end = buf.pull_uint_var() + buf.pull_uint_var()
+        buf.seek(at)
+        if end - receiver.starting_offset() > HANDSHAKE_GAP_BYTES:
+            raise _too_much(QuicErrorCode.CRYPTO_BUFFER_EXCEEDED, frame_type)
+        super()._handle_crypto_frame(context, frame_type, buf)
+        if len(receiver._ranges) > HANDSHAKE_PIECES or len(self.tls._receive_buffer) > HANDSHAKE_BYTES:
+            raise _too_much(QuicErrorCode.CRYPTO_BUFFER_EXCEEDED, frame_type)
+
+    def _handle_stream_frame(self, context: QuicReceiveContext, frame_type: int, buf: Buffer) -> None:
+        at = buf.tell()
+        number = buf.pull_uint_var()
+        buf.seek(at)
+        super()._handle_stream_frame(context, frame_type, buf)
+        if (stream := self._streams.get(number)) is not None:
+            stream.receiver._ranges.__class__ = Pieces
+            if len(stream.receiver._ranges) > LANE_PIECES:
+                raise _too_much(QuicErrorCode.INTERNAL_ERROR, frame_type)
 
     def _replenish_connection_ids(self) -> None:
         super()._replenish_connection_ids()
@@ -142,7 +192,7 @@ class Connection(QuicConnection):
 
     def is_reset(self, data: bytes) -> bool:
         """Whether by this packet the other side says that it does not know the connection (RFC 9000, 10.3.1)."""
-        if len(data) < RESET_BYTES or data[0] & _LONG_HEADER:
+        if len(data) < RESET_BYTES or data[0] & LONG_HEADER:
             return False
         token = data[-TOKEN_BYTES:]
         return any(each.stateless_reset_token == token for each in (self._peer_cid, *self._peer_cid_available))
@@ -235,6 +285,14 @@ def lane_of_stream(number: int) -> Lane | None:
     """None for a stream that is no lane's."""
     lane, rest = divmod(number, STREAM_STEP)
     return LANES[lane] if not rest and lane < len(LANES) else None
+
+
+def _too_much(code: QuicErrorCode, frame_type: int) -> QuicConnectionError:
+    return QuicConnectionError(code, frame_type, "too much waits for what is missing")
+
+
+def _stop(piece: range) -> int:
+    return piece.stop
 
 
 def _number(stream: QuicStream) -> int:

@@ -3,12 +3,14 @@ Whether a QUIC server answers at an address, for one small packet and without a 
 
 Whoever does not speak the version of a packet's header must say which ones it does (RFC 9000, section 6.1), and says so
 without making anything of a connection. So a packet of a version that nobody has is a question that every QUIC server
-answers and no other: not a firewall that drops UDP, nor a machine where nobody listens.
+answers and no other: not a firewall that drops UDP, nor a machine where nobody listens. The first does not show at
+once: the way may only be long, so a question stays open for as long as its asker likes (`Probe`).
 """
 
 import asyncio
 import os
 import socket
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from componentbase.aside import aside
@@ -56,36 +58,100 @@ async def addresses(host: str, port: int) -> list[Found]:
     return [Found(family, address) for family, _, _, _, address in found]
 
 
+class Probe:
+    """One question, asked at all addresses of a name; close() it. Made by ask()."""
+
+    def __init__(self, found: list[Found], tries: int, try_s: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._ours, self._theirs = os.urandom(_ID_BYTES), os.urandom(_ID_BYTES)
+        self._asked_at = self._loop.time()
+        self._sockets: dict[socket.socket, Found] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self.round_trip_s = 0.0
+        """Until the answer came, or more than it takes where the first question was lost."""
+        self.answered: asyncio.Future[Found | None] = self._loop.create_future()
+        """Resolves to the first address where a QUIC server answered; None where nobody listens at any."""
+        for each in found:
+            sock = socket.socket(each.family, socket.SOCK_DGRAM)
+            sock.setblocking(False)
+            self._sockets[sock] = each
+            self._loop.add_reader(sock, self._read, sock)
+            try:
+                # Connected, so that the kernel tells us where nobody listens, and takes nothing from anybody else.
+                sock.connect(each.address)
+            except OSError:
+                self._drop(sock)
+        self._ask(tries, try_s)
+
+    async def within(self, seconds: float) -> bool:
+        """Whether that is known now, or before the time is over."""
+        await asyncio.wait([self.answered], timeout=seconds)
+        return self.answered.done()
+
+    def close_after(self, seconds: float) -> None:
+        """Listen for an answer a while longer, and ask no more."""
+        self._set_timer(seconds, self.close)
+
+    def close(self) -> None:
+        """Nobody waits for the answer any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for sock in list(self._sockets):
+            self._drop(sock)
+        self.answered.cancel()
+
+    def _ask(self, left: int, try_s: float) -> None:
+        for sock in list(self._sockets):
+            try:
+                sock.send(question(self._ours, self._theirs))
+            except BlockingIOError:
+                continue
+            except OSError:
+                self._drop(sock)
+        if not self._sockets:
+            self._answer(None)
+        elif left > 1:
+            self._set_timer(try_s, self._ask, left - 1, try_s)
+
+    def _read(self, sock: socket.socket) -> None:
+        try:
+            data = sock.recv(PROBE_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            self._drop(sock)
+            if not self._sockets:
+                self._answer(None)
+            return
+        if answers(data, self._ours, self._theirs):
+            self._answer(self._sockets[sock])
+
+    def _answer(self, found: Found | None) -> None:
+        if not self.answered.done():
+            self.round_trip_s = self._loop.time() - self._asked_at
+            self.answered.set_result(found)
+        self.close()
+
+    def _drop(self, sock: socket.socket) -> None:
+        del self._sockets[sock]
+        self._loop.remove_reader(sock)
+        sock.close()
+
+    def _set_timer(self, seconds: float, call: Callable[..., None], *arguments: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(seconds, call, *arguments)
+
+
+async def ask(host: str, port: int, tries: int = TRIES, try_s: float = TRY_S) -> Probe:
+    """Ask at all addresses of the name, up to `tries` times, every `try_s`. Raises OSError."""
+    return Probe(await addresses(host, port), tries, try_s)
+
+
 async def probe(host: str, port: int, tries: int = TRIES, try_s: float = TRY_S) -> Found | None:
     """The first address of the name where a QUIC server answers, within `tries` times `try_s`. Raises OSError."""
-    found = await addresses(host, port)
-    async with asyncio.TaskGroup() as tasks:
-        asked = [tasks.create_task(_ask(each, tries, try_s), name=f"probe[{host}]") for each in found]
-        for each in asyncio.as_completed(asked):
-            if (answered := await each) is not None:
-                for task in asked:
-                    task.cancel()
-                return answered
-    return None
-
-
-async def _ask(where: Found, tries: int, try_s: float) -> Found | None:
-    loop = asyncio.get_running_loop()
-    ours, theirs = os.urandom(_ID_BYTES), os.urandom(_ID_BYTES)
+    asked = await ask(host, port, tries, try_s)
     try:
-        with socket.socket(where.family, socket.SOCK_DGRAM) as sock:
-            sock.setblocking(False)
-            # Connected, so that the kernel tells us where nobody listens, and takes nothing from anybody else.
-            sock.connect(where.address)
-            for _ in range(tries):
-                await loop.sock_sendall(sock, question(ours, theirs))
-                try:
-                    async with asyncio.timeout(try_s):
-                        while True:
-                            if answers(await loop.sock_recv(sock, PROBE_BYTES), ours, theirs):
-                                return where
-                except TimeoutError:
-                    continue
-    except OSError:
-        return None
-    return None
+        return asked.answered.result() if await asked.within(tries * try_s) else None
+    finally:
+        asked.close()

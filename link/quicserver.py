@@ -30,8 +30,9 @@ from aioquic.quic.retry import QuicRetryTokenHandler
 from componentbase.aside import aside
 from componentbase.doorway import Limits, Threshold, addresses
 from componentbase.endpoints import origin_of
-from link.quic import Address, LiveCredentials, Opened, Quic, Socket
-from link.quiccore import RESET_BYTES, TOKEN_BYTES, Connection, reset_token
+from link.quic import LiveCredentials, Opened, Quic
+from link.quiccore import LONG_HEADER, RESET_BYTES, TOKEN_BYTES, Connection, reset_token
+from link.quicsocket import Address, Socket
 from link.transports import AT_DOOR, MAX_CONNECTIONS
 
 RETRY_FROM = 32  # at the door: beyond, an address must be shown to be its sender's, for one more round trip
@@ -61,7 +62,7 @@ class Listener:
 
     def add(self, sock: socket.socket) -> None:
         """One more socket to listen on, bound."""
-        self._sockets.append(Socket(sock, self._received))
+        self._sockets.append(Socket(sock, self._owner, self._received))
 
     @property
     def port(self) -> int:
@@ -77,6 +78,13 @@ class Listener:
             await connection.lost
         for sock in self._sockets:
             sock.close()
+
+    def _owner(self, data: bytes) -> Quic | None:
+        """The link that a packet is for; None where there is none yet, and whatever it is."""
+        is_long = bool(data) and data[0] & LONG_HEADER
+        number = data[6 : 6 + data[5]] if is_long and len(data) > 5 else data[1 : 1 + ID_BYTES]
+        connection = self._routes.get(number)
+        return connection if connection is not None and connection.has_begun else None
 
     def _received(self, sock: Socket, data: bytes, address: Address) -> None:
         try:

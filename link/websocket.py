@@ -270,9 +270,10 @@ class WebSocket(asyncio.BufferedProtocol):
         self._siblings.discard(self)
         if not self.lost.done():
             self.lost.set_result(self._reason(exc))
-        reason = self.lost.result()
-        if self._receiving is not None:
-            self._receiving.connection_lost(reason)
+        # Who takes messages knows the connection, too: else both, and all that hangs on them, wait for the collector.
+        receiving, self._receiving = self._receiving, None
+        if receiving is not None:
+            receiving.connection_lost(self.lost.result())
 
     # The pump's side
 

@@ -7,7 +7,8 @@ an SD card takes tens of milliseconds; one thread does that and nothing else.
 
 What the cluster says, and what clients on the node write, goes before what devices say: a slow disk is shared by all,
 and devices can always bring more than it takes. So a pod's change waits for the one transaction that is under way, and
-not for those that wait, however many they are; of what waits, one in FAIR is done out of turn, so that nobody starves.
+not for those that wait, however many they are. While both wait, devices get one in FAIR of the thread's time, so that
+nobody starves: of its time and not of its calls, or three quick reads of a pod would send its commit behind devices'.
 
 Invariants
     when apply() or save() has returned, what they were given survives a power cut
@@ -44,34 +45,41 @@ from metamanager.records import Applied, Look, Records, RememberedInterest, TooM
 __all__ = ["Applied", "Look", "RememberedInterest", "Store", "StoredObject", "TooManyWrites"]
 
 QUEUE = 64
-FAIR = 4  # of so many that are done one is what waits longest, while there are both: devices get a quarter at least
+FAIR = 4  # devices get a quarter of the thread's time at least, while there are both
+MOST_OWED_S = 1.0  # that what is urgent may be ahead of its three quarters, or behind
 
 T = TypeVar("T")
 
 
 class Turns:
     """
-    What waits for the thread: what is urgent first, but for one in FAIR.
+    What waits for the thread: what is urgent first, but for the time that is the others'.
 
-    Calls are put in by the loop and taken by the thread, one for each that was put in.
+    Calls are put in by the loop, and taken and accounted for by the thread, one for each that was put in.
     """
 
     def __init__(self) -> None:
         self._urgent: deque[Callable[[], None]] = deque()
         self._other: deque[Callable[[], None]] = deque()
-        self._passed = 0
-        """How often in a row something urgent went before something that waited."""
+        self._owed_s = MOST_OWED_S
+        """How much of the time is still what is urgent's, of what was shared; below zero it has had more."""
+        self._is_others = False
+        """Whether what was taken last is not urgent."""
 
     def put(self, call: Callable[[], None], *, urgent: bool) -> None:
         (self._urgent if urgent else self._other).append(call)
 
     def take(self) -> Callable[[], None]:
         """The next. There must be one."""
-        if self._urgent and (not self._other or self._passed < FAIR - 1):
-            self._passed = self._passed + 1 if self._other else 0
-            return self._urgent.popleft()
-        self._passed = 0
-        return self._other.popleft()
+        self._is_others = not self._urgent or (bool(self._other) and self._owed_s < 0)
+        return (self._other if self._is_others else self._urgent).popleft()
+
+    def took(self, seconds: float) -> None:
+        """What was taken last took so long. Nobody is charged for time that the other did not want."""
+        if self._is_others:
+            self._owed_s = min(MOST_OWED_S, self._owed_s + (FAIR - 1) * seconds)
+        elif self._other:
+            self._owed_s = max(-MOST_OWED_S, self._owed_s - seconds)
 
 
 class Store:
@@ -362,7 +370,9 @@ class Store:
 
     def _next(self) -> None:
         """In the thread: one call, whichever is next."""
-        self._turns.take()()
+        call, began = self._turns.take(), time.perf_counter()
+        call()
+        self._turns.took(time.perf_counter() - began)
 
     def _count(self) -> None:
         records = self._records

@@ -1,7 +1,9 @@
 """The asyncio around the hub: turns of work, and a clean stop. The whole line: test_connector.py."""
 
 import asyncio
+import gc
 import threading
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from cloudhub.wires import AS_IT_IS, Parts
 from edgehub.session import EdgeSession
 from link.frames import GoodbyeCode, Report
 from link.websocket import dial
+from tests.harness.heap import Hole, anonymous_kb
 from tests.harness.tls import contexts
 
 
@@ -115,3 +118,40 @@ async def test_what_could_not_be_packed_is_told_as_it_is(caplog: pytest.LogCaptu
     assert await asyncio.wait_for(told, 10.0) == AS_IT_IS
     assert "cannot pack an object: it goes as it is" in caplog.text
     server._packer.shutdown()
+
+
+class Leavetaker(Nobody):
+    """Knows who was there."""
+
+    def __init__(self) -> None:
+        self.closed: list[weakref.ref[object]] = []
+
+    def session_closed(self, session: Session) -> None:
+        self.closed += map(weakref.ref, (session, session.pump, session.pump.transport))
+
+
+async def test_a_session_that_is_over_is_gone_at_once_and_so_are_the_pages_of_what_it_left(tmp_path: Path) -> None:
+    hub_context, [edge_context] = contexts(tmp_path, ["127.0.0.1"], ["n1"])
+    reports = Leavetaker()
+    server = HubServer(WatchCache(), Placement(), reports, Nobody())
+    listener = await server.listen("127.0.0.1", 0, hub_context)
+    loop = asyncio.get_running_loop()
+    changed = asyncio.Event()
+    edge = EdgeSession(Node("n1"), agent="test", clock=loop, wake=changed.set)
+    gc.disable()
+    try:
+        async with asyncio.timeout(10):
+            connection = await dial("127.0.0.1", listener.port, edge_context, edge.opened)
+            edge.greet(None, b"", 1)
+            while not server.hub.connected:
+                await asyncio.sleep(0.01)
+            with Hole() as hole:
+                before = anonymous_kb()
+                connection.close()
+                while not reports.closed or any(each() is not None for each in reports.closed):
+                    await asyncio.sleep(0.01)
+                while before - anonymous_kb() < hole.kb * 0.9:
+                    await asyncio.sleep(0.01)
+    finally:
+        gc.enable()
+        await listener.close()

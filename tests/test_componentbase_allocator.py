@@ -1,9 +1,12 @@
-"""Large blocks stay apart from the heap, whatever was freed before."""
+"""Large blocks stay apart from the heap, whatever was freed before, and its holes have no pages once that is asked."""
 
 import subprocess
 import sys
 
 import pytest
+
+from componentbase.allocator import give_back_holes
+from tests.harness.heap import Hole, anonymous_kb
 
 PROGRAM = """
 import ctypes, sys
@@ -27,3 +30,10 @@ print("heap" if start <= block < end else "apart")
 def test_a_large_block_is_taken_from_the_heap_unless_that_is_forbidden(words: tuple[str, ...], where: str) -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM, *words], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == where
+
+
+def test_a_hole_in_the_heap_is_given_back_when_that_is_asked_for() -> None:
+    with Hole() as hole:
+        before = anonymous_kb()
+        assert give_back_holes()
+        assert before - anonymous_kb() > hole.kb * 0.9

@@ -41,12 +41,42 @@ AT = "http://proxy.example:3128"
     ],
 )
 def test_the_variables_mean_what_they_always_mean(environment: dict[str, str], found: Proxy | None) -> None:
-    assert proxy_for("hub.example", environment) == found
+    assert proxy_for("hub.example", 10000, environment) == found
+
+
+@pytest.mark.parametrize(
+    ("listed", "host", "is_direct"),
+    [
+        ("10.0.0.0/8", "10.1.2.3", True),
+        ("10.1.2.3/8", "10.9.9.9", True),
+        ("10.0.0.0/8", "11.0.0.1", False),
+        ("10.0.0.0/8", "hub.example", False),
+        ("10.0.0.0/33,10.0.0.0/x,/,a/b", "10.0.0.1", False),
+        ("fd00::/8", "fd00::1", True),
+        ("fd00::/8", "10.0.0.1", False),
+        ("hub.example:10000", "hub.example", True),
+        ("hub.example:10002", "hub.example", False),
+        ("hub.example:", "hub.example", False),
+        (".example:10000", "hub.example", True),
+        ("10.0.0.1:10000", "10.0.0.1", True),
+        ("10.0.0.1:1", "10.0.0.1", False),
+        ("[fd00::1]", "fd00::1", True),
+        ("[fd00::1]:10000", "fd00::1", True),
+        ("[fd00::1]:1", "fd00::1", False),
+        ("fd00:0:0::1", "fd00::1", True),
+        ("fd00::2", "fd00::1", False),
+        ("0.0.1", "10.0.0.1", False),
+    ],
+)
+def test_addresses_ranges_and_ports_of_no_proxy_mean_what_others_take_them_for(
+    listed: str, host: str, is_direct: bool
+) -> None:
+    assert (proxy_for(host, 10000, {"HTTPS_PROXY": AT, "NO_PROXY": f"other, {listed}"}) is None) == is_direct
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.8.9.1"])
 def test_this_machine_is_not_reached_through_a_proxy(host: str) -> None:
-    assert proxy_for(host, {"HTTPS_PROXY": AT}) is None
+    assert proxy_for(host, 10000, {"HTTPS_PROXY": AT}) is None
 
 
 @pytest.mark.parametrize(
@@ -59,7 +89,7 @@ def test_this_machine_is_not_reached_through_a_proxy(host: str) -> None:
 )
 def test_what_is_no_proxy_is_said_without_its_password(url: str, told: str) -> None:
     with pytest.raises(ValueError, match=told) as caught:
-        proxy_for("hub.example", {"HTTPS_PROXY": url})
+        proxy_for("hub.example", 10000, {"HTTPS_PROXY": url})
     assert "secret" not in str(caught.value)
     assert "secret" not in repr(Proxy(Endpoint("p", 1), "u:secret"))
 

@@ -22,6 +22,7 @@ from cloudhub.server import HubServer
 from cloudhub.sessions import Session
 from edgehub import redial
 from edgehub.connector import MAX_WAITING, Connector, Hubs, LinkStatus
+from edgehub.quicchoice import IN_ROW, RETRY_S, Files, QuicChoice, _remembered
 from link.errors import CallLost, LinkClosed
 from link.frames import (
     MAX_CALL_BYTES,
@@ -41,9 +42,14 @@ from link.frames import (
     ReportEntry,
     Span,
 )
+from link.peer import Role
+from link.pump import Pump, Transport
+from link.quic import Quic
 from metamanager.errors import StoreError, StoreFull
 from metamanager.store import Store
 from tests.harness.linked_edge import Book
+from tests.harness.quic import Certificates, quic_hub
+from tests.harness.sides import Side
 from tests.harness.tls import contexts
 from tests.test_sessions import Desk, Rights
 
@@ -129,6 +135,7 @@ async def connected(
     fail: Callable[[], None] = lambda: None,
     check_s: float = 600.0,
     selections: Book | None = None,
+    quic: QuicChoice | None = None,
 ) -> AsyncIterator[Connector]:
     async def commit(batches: Sequence[Batch]) -> Mapping[int, Sequence[Refusal]]:
         fail()
@@ -136,7 +143,7 @@ async def connected(
 
     connector = Connector(
         NODE,
-        Hubs("127.0.0.1", cloud.port, cloud.edge_context),
+        Hubs("127.0.0.1", cloud.port, cloud.edge_context, quic),
         store,
         commit,
         agent="test",
@@ -209,6 +216,30 @@ async def test_of_a_silent_hub_it_is_known_since_when(tmp_path: Path) -> None:
         frozen = status.silent_s()
         await asyncio.sleep(0.05)
         assert status.silent_s() == frozen < 10
+    await store.close()
+
+
+async def test_where_links_over_quic_carry_nothing_the_websocket_is_next(tmp_path: Path) -> None:
+    """Their handshake passes, and then they are gone, without a word from a hub: at the third dial that is believed."""
+    cloud, store, certificates = Cloud(tmp_path), await Store.open(tmp_path / "edge.db"), Certificates()
+    cloud.cache.replace(PODS, [], "1")
+    began: list[Transport] = []
+
+    def opened(transport: Transport) -> Pump:
+        began.append(transport)
+        assert isinstance(transport, Quic)
+        asyncio.get_running_loop().call_soon(transport.give_up, "nothing passes")
+        return Side(Role.HUB, answer=False).opened(transport)
+
+    async with quic_hub(opened, certificates) as listener, cloud.serving():
+        files = Files(*certificates.files(tmp_path, NODE))
+        memory = tmp_path / "link-quic.json"
+        quic = QuicChoice(listener.port, files, is_only=False, memory=memory, draw=lambda: 0.5)
+        async with connected(cloud, store, quic=quic) as connector:
+            await until(lambda: connector.status.synced)
+            assert connector.status.transport == "websocket"
+        assert len(began) == IN_ROW
+        assert _remembered(memory) > time.time() + RETRY_S / 2
     await store.close()
 
 

@@ -53,7 +53,7 @@ def test_quic_and_nothing_else_without_its_library_ends_with_what_to_install(
 def test_a_proxy_that_is_none_ends_with_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("https_proxy", "socks5://u:secret@p:1")
     with pytest.raises(CommandError, match="https_proxy: a proxy is http://"):
-        compose._proxy("hub.example")
+        compose._proxy(Endpoint("hub.example", 10000))
     monkeypatch.setenv("https_proxy", "http://p:3128")
-    assert compose._proxy("hub.example") == Proxy(Endpoint("p", 3128))
-    assert compose._proxy("127.0.0.1") is None
+    assert compose._proxy(Endpoint("hub.example", 10000)) == Proxy(Endpoint("p", 3128))
+    assert compose._proxy(Endpoint("127.0.0.1", 10000)) is None

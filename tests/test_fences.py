@@ -36,6 +36,16 @@ def test_a_session_waits_until_its_lease_is_taken() -> None:
     assert it.permit(EDGE, 5, 0) is Permit.WRITE
 
 
+def test_a_renewal_that_the_watch_tells_after_the_next_one_is_passed_over() -> None:
+    """The renewal after that would be made at a version that is gone."""
+    it = taken()
+    it.answered(EDGE, Claim("9", 5, "here"), it.tick())
+    it.noticed(EDGE, Claim("8", 5, "here"))
+    assert it.claim(EDGE) == Claim("9", 5, "here")
+    it.noticed(EDGE, Claim("10", 5, "here"))
+    assert it.claim(EDGE) == Claim("10", 5, "here")
+
+
 def test_what_was_learned_since_asks_for_another_look() -> None:
     it = taken()
     learned = it.tick()

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from link.codec import MAX_FRAME_BYTES, encode, encode_push, lane_of
 from link.errors import RemoteProtocolError
 from link.frames import Answer, Cancel, Goodbye, GoodbyeCode, Granted, Lane, Ping, Pong, Report, Welcome
-from link.lanes import LANES, OPENER, Inbox, framed
+from link.lanes import LANES, LENGTH_BYTES, MAX_WAITING, OPENER, Inbox, framed
 
 WELCOME, PING, PONG = encode(Welcome("e", 0, False, 20.0)), encode(Ping(7)), encode(Pong(3))
 PUSH, GRANTED = encode_push(1, (), True), encode(Granted(1, ()))
@@ -63,6 +63,37 @@ def test_a_lane_is_open_once_something_came_on_each() -> None:
         inbox.feed(lane, OPENER)
     assert inbox.is_open
     assert handed_on(inbox) == []
+
+
+def test_what_waits_is_not_taken_nor_is_its_length() -> None:
+    """The smallest messages before the Hello: their lengths, credited again, would let them come without end."""
+    inbox = Inbox()
+    inbox.feed(Lane.REPORT, framed(REPORT) * 100)
+    assert inbox.taken_bytes == 0
+    assert inbox.waiting_bytes == 100 * len(framed(REPORT))
+    assert inbox.next(False) is None
+    assert inbox.next(True) == REPORT
+    assert inbox.taken_bytes == len(framed(REPORT))
+
+
+def test_what_cannot_be_handed_on_before_the_handshake_is_not_taken_in_part_either() -> None:
+    inbox = Inbox()
+    inbox.feed(Lane.REPORT, MAX_FRAME_BYTES.to_bytes(LENGTH_BYTES) + bytes(1000))
+    assert inbox.next(False) is None
+    assert inbox.taken_bytes == 0
+    inbox.feed(Lane.CONTROL, MAX_FRAME_BYTES.to_bytes(LENGTH_BYTES) + bytes(1000))
+    assert inbox.taken_bytes == LENGTH_BYTES + 1000, "a Hello may be as long as it likes"
+    assert inbox.next(True) is None
+    assert inbox.taken_bytes == 2 * (LENGTH_BYTES + 1000)
+
+
+def test_only_so_many_messages_wait() -> None:
+    inbox = Inbox()
+    inbox.feed(Lane.CONTROL, framed(PING) * (MAX_WAITING - 1))
+    inbox.feed(Lane.REPORT, framed(REPORT))
+    with pytest.raises(RemoteProtocolError, match="over 8192 frames wait"):
+        inbox.feed(Lane.REPORT, framed(REPORT))
+    assert inbox.next(False) == PING
 
 
 @given(

@@ -40,9 +40,10 @@ def test_renewals_are_spread() -> None:
     presence = Presence(renew_s=10.0)
     presence.node_seen(EDGE, True, "True", 0.0)
     presence.connected(EDGE, 0.0)
-    for jitter, expected in ((0.0, 9.0), (0.5, 10.0)):
-        (task,) = presence.due(presence.next_deadline() or 0.0, 8)
-        presence.finished(task, 0.0, None, jitter)
+    for jitter, expected in ((0.0, 9.0), (0.5, 19.0)):
+        at = presence.next_deadline() or 0.0
+        (task,) = presence.due(at, 8)
+        presence.finished(task, at, None, jitter)
         assert presence.next_deadline() == expected
 
 
@@ -53,6 +54,18 @@ def test_a_node_nobody_hears_of_is_given_up_after_the_grace_period() -> None:
     assert duties(presence, 19.9) == []
     assert duties(presence, 20.0) == [Duty.GIVE_UP]
     assert presence.next_deadline() is None
+
+
+def test_an_answer_that_takes_long_does_not_put_the_next_renewal_off() -> None:
+    presence = Presence(renew_s=10.0)
+    presence.node_seen(EDGE, True, "True", 0.0)
+    presence.connected(EDGE, 0.0)
+    (renewal,) = presence.due(0.0, 8)
+    presence.finished(renewal, 4.0, None, 0.5)
+    assert presence.next_deadline() == 10.0
+    (renewal,) = presence.due(10.0, 8)
+    presence.finished(renewal, 60.0, None, 0.5)
+    assert presence.next_deadline() == 65.0, "none is made up for"
 
 
 def test_another_replica_that_renews_the_lease_keeps_the_node() -> None:

@@ -72,6 +72,18 @@ def test_both_take_quic_where_the_hub_has_it_and_say_so(site: Site) -> None:
     assert "over quic" in told
 
 
+def test_a_hub_that_starts_has_quic_before_it_has_tcp(site: Site) -> None:
+    """An edge that came between would take the websocket. Both ports are taken, and the first asked for is told."""
+    told = site.run(
+        *("cloudcore", "run", "--kubeconfig", str(site.kubeconfig), "--data-dir", str(site.directory / "late")),
+        *("--listen", f"127.0.0.1:{site.ports['link']}", "--join-listen", f"127.0.0.1:{site.ports['join']}"),
+        *("--quic-listen", f"127.0.0.1:{site.ports['quic']}"),
+        check=False,
+    )
+    assert told.returncode
+    assert f"the link over QUIC: port {site.ports['quic']} is taken" in told.stderr
+
+
 def test_killed_on_either_side_everything_is_equal_afterwards(site: Site) -> None:
     async def edit_and_kill() -> None:
         async with ApiClient.from_kubeconfig(site.kubeconfig) as client:

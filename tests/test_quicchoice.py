@@ -4,15 +4,18 @@ import asyncio
 import json
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
+from componentbase.doorway import Limits
 from edgehub import quicchoice
-from edgehub.quicchoice import RETRY_S, Files, QuicChoice
+from edgehub.quicchoice import REFUSED_S, RETRY_S, SILENT_S, Files, QuicChoice
 from link.errors import LinkClosed
 from link.peer import Role
+from link.quic import Quic
+from tests.harness.nat import nat
 from tests.harness.quic import Certificates, quic_hub
 from tests.harness.sides import Side
 
@@ -25,13 +28,24 @@ def certificates() -> Certificates:
 
 
 @pytest.fixture
-def choice(certificates: Certificates, tmp_path: Path) -> Callable[..., QuicChoice]:
-    files = Files(*certificates.files(tmp_path, "n"))
+async def choice(certificates: Certificates, tmp_path: Path) -> AsyncIterator[Callable[..., QuicChoice]]:
+    files, memory = Files(*certificates.files(tmp_path, "n")), tmp_path / "memory"
+    all_made: list[QuicChoice] = []
 
     def made(port: int, *, is_only: bool = False, at: float = NOW) -> QuicChoice:
-        return QuicChoice(port, files, is_only=is_only, memory=tmp_path / "memory", draw=lambda: 0.25, now=lambda: at)
+        one = QuicChoice(port, files, is_only=is_only, memory=memory, draw=lambda: 0.25, now=lambda: at)
+        all_made.append(one)
+        return one
 
-    return made
+    yield made
+    for each in all_made:
+        each.close()
+
+
+def left_alone_s(directory: Path) -> float:
+    """For how long QUIC is not tried, as the next process has it."""
+    found: float = json.loads((directory / "memory").read_bytes())["quicNotBefore"] - NOW
+    return found
 
 
 async def test_where_a_hub_answers_quic_it_is_and_nothing_is_remembered_against_it(
@@ -57,14 +71,15 @@ async def test_blocked_udp_costs_less_than_a_second_once_and_the_next_process_no
         async with asyncio.timeout(1.0):
             assert not await first.dial("127.0.0.1", edge.opened)
         await first.fell_back()
-        assert json.loads((tmp_path / "memory").read_bytes()) == {"quicNotBefore": NOW + 0.75 * RETRY_S}
+        assert left_alone_s(tmp_path) == 0.75 * SILENT_S
 
         asked: list[int] = []
 
         async def counted(host: str, port: int) -> None:
             asked.append(port)
+            raise OSError(0, "counted")
 
-        monkeypatch.setattr("link.quicprobe.probe", counted)
+        monkeypatch.setattr("link.quicprobe.ask", counted)
         assert not await first.dial("127.0.0.1", edge.opened)
         assert not await choice(port).dial("127.0.0.1", edge.opened)
         assert asked == []
@@ -84,7 +99,76 @@ async def test_a_hub_that_is_down_altogether_says_nothing_against_quic(
         assert not await made.dial("nowhere.invalid", Side(Role.EDGE).opened)
 
 
-@pytest.mark.parametrize("content", [b"", b"{}", b"rubbish", b'{"quicNotBefore": "soon"}', b"[1]"])
+async def test_a_line_that_passes_the_probe_and_not_quic_costs_a_second_and_not_ten(
+    certificates: Certificates, choice: Callable[..., QuicChoice], tmp_path: Path
+) -> None:
+    hub = Side(Role.HUB)
+    quicchoice._library()  # to import it may take more than a second here
+    async with quic_hub(hub.opened, certificates) as listener, nat(listener.port) as between:
+        between.lets_in = lambda data: data[1:5] not in (b"\0\0\0\1", b"\x6b\x33\x43\xcf")
+        made = choice(between.port)
+        async with asyncio.timeout(2.0):
+            assert not await made.dial("127.0.0.1", Side(Role.EDGE).opened)
+        await made.fell_back()
+    assert left_alone_s(tmp_path) == 0.75 * SILENT_S
+
+
+async def test_who_is_refused_or_finds_nobody_tries_again_after_a_minute(
+    certificates: Certificates, choice: Callable[..., QuicChoice], tmp_path: Path, unused_udp_port: int
+) -> None:
+    """Too many at the hub's door, and a hub that is just starting."""
+    async with quic_hub(Side(Role.HUB).opened, certificates, at_door=Limits(each=0, overall=0)) as listener:
+        for port in (listener.port, unused_udp_port):
+            (tmp_path / "memory").unlink(missing_ok=True)
+            made = choice(port)
+            async with asyncio.timeout(5):
+                assert not await made.dial("127.0.0.1", Side(Role.EDGE).opened)
+                await made.fell_back()
+            assert left_alone_s(tmp_path) == 0.75 * REFUSED_S
+
+
+async def test_an_answer_that_comes_late_takes_the_next_dial_over_quic(
+    certificates: Certificates, choice: Callable[..., QuicChoice], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A round trip longer than the probe waits, as over a satellite."""
+    monkeypatch.setattr("link.quicprobe.TRY_S", 0.05)
+    hub, edge = Side(Role.HUB), Side(Role.EDGE)
+    async with quic_hub(hub.opened, certificates) as listener, nat(listener.port) as between, asyncio.timeout(10):
+        between.delay_s = 0.1
+        made = choice(between.port)
+        assert not await made.dial("127.0.0.1", Side(Role.EDGE).opened)
+        await made.fell_back()
+        assert made._late is not None
+        assert await made._late.within(5)
+        assert await made.dial("127.0.0.1", edge.opened)
+        assert isinstance(edge.pump.transport, Quic)
+        assert made._not_before == 0
+        await hub.frames.get()
+        edge.pump.transport.give_up("the test is over")
+
+
+@pytest.mark.parametrize(("was_synced", "left_alone"), [(False, RETRY_S), (True, SILENT_S)])
+async def test_links_that_carry_nothing_twice_running_leave_the_next_to_the_websocket(
+    choice: Callable[..., QuicChoice], tmp_path: Path, was_synced: bool, left_alone: float
+) -> None:
+    """The handshake passes, and what follows does not; or whoever is quiet is forgotten by the line."""
+    made = choice(1)
+    for links in ((False,), (False, True)):  # whether each held
+        for held in links:
+            await made.ended(was_synced=held or was_synced, was_silent=True, after_s=SILENT_S if held else 50.0)
+        assert not (tmp_path / "memory").exists(), "that was once, and then one held"
+        await made.ended(was_synced=True, was_silent=False, after_s=1.0)
+    for _ in range(2):
+        await made.ended(was_synced=was_synced, was_silent=True, after_s=50.0)
+    assert left_alone_s(tmp_path) == 0.75 * left_alone
+    assert not await made.dial("127.0.0.1", Side(Role.EDGE).opened)
+    assert not made._failed_for_s, "it was not even tried"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{}", b"rubbish", b'{"quicNotBefore": "soon"}', b"[1]", b'{"quicNotBefore": 1' + b"0" * 400 + b"}"],
+)
 async def test_a_damaged_memory_is_none(
     choice: Callable[..., QuicChoice], tmp_path: Path, unused_udp_port: int, content: bytes
 ) -> None:

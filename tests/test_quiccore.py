@@ -1,17 +1,36 @@
 """aioquic's connection within our bounds: two of them, and the packets between carried by hand."""
 
+import os
 import random
+from collections.abc import Callable
 
 import pytest
+from aioquic.buffer import encode_uint_var
 from aioquic.quic.connection import QuicConnection
+from aioquic.quic.crypto import CryptoPair
 from aioquic.quic.events import ConnectionTerminated, HandshakeCompleted, QuicEvent, StreamDataReceived
 from aioquic.quic.packet import QuicErrorCode, QuicPacketType, QuicStreamFrame
 from aioquic.quic.packet_builder import QuicPacketBuilder
+from aioquic.quic.rangeset import RangeSet
 from aioquic.tls import Epoch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from link.frames import Lane
 from link.lanes import LANES, OPENER
-from link.quiccore import CREDIT_BYTES, MIN_PROBE_S, STREAM_STEP, Connection, lane_of_stream, reset_token
+from link.quiccore import (
+    CREDIT_BYTES,
+    HANDSHAKE_BYTES,
+    HANDSHAKE_GAP_BYTES,
+    HANDSHAKE_PIECES,
+    LANE_PIECES,
+    MIN_PROBE_S,
+    STREAM_STEP,
+    Connection,
+    Pieces,
+    lane_of_stream,
+    reset_token,
+)
 from tests.harness.quic import RESET_KEY, Certificates
 
 CLIENT, SERVER = ("10.0.0.1", 1), ("10.0.0.2", 2)
@@ -215,6 +234,152 @@ def test_a_lane_that_was_finished_makes_room_for_no_other(pair: Pair) -> None:
 def test_a_stream_is_a_lanes_or_nobodys() -> None:
     assert [lane_of_stream(STREAM_STEP * lane) for lane in LANES] == list(LANES)
     assert [lane_of_stream(number) for number in (1, 2, 3, STREAM_STEP * len(LANES))] == [None] * 4
+
+
+class Stranger:
+    """Shows no certificate, and may write from a forged address: says what it likes in first packets."""
+
+    def __init__(self, certificates: Certificates) -> None:
+        assert certificates.hub.now is not None
+        self._number = 0
+        self._to, self._own = os.urandom(8), os.urandom(8)
+        self.hub = Connection(certificates.hub.now.configuration, original_destination_connection_id=self._to)
+
+    def say(self, payload: bytes) -> None:
+        crypto = CryptoPair()
+        crypto.setup_initial(cid=self._to, is_client=True, version=1)
+        builder = QuicPacketBuilder(
+            host_cid=self._own,
+            is_client=True,
+            max_datagram_size=1200,
+            packet_number=self._number,
+            peer_cid=self._to,
+            version=1,
+        )
+        builder.start_packet(QuicPacketType.INITIAL, crypto)
+        builder.start_frame(payload[0], capacity=len(payload)).push_bytes(payload[1:])
+        self._number += 1
+        self.hub.receive_datagram(builder.flush()[0][0], CLIENT, 0.001 * self._number)
+
+    @property
+    def kept_bytes(self) -> int:
+        return len(self.hub.tls._receive_buffer) + sum(
+            len(each.receiver._buffer) for each in self.hub._crypto_streams.values()
+        )
+
+
+def crypto_frame(offset: int, data: bytes = b"x") -> bytes:
+    return b"\x06" + encode_uint_var(offset) + encode_uint_var(len(data)) + data
+
+
+def lane_frame(offset: int) -> bytes:
+    return b"\x0e" + encode_uint_var(STREAM_STEP * Lane.REPORT) + encode_uint_var(offset) + b"\x01x"
+
+
+def with_gaps(frame: Callable[[int], bytes], first: int) -> tuple[bytes, int]:
+    """A packet full of frames of one byte, each beyond another gap; and where the next goes on."""
+    payload = b""
+    while len(payload) < 1100:
+        payload += frame(first)
+        first += 2
+    return payload, first
+
+
+def test_a_handshake_full_of_gaps_ends_before_it_costs_anything(certificates: Certificates) -> None:
+    stranger = Stranger(certificates)
+    payload, _ = with_gaps(crypto_frame, 2)
+    stranger.say(payload)
+    assert stranger.hub.ended == "too much waits for what is missing"
+    assert stranger.hub._close_event is not None
+    assert stranger.hub._close_event.error_code == QuicErrorCode.CRYPTO_BUFFER_EXCEEDED
+    assert len(stranger.hub._crypto_streams[Epoch.INITIAL].receiver._ranges) == HANDSHAKE_PIECES + 1
+
+
+def test_a_handshake_with_a_far_offset_makes_nothing(certificates: Certificates) -> None:
+    for offset in (524_000, HANDSHAKE_GAP_BYTES):
+        stranger = Stranger(certificates)
+        stranger.say(crypto_frame(offset))
+        assert stranger.hub.ended is not None
+        assert stranger.kept_bytes == 0
+    stranger = Stranger(certificates)
+    stranger.say(crypto_frame(HANDSHAKE_GAP_BYTES - 1))
+    assert stranger.hub.ended is None
+
+
+def test_a_message_of_tls_that_is_announced_as_16_mb_is_not_collected(certificates: Certificates) -> None:
+    stranger = Stranger(certificates)
+    at, kept = 0, 0
+    for data in (b"\x01\xff\xff\xff", *(bytes(1100),) * 100):
+        stranger.say(crypto_frame(at, data))
+        at += len(data)
+        kept = max(kept, stranger.kept_bytes)
+        if stranger.hub.ended is not None:
+            break
+    assert stranger.hub.ended == "too much waits for what is missing"
+    assert kept <= HANDSHAKE_BYTES + 1100
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_long_chain_passes_over_a_line_that_loses_and_mixes(certificates: Certificates, seed: int) -> None:
+    """A chain as long as the library can say one; a fifth of all packets is lost, and they come in any order."""
+    assert certificates.hub.now is not None
+    rng, now = random.Random(seed), 0.0
+    node = certificates.node().configuration
+    node.server_name = "127.0.0.1"
+    assert node.certificate is not None
+    node.certificate_chain = [node.certificate] * 14
+    edge = Connection(node)
+    hub = Connection(
+        certificates.hub.now.configuration,
+        original_destination_connection_id=edge.original_destination_connection_id,
+    )
+    edge.connect(SERVER, now)
+    done: set[Connection] = set()
+    for _ in range(400):
+        for sender, receiver in ((edge, hub), (hub, edge)):
+            if not sender._network_paths:
+                continue  # it has heard of nobody yet
+            packets = [data for data, _ in sender.datagrams_to_send(now)]
+            rng.shuffle(packets)
+            for packet in packets:
+                if rng.random() > 0.2:
+                    receiver.receive_datagram(packet, SERVER if receiver is edge else CLIENT, now)
+            assert sender.ended is None
+            if any(isinstance(each, HandshakeCompleted) for each in _events(sender)):
+                done.add(sender)
+            if (at := sender.get_timer()) is not None and at <= now:
+                sender.handle_timer(now)
+        now += 0.05
+        if len(done) == 2:
+            break
+    assert done == {edge, hub}
+    assert len(hub.shown) == 15
+
+
+def test_a_lane_or_a_late_handshake_full_of_gaps_ends_its_connection(certificates: Certificates) -> None:
+    pair = Pair(certificates)
+    pair.run(2)
+    at = pair.edge._streams[STREAM_STEP * Lane.REPORT].sender.highest_offset + 2
+    packets = 0
+    while pair.hub.ended is None:
+        payload, at = with_gaps(lane_frame, at)
+        pair.deliver(pair.hub, [pair.forged(payload)])
+        packets += 1
+    assert pair.hub.ended == "too much waits for what is missing"
+    assert packets <= LANE_PIECES // 150
+    pair = Pair(certificates)
+    payload, _ = with_gaps(crypto_frame, 4000)
+    pair.deliver(pair.hub, [pair.forged(payload)])
+    assert pair.hub.ended == "too much waits for what is missing"
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(1, 9)), max_size=40))
+def test_pieces_are_kept_as_the_library_keeps_them(added: list[tuple[int, int]]) -> None:
+    ours, theirs = Pieces(), RangeSet()
+    for start, size in added:
+        for each in (ours, theirs):
+            each.add(start, start + size)
+    assert list(ours) == list(theirs)
 
 
 def test_a_forgotten_connection_is_told_by_what_its_number_gives(pair: Pair) -> None:

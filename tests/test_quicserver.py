@@ -96,6 +96,26 @@ async def test_where_many_are_at_the_door_an_address_is_proved_first(
         assert not edge.lost.done()
 
 
+async def test_a_packet_belongs_to_the_link_that_it_names_and_who_has_none_is_a_stranger(
+    certificates: Certificates,
+) -> None:
+    hub, edge = Side(Role.HUB), Side(Role.EDGE)
+    async with quic_hub(hub.opened, certificates) as listener, asyncio.timeout(10):
+        await dial("127.0.0.1", listener.port, certificates.node(), edge.opened)
+        await hub.frames.get()
+        (known,) = listener.connections
+        number = next(iter(known._ids))
+        assert listener._owner(b"\x40" + number + bytes(30)) is known
+        assert listener._owner(b"\xc0" + bytes(4) + bytes((len(number),)) + number + bytes(30)) is known
+        for rubbish in (b"", b"\x40", b"\xc0\0\0\0\1", b"\xc0\0\0\0\1\xff", b"\x40" + bytes(30), bytes(9)):
+            assert listener._owner(rubbish) is None
+        with Stranger(listener.port) as one:
+            one.say(hello(certificates))
+            await at_door(listener, 1)
+            (unknown,) = listener.connections - {known}
+            assert listener._owner(b"\x40" + next(iter(unknown._ids)) + bytes(30)) is None, "it is at the door"
+
+
 async def test_a_full_hub_takes_nobody_more(certificates: Certificates) -> None:
     hub, edge = Side(Role.HUB), Side(Role.EDGE)
     async with quic_hub(hub.opened, certificates) as listener, asyncio.timeout(10):

@@ -313,6 +313,18 @@ def test_an_object_that_fails_while_others_are_taken_is_handed_back() -> None:
     assert reports.done(write, Taken(), now) == ["s: d6"]
 
 
+def test_a_conflict_is_no_reason_to_hand_back() -> None:
+    reports = new()
+    reports.take(EDGE, "s", entry("1"))
+    for now in range(4 * HAND_BACK_AFTER):
+        reports.take(EDGE, "s", entry(str(now), key=FAN))
+        for write in reports.due(float(now), 8):
+            reports.done(write, Retry(0.1, is_conflict=True) if write.key == LAMP else Taken(), float(now))
+    assert reports.handed_back == 0
+    (write,) = (each for each in reports.due(99.0, 8) if each.key == LAMP)
+    assert "s: d1" in reports.done(write, Taken(), 99.0)[0]
+
+
 def test_nothing_is_handed_back_where_everything_fails() -> None:
     reports = new()
     reports.take(EDGE, "s", entry("1"))

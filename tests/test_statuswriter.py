@@ -4,7 +4,7 @@ import asyncio
 import datetime
 import json
 import logging
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from apimachinery.errors import Forbidden, Invalid, Unavailable
+from apimachinery.errors import ApiError, Conflict, Forbidden, Invalid, Unavailable
 from apimachinery.events import Change
 from apimachinery.keys import Node, ObjectKey, Resource
 from apimachinery.kubeevents import KubeEvent
-from apimachinery.objects import from_json
+from apimachinery.objects import Object, from_json
 from apimachinery.resources import DEVICE_MODELS, DEVICE_STATUSES, DEVICES, LEASES, NODE_LEASE_NAMESPACE, NODES
 from apimachinery.watchcache import WatchCache
 from apiserver.messages import Request
@@ -25,6 +25,7 @@ from cloudhub.apiclient import ApiClient
 from cloudhub.fences import REPLICA_ANNOTATION, TERM_ANNOTATION, Fences
 from cloudhub.nodes import NodeLifecycle
 from cloudhub.presence import Presence
+from cloudhub.reading import Sent
 from cloudhub.reflector import Reflector
 from cloudhub.statuswriter import StatusWriter
 from link.frames import RefusedReport, Report, ReportAck, ReportEntry, Span, Traffic
@@ -97,6 +98,9 @@ class Hub:
         for node in NODES_HERE:
             self.fences.opened(node, 1)
             self.fences.give_up(node)
+        self.lag = 0
+        """By how many events the writer is told late of an object."""
+        self._late: deque[Object | Sent] = deque()
         self.count = 0
         """Values reported."""
 
@@ -114,6 +118,11 @@ class Hub:
                 if entry is self.last[entry.key, entry.field]:
                     again = partial(self.report, entry, session=session)
                     asyncio.get_running_loop().call_later(0.03, again)  # as an edge does, which waits for longer
+
+    def observe(self, item: Object | Sent) -> None:
+        self._late.append(item)
+        while len(self._late) > self.lag:
+            self.writer.observe(self._late.popleft())
 
     def changed(self, changes: list[Change]) -> None:
         self.writer.changed(changes)
@@ -192,7 +201,7 @@ async def running(tmp_path: Path, api: TinyApi | None = None, *more: Resource) -
                         resource,
                         hub.cache,
                         hub,
-                        observe=hub.writer.observe,
+                        observe=hub.observe,
                         jitter=lambda: 0.01,
                     )
                     for resource in (DEVICES, DEVICE_MODELS, NODES, *more)
@@ -295,6 +304,55 @@ async def test_conflicts_are_read_again(tmp_path: Path) -> None:
         after = hub.api.objects[LAMP_STATUS]["status"]
         assert hub.twins(LAMP_STATUS) == {"level": "1", "mode": "eco"}
         assert after["extensions"] == {"a": 1}
+
+
+async def test_what_the_watch_tells_late_is_passed_over(tmp_path: Path) -> None:
+    """Each later write would be made at a version that is gone, as long as the watch lags behind the writes."""
+    async with running(tmp_path) as hub:
+        await hub.taken(reported("level", "1"))
+        await settle(hub)
+        hub.lag = 1
+        for value in ("2", "3", "4", "5"):
+            await hub.taken(reported("level", value))
+            await settle(hub)
+        assert hub.twins() == hub.twins(LAMP_STATUS) == {"level": "5"}
+        assert hub.writer.counters()["conflicts"] == 0
+
+
+async def test_an_apiserver_that_goes_back_is_believed(tmp_path: Path) -> None:
+    """As after a restore: the watch tells less than it told itself."""
+    async with running(tmp_path) as hub:
+        await settle(hub)
+        old = hub.api.objects[LAMP]
+        await hub.taken(reported("level", "1"))
+        await settle(hub)
+        before = hub.writer.counters()["conflicts"]
+        hub.writer.observe(from_json(DEVICES, old))
+        await hub.taken(reported("level", "2"))
+        assert hub.writer.counters()["conflicts"] == before + 1
+        assert hub.twins() == {"level": "2"}
+
+
+async def test_a_conflict_is_read_and_written_again_at_once(tmp_path: Path) -> None:
+    """And not when everybody else has had its turn, when somebody will have changed it again."""
+    async with running(tmp_path) as hub:
+        await hub.taken(reported("level", "1"))
+        await settle(hub)
+        edits, asked = 0, len(hub.api.requests)
+
+        def edited(request: Request) -> ApiError | None:
+            nonlocal edits
+            if request.method != "PATCH" or "/devices/lamp/status" not in request.path or edits == 2:
+                return None
+            edits += 1
+            return Conflict("the object has been modified")
+
+        hub.api.answer = edited
+        await hub.taken(reported("level", "2"))
+        counters = hub.writer.counters()
+        assert [each.method for each in hub.api.requests[asked:]] == ["PATCH", "GET", "PATCH", "GET", "PATCH", "PATCH"]
+        assert (counters["conflicts"], counters["retries"]) == (2, 0)
+        assert hub.twins() == hub.twins(LAMP_STATUS) == {"level": "2"}
 
 
 async def test_a_device_made_again_inherits_no_reports(tmp_path: Path) -> None:

@@ -13,11 +13,13 @@ import uvloop
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from apimachinery.keys import ObjectKey
+from apimachinery.resources import NODES
 from componentbase import pki
 from componentbase.doorway import Limits
 from link.codec import MAX_FRAME_BYTES, decode, encode
 from link.errors import LinkClosed, LinkError
-from link.frames import Cancel, Frame, Goodbye, GoodbyeCode, Ping, Push, Report, Welcome
+from link.frames import Cancel, Frame, Goodbye, GoodbyeCode, Ping, Push, Report, ReportEntry, Welcome
 from link.peer import Role
 from link.pump import Pump
 from link.transports import TURN_MESSAGES
@@ -227,7 +229,8 @@ async def test_a_flood_on_one_connection_leaves_the_others_their_turn() -> None:
 async def test_what_came_whole_before_the_end_is_handed_on(tmp_path: Path, is_secure: bool) -> None:
     """More than one turn's frames, and the end of the stream in the same read."""
     hub_context, [edge_context] = contexts(tmp_path, ["127.0.0.1"], ["n1"]) if is_secure else (None, [None])
-    reports = [Report(seq, ()) for seq in range(1, 11)]
+    entry = ReportEntry(ObjectKey(NODES, "", "n1"), "nodeInfo", b"{}")
+    reports = [Report(number, (entry,)) for number in range(1, 11)]
     said: list[Frame] = [*(Ping(number) for number in range(2 * TURN_MESSAGES)), *reports]
     hub, edge = Side(Role.HUB), Side(Role.EDGE)
     async with serving(hub.opened, hub_context) as listener, asyncio.timeout(5):

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -20,6 +20,10 @@ class Nat:
         self.port: int = self._inner.getsockname()[1]
         self.is_blocked = False
         """Whether nothing gets through."""
+        self.lets_in: Callable[[bytes], bool] = lambda _: True
+        """Of the client's packets."""
+        self.delay_s = 0.0
+        """Each way."""
 
     def _socket(self, read: Any) -> socket.socket:
         sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -49,13 +53,19 @@ class Nat:
 
     def _from_client(self) -> None:
         data, self._client = self._inner.recvfrom(2048)
-        if not self.is_blocked:
-            self._outer.sendto(data, self.server)
+        if not self.is_blocked and self.lets_in(data):
+            self._later(self._outer, data, self.server)
 
     def _from_server(self) -> None:
         data, _ = self._outer.recvfrom(2048)
         if not self.is_blocked and self._client is not None:
-            self._inner.sendto(data, self._client)
+            self._later(self._inner, data, self._client)
+
+    def _later(self, sock: socket.socket, data: bytes, address: Any) -> None:
+        if self.delay_s:
+            self._loop.call_later(self.delay_s, lambda: sock.fileno() >= 0 and sock.sendto(data, address))
+        else:
+            sock.sendto(data, address)
 
 
 @asynccontextmanager

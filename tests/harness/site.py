@@ -258,11 +258,6 @@ class Site:
         assert not check or answer.returncode == 0, f"kubectl {arguments}: {answer.stderr}"
         return answer
 
-    def transports(self) -> list[str]:
-        """What can carry the link here: websocket always, QUIC where edgecore has learned it."""
-        flags = self.run("edgecore", "run", "--help").stdout
-        return ["websocket", "quic"] if "--transport" in flags else ["websocket"]
-
     def local_api(self, node: str) -> str:
         return f"http://127.0.0.1:{self.ports[f'{node}-api']}"
 
