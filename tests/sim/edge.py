@@ -241,7 +241,7 @@ class SimEdge:
         done, _, later = session.take_reported(Traffic.DEVICES)
         self.disk.settle_reports(done)
         self._backlog.settle(done)
-        self._backlog.hand_back(later, self.clock.time(), self._world.rng.random())
+        self._backlog.hand_back(later, self.clock.time(), self._world.rng.random)
         self.handed_back += len(later)
         if (due := self._backlog.next_look()) is not None:
             self._later(max(0.0, due - self.clock.time()) / 0.9, self._wake)
