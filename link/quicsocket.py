@@ -74,11 +74,15 @@ class Waiting:
             return owner, own.popleft()
         return None
 
-    def take(self, owner: Connected) -> deque[Packet]:
-        """All that waits for one, out of turn."""
-        own = self._by_owner.pop(owner, deque())
-        self.count -= len(own)
-        return own
+    def take(self, owner: Connected) -> Packet | None:
+        """The next of one, out of turn."""
+        own = self._by_owner.get(owner)
+        if own is None:
+            return None
+        if len(own) == 1:
+            del self._by_owner[owner]
+        self.count -= 1
+        return own.popleft()
 
 
 class Socket:
@@ -122,10 +126,14 @@ class Socket:
             logger.debug("not sent", extra={"remote": address[0], "reason": exc.strerror})
 
     def look(self, connection: Connected) -> None:
-        """Let it have what has come for it now, out of turn; rare, for it takes the time that it takes."""
+        """Let it have what has come for it now, out of turn, but for no longer than a turn."""
         self._drain()
-        for data, address in self._waiting.take(connection):
-            connection.datagram_received(data, address)
+        ends_at = self._loop.time() + TURN_S
+        while (packet := self._waiting.take(connection)) is not None:
+            connection.datagram_received(*packet)
+            if self._loop.time() > ends_at:
+                break
+        self._see_to_the_rest()
 
     def close(self) -> None:
         self._loop.remove_reader(self._sock)
@@ -163,15 +171,21 @@ class Socket:
     def _serve(self) -> None:
         """Have packets looked at, for a turn."""
         ends_at = self._loop.time() + TURN_S
-        while (found := self._waiting.next()) is not None:
-            owner, (data, address) = found
-            if owner is None:
-                self._received(self, data, address)
-            else:
-                owner.datagram_received(data, address)
-            if self._loop.time() > ends_at:
-                break
-        if self._waiting.count:
+        try:
+            while (found := self._waiting.next()) is not None:
+                owner, (data, address) = found
+                if owner is None:
+                    self._received(self, data, address)
+                else:
+                    owner.datagram_received(data, address)
+                if self._loop.time() > ends_at:
+                    break
+        finally:
+            self._see_to_the_rest()
+
+    def _see_to_the_rest(self) -> None:
+        """The kernel does not tell us again of what we have read."""
+        if self._waiting.count and not self._is_to_go_on:
             self._is_to_go_on = True
             self._loop.call_soon(self._go_on)
 

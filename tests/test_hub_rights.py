@@ -51,7 +51,7 @@ def test_a_hub_works_with_the_rights_that_are_printed(tmp_path: Path) -> None:
 def test_the_documentation_leads_to_a_kubeconfig_with_these_rights_only(tmp_path: Path) -> None:
     """The commands of docs/operations.md, as they stand there, in a shell."""
     kubectl = need_tool("kubectl-current")
-    [block] = re.findall(r"```sh\n(umask.+?)```", (ROOT / "docs" / "operations.md").read_text(), re.DOTALL)
+    [block] = re.findall(r"```sh\n(.umask.+?)```", (ROOT / "docs" / "operations.md").read_text(), re.DOTALL)
     commands, made = tmp_path / "bin", tmp_path / "cloudcore.kubeconfig"
     commands.mkdir()
     (commands / "kubectl").symlink_to(kubectl)

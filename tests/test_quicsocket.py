@@ -1,5 +1,6 @@
 """Packets wait by connection, and connections take turns."""
 
+import asyncio
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -81,8 +82,23 @@ async def test_one_that_looks_gets_what_has_come_for_it_and_nothing_else() -> No
             writer.send(data)
         hub.look(nodes[b"q"])
         assert order == [b"q0", b"q1"]
-        hub._read()
+        hub._loop.remove_reader(hub._sock)  # nothing more comes, and the kernel has nothing to tell
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
         assert order == [b"q0", b"q1", b"n0", b"n1"]
+
+
+async def test_one_that_looks_does_so_for_a_turn_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has much here and acknowledges nothing would look all the time."""
+    monkeypatch.setattr(quicsocket, "TURN_S", 0.0)
+    order: list[bytes] = []
+    nodes = {b"n": Node(b"n", order)}
+    with sockets(order, nodes) as (writer, hub):
+        for _ in range(9):
+            writer.send(b"n")
+        hub.look(nodes[b"n"])
+        assert 0 < len(order) < 9
+        assert hub._waiting.count == 9 - len(order)
 
 
 def test_what_is_over_its_share_is_lost_and_the_others_keep_theirs() -> None:
@@ -97,8 +113,9 @@ def test_what_is_over_its_share_is_lost_and_the_others_keep_theirs() -> None:
     assert waiting.next() == (None, (b"strange", WHENCE))
     assert waiting.next() == (other, (b"mine", WHENCE))
     assert waiting.next() == (node, (b"1", WHENCE))
-    assert len(waiting.take(node)) == OWN_PACKETS - 2
-    assert waiting.count == STRANGE_PACKETS - 1
+    assert waiting.take(node) == (b"2", WHENCE)
+    assert waiting.take(other) is None
+    assert waiting.count == OWN_PACKETS - 3 + STRANGE_PACKETS - 1
 
 
 async def test_all_together_are_bounded_and_the_rest_stays_in_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -242,7 +242,7 @@ def cutter(data: bytes) -> None:
 
 
 def lanes(data: bytes) -> None:
-    """QUIC's streams: however one is cut up, the same messages come out, and every byte is taken or waits."""
+    """QUIC's streams: however one is cut up, the same messages come out; every byte is taken, or waits until it is."""
     if len(data) < 3:
         return
     lane, step, stream = LANES[data[0] % len(LANES)], 1 + data[1], data[2:]
@@ -250,15 +250,20 @@ def lanes(data: bytes) -> None:
 
 
 def _messages(lane: Lane, stream: bytes, step: int) -> tuple[list[bytes], bool]:
-    inbox, is_refused = Inbox(), False
+    inbox, is_refused, fed = Inbox(), False, 0
     for start in range(0, len(stream), step):
         try:
             inbox.feed(lane, stream[start : start + step])
         except RemoteProtocolError:
             is_refused = True
             break
-        assert inbox.taken_bytes + inbox.waiting_bytes == len(stream[: start + step])
-    return list(iter(lambda: inbox.next(True), None)), is_refused
+        fed = len(stream[: start + step])
+        # Before the handshake is over a part of a message is taken of CONTROL only.
+        held_back = 0 if lane is Lane.CONTROL else len(inbox._partial[lane])
+        assert inbox.taken_bytes + inbox.waiting_bytes + held_back == fed
+    messages = list(iter(lambda: inbox.next(True), None))
+    assert is_refused or inbox.taken_bytes == fed, "what was handed on, and the rest once it may be, is taken"
+    return messages, is_refused
 
 
 def _frames(stream: bytes, must_mask: bool, step: int) -> tuple[bytes, list[bytes]]:

@@ -219,7 +219,7 @@ class Flood(Site):
         self.until(lambda: self.ask("edgecore", FLOODED).get("mqttConnected"), "edgecore has the broker")
         for node in NODES:
             self.make_pods(node)
-        self.make_devices(FLOODED, "thermo")
+        self.make_devices(FLOODED, "thermo", self.devices)
         with self._near(FLOODED):
             self.flooder = self._child(
                 "tests.harness.flooder", str(self.mqtt_port), str(self.devices), "--values", str(self.values)
@@ -292,11 +292,11 @@ class Flood(Site):
             return False
         return True
 
-    def make_devices(self, node: str, prefix: str) -> None:
+    def make_devices(self, node: str, prefix: str, count: int) -> None:
         """Returns when the node has them."""
-        for number in range(self.devices):
+        for number in range(count):
             self.api.ask("POST", f"{GROUP}/devices", self._device(node, name_of(prefix, number)))
-        self.until(lambda: self.ask("edgecore", node).get("devices") == self.devices, f"{node} has all devices")
+        self.until(lambda: self.ask("edgecore", node).get("devices") == count, f"{node} has all devices")
 
     def _device(self, node: str, name: str) -> dict[str, Any]:
         properties: list[dict[str, Any]] = [{"name": f"p{each}", "reportToCloud": True} for each in range(self.values)]
