@@ -138,7 +138,7 @@ class NodeStatus:
         cloud = self._settings.cloud
         is_only = cloud.transport is TransportMode.QUIC
         is_quic = self._link.transport == "quic" if self._link.connected else is_only
-        return cloud.link._replace(port=cloud.quic_port) if is_quic else cloud.link
+        return Endpoint(cloud.link.host, cloud.quic_port) if is_quic else cloud.link
 
     async def _facts(self) -> dict[str, object]:
         twins = self._twins.status()
