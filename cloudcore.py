@@ -72,11 +72,13 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--listen", type=cli.endpoint, metavar="HOST:PORT", help="the link; :10000 by default")
     run.add_argument(
         "--quic-listen",
-        type=cli.endpoint,
+        type=cli.endpoint_like(10001),
         metavar="HOST:PORT",
         help="the link over QUIC, usually :10001; off by default",
     )
-    run.add_argument("--join-listen", type=cli.endpoint, metavar="HOST:PORT", help="the join endpoint; :10002")
+    run.add_argument(
+        "--join-listen", type=cli.endpoint_like(10002), metavar="HOST:PORT", help="the join endpoint; :10002"
+    )
     run.add_argument(
         "--advertise", action="append", metavar="NAME", help="a name nodes reach this hub under; repeatable"
     )

@@ -27,6 +27,9 @@ CERTIFICATE_SIGNING_REQUESTS = Resource(
     "certificates.k8s.io", "v1", "certificatesigningrequests", "CertificateSigningRequest", False
 )
 SELF_SUBJECT_REVIEWS = Resource("authentication.k8s.io", "v1", "selfsubjectreviews", "SelfSubjectReview", False)
+SELF_ACCESS_REVIEWS = Resource(
+    "authorization.k8s.io", "v1", "selfsubjectaccessreviews", "SelfSubjectAccessReview", False
+)
 DEVICES = Resource(DEVICE_GROUP, "v1beta1", "devices", "Device", True)
 DEVICE_MODELS = Resource(DEVICE_GROUP, "v1beta1", "devicemodels", "DeviceModel", True)
 DEVICE_STATUSES = Resource(DEVICE_GROUP, "v1beta1", "devicestatuses", "DeviceStatus", True)

@@ -27,7 +27,7 @@ from typing import NamedTuple, Protocol, TypeVar
 from apimachinery.errors import AlreadyExists, ApiError, Conflict, Forbidden, Invalid, NotFound
 from apimachinery.keys import Node, ObjectKey, Resource
 from apimachinery.objects import JSON, lookup
-from apimachinery.resources import CERTIFICATE_SIGNING_REQUESTS, SELF_SUBJECT_REVIEWS
+from apimachinery.resources import CERTIFICATE_SIGNING_REQUESTS, SELF_ACCESS_REVIEWS, SELF_SUBJECT_REVIEWS
 from cloudhub.authority import NODE_PREFIX, NODES_ORGANIZATION
 from cloudhub.clientcas import ClientCas
 from cloudhub.settings import KUBELET_SIGNER
@@ -92,6 +92,34 @@ class ClusterSigner:
         if self._policy.approves:
             return ""
         return "joining waits until somebody approves it in the cluster, with `kubectl certificate approve`"
+
+    async def tell_missing_rights(self) -> None:
+        """Warn of what would fail when a node joins; at the start, when somebody is looking. Raises ApiError."""
+        if not (missing := await self.missing_rights()):
+            return
+        policy = self._policy
+        named = "" if policy.signer == KUBELET_SIGNER else f" --signer-name {policy.signer}"
+        named += "" if policy.approves else " --no-approve"
+        remedy = f"cloudcore rbac --signer kubernetes{named} | kubectl apply -f -"
+        told = {"signer": policy.signer, "missing": "; ".join(missing), "remedy": remedy}
+        logger.warning("nodes cannot be signed: cloudcore lacks rights", extra=told)
+
+    async def missing_rights(self) -> list[str]:
+        """What this hub lacks to have a node signed, each as "VERB RESOURCE [NAME]". Raises ApiError."""
+        wanted = [("get", "certificatesigningrequests", "", ""), ("create", "certificatesigningrequests", "", "")]
+        if self._policy.approves:
+            wanted.append(("update", "certificatesigningrequests", "approval", ""))
+            wanted.append(("approve", "signers", "", self._policy.signer))
+        return [_right(*each) for each in wanted if not await self._may(*each)]
+
+    async def _may(self, verb: str, resource: str, subresource: str, name: str) -> bool:
+        attributes = {"group": CERTIFICATE_SIGNING_REQUESTS.group, "verb": verb, "resource": resource}
+        body = {
+            "apiVersion": SELF_ACCESS_REVIEWS.api_version,
+            "kind": SELF_ACCESS_REVIEWS.kind,
+            "spec": {"resourceAttributes": {**attributes, "subresource": subresource, "name": name}},
+        }
+        return bool(lookup(await self._cluster.create(SELF_ACCESS_REVIEWS, "", body), "status.allowed"))
 
     async def found(self, wanted: Wanted) -> Issued | Waiting | None:
         _check_wanted(wanted)
@@ -301,6 +329,10 @@ def _is_for(wanted: Wanted, csr: bytes) -> bool:
         return key == wanted.key and pki.read_csr(csr).organizations == (NODES_ORGANIZATION,)
     except pki.PkiError:
         return False
+
+
+def _right(verb: str, resource: str, subresource: str, name: str) -> str:
+    return f"{verb} {resource}{'/' if subresource else ''}{subresource} {name}".rstrip()
 
 
 def _check_wanted(wanted: Wanted) -> None:

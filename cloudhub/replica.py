@@ -211,6 +211,9 @@ class Replica:
                 authority, tokens, self._roster, Link(listener.port), signer=signer, window_s=window_s
             )
             self._page.joins = endpoint.counts
+            if signer is not None:
+                where["signer"] = self._page.signer = f"kubernetes ({self._settings.join.signer_name})"
+                tasks.create_task(_check_rights(signer), name="signer-rights")
             joining = await self._serve_join(stack, join, endpoint, identity)
             self._page.endpoints = (str(Endpoint(link.host, listener.port)), joining)
             tasks.create_task(self._server.run(*listeners), name="hub")
@@ -425,6 +428,13 @@ def _hangups() -> asyncio.Event:
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL and not has_terminal():  # it is ignored under nohup
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, asked.set)
     return asked
+
+
+async def _check_rights(signer: ClusterSigner) -> None:
+    try:
+        await signer.tell_missing_rights()
+    except ApiError as exc:
+        logger.info("rights to have nodes signed not known", extra={"problem": str(exc)})
 
 
 async def _prune(tokens: Tokens) -> None:

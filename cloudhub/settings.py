@@ -94,8 +94,13 @@ class JoinConfig:
     )
 
     def __post_init__(self) -> None:
-        if self.signer is not SignedBy.KUBERNETES and (self.client_ca or not self.approve):
+        if self.signer is not SignedBy.KUBERNETES and (
+            self.client_ca or not self.approve or self.signer_name != KUBELET_SIGNER
+        ):
             raise ValueError("it is about the cluster's signer: say signer: kubernetes (--signer kubernetes), too")
+        domain, _, name = self.signer_name.partition("/")
+        if not domain or not name:
+            raise ValueError("a signer's name is DOMAIN/NAME, as in the cluster's spec.signerName")
 
 
 class OnClone(enum.Enum):

@@ -58,6 +58,8 @@ class StatusPage:
         """Where the link and the join endpoint listen; "" while they do not."""
         self.quic = ""
         """Where the link listens for QUIC."""
+        self.signer = ""
+        """Who signs nodes, where it is the cluster."""
         self.problem = ""
         """What keeps it from beginning."""
 
@@ -142,6 +144,7 @@ class StatusPage:
             "link": self.endpoints[0],
             "quic": self.quic,
             "join": self.endpoints[1],
+            "signer": self.signer,
             "objects": len(self._cache),
             "resources": [
                 {

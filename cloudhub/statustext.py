@@ -26,6 +26,7 @@ def told(facts: Mapping[str, Any]) -> list[str]:
         f"link       {facts['link'] or 'not listening: the apiserver is not fully known yet'}",
         *([f"quic       {facts['quic']}"] if facts["quic"] else []),
         f"join       {facts['join'] or 'not listening'}",
+        *([f"signer     {facts['signer']}"] if facts["signer"] else []),
         f"joins      {_joins(facts['joins'])}",
         f"reports    {facts['reports']['reports_taken']} taken, {facts['reports']['reports_refused']} refused",
     ]

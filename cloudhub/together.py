@@ -43,6 +43,7 @@ def together(version: str, workers: Iterable[Worker]) -> dict[str, Any]:
         "link": _first(facts, "link"),
         "quic": _first(facts, "quic"),
         "join": _first(facts, "join"),
+        "signer": _first(facts, "signer"),
         "objects": max((said["objects"] for said in facts), default=0),
         "resources": _resources(facts),
         "calls": _sums(said["calls"] for said in facts),

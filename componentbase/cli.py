@@ -83,6 +83,11 @@ def endpoint(text: str) -> Endpoint:
     return _endpoint(text, None)
 
 
+def endpoint_like(usual_port: int) -> Callable[[str], Endpoint]:
+    """HOST:PORT as an argparse type, with this port in the example for whoever writes none."""
+    return lambda text: _endpoint(text, None, usual_port)
+
+
 def endpoint_with(default_port: int) -> Callable[[str], Endpoint]:
     """HOST[:PORT] as an argparse type."""
     return lambda text: _endpoint(text, default_port)
@@ -96,9 +101,9 @@ def duration(text: str) -> datetime.timedelta:
     return datetime.timedelta(seconds=int(text[:-1]) * units[text[-1]])
 
 
-def _endpoint(text: str, default_port: int | None) -> Endpoint:
+def _endpoint(text: str, default_port: int | None, usual_port: int = 10000) -> Endpoint:
     try:
-        return Endpoint.parse(text, default_port)
+        return Endpoint.parse(text, default_port, usual_port)
     except ValueError as exc:
         raise argparse.ArgumentTypeError(str(exc)) from exc
 

@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 ACCEPT_AT_ONCE = 64  # then the connections that are there have a turn
 PAUSE_S = 1.0  # without a file descriptor for the next one
 TELL_EVERY_S = 10.0  # of those that were turned away: a flood is no reason to fill the log
+UNTRUSTED_EVERY_S = 60.0  # of one origin, which dials again and again
+UNTRUSTED_ORIGINS = 1024  # of which is known when they were told of; the longest known is forgotten
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 Leave = Callable[[], None]
@@ -58,6 +60,8 @@ class Threshold:
         self._at_door = 0
         self._told = (-TELL_EVERY_S, 0)
         """When something was said of those turned away, and how many they were."""
+        self._untrusted: dict[str, float] = {}
+        """When something was said of an origin whose certificate was not taken, oldest first."""
 
     def __len__(self) -> int:
         return self._at_door
@@ -85,6 +89,20 @@ class Threshold:
                 del self._origins[origin]
 
         return leave
+
+    def untrusted(self, address: str, port: int, reason: str, now: float) -> None:
+        """
+        A certificate was shown and not taken. With TLS 1.3 the client is done by then and only sees the connection end,
+        so what is wrong is to be read here.
+        """
+        origin = origin_of(address)
+        if now - self._untrusted.get(origin, -UNTRUSTED_EVERY_S) < UNTRUSTED_EVERY_S:
+            return
+        self._untrusted.pop(origin, None)
+        if len(self._untrusted) >= UNTRUSTED_ORIGINS:
+            del self._untrusted[next(iter(self._untrusted))]
+        self._untrusted[origin] = now
+        logger.warning("client certificate not trusted", extra={"remote": f"{address}:{port}", "reason": reason})
 
     def _turned_away(self, origin: str, now: float) -> None:
         self.refused += 1
@@ -162,7 +180,7 @@ class Doorway:
                 sock.close()
                 continue
             sock.setblocking(False)
-            task = self._loop.create_task(self._open(sock, leave), name=f"door[{origin}]")
+            task = self._loop.create_task(self._open(sock, address, leave), name=f"door[{origin}]")
             self._shaking.add(task)
             task.add_done_callback(self._shaking.discard)
 
@@ -170,11 +188,14 @@ class Doorway:
         if listening in self.sockets:
             self._loop.add_reader(listening, self._accept, listening)
 
-    async def _open(self, sock: socket.socket, leave: Leave) -> None:
+    async def _open(self, sock: socket.socket, address: tuple[Any, ...], leave: Leave) -> None:
         try:
             await self._loop.connect_accepted_socket(
                 lambda: self._protocol(leave), sock, ssl=self._context, ssl_handshake_timeout=self._handshake_s
             )
+        except ssl.SSLCertVerificationError as exc:
+            self._threshold.untrusted(str(address[0]), address[1], exc.verify_message, self._loop.time())
+            leave()
         except OSError as exc:  # TLS errors and timeouts are such
             logger.debug("no handshake", extra={"reason": str(exc)})
             leave()

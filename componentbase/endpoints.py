@@ -30,13 +30,14 @@ class Endpoint:
     """0 to 65535; 0 asks the system for a free one, for listening."""
 
     @classmethod
-    def parse(cls, text: str, default_port: int | None = None) -> Self:
+    def parse(cls, text: str, default_port: int | None = None, usual_port: int = 10000) -> Self:
         """
         Read HOST:PORT, [IPV6]:PORT or, for every address, :PORT; with a default port also HOST alone.
 
+        usual_port: of an example, for whoever wrote none.
         Raises ValueError with a sentence for the person who wrote it.
         """
-        host, bracketed, port_text = _split(text, default_port)
+        host, bracketed, port_text = _split(text, default_port, usual_port)
         if not port_text.isascii() or not port_text.isdigit():
             raise ValueError(f'"{text}" is not HOST:PORT: "{port_text}" is not a port number')
         if len(port_text) > len(str(_PORT_MAX)) or int(port_text) > _PORT_MAX:
@@ -85,7 +86,7 @@ def why_not_listening(host: str, port: int, exc: OSError) -> str:
             return f"cannot listen on {where}: {reason.lower()}"
 
 
-def _split(text: str, default_port: int | None) -> tuple[str, bool, str]:
+def _split(text: str, default_port: int | None, usual_port: int) -> tuple[str, bool, str]:
     """The host, whether it stood in brackets, and the port as text."""
     if text.startswith("["):
         host, closed, rest = text[1:].partition("]")
@@ -94,20 +95,20 @@ def _split(text: str, default_port: int | None) -> tuple[str, bool, str]:
         if not rest and default_port is not None:
             return host, True, str(default_port)
         if not rest.startswith(":"):
-            raise ValueError(f'"{text}" has no port: write {_example(text)}')
+            raise ValueError(f'"{text}" has no port: write {_example(text, usual_port)}')
         return host, True, rest[1:]
     host, colon, port_text = text.rpartition(":")
     if not colon:
         if default_port is None or not text:
-            raise ValueError(f'"{text}" has no port: write {_example(text)}')
+            raise ValueError(f'"{text}" has no port: write {_example(text, usual_port)}')
         return text, False, str(default_port)
     if ":" in host:
-        raise ValueError(f'"{text}" is not HOST:PORT: an IPv6 address stands in brackets, such as [::1]:10000')
+        raise ValueError(f'"{text}" is not HOST:PORT: an IPv6 address stands in brackets, such as [::1]:{usual_port}')
     return host, False, port_text
 
 
-def _example(text: str) -> str:
-    return f"127.0.0.1:{text}, for example" if text.isdecimal() else f"{text or '127.0.0.1'}:10000, for example"
+def _example(text: str, usual_port: int) -> str:
+    return f"127.0.0.1:{text}, for example" if text.isdecimal() else f"{text or '127.0.0.1'}:{usual_port}, for example"
 
 
 def _check_ipv6(host: str, text: str) -> None:

@@ -128,6 +128,21 @@ async def connect(proxy: Proxy, host: str, port: int) -> socket.socket:
     return sock
 
 
+def connect_blocking(proxy: Proxy, host: str, port: int, timeout_s: float) -> socket.socket:
+    """The same where no event loop runs; timeout_s is also the socket's from then on."""
+
+    async def within() -> socket.socket:
+        async with asyncio.timeout(timeout_s):
+            return await connect(proxy, host, port)
+
+    try:
+        sock = asyncio.run(within())
+    except TimeoutError as exc:
+        raise ProxyError(f"the proxy {proxy.endpoint} has made no way within {timeout_s:g} s") from exc
+    sock.settimeout(timeout_s)
+    return sock
+
+
 async def _ask(sock: socket.socket, proxy: Proxy, target: str) -> None:
     loop = asyncio.get_running_loop()
     lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 
 from apimachinery.keys import Node
 from componentbase import cli
-from componentbase.endpoints import Endpoint
 from componentbase.files import lock_dir, open_private_dir
 from componentbase.proxies import Proxy, proxy_for
 from componentbase.release import VERSION
@@ -77,10 +76,8 @@ async def _compose(
     link = LinkStatus()
     hub = CloudLink(link)
     local = _api_link(settings, store, hub)
-    proxy = _proxy(settings.cloud.link)
-    # Nothing of UDP passes an HTTP proxy; who asks for nothing but QUIC has another way.
-    has_way = proxy is None or settings.cloud.transport is TransportMode.QUIC
-    quic = _quic(settings.cloud, data_dir) if has_way else None
+    proxy = _proxy(settings.cloud)
+    quic = _quic(settings.cloud, data_dir) if proxy is None else None
     hubs = Hubs(settings.cloud.link.host, settings.cloud.link.port, context, quic, proxy)
     connector = hub.connector = _connector(settings, hubs, store, link, local)
     if local is not None:
@@ -140,14 +137,24 @@ def _api_link(settings: EdgeConfig, store: "Store", hub: CloudLink) -> "ApiLink 
     return ApiLink.over(store, hub, Node(settings.node), settings.api.interest_idle_s)
 
 
-def _proxy(hub: Endpoint) -> Proxy | None:
-    """Raises CommandError."""
+def _proxy(cloud: CloudConfig) -> Proxy | None:
+    """
+    What the link goes through. Raises CommandError.
+
+    Nothing of UDP passes an HTTP proxy; who asks for nothing but QUIC has another way.
+    """
+    hub = cloud.link
     try:
         found = proxy_for(hub.host, hub.port)
     except ValueError as exc:
         raise cli.CommandError(str(exc)) from exc
-    if found is not None:
-        logger.info("the hub is reached through a proxy", extra={"proxy": str(found.endpoint)})
+    if found is None:
+        return None
+    told = {"proxy": str(found.endpoint)}
+    if cloud.transport is TransportMode.QUIC:
+        logger.info("the link over QUIC passes the proxy by: UDP is dialled directly", extra=told)
+        return None
+    logger.info("the hub is reached through a proxy, by websocket", extra=told)
     return found
 
 

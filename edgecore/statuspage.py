@@ -16,9 +16,10 @@ from apimachinery.errors import BadRequest, NotFound
 from apimachinery.keys import ObjectKey
 from apimachinery.resources import DEVICES
 from componentbase import metrics
+from componentbase.endpoints import Endpoint
 from componentbase.release import VERSION
 from componentbase.words import rfc3339
-from edgecore.settings import EdgeConfig
+from edgecore.settings import EdgeConfig, TransportMode
 
 if TYPE_CHECKING:
     from apiserver.messages import Request, Response
@@ -132,13 +133,20 @@ class NodeStatus:
         recorded = await self._store.history(device, name, since_ms)
         return history_facts(device, name, recorded.samples, recorded.properties, found)
 
+    def _hub(self) -> Endpoint:
+        """Where the link is, or is tried."""
+        cloud = self._settings.cloud
+        is_only = cloud.transport is TransportMode.QUIC
+        is_quic = self._link.transport == "quic" if self._link.connected else is_only
+        return Endpoint(cloud.link.host, cloud.quic_port) if is_quic else cloud.link
+
     async def _facts(self) -> dict[str, object]:
         twins = self._twins.status()
         parked = await self._store.parked()
         return {
             "node": self._settings.node,
             "version": VERSION,
-            "hub": str(self._settings.cloud.link),
+            "hub": str(self._hub()),
             "connected": self._link.connected,
             "transport": self._link.transport,
             "inSync": self._link.synced,

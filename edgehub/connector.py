@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from apimachinery.errors import BadRequest, TooLarge, TooManyRequests
 from apimachinery.keys import Node, Resource
+from componentbase.endpoints import Endpoint
 from componentbase.proxies import Proxy
 from componentbase.tls import TlsMin, client_context
 from edgehub.backlog import Backlog
@@ -406,7 +407,9 @@ class Connector:
                 self.status.sessions += 1
                 self.status.last_error = ""
                 self.status.transport = session.pump.transport.kind
-                told = {"hub": f"{self._hub.host}:{self._hub.port}", "transport": self.status.transport}
+                quic = self._hub.quic if self.status.transport == "quic" else None
+                where = Endpoint(self._hub.host, self._hub.port if quic is None else quic.port)
+                told = {"hub": str(where), "transport": self.status.transport}
                 logger.info("link up", extra=told)
             if session.wants_inventory:
                 self._survey = False

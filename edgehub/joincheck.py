@@ -19,6 +19,7 @@ from typing import NamedTuple
 from apimachinery.keys import Node
 from componentbase.endpoints import Endpoint
 from componentbase.files import FilesError, check_private_dir
+from componentbase.proxies import ProxyError
 from componentbase.tls import client_context
 from componentbase.words import rfc3339
 from edgehub.join import asked_before, check_name, check_vacant
@@ -54,7 +55,7 @@ def check(
     yield _tried("name form", lambda: _name(node))
     hub = Hub(cloud, timeout_s)
     yield (resolved := _tried("resolution", lambda: _resolve(hub, cloud)))
-    yield (port := _after(resolved, "port", lambda: _connect(hub, cloud, timeout_s)))
+    yield (port := _after(resolved, "port", lambda: _connect(hub, cloud)))
     shown: list[str] = []
 
     def fetched() -> str:
@@ -94,7 +95,7 @@ def _asked(
     if found.notice:
         yield Finding("approval", Verdict.WARN, found.notice)
     link = Endpoint(cloud.host, found.link_port)
-    yield _tried("link", lambda: _linked(link, ca_pem, timeout_s))
+    yield _tried("link", lambda: _linked(hub, link, ca_pem, timeout_s))
 
 
 def _wrong(text: str) -> Iterator[Finding]:
@@ -139,6 +140,8 @@ def _name(node: Node) -> str:
 
 
 def _resolve(hub: Hub, cloud: Endpoint) -> str:
+    if (proxy := hub.proxy()) is not None:
+        return f"{cloud.host} is left to the proxy {proxy.endpoint}"
     try:
         found = socket.getaddrinfo(cloud.host, cloud.port, type=socket.SOCK_STREAM)
     except OSError as exc:
@@ -146,12 +149,17 @@ def _resolve(hub: Hub, cloud: Endpoint) -> str:
     return f"{cloud.host} is {', '.join(dict.fromkeys(str(address[0]) for *_, address in found))}"
 
 
-def _connect(hub: Hub, cloud: Endpoint, timeout_s: float) -> str:
+def _connect(hub: Hub, cloud: Endpoint) -> str:
     try:
-        socket.create_connection((cloud.host, cloud.port), timeout_s).close()
+        hub.connected().close()
     except OSError as exc:
         raise hub.explained(exc) from exc
-    return f"{cloud} takes connections"
+    return f"{cloud} takes connections{_way(hub, cloud)}"
+
+
+def _way(hub: Hub, there: Endpoint) -> str:
+    proxy = hub.proxy(there.port)
+    return "" if proxy is None else f" through the proxy {proxy.endpoint}"
 
 
 def _verified(hub: Hub, ca_pem: str, cloud: Endpoint) -> str:
@@ -168,13 +176,13 @@ def _clock(hub: Hub) -> Finding:
     return Finding("clock", Verdict.WARN, f"{said}: set it, or certificates will be taken for not yet valid or expired")
 
 
-def _linked(link: Endpoint, ca_pem: str, timeout_s: float) -> str:
+def _linked(hub: Hub, link: Endpoint, ca_pem: str, timeout_s: float) -> str:
     """Without a certificate of ours the hub hangs up after this; that it is there and the right one is what we see."""
     context = client_context()
     context.load_verify_locations(cadata=ca_pem)
     try:
         with (
-            socket.create_connection((link.host, link.port), timeout_s) as plain,
+            hub.connected(link.port) as plain,
             context.wrap_socket(plain, server_hostname=link.host),
         ):
             pass
@@ -182,13 +190,15 @@ def _linked(link: Endpoint, ca_pem: str, timeout_s: float) -> str:
         raise JoinError(
             f"{link}: {_reason(exc, timeout_s)}; nodes need this port too: see firewalls, and cloudcore's --listen"
         ) from exc
-    return f"{link} is there, with a certificate of this CA"
+    return f"{link} is there{_way(hub, link)}, with a certificate of this CA"
 
 
 def _reason(exc: OSError, timeout_s: float) -> str:
     match exc:
         case ssl.SSLCertVerificationError():
             return f"its certificate is not to be trusted ({exc.verify_message})"
+        case ProxyError():
+            return str(exc)
         case ConnectionRefusedError():
             return "nothing listens there"
         case TimeoutError():

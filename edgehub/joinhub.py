@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 from componentbase.certificates import ders
 from componentbase.endpoints import Endpoint
 from componentbase.errors import CommandError
-from componentbase.proxies import proxy_for
+from componentbase.proxies import Proxy, ProxyError, connect_blocking, proxy_for
 from componentbase.tls import TlsMin, client_context
 from componentbase.words import rfc3339
 
@@ -236,7 +236,7 @@ class Hub:
 
     def verify(self, ca_pem: str) -> None:
         """Whether the hub's own certificate is to be trusted, so that a token may be sent."""
-        connection = self._connection(self.trusting(ca_pem))
+        connection = _Connection(self, self._cloud, self.trusting(ca_pem))
         try:
             self._connect(connection)
         finally:
@@ -301,20 +301,21 @@ class Hub:
             f"check that {self._named} names it (its port is {DEFAULT_PORT} by default)"
         )
 
-    def _connection(self, context: ssl.SSLContext) -> http.client.HTTPSConnection:
-        cloud = self._cloud
+    def proxy(self, port: int | None = None) -> Proxy | None:
+        """What the hub is reached through, at its join port or another one. Raises NotReachable: it is none."""
         try:
-            proxy = proxy_for(cloud.host, cloud.port)
+            return proxy_for(self._cloud.host, port or self._cloud.port)
         except ValueError as exc:
             raise NotReachable(str(exc)) from exc
-        if proxy is None:
-            return http.client.HTTPSConnection(cloud.host, cloud.port, context=context, timeout=self._timeout_s)
-        way = proxy.endpoint
-        made = http.client.HTTPSConnection(way.host, way.port, context=context, timeout=self._timeout_s)
-        made.set_tunnel(cloud.host, cloud.port, proxy.headers)
-        return made
 
-    def _connect(self, connection: http.client.HTTPSConnection) -> None:
+    def connected(self, port: int | None = None) -> socket.socket:
+        """TCP to the hub, as proxy() has it. Raises OSError, of which ProxyError is one, and NotReachable."""
+        host, port = self._cloud.host, port or self._cloud.port
+        if (proxy := self.proxy(port)) is not None:
+            return connect_blocking(proxy, host, port, self._timeout_s)
+        return socket.create_connection((host, port), self._timeout_s)
+
+    def _connect(self, connection: "_Connection") -> None:
         try:
             connection.connect()
         except OSError as exc:
@@ -325,7 +326,7 @@ class Hub:
         self, context: ssl.SSLContext, method: str, path: str, body: bytes | None = None
     ) -> tuple[int, str, bytes]:
         """Status, Retry-After and body of one request. Raises JoinError."""
-        connection = self._connection(context)
+        connection = _Connection(self, self._cloud, context)
         headers = {"connection": "close"}
         if body is not None:
             headers["content-type"] = "application/json"
@@ -366,6 +367,8 @@ class Hub:
         """What a failed request means to the person who typed --cloud."""
         cloud = self._cloud
         match exc:
+            case ProxyError():
+                return NotReachable(f"cannot reach {cloud}: {exc.strerror}")
             case ssl.SSLCertVerificationError():
                 return self._explained_certificate(exc)
             case ssl.SSLError() if "UNKNOWN_CA" in (exc.reason or ""):
@@ -421,6 +424,23 @@ class Hub:
                 f"start it with --advertise {cloud.host}, or give {self._named} another of its names"
             )
         return NotTrusted(f"the certificate of {cloud} is not to be trusted: {exc.verify_message}")
+
+
+class _Connection(http.client.HTTPConnection):
+    """HTTPS on a connection that the hub's object makes."""
+
+    def __init__(self, hub: Hub, cloud: Endpoint, context: ssl.SSLContext) -> None:
+        super().__init__(cloud.host, cloud.port)
+        self._hub = hub
+        self._context = context
+
+    def connect(self) -> None:
+        plain = self._hub.connected()
+        try:
+            self.sock = self._context.wrap_socket(plain, server_hostname=self.host)
+        except BaseException:
+            plain.close()
+            raise
 
 
 def _names_request(body: bytes) -> bool:

@@ -41,6 +41,7 @@ LATE_S = 10.0  # for an answer beside the websocket: no line of use has a longer
 DIAL_S = 1.0  # for a handshake, beyond the two round trips that it may take: a first packet is sent thrice in that
 IN_ROW = 2  # links that carried nothing, or fell silent within SILENT_S, before the websocket is next
 _PACKAGE = "aioquic"
+_MISSING = f"{_PACKAGE} is not installed: install fairlead[edge,quic]"
 
 
 def is_installed() -> bool:
@@ -79,12 +80,17 @@ class QuicChoice:
         self._memory = memory
         self._draw = draw
         self._now = now
-        self._not_before = 0.0 if is_only else _remembered(memory)
+        self._not_before = 0.0 if is_only else _remembered(memory, port)
         self._failed_for_s = 0.0
         """For how long QUIC is to be left alone, as the present dial found it; 0 while it has not failed."""
         self._late: quicprobe.Probe | None = None
         """Asked at the last dial, and not answered in time."""
         self._in_row = 0
+
+    @property
+    def port(self) -> int:
+        """The hub's, UDP."""
+        return self._port
 
     async def dial(self, host: str, opened: Callable[[Transport], Pump]) -> bool:
         """
@@ -97,8 +103,15 @@ class QuicChoice:
         has_answered = late is not None and late.answered.done() and not late.answered.cancelled()
         if late is not None and not has_answered:
             late.close()
+        if not self._is_only and not is_installed():
+            # Nothing is remembered of the hub by this: whoever installs it starts edgecore again, and has QUIC.
+            logger.info("no link over QUIC, trying the websocket", extra={"reason": _MISSING})
+            return False
         # A clock that was wrong when it was remembered, or is now, must not keep QUIC off for years.
-        if not self._is_only and not has_answered and 0 < self._not_before - self._now() < 2 * RETRY_S:
+        left_s = self._not_before - self._now()
+        if not self._is_only and not has_answered and 0 < left_s < 2 * RETRY_S:
+            told = {"port": self._port, "again_s": round(left_s)}
+            logger.info("QUIC is left alone, for it did not work lately", extra=told)
             return False
         try:
             await self._dial(host, opened, late if has_answered else None)
@@ -138,7 +151,7 @@ class QuicChoice:
 
     async def _dial(self, host: str, opened: Callable[[Transport], Pump], asked: quicprobe.Probe | None) -> None:
         if not is_installed():
-            raise LinkClosed(f"{_PACKAGE} is not installed: install fairlead[edge,quic]")
+            raise LinkClosed(_MISSING)
         found, limit_s = None, 2 * OPEN_S  # link.quic gives up earlier
         if not self._is_only:
             asked = asked or await self._ask(host)
@@ -180,7 +193,7 @@ class QuicChoice:
         if self._is_only or not_before == self._not_before:
             return
         self._not_before = not_before
-        content = json.dumps({"quicNotBefore": round(not_before)}).encode()
+        content = json.dumps({"quicNotBefore": round(not_before), "quicPort": self._port}).encode()
         try:
             await asyncio.to_thread(write_atomic, self._memory, content)
         except (OSError, FilesError) as exc:
@@ -193,8 +206,10 @@ def _library() -> "tuple[type[Credentials], Callable[..., Awaitable[object]]]":
     return Credentials, dial
 
 
-def _remembered(memory: Path) -> float:
+def _remembered(memory: Path, port: int) -> float:
+    """0 also where it was another port, of which nothing is known."""
     try:
-        return float(json.loads(memory.read_bytes())["quicNotBefore"])
+        value = json.loads(memory.read_bytes())
+        return float(value["quicNotBefore"]) if value["quicPort"] == port else 0.0
     except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return 0.0

@@ -41,6 +41,7 @@ from link.transports import (
     TURN_MESSAGES,
     TURN_S,
     UNREAD_BYTES,
+    UNTRUSTED,
     Receiving,
 )
 
@@ -130,6 +131,7 @@ class Quic:
         "_ticks_at",
         "_timer",
         "_trusted",
+        "_untrusted",
         "identity",
         "key",
         "lost",
@@ -146,10 +148,12 @@ class Quic:
         name: str = "",
         routes: "dict[bytes, Quic] | None" = None,
         leave: Leave = lambda: None,
+        untrusted: Callable[[Address, str], None] = lambda _, __: None,
     ) -> None:
         """
         name: that the server's certificate must be for; "" at a server. routes: where it is to be found while it lasts,
         by the numbers under which the other side writes to it. leave: it is open, or has ended.
+        untrusted: told where the certificate was from that was not taken, and why.
         """
         self.identity = ""
         self.key = ""
@@ -161,6 +165,7 @@ class Quic:
         self._routes = {} if routes is None else routes
         self._ids: set[bytes] = set()
         self._leave: Leave | None = leave
+        self._untrusted = untrusted
         self._loop = asyncio.get_running_loop()
         self._inbox = Inbox()
         self._is_open = self._is_over_its_turn = False
@@ -253,11 +258,16 @@ class Quic:
             self._gone("internal error")
             return
         if (ended := self._library.ended) is not None:
-            self._gone(ended)
+            self._gone(f"the hub does not {UNTRUSTED} ({ended})" if self._is_refused else ended)
         elif self._library.unsent_bytes > UNREAD_BYTES:
             self.give_up("the other side does not read")
         else:
             self._arm()
+
+    @property
+    def _is_refused(self) -> bool:
+        """Whether the other side has ended it over our certificate: its own was taken before."""
+        return bool(self._name) and self._is_open and self._library.is_refused
 
     def give_up(self, reason: str, code: int = _VIOLATION) -> None:
         """End it now, whatever was written."""
@@ -370,6 +380,8 @@ class Quic:
             self._begin()
 
     def _refuse(self, reason: str, *, is_missing: bool = False) -> None:
+        if not is_missing and (address := self._library.get_peer_address()):
+            self._untrusted(address, reason)
         self._library.refuse(reason[:_REASON], is_missing=is_missing)
         self._send_last()
         self._gone(reason)

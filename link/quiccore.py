@@ -230,6 +230,12 @@ class Connection(QuicConnection):
         alert = event.error_code - QuicErrorCode.CRYPTO_ERROR
         return f"TLS alert {alert}" if 0 <= alert < _ALERTS else f"QUIC error {event.error_code:#x}"
 
+    @property
+    def is_refused(self) -> bool:
+        """Whether it is over because of a certificate, as refuse() has it."""
+        alert = QuicErrorCode.CRYPTO_ERROR + int(AlertDescription.bad_certificate)
+        return self._close_event is not None and self._close_event.error_code == alert
+
     def may_wait(self) -> bool:
         """
         Whether nothing is to be sent before the library's timer fires, which is soon: something came that need not be

@@ -129,12 +129,23 @@ class Listener:
             retry_source_connection_id=retried,
             reset_key=self._reset_key,
         )
-        connection = Quic(library, sock, credentials.trusted, self._opened, routes=self._routes, leave=leave)
+        connection = Quic(
+            library,
+            sock,
+            credentials.trusted,
+            self._opened,
+            routes=self._routes,
+            leave=leave,
+            untrusted=self._not_trusted,
+        )
         self.connections.add(connection)
         connection.lost.add_done_callback(lambda _: self.connections.discard(connection))
         connection.route(library.host_cid)
         connection.route(header.destination_cid)
         connection.datagram_received(data, address)
+
+    def _not_trusted(self, address: Address, reason: str) -> None:
+        self._threshold.untrusted(str(address[0]), address[1], reason, self._loop.time())
 
     def _reset(self, sock: Socket, data: bytes, number: bytes, address: Address) -> None:
         """Somebody goes on with a connection that a process before this one had. Shorter than what came, always."""

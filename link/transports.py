@@ -24,6 +24,8 @@ AT_DOOR = Limits(each=256, overall=1024)
 Connections that are not open yet: a TLS handshake takes 3 ms and 50 KB. A fleet behind one address that lost its hub
 comes in turns of as many as are let in within a second, and whoever is turned away dials again (edgehub.redial).
 """
+UNTRUSTED = "trust this node's certificate (its CA or signer): join again, or see the hub's log"
+"""What an edge hears, after "does not" or "may not": a hub refuses a certificate when a client is done with TLS 1.3."""
 
 
 class Receiving(Protocol):

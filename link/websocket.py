@@ -39,6 +39,7 @@ from link.transports import (
     TURN_MESSAGES,
     TURN_S,
     UNREAD_BYTES,
+    UNTRUSTED,
     Receiving,
 )
 from link.wsframes import Cutter, framed, masked
@@ -398,6 +399,10 @@ class WebSocket(asyncio.BufferedProtocol):
 
     def _reason(self, exc: Exception | None) -> str:
         library = self._library
+        if self._is_secure and not self._is_server and self._receiving is None and not self._head:
+            # All that is seen of a certificate that was refused, and of little else: a hub that is full says so before.
+            told = f" ({exc.reason})" if isinstance(exc, ssl.SSLError) and exc.reason else ""
+            return f"the connection ended before any answer{told}: the hub may not {UNTRUSTED}"
         failure = exc if library is None else library.handshake_exc or library.parser_exc or exc
         if isinstance(failure, InvalidStatus):
             return f"the server answered HTTP {failure.response.status_code}"

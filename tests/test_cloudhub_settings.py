@@ -52,12 +52,14 @@ def test_a_rule_that_would_place_nothing_is_refused(rule: str, missing: str, tmp
 
 
 def test_what_is_about_the_clusters_signer_goes_with_it(tmp_path: Path) -> None:
-    for text in ("join: {approve: false}\n", "join: {clientCa: ca.crt}\n"):
+    for text in ("join: {approve: false}\n", "join: {clientCa: ca.crt}\n", "join: {signerName: a.b/c}\n"):
         with pytest.raises(ConfigError, match="say signer: kubernetes"):
             load(written(tmp_path / "c.yaml", text))
     settings = load(written(tmp_path / "c.yaml", "join: {signer: kubernetes, approve: false, clientCa: ca.crt}\n")).join
     assert (settings.signer, settings.approve) == (SignedBy.KUBERNETES, False)
     assert settings.client_ca == tmp_path / "ca.crt", "beside the file that names it"
+    with pytest.raises(ConfigError, match="a signer's name is DOMAIN/NAME"):
+        config.override(CloudConfig(), {"join.signer": SignedBy.KUBERNETES, "join.signer_name": "own"})
     with pytest.raises(ConfigError, match=r"join\.approve: .*--signer kubernetes"):
         config.override(CloudConfig(), {"join.signer": None, "join.approve": False})
 

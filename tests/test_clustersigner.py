@@ -97,6 +97,18 @@ async def test_a_hub_that_approves_gets_a_certificate_at_once_and_the_same_one_a
     assert found["status"]["conditions"][0]["message"] == "cloudcore has checked the node's token abcdefgh"
 
 
+async def test_rights_that_signing_lacks_are_told_with_their_remedy(
+    api: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    await signer(api).tell_missing_rights()
+    assert not caplog.records
+    await signer(api, signer="example.com/own").tell_missing_rights()
+    [told] = caplog.records
+    assert vars(told)["missing"] == "approve signers example.com/own"
+    remedy = "cloudcore rbac --signer kubernetes --signer-name example.com/own | kubectl apply -f -"
+    assert vars(told)["remedy"] == remedy
+
+
 async def test_of_replicas_that_ask_at_once_all_get_the_same(api: Cluster) -> None:
     async with asyncio.TaskGroup() as group:
         asked = [group.create_task(signer(api).ask(WANTED), name=f"replica[{n}]") for n in range(3)]

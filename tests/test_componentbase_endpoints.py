@@ -72,6 +72,11 @@ def test_other_texts_are_refused_with_a_reason(text: str, says: str) -> None:
     assert says in str(caught.value)
 
 
+def test_the_example_has_the_port_that_is_usual_there() -> None:
+    with pytest.raises(ValueError, match="write foo:10001, for example"):
+        Endpoint.parse("foo", usual_port=10001)
+
+
 @pytest.mark.parametrize(
     ("address", "origin"),
     [

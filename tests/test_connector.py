@@ -234,12 +234,13 @@ async def test_where_links_over_quic_carry_nothing_the_websocket_is_next(tmp_pat
     async with quic_hub(opened, certificates) as listener, cloud.serving():
         files = Files(*certificates.files(tmp_path, NODE))
         memory = tmp_path / "link-quic.json"
-        quic = QuicChoice(listener.port, files, is_only=False, memory=memory, draw=lambda: 0.5)
+        port = listener.port
+        quic = QuicChoice(port, files, is_only=False, memory=memory, draw=lambda: 0.5)
         async with connected(cloud, store, quic=quic) as connector:
             await until(lambda: connector.status.synced)
             assert connector.status.transport == "websocket"
         assert len(began) == IN_ROW
-        assert _remembered(memory) > time.time() + RETRY_S / 2
+        assert _remembered(memory, port) > time.time() + RETRY_S / 2
     await store.close()
 
 

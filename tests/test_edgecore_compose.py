@@ -1,5 +1,6 @@
 """How a node begins, and what keeps it from beginning. That its parts work together: test_end_to_end.py."""
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,17 @@ def test_quic_and_nothing_else_without_its_library_ends_with_what_to_install(
 def test_a_proxy_that_is_none_ends_with_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("https_proxy", "socks5://u:secret@p:1")
     with pytest.raises(CommandError, match="https_proxy: a proxy is http://"):
-        compose._proxy(Endpoint("hub.example", 10000))
+        compose._proxy(CloudConfig(link=Endpoint("hub.example", 10000)))
     monkeypatch.setenv("https_proxy", "http://p:3128")
-    assert compose._proxy(Endpoint("hub.example", 10000)) == Proxy(Endpoint("p", 3128))
-    assert compose._proxy(Endpoint("127.0.0.1", 10000)) is None
+    assert compose._proxy(CloudConfig(link=Endpoint("hub.example", 10000))) == Proxy(Endpoint("p", 3128))
+    assert compose._proxy(CloudConfig(link=Endpoint("127.0.0.1", 10000))) is None
+
+
+def test_quic_alone_passes_a_proxy_by_and_the_log_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("https_proxy", "http://p:3128")
+    cloud = CloudConfig(link=Endpoint("hub.example", 10000), transport=TransportMode.QUIC)
+    with caplog.at_level(logging.INFO):
+        assert compose._proxy(cloud) is None
+    assert caplog.messages == ["the link over QUIC passes the proxy by: UDP is dialled directly"]

@@ -64,6 +64,21 @@ async def test_everything_is_tried_and_nothing_is_changed(hub: JoinableHub, home
     assert json.dumps(list(hub.objects.kept.values())) == before
 
 
+@pytest.mark.parametrize(
+    ("proxy", "told"),
+    [
+        ("http://127.0.0.1:1", "cannot reach hub.invalid:10002: the proxy 127.0.0.1:1: "),
+        ("socks5://127.0.0.1:1", "HTTPS_PROXY: a proxy is http://"),
+    ],
+)
+async def test_the_way_that_is_checked_is_that_of_joining(
+    proxy: str, told: str, hub: JoinableHub, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    findings = await found(Endpoint("hub.invalid", 10002), await hub.token(), home)
+    assert told in str(findings["port"] if findings["resolution"].verdict is Verdict.OK else findings["resolution"])
+
+
 async def test_a_link_that_is_there_is_seen(hub: JoinableHub, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def never(request: Request) -> Response:
         raise AssertionError("nobody without a certificate gets here")

@@ -124,19 +124,28 @@ async def test_a_request_whose_answer_is_lost_is_told_from_one_that_was_never_se
     listener.close()
 
 
-async def test_a_hub_behind_a_proxy_is_asked_through_it(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        ("403 Forbidden", r"the proxy 127\.0\.0\.1:\d+ refuses hub\.invalid:10002: HTTP 403 Forbidden"),
+        ("407 Proxy Authentication Required", r"the proxy 127\.0\.0\.1:\d+ takes another user and password"),
+    ],
+)
+async def test_a_hub_behind_a_proxy_is_asked_through_it(
+    status: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     heard: list[bytes] = []
 
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         heard.append(await reader.readuntil(b"\r\n\r\n"))
-        writer.write(b"HTTP/1.1 403 Forbidden\r\n\r\n")
+        writer.write(f"HTTP/1.1 {status}\r\n\r\n".encode())
         writer.close()
 
     server = await asyncio.start_server(refuse, "127.0.0.1", 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
         monkeypatch.setenv("HTTPS_PROXY", f"http://us:pw@127.0.0.1:{port}")
-        with pytest.raises(NotReachable, match="Tunnel connection failed: 403 Forbidden"):
+        with pytest.raises(NotReachable, match=told):
             await blocking(
                 Hub(Endpoint("hub.invalid", 10002), 5.0).shown_cas, pki.create_ca("test", 1).cert_pem.decode()
             )

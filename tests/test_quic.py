@@ -208,6 +208,19 @@ async def _is_welcome(edge: Side) -> bool:
     return False
 
 
+async def test_both_ends_say_that_a_nodes_certificate_is_not_trusted(
+    certificates: Certificates, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub, edge = Side(Role.HUB), Side(Role.EDGE)
+    shown = certificates.shown_by(ca=pki.create_ca("other", 1))
+    async with quic_hub(hub.opened, certificates) as listener, asyncio.timeout(10):
+        with contextlib.suppress(LinkClosed):
+            await dial("127.0.0.1", listener.port, certificates.node(shown), edge.opened)
+        assert "the hub does not trust this node's certificate" in str(await edge.lost)
+    [told] = [each for each in caplog.records if each.message == "client certificate not trusted"]
+    assert "validation failed" in vars(told)["reason"]
+
+
 async def test_without_a_certificate_nobody_gets_in(certificates: Certificates) -> None:
     hub, edge = Side(Role.HUB), Side(Role.EDGE)
     bare = certificates.node()

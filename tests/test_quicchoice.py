@@ -185,11 +185,29 @@ async def test_where_nothing_else_is_wanted_a_failure_is_told(
 
 
 async def test_without_the_library_the_websocket_is_dialled_and_the_log_says_what_to_install(
-    choice: Callable[..., QuicChoice], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    choice: Callable[..., QuicChoice],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(quicchoice, "_PACKAGE", "no_such_package")
     with caplog.at_level(logging.INFO):
-        assert not await choice(1).dial("127.0.0.1", Side(Role.EDGE).opened)
+        made = choice(1)
+        assert not await made.dial("127.0.0.1", Side(Role.EDGE).opened)
+    await made.fell_back()
+    assert not (tmp_path / "memory").exists(), "it says nothing of the hub"
     assert "fairlead[edge,quic]" in str(caplog.records[-1].__dict__["reason"])
     with pytest.raises(LinkClosed, match="not installed"):
         await choice(1, is_only=True).dial("127.0.0.1", Side(Role.EDGE).opened)
+
+
+async def test_what_is_remembered_is_said_and_is_of_one_port(
+    certificates: Certificates, choice: Callable[..., QuicChoice], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with quic_hub(Side(Role.HUB).opened, certificates) as listener, asyncio.timeout(10):
+        for port, is_tried in ((listener.port, False), (listener.port + 1, True)):
+            (tmp_path / "memory").write_text(json.dumps({"quicNotBefore": NOW + 60, "quicPort": port}))
+            with caplog.at_level(logging.INFO):
+                assert await choice(listener.port).dial("127.0.0.1", Side(Role.EDGE).opened) is is_tried
+        [told] = [each for each in caplog.records if each.message.startswith("QUIC is left alone")]
+        assert (vars(told)["port"], vars(told)["again_s"]) == (listener.port, 60)

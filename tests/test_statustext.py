@@ -12,6 +12,7 @@ FACTS: dict[str, Any] = {
     "link": ":10000",
     "quic": "",
     "join": "https://:10002",
+    "signer": "",
     "objects": 5,
     "resources": [
         {
@@ -96,6 +97,10 @@ def test_status_in_words() -> None:
 
 def test_where_the_hub_listens_for_quic_is_a_line_where_it_does() -> None:
     assert "quic       127.0.0.1:10001" in told({**FACTS, "quic": "127.0.0.1:10001"})
+
+
+def test_who_signs_nodes_is_a_line_where_it_is_the_cluster() -> None:
+    assert "signer     kubernetes (example.com/own)" in told({**FACTS, "signer": "kubernetes (example.com/own)"})
 
 
 def test_what_a_node_says_does_not_steer_the_terminal() -> None:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -163,6 +163,29 @@ async def test_a_hub_of_another_name_is_not_trusted(tmp_path: Path) -> None:
     async with serving(hub.opened, hub_context) as listener, asyncio.timeout(5):
         with pytest.raises(LinkClosed, match="not to be trusted"):
             await dial("127.0.0.1", listener.port, edge_context, edge.opened)
+
+
+@pytest.mark.parametrize("runner", [asyncio.run, uvloop.run])
+def test_both_ends_say_that_a_nodes_certificate_is_not_trusted(
+    runner: Callable[[Coroutine[None, None, None]], None], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    hub_context, _ = contexts(tmp_path, ["127.0.0.1"], [])
+    trusting = ssl.create_default_context(cafile=str(tmp_path / "ca"))
+    key, csr = pki.make_key_and_csr("system:node:n", "system:nodes")
+    other = pki.create_ca("other", 1)
+    (tmp_path / "n").write_bytes(pki.sign_client_csr(other, csr, "system:node:n", "system:nodes", 1) + key)
+    trusting.load_cert_chain(tmp_path / "n")
+
+    async def dial_twice() -> None:
+        async with serving(Side(Role.HUB).opened, hub_context) as listener, asyncio.timeout(5):
+            for _ in range(2):
+                with pytest.raises(LinkClosed, match="the hub may not trust this node's certificate"):
+                    await dial("127.0.0.1", listener.port, trusting, Side(Role.EDGE).opened)
+
+    runner(dial_twice())
+    [told] = [each for each in caplog.records if each.message == "client certificate not trusted"]
+    assert "local issuer" in vars(told)["reason"]
+    assert vars(told)["remote"].startswith("127.0.0.1:")
 
 
 async def test_a_node_that_poses_as_a_hub_is_not_trusted(tmp_path: Path) -> None:
