@@ -5,7 +5,7 @@ A mutation replaces one function of a shipped core, or of what stands in for a s
 keep, for as long as it is switched off.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
@@ -165,8 +165,10 @@ def _forget_nacks(self: Outbox, seq: int, key: ObjectKey, reason: str) -> None: 
 # ---- parts
 
 
-def _push_what_is_not_complete(self: Transfers, taken: int) -> Transfer | None:
-    return next((each for each in self._all if not each.seq and each.number and taken), None)
+def _push_what_is_not_complete(
+    self: Transfers, taken: int, has_room: Callable[[ObjectKey], bool] = lambda _: True
+) -> Transfer | None:
+    return next((each for each in self._all if not each.seq and each.number and taken and has_room(each.key)), None)
 
 
 def _await_on_any_base(self: Outbox, key: ObjectKey, held: ObjectVersion | None) -> bool:
