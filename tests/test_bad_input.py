@@ -484,7 +484,8 @@ async def test_a_peer_that_sends_what_is_no_frame_is_told_and_dropped_and_the_ot
     assert {node: town.link(node) for node in NODES} == before
     # The hub's log names who it was and why, and the certificate's owner is let in again.
     log = site.processes["cloud"].log.read_text()
-    assert re.search(r"WARNING .*dropped before Hello node=raw remote=127.0.0.1:\d+ reason=.*protocol 1, not 99", log)
+    dropped = rf"WARNING .*dropped before Hello node=raw remote=127.0.0.1:\d+ reason=.*protocol {PROTOCOL}, not 99"
+    assert re.search(dropped, log)
     assert re.search(r"dropped before Hello node=raw .*exceeds limit of", log)
     async with dialled(site, context) as connection:
         await connection.send(HELLO)
