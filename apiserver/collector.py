@@ -16,7 +16,8 @@ import asyncio
 import calendar
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
 from typing import Protocol
 
 from apimachinery.errors import ApiError, Conflict, Expired, NotFound
@@ -54,20 +55,31 @@ class Source(Committer, Protocol):
 
 async def collect(storage: Source) -> None:
     """Follow the storage until cancelled."""
+    await follow(storage, SWEEP_S, partial(_sweep, storage), partial(_follow, storage))
+
+
+async def follow(
+    storage: Source, quiet_s: float, sweep: Callable[[], Awaitable[None]], look: Callable[[Change], Awaitable[None]]
+) -> None:
+    """
+    Look at each change, until cancelled.
+
+    sweep: looks at everything: at first, after `quiet_s` without a change, and when changes were missed.
+    """
     revision = storage.revision
-    await _sweep(storage)
+    await sweep()
     while True:
         try:
-            async with asyncio.timeout(SWEEP_S):
+            async with asyncio.timeout(quiet_s):
                 await storage.wait(revision)
             changes = storage.since(revision)
         except (TimeoutError, Expired):
             revision = storage.revision
-            await _sweep(storage)
+            await sweep()
             continue
         revision = changes[-1].revision
         for change in changes:
-            await _follow(storage, change)
+            await look(change)
 
 
 async def _follow(storage: Source, change: Change) -> None:

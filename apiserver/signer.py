@@ -14,20 +14,21 @@ Invariants
 After k8s.io/kubernetes/pkg/controller/certificates, its signer and its cleaner, and pkg/apis/certificates/helpers.go.
 """
 
-import asyncio
 import base64
 import calendar
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
-from apimachinery.errors import ApiError, Expired
+from apimachinery.errors import ApiError
+from apimachinery.events import Change
 from apimachinery.keys import ObjectKey
 from apimachinery.objects import JSON, Object, lookup
 from apimachinery.resources import CERTIFICATE_SIGNING_REQUESTS, CONFIG_MAPS
 from apiserver import plans
 from apiserver.admission import Admission
-from apiserver.collector import Source
+from apiserver.collector import Source, follow
 from apiserver.metadata import Facts, metadata_of
 from apiserver.plans import DeleteOptions, Plan, Put, View
 from apiserver.requests import ApiRequest, Verb
@@ -67,21 +68,12 @@ async def publish(storage: Source, client_cas: bytes) -> None:
 
 async def sign(storage: Source, ca: pki.KeyPair) -> None:
     """Sign what is approved and remove what is old, until cancelled."""
-    revision = storage.revision
-    await _sweep(storage, ca)
-    while True:
-        try:
-            async with asyncio.timeout(POLL_S):
-                await storage.wait(revision)
-            changes = storage.since(revision)
-        except (TimeoutError, Expired):
-            revision = storage.revision
-            await _sweep(storage, ca)
-            continue
-        revision = changes[-1].revision
-        for change in changes:
-            if change.object.key.resource == CERTIFICATE_SIGNING_REQUESTS:
-                await _look_at(storage, change.object.key, ca)
+
+    async def look(change: Change) -> None:
+        if change.object.key.resource == CERTIFICATE_SIGNING_REQUESTS:
+            await _look_at(storage, change.object.key, ca)
+
+    await follow(storage, POLL_S, partial(_sweep, storage, ca), look)
 
 
 async def _sweep(storage: Source, ca: pki.KeyPair) -> None:
