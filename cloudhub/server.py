@@ -109,7 +109,7 @@ class HubServer:
             self._tidying.close()
 
     def _aside(self, work: Callable[[], Parts], done: Callable[[Parts], None]) -> None:
-        """Is a cloudhub.wires.Aside."""
+        """Is a cloudhub.wires.Aside, which is given one thing at a time: the thread has no line of its own."""
 
         def settled(future: asyncio.Future[Parts]) -> None:
             if future.cancelled():

@@ -76,6 +76,7 @@ FRAME_BYTES = 64 << 10  # a quarter of the window: the node commits one while ot
 DEVICE_FRAME_BYTES = 16 << 10  # half of its window, for the same reason
 TURN_S = 0.005  # of work() at a time, whatever a session costs: then frames and watch events are taken in
 PREPARED_BYTES = 64 << 10  # of bodies that are packed for a session's turn, in 5 ms, and one that is begun then
+ASKED_AHEAD = 4  # large objects of a node that are packed before there is room for them; each may turn out to be small
 TURN_LOOKS = 8  # sessions between two looks at the clock, each of which sends two frames at most
 REPORTS_PER_S = 2000.0  # entries of one node, each of which costs 20 us: 4 % of a processor
 REPORT_BYTES_PER_S = 256 << 10  # of their values: 3 % of a processor, and 12 % of JSON that is made to be slow to read
@@ -502,7 +503,9 @@ class Hub:
         self._interests = Interests()
         self._standings: dict[Node, Standing] = {}
         """Of nodes that are parked, or have an outbox."""
-        self._wires = Wires(Patches() if patches is None else patches, aside=aside, made=self._made)
+        self._wires = Wires(
+            Patches() if patches is None else patches, aside=aside, made=self._made, awaits=self._awaits
+        )
         self._cache = cache
         self._placement = placement
         self._nodes = nodes
@@ -930,6 +933,13 @@ class Hub:
             if session.outbox is not None and key in session.outbox.large:
                 self.ready(session)
 
+    def _awaits(self, node: Node, key: ObjectKey, held: ObjectVersion | None) -> bool:
+        """Whether a node that asked for what is made of an object could do something with it."""
+        session = self._sessions.get(node)
+        if session is None or session.outbox is None or not session.outbox.awaits(key, held):
+            return False
+        return session.transfers is None or not session.transfers.is_pending(key)
+
     def _wire(self, key: ObjectKey, version: ObjectVersion | None, held: ObjectVersion | None) -> Wire:
         if version is None:
             return removal(key)
@@ -987,8 +997,8 @@ class Hub:
         for transfer in transfers.pending:
             if not outbox.awaits(transfer.key, transfer.held):
                 transfers.drop(transfer)
-        for key in list(islice(outbox.large, len(transfers) + 1)):
-            if any(transfer.key == key for transfer in transfers.pending):
+        for key in list(islice(outbox.large, len(transfers) + ASKED_AHEAD)):
+            if transfers.is_pending(key):
                 continue
             version, held = desired(key), outbox.sent(key)
             wire = None if version is None or version == held else self._wire(key, version, held)
@@ -998,15 +1008,23 @@ class Hub:
                 continue
             if wire.is_awaited:
                 # What it waited for is sent also if it has changed: packed anew each time, it would never be.
-                version, wire = outbox.large[key], self._wires.made(key, outbox.large[key], held)
-                if (awaited := self._wires.awaited(key, held)) == desired(key):
-                    outbox.large[key] = awaited
-                if version is None or wire is None or not wire.is_large:
+                asked = outbox.large[key]
+                made = None if asked is None else self._wires.made(key, asked, held)
+                if asked is None or made is None:
+                    self._ask(session.node, key, held)
+                    if self._wires.awaited(key, held) == version:
+                        outbox.large[key] = version
                     continue
+                version, wire = asked, made  # in a transfer though it may be small: a push is of what is desired
             if transfers.has_room(len(wire.data)):
                 transfers.begin(key, version, held, wire)
             break  # else it waits, and those after it, too: smaller ones that change often would take its room for ever
         session.speak()
+
+    def _ask(self, node: Node, key: ObjectKey, held: ObjectVersion | None) -> None:
+        item = self._cache.get(key)
+        assert item is not None, "what is desired is in the cache"
+        self._wires.ask(node, item, held)
 
     def _deciding(self, keys: Iterable[ObjectKey]) -> frozenset[str]:
         """The collections that decide what a node holds of these; by an interest a resource does that itself."""

@@ -72,6 +72,10 @@ class Transfers:
         """Those that no push names yet."""
         return [transfer for transfer in self._all if not transfer.seq]
 
+    def is_pending(self, key: ObjectKey) -> bool:
+        """Whether one of this object is begun, and no push names it yet."""
+        return any(transfer.key == key and not transfer.seq for transfer in self._all)
+
     def has_room(self, size: int) -> bool:
         """Whether one more, of so many bytes, may begin. One is sent at a time: two would both come later."""
         if not self._all:

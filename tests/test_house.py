@@ -75,6 +75,7 @@ CORES = (
     "cloudhub.nodecalls",
     "cloudhub.passing",
     "cloudhub.outbox",
+    "cloudhub.packorders",
     "cloudhub.patches",
     "cloudhub.placement",
     "cloudhub.presence",
