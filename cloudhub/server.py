@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING
 
 from apimachinery.watchcache import WatchCache
 from cloudhub.closed import Closed
+from cloudhub.lobby import Door
 from cloudhub.placement import Placement
-from cloudhub.sessions import GRACE_S, Access, CallSink, Door, Hub, NodeWatcher, ReportSink
+from cloudhub.session import CallSink, ReportSink
+from cloudhub.sessions import GRACE_S, Access, Hub, NodeWatcher
 from cloudhub.wires import AS_IT_IS, Parts
 from componentbase.allocator import Tidying
 from link.peer import HEARTBEAT_S

@@ -10,7 +10,7 @@ Invariants
     at most MAX_TRANSFERS are begun and neither acknowledged nor dropped, of MAX_TRANSFERS_BYTES or a single one
     a transfer is pushed once all its parts are taken, or dropped; never both, and never twice
 
-Pure state: no clock, no I/O. Lives as long as its connection. The shell is cloudhub/sessions.py.
+Pure state: no clock, no I/O. Lives as long as its connection. cloudhub.largeobjects has them.
 """
 
 from collections import deque

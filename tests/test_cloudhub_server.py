@@ -16,7 +16,7 @@ from apimachinery.resources import PODS
 from apimachinery.watchcache import WatchCache
 from cloudhub.placement import Placement
 from cloudhub.server import HubServer
-from cloudhub.sessions import Session
+from cloudhub.session import Session
 from cloudhub.wholes import Known
 from cloudhub.wires import AS_IT_IS, Parts
 from edgehub.session import EdgeSession

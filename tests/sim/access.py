@@ -116,7 +116,7 @@ class SimAccess:
 
 
 class NoCalls:
-    """Is a cloudhub.sessions.CallSink that nobody calls: calls have no state to converge."""
+    """Is a cloudhub.session.CallSink that nobody calls: calls have no state to converge."""
 
     def has_room(self, session: object) -> bool:
         return True

@@ -23,7 +23,8 @@ from cloudhub.horizon import Horizon
 from cloudhub.interests import Decision, Interests, Judgement, Scope, affected, judged
 from cloudhub.outbox import Desired, Flight, Outbox, Verdict
 from cloudhub.placement import Affected, Placement
-from cloudhub.sessions import Hub, Session
+from cloudhub.session import Session
+from cloudhub.sessions import Hub
 from cloudhub.transfers import Transfer, Transfers
 from edgehub.backlog import Backlog
 from edgehub.session import EdgeSession
@@ -205,8 +206,8 @@ def _mark_what_there_is(scopes: Iterable[Scope], cache: WatchCache, held: Iterab
 
 
 def _judge_once(self: Hub, node: Node) -> None:
-    if node in self._parked:
-        Hub._unpark(self, self._parked[node])
+    if node in self._lobby:
+        self._lobby._unpark(self._lobby._parked[node])
 
 
 def _judge_without_a_push(self: Hub, node: Node) -> None:
