@@ -76,6 +76,7 @@ class HubServer:
         )
         # One, for what it does is to hold the processor. It has no thread before there is something to pack.
         self._packer = ThreadPoolExecutor(1, thread_name_prefix="packer")
+        self._is_stopping = False
 
     async def listen(
         self, host: str, port: int, context: ssl.SSLContext | None, *, reuse_port: bool = False
@@ -102,6 +103,7 @@ class HubServer:
                 tasks.create_task(self._turns(), name="hub[turns]")
                 tasks.create_task(self._upkeep(), name="hub[upkeep]")
         finally:
+            self._is_stopping = True
             self.hub.close("cloudcore is stopping", retry_after_s=1.0)
             # A third of a second at most, and then nothing is left.
             self._packer.shutdown(wait=True, cancel_futures=True)
@@ -120,6 +122,8 @@ class HubServer:
                 logger.error("cannot pack an object: it goes as it is", exc_info=error)
             done(AS_IT_IS if error is not None else future.result())
 
+        if self._is_stopping:
+            return  # who dials while the listeners close gets nothing any more
         asyncio.get_running_loop().run_in_executor(self._packer, work).add_done_callback(settled)
 
     async def _turns(self) -> None:
