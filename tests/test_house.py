@@ -75,6 +75,7 @@ CORES = (
     "cloudhub.nodecalls",
     "cloudhub.passing",
     "cloudhub.outbox",
+    "cloudhub.pace",
     "cloudhub.patches",
     "cloudhub.placement",
     "cloudhub.presence",
