@@ -80,6 +80,7 @@ CORES = (
     "cloudhub.passing",
     "cloudhub.outbox",
     "cloudhub.packorders",
+    "cloudhub.pace",
     "cloudhub.patches",
     "cloudhub.placement",
     "cloudhub.presence",
