@@ -19,7 +19,7 @@ REASON = "this hub serves nodes what is placed on them only: interest.enabled is
 
 
 class Closed:
-    """Is a cloudhub.sessions.Access and a cloudhub.session.CallSink."""
+    """Is a cloudhub.standings.Access and a cloudhub.session.CallSink."""
 
     def want(self, node: Node, interests: Sequence[Interest]) -> None: ...
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from apimachinery.keys import Node
-from cloudhub.interests import Standing
 from cloudhub.outbox import Outbox
+from cloudhub.standings import Standing
 from link.pump import Pump
 
 
@@ -101,5 +101,5 @@ def status_of(node: Node, outbox: Outbox, standing: Standing, pump: Pump | None,
         synced=outbox.is_settled and outbox.synced_told,
         refused=len(outbox.refused),
         interests=len(standing.interests),
-        interests_refused=len(standing.told[1]) if standing.told else 0,
+        interests_refused=len(standing.told.refused) if standing.told else 0,
     )

@@ -19,7 +19,8 @@ from cloudhub.closed import Closed
 from cloudhub.lobby import Door
 from cloudhub.placement import Placement
 from cloudhub.session import CallSink, ReportSink
-from cloudhub.sessions import GRACE_S, Access, Hub, NodeWatcher
+from cloudhub.sessions import GRACE_S, Hub, NodeWatcher
+from cloudhub.standings import Access
 from cloudhub.wires import AS_IT_IS, Parts
 from componentbase.allocator import Tidying
 from link.peer import HEARTBEAT_S

@@ -6,7 +6,8 @@ out is decided in work(), which gives each session that has something to do one 
 node's load cannot starve another's. Nothing here waits or reads a clock of its own.
 
 What is one thing has a room of its own: a connection is cloudhub.session, who is let in and who waits cloudhub.lobby,
-what a node should hold cloudhub.desires, a turn cloudhub.pushes, what is too large for a push cloudhub.largeobjects.
+what a node should hold cloudhub.desires, what is decided upon its interests cloudhub.standings, a turn cloudhub.pushes,
+what is too large for a push cloudhub.largeobjects.
 
 Invariants
     at most one live session per node
@@ -18,7 +19,7 @@ The shell is cloudhub/server.py.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from typing import NamedTuple, Protocol
 
@@ -31,16 +32,17 @@ from cloudhub.desires import Desires
 from cloudhub.horizon import Advance, Horizon, Told
 from cloudhub.hubstatus import Counters, SessionStatus, status_of
 from cloudhub.identities import NODE_PREFIX
-from cloudhub.interests import Decision, Interests, Standing, affected, judged
+from cloudhub.interests import Interests
 from cloudhub.lobby import Door, Lobby
 from cloudhub.outbox import Outbox, Verdict
 from cloudhub.patches import Patches
 from cloudhub.placement import EVERYWHERE, Placement
 from cloudhub.pushes import PREPARED_BYTES, Pushes
 from cloudhub.session import CallSink, ReportSink, Session
+from cloudhub.standings import Access, Standings
 from cloudhub.wires import Aside, Wires
 from link.errors import LinkError
-from link.frames import GoodbyeCode, Granted, Hello, Interest, ReportAck, Welcome
+from link.frames import GoodbyeCode, Hello, Interest, ReportAck, Welcome
 from link.peer import HEARTBEAT_S, Peer, Role, State
 from link.pump import Clock, Pump, Transport
 
@@ -61,20 +63,6 @@ class NodeWatcher(Protocol):
 
     def last_term(self, node: Node) -> int:
         """The highest term that a replica is known to have taken up for the node; 0 for none."""
-
-
-class Access(Protocol):
-    """Who decides upon interests."""
-
-    def want(self, node: Node, interests: Sequence[Interest]) -> None:
-        """
-        These are the node's interests, all of them; none once nothing is kept of the node any more.
-
-        Hub.decided is called, later and never from here, whenever a decision on one of them changes.
-        """
-
-    def decision(self, node: Node, interest: Interest) -> Decision:
-        """How things stand, at once. Only of what was said by want()."""
 
 
 class _Absent(NamedTuple):
@@ -116,10 +104,8 @@ class Hub:
         self.reports = reports
         self.calls = calls
         self.counters = Counters()
-        self._access = access
         self._interests = Interests()
-        self._standings: dict[Node, Standing] = {}
-        """Of nodes that are parked, or have an outbox."""
+        self._standings = Standings(cache, self._interests, access)
         self._cache = cache
         self._placement = placement
         self._nodes = nodes
@@ -145,7 +131,7 @@ class Hub:
             now_ms=now_ms,
             heartbeat_s=heartbeat_s,
             last_term=nodes.last_term,
-            is_pending=lambda node, interest: access.decision(node, interest).is_pending,
+            is_pending=self._standings.is_pending,
             welcome=self._welcome,
         )
         self._desires = Desires(cache, placement, self._interests, self._outboxes)
@@ -220,9 +206,7 @@ class Hub:
         """Act on a Hello: end an older session of the node, wait where this hub lags, decide how to go on, answer."""
         if not self._lobby.admits(session, hello):
             return
-        standing = self._standings.setdefault(session.node, Standing())
-        standing.number, standing.interests, standing.told = 0, hello.interests, None
-        self._access.want(session.node, hello.interests)
+        self._standings.greet(session.node, hello.interests)
         self._lobby.receive(session, hello)
 
     def recheck(self, node: Node) -> None:
@@ -303,9 +287,7 @@ class Hub:
 
     def wanted(self, session: Session, number: int, interests: tuple[Interest, ...]) -> None:
         """A node has other interests than before."""
-        standing = self._standings[session.node]
-        standing.number, standing.interests = number, interests
-        self._access.want(session.node, interests)
+        self._standings.change(session.node, number, interests)
         self._judge(session.node)
 
     def decided(self, node: Node) -> None:
@@ -317,21 +299,15 @@ class Hub:
 
     def _judge(self, node: Node) -> None:
         """Have the node hold what it may of what it wants, and tell it what it may not, where that is news."""
-        standing = self._standings[node]
-        decisions = {interest: self._access.decision(node, interest) for interest in standing.interests}
-        refused, resources, granted, kept = judged(standing.interests, decisions)
-        changed = self._interests.set_scopes(node, granted, kept)
-        for key in affected(changed, self._cache, self._outboxes[node].known_keys()):
+        marked, granted = self._standings.judge(node, self._outboxes[node].known_keys())
+        for key in marked:
             self._mark(node, key)
-        session, news = self._sessions.get(node), (standing.number, refused, resources)
-        if session is None or session.pump.peer.state is not State.STREAMING or news == standing.told:
+        session = self._sessions.get(node)
+        if session is None or session.pump.peer.state is not State.STREAMING or not self._standings.tell(node, granted):
             return
-        if not standing.number and not standing.interests:
-            return  # a Hello without interests asks nothing
-        standing.told = news
         assert session.outbox is not None, "who streams was welcomed"
         session.outbox.synced_told = False
-        session.pump.send(Granted(*news))
+        session.pump.send(granted)
         self.ready(session)
 
     def resync(self, node: Node) -> bool:
@@ -438,10 +414,8 @@ class Hub:
 
     def _forget_interests(self, node: Node) -> None:
         """Unless something else is kept of the node, for which they count."""
-        if node not in self._outboxes and node not in self._lobby and node in self._standings:
-            del self._standings[node]
-            self._interests.set_scopes(node, frozenset(), frozenset())
-            self._access.want(node, ())
+        if node not in self._outboxes and node not in self._lobby:
+            self._standings.forget(node)
 
     def retry_refused(self) -> None:
         """Send what nodes refused again, in case the reason is gone."""

@@ -90,6 +90,7 @@ CORES = (
     "cloudhub.reports",
     "cloudhub.session",
     "cloudhub.sessions",
+    "cloudhub.standings",
     "cloudhub.transfers",
     "cloudhub.turns",
     "cloudhub.together",
