@@ -112,7 +112,7 @@ Permitted = Callable[[int], Awaitable[None]]
 
 class StatusWriter(Generic[S]):
     """
-    Is a cloudhub.sessions.ReportSink and a cloudhub.reflector.Consumer. S is whatever stands for a session.
+    Is a cloudhub.session.ReportSink and a cloudhub.reflector.Consumer. S is whatever stands for a session.
 
     Give the reflector of Devices `observe`: their status is not in the cache, and without it each Device costs a GET.
     """
