@@ -26,13 +26,13 @@ from aioquic.quic.configuration import QuicConfiguration
 from componentbase import pki, tcp
 from componentbase.doorway import Leave
 from link import quicprobe
-from link.codec import lane_of
 from link.errors import LinkClosed, RemoteProtocolError
 from link.frames import Lane
 from link.lanes import LANES, OPENER, Inbox, framed
 from link.peer import DEAD_AFTER, MAX_HEARTBEAT_S
 from link.quiccore import CREDIT_BYTES, Connection, lane_of_stream
 from link.quicsocket import Address, Socket
+from link.tags import lane_of
 from link.transports import (
     CLOSE_S,
     NODE_PREFIX,

@@ -27,8 +27,8 @@ from websockets.uri import parse_uri
 from componentbase import proxies, tcp
 from componentbase.doorway import Doorway, Leave, Limits, open_doorway
 from componentbase.proxies import Proxy
-from link.codec import MAX_FRAME_BYTES
 from link.errors import LinkClosed
+from link.fields import MAX_FRAME_BYTES
 from link.transports import (
     AT_DOOR,
     CLOSE_S,
