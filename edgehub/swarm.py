@@ -28,7 +28,10 @@ from link.websocket import WriteBatch, dial
 
 DIALLING = 64  # dials under way at once: a TLS handshake is 2 ms of this process's processor
 COMMIT_S = 0.005  # from a push to its acknowledgement, about what a disk takes; what came meanwhile goes with it
-COMMONS = 4096  # objects that were unpacked lately and may be what the next node is told
+COMMONS = 1024  # objects that were unpacked lately and may be what the next node is told
+COMMON_BYTES = (
+    1 << 20
+)  # of their bodies: what all nodes are told comes to all within seconds, or they unpack it themselves
 
 COMMON_FRAMES = 256
 
@@ -66,6 +69,7 @@ class Swarm:
         self._host, self._port = host, port
         self._intake = intake
         self._commons: OrderedDict[tuple[ObjectKey, str], Object] = OrderedDict()
+        self._common_bytes = 0
         self.decode = lru_cache(COMMON_FRAMES)(decode)
         """What goes to all nodes is mostly the same frame, which is taken apart once."""
         self._agent = agent
@@ -137,10 +141,17 @@ class Swarm:
             return found
         made = self._intake(delta, held)
         if isinstance(made, Object):
-            self._commons[place] = made
-            if len(self._commons) > COMMONS:
-                self._commons.popitem(last=False)
+            self._share(place, made)
         return made
+
+    def _share(self, place: tuple[ObjectKey, str], made: Object) -> None:
+        commons = self._commons
+        if (former := commons.pop(place, None)) is not None:
+            self._common_bytes -= len(former.body)
+        commons[place] = made
+        self._common_bytes += len(made.body)
+        while len(commons) > COMMONS or (self._common_bytes > COMMON_BYTES and len(commons) > 1):
+            self._common_bytes -= len(commons.popitem(last=False)[1].body)
 
 
 class _HollowNode:

@@ -19,6 +19,7 @@ from apimachinery.keys import Node
 from componentbase import cli
 from componentbase.descriptors import allow_many_files
 from componentbase.endpoints import Endpoint
+from componentbase.tls import read_little_at_a_time
 from componentbase.words import counted
 
 if TYPE_CHECKING:  # a running edgecore has this module for its flags only, and needs none of these for them
@@ -52,6 +53,7 @@ def run(args: argparse.Namespace, intake: "Intake", agent: str) -> int:
     names = [Node(f"{args.prefix}-{number}") for number in range(args.nodes)]
     link = _enrol(names, args)
     allow_many_files()
+    read_little_at_a_time()
     nodes = [(name, _context(args.data_dir / name)) for name in names]
     return cli.run(_serve(nodes, link, intake, agent, args.seconds), prog="edgecore swarm")
 
