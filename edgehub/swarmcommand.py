@@ -8,6 +8,7 @@ changes come in; at the end it prints what it took.
 
 import argparse
 import asyncio
+import gc
 import random
 import ssl
 import time
@@ -86,6 +87,9 @@ async def _serve(
 ) -> None:
     from edgehub.swarm import Swarm
 
+    # What was imported stays; left in, it puts off the full collection that finds what is left of asyncio's transports,
+    # which hold themselves, until those of a dozen cuts have come together.
+    gc.freeze()
     swarm = Swarm(nodes, link.host, link.port, intake, agent=agent, draw=random.random)
     began = time.monotonic()
     in_sync_after: float | None = None
