@@ -29,9 +29,7 @@ from link.websocket import WriteBatch, dial
 DIALLING = 64  # dials under way at once: a TLS handshake is 2 ms of this process's processor
 COMMIT_S = 0.005  # from a push to its acknowledgement, about what a disk takes; what came meanwhile goes with it
 COMMONS = 1024  # objects that were unpacked lately and may be what the next node is told
-COMMON_BYTES = (
-    1 << 20
-)  # of their bodies: what all nodes are told comes to all within seconds, or they unpack it themselves
+COMMON_BYTES = 4 << 20  # of their bodies, of 4 KB each
 
 COMMON_FRAMES = 256
 

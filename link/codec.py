@@ -87,9 +87,8 @@ MAX_SECONDS = 86_400.0
 
 _T = TypeVar("_T")
 
-_kind = lru_cache(256)(
-    Resource
-)  # keys of one kind share it: made anew for each, it takes 0.5 KB of whoever keeps the key
+_kind = lru_cache(256)(Resource)
+"""Keys of one kind share it: made anew for each, it takes 0.5 KB of whoever keeps the key."""
 
 
 class Tag(enum.IntEnum):

@@ -66,7 +66,7 @@ async def test_what_is_shared_is_bounded() -> None:
         one.take(Delta(each.key, each.version, each.body), None)
     assert len(one._commons) == COMMONS
     largest = 0
-    for number in range(20):
+    for number in range(60):
         each = state("x" * 300, f"large{number}")
         largest = len(each.body)
         for _ in range(2):
