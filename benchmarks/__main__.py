@@ -95,7 +95,7 @@ def _imported(ground: Ground, runs: int) -> Iterator[Sequence[Measured]]:
 
 PROMISED = {
     "fanout": Plan(
-        "one change to 10 .. 1,000 nodes, beside the loop in C", 3, 60, lambda g, n: fanout.measure(n, g.quick, g.pki)
+        "one change to 10 .. 1,000 nodes, beside the loop in C", 3, 70, lambda g, n: fanout.measure(n, g.quick, g.pki)
     ),
     "distinct": Plan(
         "watch events of pods, each to its own node", 3, 20, lambda g, n: fanout.distinct(n, g.quick, g.pki)
@@ -103,13 +103,13 @@ PROMISED = {
     "addedlatency": Plan(
         "watch event -> committed in a real edgecore",
         3,
-        60,
+        50,
         lambda g, n: onenode.added_latency(n, g.quick, g.edgecore, g.pki),
     ),
     "requests": Plan("what syncing asks of the apiserver", 1, 25, lambda g, n: requests.measure(n, g.quick)),
-    "hubmemory": Plan("memory per idle node", 1, 50, lambda g, n: hubmemory.measure(n, g.quick, g.pki)),
+    "hubmemory": Plan("memory per idle node", 1, 25, lambda g, n: hubmemory.measure(n, g.quick, g.pki)),
     "tenthousand": Plan(
-        "10,000 nodes, and the hub killed", 1, 150, lambda g, n: tenthousand.measure(n, g.quick, g.pki)
+        "10,000 nodes, and the hub killed", 1, 170, lambda g, n: tenthousand.measure(n, g.quick, g.pki)
     ),
     "storm": Plan("1,000 nodes cut off at once", 3, 30, lambda g, n: tenthousand.storm(n, g.quick, g.pki)),
     "footprint": Plan(
@@ -119,9 +119,9 @@ PROMISED = {
     "edgeapply": Plan(
         "objects committed per second at the edge", 3, 25, lambda g, n: edgeapply.measure(n, g.quick, g.edgecore, g.pki)
     ),
-    "flood": Plan("what pods feel of a flood of their node's devices", 1, 100, lambda g, n: flood.measure(n, g.quick)),
+    "flood": Plan("what pods feel of a flood of their node's devices", 1, 70, lambda g, n: flood.measure(n, g.quick)),
     "growth": Plan(
-        "cost of a change over objects, nodes and rate", 1, 60, lambda g, n: growth.measure(n, g.quick, g.pki)
+        "cost of a change over objects, nodes and rate", 1, 40, lambda g, n: growth.measure(n, g.quick, g.pki)
     ),
 }
 OTHERS = {

@@ -24,7 +24,7 @@ from tests.harness.flood import FLOODED, HEARTBEAT_S, LEASE_S, OTHER, Change, Fl
 RUNS = (("websocket", "mosquitto"), ("quic", "embedded"))  # each pairing is a minute; all four are the soak's
 DEVICES = 50  # each of them has its last value told, written and looked at in the end
 REPORTS, WISHES = 10_000, 1_000
-IDLE_S, FLOOD_S, SETTLE_S = 4.0, 10.0, 1.0
+IDLE_S, FLOOD_S, SETTLE_S = 3.0, 8.0, 1.0
 P99_MS, TIMES_NODE, TIMES_OTHER = 50.0, 5.0, 2.0
 LATE_S = 2 * LEASE_S  # between two renewals: with graceSeconds of 4 renewals, another replica would doubt the node then
 GROWN_MB = 10.0  # of each process, from one half of the flood to the other

@@ -17,7 +17,7 @@ HOLDING = 10  # nodes that all hold as many
 NODES = (10, 100, 1000)
 RATES = (100, 300, 1000, 3000, 10_000)
 PACE = 50  # changes a second where the rate is not what grows
-CHANGES, MOST = 200, 5000
+CHANGES, MOST = 120, 5000
 
 
 def measure(runs: int, quick: bool, pki: Path) -> Iterator[list[Measured]]:

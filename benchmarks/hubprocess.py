@@ -49,7 +49,7 @@ from cloudhub.outbox import Outbox
 from cloudhub.placement import By, Placement, Rule
 from cloudhub.projection import Projection
 from cloudhub.server import HubServer
-from cloudhub.sessions import Session
+from cloudhub.session import Session
 from componentbase.allocator import keep_large_blocks_apart
 from componentbase.descriptors import allow_many_files
 from link.frames import Hello, Report
@@ -65,7 +65,7 @@ POLL_S = 0.02
 
 
 class _Unreported:
-    """Nobody takes reports here: cloudhub.sessions.ReportSink and NodeWatcher."""
+    """Nobody takes reports here: cloudhub.session.ReportSink and NodeWatcher."""
 
     def accept(self, node: Node, session: Session, report: Report) -> None: ...
 
@@ -121,7 +121,7 @@ class HubProcess:
                 return opened(transport)
 
             def trusting(session: Session, hello: Hello) -> None:
-                hub._greeted(session)
+                hub._lobby.greeted(session)
                 session.node = Node(hello.node)
                 heard(session, hello)
 

@@ -72,7 +72,7 @@ class _Review:
 
 
 class Access:
-    """Is a cloudhub.sessions.Access. run() must be going for anything to be decided."""
+    """Is a cloudhub.standings.Access. run() must be going for anything to be decided."""
 
     def __init__(
         self,

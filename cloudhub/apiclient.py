@@ -35,7 +35,7 @@ from apimachinery.errors import ApiError, Forbidden, NotFound, TooLarge, Unavail
 from apimachinery.keys import ObjectKey, Resource
 from apimachinery.objects import JSON
 from apimachinery.resources import CUSTOM_RESOURCE_DEFINITIONS
-from cloudhub.apiwire import Event, Page, error_in, event_of, page_of, path_of, segment, selection
+from cloudhub.apiwire import Event, Lines, Page, error_in, event_of, page_of, path_of, segment, selection
 from cloudhub.execplugin import CredentialsUnavailable, ExecPlugin
 from cloudhub.reading import Sent
 
@@ -193,15 +193,13 @@ class ApiClient:
                 if response.status_code != 200:
                     await response.aread()
                     raise _error(response)
-                pending = b""
+                lines = Lines(LINE_BYTES)
                 async for chunk in response.aiter_bytes():
-                    *lines, pending = (pending + chunk).split(b"\n")
-                    for line in lines:
-                        if line:
-                            yield event_of(resource, line)
-                    if len(pending) > LINE_BYTES:
+                    for line in lines.take(chunk):
+                        yield event_of(resource, line)
+                    if lines.is_too_long:
                         raise ApiUnreachable(f"an event of {resource.collection} is longer than {LINE_BYTES} bytes")
-                if pending.strip():
+                if lines.has_rest:
                     raise ApiUnreachable(f"the watch of {resource.collection} ended in the middle of an event")
         except _TROUBLE as exc:
             raise self._unreachable(exc) from exc

@@ -54,6 +54,36 @@ class Page(NamedTuple):
     """How to ask for the next part; "" when this is the last."""
 
 
+class Lines:
+    """Lines out of the chunks that they come in; one of megabytes is put together once, and not for each chunk."""
+
+    def __init__(self, most: int) -> None:
+        """most: bytes of one line that are too many."""
+        self._most = most
+        self._pieces: list[bytes] = []
+        self._size = 0
+
+    def take(self, chunk: bytes) -> list[bytes]:
+        """Lines that are whole with this chunk, without those that are empty."""
+        first, *rest = chunk.split(b"\n")
+        self._pieces.append(first)
+        self._size += len(first)
+        if not rest:
+            return []
+        whole = [b"".join(self._pieces), *rest[:-1]]
+        self._pieces, self._size = [rest[-1]], len(rest[-1])
+        return [line for line in whole if line]
+
+    @property
+    def is_too_long(self) -> bool:
+        return self._size > self._most
+
+    @property
+    def has_rest(self) -> bool:
+        """Whether there is more than blanks of a line that has no end."""
+        return bool(b"".join(self._pieces).strip())
+
+
 _TYPES = {each.value: each for each in EventType}
 
 

@@ -21,7 +21,7 @@ from cloudhub.identities import Identity, identity_of, refused
 from cloudhub.interests import AT_ONCE
 from cloudhub.passing import Target, amended, checked, failure, object_key, revision_of_answer, verb_of, warnings_in
 from cloudhub.placement import Placement
-from cloudhub.sessions import Session
+from cloudhub.session import Session
 from link.exchange import Whole
 from link.frames import CALL_S, MAX_CALL_BYTES, AnswerHead, CallHead
 
@@ -61,7 +61,7 @@ class Passing(Protocol):
 
 
 class Calls:
-    """Is a cloudhub.sessions.CallSink. run() must be going before the first node is let in."""
+    """Is a cloudhub.session.CallSink. run() must be going before the first node is let in."""
 
     def __init__(
         self,

@@ -11,7 +11,7 @@ from apimachinery.errors import Forbidden
 from apimachinery.keys import Node
 from cloudhub.interests import Decision
 from cloudhub.passing import failure
-from cloudhub.sessions import Session
+from cloudhub.session import Session
 from link.exchange import Whole
 from link.frames import CallHead, Interest
 
@@ -19,7 +19,7 @@ REASON = "this hub serves nodes what is placed on them only: interest.enabled is
 
 
 class Closed:
-    """Is a cloudhub.sessions.Access and CallSink."""
+    """Is a cloudhub.standings.Access and a cloudhub.session.CallSink."""
 
     def want(self, node: Node, interests: Sequence[Interest]) -> None: ...
 

@@ -18,7 +18,7 @@ from apimachinery.kubeevents import KubeEvent
 from apimachinery.watchcache import WatchCache
 from cloudhub.clones import Clones
 from cloudhub.gate import Gate
-from cloudhub.sessions import Denial
+from cloudhub.lobby import Denial
 from componentbase.words import rfc3339
 from link.frames import GoodbyeCode
 
@@ -31,7 +31,7 @@ Ban = Callable[[Node, str, datetime.datetime], Awaitable[None]]
 
 
 class Doorkeeper:
-    """Is a cloudhub.sessions.Door. run() must be going for clones to be banned."""
+    """Is a cloudhub.lobby.Door. run() must be going for clones to be banned."""
 
     def __init__(
         self,

@@ -38,7 +38,7 @@ REPLICA_ANNOTATION = "fairlead.io/replica"
 MAX_AHEAD_MS = 3650 * 86_400_000
 """
 A term in a Lease that is further than this before our clock was not taken up by a hub, which lets nobody come near it
-(cloudhub.sessions.MAX_AHEAD_MS): somebody wrote it to keep the node out. Replicas whose clocks are less apart agree.
+(cloudhub.lobby.MAX_AHEAD_MS): somebody wrote it to keep the node out. Replicas whose clocks are less apart agree.
 """
 
 

@@ -26,8 +26,8 @@ from apimachinery.kubeevents import KubeEvent, new_event
 from apimachinery.objects import Object, lookup
 from apimachinery.resources import NODES, SECRETS
 from apimachinery.watchcache import WatchCache
+from cloudhub.lobby import Denial
 from cloudhub.roster import NAME_PREFIX, Ban, Identity, ban_in, identity_in, never_let_in, told
-from cloudhub.sessions import Denial
 from cloudhub.vault import NAMESPACE
 from link.frames import GoodbyeCode
 

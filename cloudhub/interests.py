@@ -94,16 +94,6 @@ def is_custom(group: str) -> bool:
     return "." in group and not group.endswith(".k8s.io")
 
 
-class Standing:
-    """One node's interests, and what was decided."""
-
-    def __init__(self) -> None:
-        self.number = 0
-        self.interests: tuple[Interest, ...] = ()
-        self.told: tuple[int, tuple[RefusedInterest, ...], tuple[Resource, ...]] | None = None
-        """What the connection that lives was told last."""
-
-
 class Judgement(NamedTuple):
     """What decisions on all of a node's interests come to."""
 

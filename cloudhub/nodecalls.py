@@ -5,7 +5,7 @@ Invariants
     at most MAX_CALLS are under way: begun, and neither answered to the last chunk nor cancelled
     an answer to what is not under way goes nowhere, and no number is used twice: what was cancelled may still go on
 
-Pure state: no clock, no I/O. The shell is cloudhub/sessions.py.
+Pure state: no clock, no I/O. cloudhub.session has them.
 """
 
 import enum

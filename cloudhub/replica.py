@@ -54,7 +54,7 @@ from cloudhub.reflector import EVERYTHING, Reflector, Selection
 from cloudhub.requests import Link
 from cloudhub.roster import Roster
 from cloudhub.server import HubServer
-from cloudhub.sessions import Session
+from cloudhub.session import Session
 from cloudhub.settings import SOCKET_NAME, CloudConfig, OnClone, SignedBy
 from cloudhub.statuspage import StatusPage
 from cloudhub.statuswriter import StatusWriter

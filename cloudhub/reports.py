@@ -50,6 +50,7 @@ from apimachinery.objects import JSON
 from apimachinery.resources import DEVICE_GROUP, DEVICES, EVENTS, NODES
 from cloudhub.agenda import Agenda
 from cloudhub.devices import StateReport
+from cloudhub.pace import Pace
 from cloudhub.turns import Turns
 from link.frames import (
     REPORT_WINDOW_BYTES,
@@ -262,6 +263,7 @@ class Reports(Generic[S]):
         self._event_interval_s = event_interval_s
         self._targets: dict[ObjectKey, _Target[S]] = {}
         self._agenda: Agenda[ObjectKey] = Agenda()
+        self._pace = Pace(WRITES - KEPT_FOR_INFRASTRUCTURE)
         self._turns: dict[Traffic, Turns[Node, ObjectKey]] = {traffic: Turns() for traffic in Traffic}
         """Objects that are due, by their nodes."""
         self._flying: dict[Traffic, Counter[Node]] = {traffic: Counter() for traffic in Traffic}
@@ -351,6 +353,10 @@ class Reports(Generic[S]):
                 if not slot.claims:
                     del target.pending[field]
 
+    def came_round(self, seconds: float) -> None:
+        """How long a round of the loop took: where it is long, fewer writes of devices are given at once."""
+        self._pace.came_round(seconds)
+
     def due(self, now: float, most: int) -> list[Write]:
         """Up to `most` objects to write now. Each must be finished()."""
         while (key := self._agenda.take(now)) is not None:
@@ -396,7 +402,7 @@ class Reports(Generic[S]):
         others, flying = self._flying[Traffic.INFRASTRUCTURE], self._flying[Traffic.DEVICES]
         if infrastructure and not (devices and others.total() >= WRITES - KEPT_FOR_DEVICES):
             return infrastructure.take(lambda _: True)
-        if flying.total() >= WRITES - KEPT_FOR_INFRASTRUCTURE:
+        if flying.total() >= self._pace.allowed:
             return None
         return devices.take(lambda node: flying[node] < NODE_WRITES or len(devices) == 1)
 

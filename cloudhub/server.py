@@ -16,8 +16,11 @@ from typing import TYPE_CHECKING
 
 from apimachinery.watchcache import WatchCache
 from cloudhub.closed import Closed
+from cloudhub.lobby import Door
 from cloudhub.placement import Placement
-from cloudhub.sessions import GRACE_S, Access, CallSink, Door, Hub, NodeWatcher, ReportSink
+from cloudhub.session import CallSink, ReportSink
+from cloudhub.sessions import GRACE_S, Hub, NodeWatcher
+from cloudhub.standings import Access
 from cloudhub.wires import AS_IT_IS, Parts
 from componentbase.allocator import Tidying
 from link.peer import HEARTBEAT_S
@@ -74,6 +77,7 @@ class HubServer:
         )
         # One, for what it does is to hold the processor. It has no thread before there is something to pack.
         self._packer = ThreadPoolExecutor(1, thread_name_prefix="packer")
+        self._is_stopping = False
 
     async def listen(
         self, host: str, port: int, context: ssl.SSLContext | None, *, reuse_port: bool = False
@@ -100,6 +104,7 @@ class HubServer:
                 tasks.create_task(self._turns(), name="hub[turns]")
                 tasks.create_task(self._upkeep(), name="hub[upkeep]")
         finally:
+            self._is_stopping = True
             self.hub.close("cloudcore is stopping", retry_after_s=1.0)
             # A third of a second at most, and then nothing is left.
             self._packer.shutdown(wait=True, cancel_futures=True)
@@ -109,7 +114,7 @@ class HubServer:
             self._tidying.close()
 
     def _aside(self, work: Callable[[], Parts], done: Callable[[Parts], None]) -> None:
-        """Is a cloudhub.wires.Aside."""
+        """Is a cloudhub.wires.Aside, which is given one thing at a time: the thread has no line of its own."""
 
         def settled(future: asyncio.Future[Parts]) -> None:
             if future.cancelled():
@@ -118,6 +123,8 @@ class HubServer:
                 logger.error("cannot pack an object: it goes as it is", exc_info=error)
             done(AS_IT_IS if error is not None else future.result())
 
+        if self._is_stopping:
+            return  # who dials while the listeners close gets nothing any more
         asyncio.get_running_loop().run_in_executor(self._packer, work).add_done_callback(settled)
 
     async def _turns(self) -> None:

@@ -21,7 +21,8 @@ from cloudhub.demand import Demand
 from cloudhub.doorkeeper import Doorkeeper
 from cloudhub.joincounts import JoinCounts
 from cloudhub.reflector import Reflector, ReflectorStatus
-from cloudhub.sessions import Hub, Session
+from cloudhub.session import Session
+from cloudhub.sessions import Hub
 from cloudhub.statuswriter import StatusWriter
 from componentbase import metrics
 from componentbase.metrics import Metric

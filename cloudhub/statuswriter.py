@@ -112,7 +112,7 @@ Permitted = Callable[[int], Awaitable[None]]
 
 class StatusWriter(Generic[S]):
     """
-    Is a cloudhub.sessions.ReportSink and a cloudhub.reflector.Consumer. S is whatever stands for a session.
+    Is a cloudhub.session.ReportSink and a cloudhub.reflector.Consumer. S is whatever stands for a session.
 
     Give the reflector of Devices `observe`: their status is not in the cache, and without it each Device costs a GET.
     """
@@ -217,11 +217,11 @@ class StatusWriter(Generic[S]):
         """A Device as the apiserver has it, with its status."""
         if device.key.resource != DEVICES:
             return
-        body, known = device.parse(), self._devices.get(device.key)
-        version = _version(body)
-        if known is not None and known.uid == _uid(body) and _is_no_news(version, known):
+        known, version = self._devices.get(device.key), device.version.revision
+        if known is not None and known.uid == device.version.uid and _is_no_news(version, known):
             self._devices[device.key] = known._replace(told=version)
             return
+        body = device.parse()
         is_same = known is not None and (known.uid, known.status) == (_uid(body), _status(body))
         self._remember_device(device.key, body, known.learned if known and is_same else self._fences.tick(), version)
 
@@ -268,6 +268,7 @@ class StatusWriter(Generic[S]):
         """
         async with asyncio.TaskGroup() as tasks:
             while True:
+                await self._look_round()
                 self._woken.clear()
                 settled, self._settled = self._settled, []
                 for session, ack, refused in settled:
@@ -285,6 +286,12 @@ class StatusWriter(Generic[S]):
                         await self._woken.wait()
                 except TimeoutError:
                     pass
+
+    async def _look_round(self) -> None:
+        """How long does whoever is next on the loop wait?"""
+        began = self._loop.time()
+        await asyncio.sleep(0)
+        self._reports.came_round(self._loop.time() - began)
 
     async def _perform(self, write: Write, term: int) -> None:
         asked = self._tally.requests

@@ -10,7 +10,7 @@ Invariants
     at most MAX_TRANSFERS are begun and neither acknowledged nor dropped, of MAX_TRANSFERS_BYTES or a single one
     a transfer is pushed once all its parts are taken, or dropped; never both, and never twice
 
-Pure state: no clock, no I/O. Lives as long as its connection. The shell is cloudhub/sessions.py.
+Pure state: no clock, no I/O. Lives as long as its connection. cloudhub.largeobjects has them.
 """
 
 from collections import deque
@@ -71,6 +71,10 @@ class Transfers:
     def pending(self) -> list[Transfer]:
         """Those that no push names yet."""
         return [transfer for transfer in self._all if not transfer.seq]
+
+    def is_pending(self, key: ObjectKey) -> bool:
+        """Whether one of this object is begun, and no push names it yet."""
+        return any(transfer.key == key and not transfer.seq for transfer in self._all)
 
     def has_room(self, size: int) -> bool:
         """Whether one more, of so many bytes, may begin. One is sent at a time: two would both come later."""

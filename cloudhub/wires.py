@@ -5,14 +5,15 @@ A change of an object that a thousand nodes hold is a thousand pushes of the sam
 shortest (what changed, packed, as it is), and the message it becomes, is found for the first and looked up for the
 others. What a node holds is all that it depends on.
 
-Packing a body of 3 MB takes a third of a second. What is longer than ASIDE_BYTES is packed somewhere else, and goes to
-no node until it is.
+Packing a body of 3 MB takes a third of a second. What is longer than ASIDE_BYTES is packed somewhere else, one at a
+time, in turns of the nodes that ask for it (cloudhub.packorders), and goes to no node until it is.
 
 Invariants
     what is looked up is what would be made
     what is kept is of objects as they are: a change or a deletion drops what was made before it
     bytes kept <= max_bytes, but for one entry
     nothing longer than ASIDE_BYTES is packed here, if there is somewhere else
+    one at a time is made there, and only what somebody still waits for
 
 Pure state: no clock, no I/O.
 """
@@ -22,9 +23,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from apimachinery.keys import ObjectKey, ObjectVersion
+from apimachinery.keys import Node, ObjectKey, ObjectVersion
 from apimachinery.objects import Object
 from cloudhub.outbox import DOUBTFUL
+from cloudhub.packorders import PackOrders
 from cloudhub.patches import Patches, patch
 from cloudhub.wholes import Known, Wholes, packed
 from link.codec import encode_delta
@@ -54,7 +56,7 @@ class Wire(NamedTuple):
     is_large: bool = False
     """It is too large for a push."""
     is_awaited: bool = False
-    """It is being made somewhere else, and is to be asked for again; large until then."""
+    """It is to be made somewhere else, for those that ask() for it; large until then."""
 
 
 class Parts(NamedTuple):
@@ -72,7 +74,18 @@ AS_IT_IS = Parts(None, Known(False))
 Aside = Callable[[Callable[[], Parts], Callable[[Parts], None]], None]
 """Have a function called somewhere else, and what it gives handed to another here, later and never from here."""
 
+Awaits = Callable[[Node, ObjectKey, ObjectVersion | None], bool]
+"""Whether a node that asked for what is made of an object and of what it holds of it still waits for that."""
+
 _AWAITED = Wire(b"", 0, 0, is_large=True, is_awaited=True)
+
+
+class _Making(NamedTuple):
+    """What is being made somewhere else."""
+
+    key: ObjectKey
+    held: ObjectVersion | None
+    version: ObjectVersion
 
 
 class Wires:
@@ -85,14 +98,21 @@ class Wires:
         *,
         aside: Aside | None = None,
         made: Callable[[ObjectKey], None] = lambda _: None,
+        awaits: Awaits = lambda _node, _key, _held: True,
     ) -> None:
-        """aside: where what takes long is made; None for here. made: called when what was awaited is there."""
+        """
+        aside: where what takes long is made, one at a time; None for here. made: called when what was awaited is there.
+        """
         self._patches = patches
         self._aside = aside
         self._tell = made
         self._earlier: dict[ObjectKey, tuple[ObjectVersion, ObjectVersion | None, Wire]] = {}
         """What was made somewhere else last of an object, which may have changed meanwhile, and of what it was made."""
-        self._awaited: dict[tuple[ObjectKey, ObjectVersion | None], ObjectVersion] = {}
+        self._orders = PackOrders()
+        self._awaits = awaits
+        self._making: _Making | None = None
+        self._is_busy = False
+        """Also while what is made is of no use any more."""
         self._wholes = Wholes()
         self.prepared = 0
         """Bytes that were compared or packed here, and not somewhere else; it only grows."""
@@ -119,8 +139,9 @@ class Wires:
         self._patches.forget(key)
         self._wholes.forget(key)
         self._earlier.pop(key, None)
-        for place in [place for place in self._awaited if place[0] == key]:
-            del self._awaited[place]
+        self._orders.forget(key)
+        if self._making is not None and self._making.key == key:
+            self._making = None
         self._drop(key)
         if self._last_item is not None and self._last_item.key == key:
             self._last_item = None
@@ -144,32 +165,51 @@ class Wires:
         if held == DOUBTFUL:
             return self._keep(item, held, AS_IT_IS)
         old, whole = self._patches.old_body(held, item), self._wholes.known(item)
-        make = partial(_parts, item.body, old, whole)
-        if self._aside is None or len(item.body) <= ASIDE_BYTES:
-            if old is not None or not whole.is_known:
-                self.prepared += len(item.body)
-            return self._keep(item, held, make())
-        place = (item.key, held)
-        if place not in self._awaited:
-            self._awaited[place] = item.version
-            self._aside(make, partial(self._came, item, held))
-        return _AWAITED
+        is_costly = old is not None or not whole.is_known
+        if is_costly and self._aside is not None and len(item.body) > ASIDE_BYTES:
+            return _AWAITED
+        self.prepared += len(item.body) if is_costly else 0
+        return self._keep(item, held, _parts(item.body, old, whole))
+
+    def ask(self, node: Node, item: Object, held: ObjectVersion | None) -> None:
+        """
+        This node waits for what of() said is awaited.
+
+        In its turn it is made of the state of the object that was asked for last. While a state of it is being made
+        nothing is asked for: whoever is told that it is there looks again.
+        """
+        if self._making is None or self._making[:2] != (item.key, held):
+            self._orders.put(node, item, held)
+            self._begin()
+
+    def _begin(self) -> None:
+        """Have the next one made, if nothing is."""
+        if self._is_busy or (order := self._orders.take(self._awaits)) is None:
+            return
+        assert self._aside is not None, "without it nothing is awaited"
+        item, held = order
+        self._making, self._is_busy = _Making(item.key, held, item.version), True
+        make = partial(_parts, item.body, self._patches.old_body(held, item), self._wholes.known(item))
+        self._aside(make, partial(self._came, item, held))
 
     def _came(self, item: Object, held: ObjectVersion | None, parts: Parts) -> None:
-        if self._awaited.get((item.key, held)) != item.version:
-            return  # it was deleted meanwhile, and perhaps made anew
-        del self._awaited[item.key, held]
-        entry = self._made.get(item.key)
-        if entry is None or entry[0] == item.version:
-            self._keep(item, held, parts)
-        self._earlier[item.key] = (item.version, held, self._wire(item, held, parts))
-        while len(self._earlier) > MAX_EARLIER:
-            self._earlier.pop(next(iter(self._earlier)))
-        self._tell(item.key)
+        is_awaited, self._making, self._is_busy = self._making is not None, None, False
+        if is_awaited:  # it may have been deleted meanwhile, and made anew
+            entry = self._made.get(item.key)
+            if entry is None or entry[0] == item.version:
+                self._keep(item, held, parts)
+            self._earlier.pop(item.key, None)
+            self._earlier[item.key] = (item.version, held, self._wire(item, held, parts))
+            while len(self._earlier) > MAX_EARLIER:
+                self._earlier.pop(next(iter(self._earlier)))
+            self._tell(item.key)
+        self._begin()
 
     def awaited(self, key: ObjectKey, held: ObjectVersion | None) -> ObjectVersion | None:
-        """Which state of an object is being made for nodes that hold this version of it."""
-        return self._awaited.get((key, held))
+        """Which state of an object is being made, or waits for that, for nodes that hold this version of it."""
+        if self._making is not None and self._making[:2] == (key, held):
+            return self._making.version
+        return self._orders.state(key, held)
 
     def made(self, key: ObjectKey, version: ObjectVersion | None, held: ObjectVersion | None) -> Wire | None:
         """What was made somewhere else of this state of an object, which it may have left, if it was the last."""

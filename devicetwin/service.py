@@ -68,21 +68,36 @@ class Turn:
 
     Devices can always bring more work than there is time. It is cut by the clock and not by number, for a message may
     cost a hundred times what another does, and everybody else who lives on this loop (the link, the local API) comes
-    next after TURN_S, however many messages wait.
+    next after TURN_S, however many messages wait. And while the cluster changes something, devices leave the loop, and
+    so the machine, as much time as they take: one that never rests has none free when a pod's change comes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, yields: Callable[[], bool]) -> None:
+        """yields: whether the cluster changes something just now."""
         self._loop = asyncio.get_running_loop()
-        self._ends_at = self._loop.time() + TURN_S
+        self._yields = yields
+        self._began_at = self._loop.time()
+        self._held_s = 0.0
+        """Before `_began_at`, since the last pause."""
 
     @property
     def is_over(self) -> bool:
-        return self._loop.time() >= self._ends_at
+        return self._loop.time() - self._began_at + self._held_s >= TURN_S
 
     async def next(self) -> None:
         """Let everybody else have theirs."""
-        await asyncio.sleep(0)
-        self._ends_at = self._loop.time() + TURN_S
+        self.stop()
+        await asyncio.sleep(self._held_s if self._yields() else 0)
+        self._held_s = 0.0
+        self.go_on()
+
+    def stop(self) -> None:
+        """What is waited for from here on is not the loop."""
+        self._held_s += self._loop.time() - self._began_at
+
+    def go_on(self) -> None:
+        """Now it is again."""
+        self._began_at = self._loop.time()
 
 
 class TwinStore(Protocol):
@@ -138,12 +153,13 @@ class TwinService:
         *,
         store_errors: tuple[type[Exception], ...] = (OSError,),
         stale_after_ms: int = STALE_AFTER_MS,
+        yields: Callable[[], bool] = lambda: False,
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
     ) -> None:
         """
         store_errors: what `store.save` raises when it cannot commit now but may later, as on a full disk.
-        stale_after_ms: how long a reading counts at least if nobody repeats it; 0 for ever.
+        stale_after_ms: how long a reading counts at least if nobody repeats it; 0 for ever. yields: see Turn.
         """
         self._node = node
         self._store = store
@@ -151,6 +167,7 @@ class TwinService:
         self._bus = bus
         self._store_errors = store_errors
         self._stale_after_ms = stale_after_ms
+        self._yields = yields
         self._clock_ms = clock_ms
         self._new_id = new_id
         self._fleet: Fleet | None = None
@@ -251,7 +268,7 @@ class TwinService:
             await queue.put(await self._bus.receive(BATCH))
 
     async def _take(self, fleet: Fleet, batch: Sequence[News]) -> None:
-        turn = Turn()
+        turn = Turn(self._yields)
         outcome = Outcome()
         answers: list[tuple[asyncio.Future[Refuse | None], Refuse | None]] = []
         for news in batch:
@@ -276,9 +293,11 @@ class TwinService:
         while fleet.seal(outcome, SEAL_SLICE):
             if turn.is_over:
                 await turn.next()
+        turn.stop()
         if not outcome.is_durable:
             await self._save(outcome)
-        await self._publish(outcome.publications)
+        turn.go_on()
+        await self._publish(outcome.publications, turn)
         for answer, refused in answers:
             if not answer.done():  # whoever asked may have gone
                 answer.set_result(refused)
@@ -289,7 +308,8 @@ class TwinService:
             for each in news
             if isinstance(each, Arrived)
         )
-        await self._publish(fleet.current(Moment(self._clock_ms(), self._new_id)))
+        await self._publish(fleet.current(Moment(self._clock_ms(), self._new_id)), turn)
+        await turn.next()
 
     async def _declare(self, fleet: Fleet, devices: list[DeviceId], outcome: Outcome, turn: Turn) -> None:
         for start in range(0, len(devices), DECLARE_SLICE):
@@ -309,7 +329,7 @@ class TwinService:
             except self._store_errors as error:
                 if not self._store_problem:
                     logger.error("twins cannot be stored, devices wait", extra={"problem": str(error)})
-                    await self._publish(outcome.not_stored(self._clock_ms(), str(error)))
+                    await self._publish(outcome.not_stored(self._clock_ms(), str(error)), Turn(self._yields))
                 self._store_problem = str(error)
                 await asyncio.sleep(random.uniform(bound / 2, bound))  # noqa: S311  keeps no secret
                 bound = min(bound * 2, STORE_BACKOFF_S[1])
@@ -319,12 +339,14 @@ class TwinService:
                 self._store_problem = ""
                 return
 
-    async def _publish(self, publications: Iterable[Publication]) -> None:
-        remaining, turn = iter(publications), Turn()
+    async def _publish(self, publications: Iterable[Publication], turn: Turn) -> None:
+        remaining = iter(publications)
         while some := list(islice(remaining, PUBLISH_SLICE)):
             if turn.is_over:
                 await turn.next()
+            turn.stop()
             await self._bus.room()
+            turn.go_on()
             for publication in some:
                 self._bus.publish(publication)
 

@@ -24,7 +24,7 @@ from componentbase.release import VERSION
 from componentbase.tls import LiveContext, read_little_at_a_time
 from edgecore.broker import client_id, open_broker
 from edgecore.certificates import api_context, link_context, renewal, show
-from edgecore.joints import CloudLink, Outbox
+from edgecore.joints import CloudLink, CloudNews, Outbox
 from edgecore.reporting import report_node_info, report_rebuild
 from edgecore.settings import QUIC_NAME, SOCKET_NAME, STORE_NAME, CloudConfig, EdgeConfig, TransportMode
 from edgecore.statuspage import NodeStatus
@@ -80,12 +80,13 @@ async def _compose(
     proxy = _proxy(settings.cloud)
     quic = _quic(settings.cloud, data_dir) if proxy is None else None
     hubs = Hubs(settings.cloud.link.host, settings.cloud.link.port, context, quic, proxy)
-    connector = hub.connector = _connector(settings, hubs, store, link, local)
+    news = CloudNews(asyncio.get_running_loop().time)
+    connector = hub.connector = _connector(settings, hubs, store, link, local, news)
     if local is not None:
         # Before the first connection: what is not wanted then is taken away.
         await _load(local)
     outbox = Outbox(store, connector.reports_waiting)
-    twins = _twins(settings, store, outbox, bus)
+    twins = _twins(settings, store, outbox, bus, news)
     served = api_context(settings) if settings.api.enabled and settings.api.tls else None
 
     def renewed() -> None:
@@ -173,12 +174,18 @@ def _quic(cloud: CloudConfig, data_dir: Path) -> "QuicChoice | None":
 
 
 def _connector(
-    settings: EdgeConfig, hubs: "Hubs", store: "Store", link: "LinkStatus", local: "ApiLink | None"
+    settings: EdgeConfig,
+    hubs: "Hubs",
+    store: "Store",
+    link: "LinkStatus",
+    local: "ApiLink | None",
+    news: CloudNews,
 ) -> "Connector":
     from edgehub.connector import Connector
     from metamanager.errors import StoreError
 
     async def commit(batches: Sequence[Batch]) -> Mapping[int, Sequence[Refusal]]:
+        news.came(batches)
         return (await store.apply(batches)).refusals
 
     return Connector(
@@ -203,7 +210,7 @@ async def _load(local: "ApiLink") -> None:
         raise cli.CommandError(str(exc)) from exc
 
 
-def _twins(settings: EdgeConfig, store: "Store", outbox: Outbox, bus: "Bus") -> "TwinService":
+def _twins(settings: EdgeConfig, store: "Store", outbox: Outbox, bus: "Bus", news: CloudNews) -> "TwinService":
     from devicetwin.feed import StoreFeed
     from devicetwin.service import TwinService
     from metamanager.errors import StoreError
@@ -215,6 +222,7 @@ def _twins(settings: EdgeConfig, store: "Store", outbox: Outbox, bus: "Bus") -> 
         bus,
         store_errors=(StoreError,),
         stale_after_ms=settings.devices.stale_after_s * 1000,
+        yields=news.is_coming,
     )
 
 

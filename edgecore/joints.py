@@ -7,7 +7,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from apimachinery.keys import ObjectKey
-from link.frames import CALL_S, CallHead, Interest, ReportEntry
+from apimachinery.resources import DEVICE_MODELS, DEVICES
+from link.frames import CALL_S, Batch, CallHead, Interest, ReportEntry
 
 if TYPE_CHECKING:
     from apimachinery.kubeevents import KubeEvent
@@ -15,6 +16,24 @@ if TYPE_CHECKING:
     from edgehub.session import Answered
     from metamanager.history import Samples
     from metamanager.store import Store
+
+RECENT_S = 1.0  # who changes one pod mostly changes others, or this one again
+
+
+class CloudNews:
+    """Whether the cluster changes something just now that is no device: then devices leave others more time."""
+
+    def __init__(self, now_s: Callable[[], float]) -> None:
+        self._now_s = now_s
+        self._until = 0.0
+
+    def came(self, batches: Sequence[Batch]) -> None:
+        """This is about to be committed."""
+        if any(delta.key.resource not in (DEVICES, DEVICE_MODELS) for batch in batches for delta in batch.deltas):
+            self._until = self._now_s() + RECENT_S
+
+    def is_coming(self) -> bool:
+        return self._now_s() < self._until
 
 
 class CloudLink:

@@ -82,7 +82,7 @@ MAX_CHATTER = 2000
 Frames within CHATTER_S that carry nothing and that no window holds back: Pings and Pongs, acknowledgements of nothing
 new, refusals, comparisons, parts of an inventory. The largest inventory is 260, an edge at rest says one in a
 heartbeat. What costs more than 20 us counts for more. Sets of interests are the hub's to count: only it knows what one
-costs (cloudhub.sessions.WANTED_BURST).
+costs (cloudhub.session.WANTED_BURST).
 """
 CHATTER_S = 10.0
 REFUSALS_AS_ONE = (

@@ -381,7 +381,7 @@ class Records:
             self._database.run_many(
                 statements.PUT_REPORT,
                 [
-                    (self._id(key.resource), key.namespace, key.name, field, zlib.crc32(value), value)
+                    (self._id(key.resource), key.namespace, key.name, field, zlib.crc32(value), value, _is_device(key))
                     for key, field, value in reports
                 ],
             )
@@ -419,7 +419,7 @@ class Records:
             elif traffic is Traffic.DEVICES:
                 rows = self._database.rows(statements.SELECT_DEVICE_REPORTS, (after, DEVICE_GROUP))
             else:
-                rows = self._database.rows(statements.SELECT_OTHER_REPORTS, (after, DEVICE_GROUP))
+                rows = self._database.rows(statements.SELECT_OTHER_REPORTS, (after,))
             reports = map(self._report, rows)
             has_events = traffic is not Traffic.DEVICES
             events = map(self._event, self._database.rows(statements.SELECT_EVENTS, (after,)) if has_events else ())
@@ -673,6 +673,11 @@ class Records:
                     if len(found) == limit:
                         break
         return found, self.revision
+
+
+def _is_device(key: ObjectKey) -> bool:
+    """Whether what is reported of it is of the class of devices."""
+    return key.resource.group == DEVICE_GROUP
 
 
 def _horizon(text: str) -> tuple[Position, ...]:

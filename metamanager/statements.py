@@ -74,7 +74,8 @@ UPSERT_DOCUMENT = (
 )
 DELETE_DOCUMENT = "DELETE FROM documents WHERE documents.name = ?"
 PUT_REPORT = (
-    "INSERT OR REPLACE INTO reports (resource, namespace, name, field, checksum, value) VALUES (?, ?, ?, ?, ?, ?)"
+    "INSERT OR REPLACE INTO reports (resource, namespace, name, field, checksum, value, of_device) VALUES (?, ?, ?, ?, "
+    "?, ?, ?)"
 )
 SELECT_REPORTS = (
     "SELECT reports.seq, reports.resource, reports.namespace, reports.name, reports.field, reports.checksum, "
@@ -87,8 +88,7 @@ SELECT_DEVICE_REPORTS = (
 )
 SELECT_OTHER_REPORTS = (
     "SELECT reports.seq, reports.resource, reports.namespace, reports.name, reports.field, reports.checksum, "
-    "reports.value FROM reports WHERE reports.seq > ? AND (reports.resource NOT IN (SELECT resources.id FROM resources "
-    'WHERE resources."group" = ?)) ORDER BY reports.seq'
+    "reports.value FROM reports WHERE reports.seq > ? AND of_device = 0 ORDER BY reports.seq"
 )
 SELECT_REPORTS_BACKWARDS = (
     "SELECT reports.seq, reports.resource, reports.namespace, reports.name, reports.field, reports.checksum, "

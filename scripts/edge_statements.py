@@ -17,6 +17,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     ForeignKey,
+    Index,
     Integer,
     MetaData,
     Table,
@@ -97,7 +98,9 @@ _reports = Table(
     Column("field", Text, nullable=False),
     Column("checksum", Integer, nullable=False),
     Column("value", BLOB, nullable=False),
+    Column("of_device", Boolean, nullable=False, server_default=text("0")),
     UniqueConstraint("resource", "namespace", "name", "field"),
+    Index("reports_of_no_device", "seq", sqlite_where=literal_column("of_device = 0")),
     sqlite_autoincrement=True,
 )
 _events = Table(
@@ -275,25 +278,26 @@ DELETE_DOCUMENT = _text(delete(_documents).where(_documents.c.name == bindparam(
 
 _REPORT = (*_KEY, "field", "checksum", "value")
 # REPLACE takes the row with the same key and field away and gives the new one the next number.
-PUT_REPORT = _text(insert(_reports).prefix_with("OR REPLACE").values(_bound(_reports, *_REPORT)), *_REPORT)
-SELECT_REPORTS = _text(
+_put_report = insert(_reports).prefix_with("OR REPLACE").values(_bound(_reports, *_REPORT, "of_device"))
+PUT_REPORT = _text(_put_report, *_REPORT, "of_device")
+_reports_after = (
     select(_reports.c.seq, *(_reports.c[name] for name in _REPORT))
     .where(_reports.c.seq > bindparam("after"))
-    .order_by(_reports.c.seq),
-    "after",
+    .order_by(_reports.c.seq)
 )
-_devices = select(_resources.c.id).where(_resources.c["group"] == bindparam("group"))
-SELECT_DEVICE_REPORTS, SELECT_OTHER_REPORTS = (
-    _text(
-        select(_reports.c.seq, *(_reports.c[name] for name in _REPORT))
-        .where(_reports.c.seq > bindparam("after"), condition)
-        .order_by(_reports.c.seq),
-        "after",
-        "group",
-    )
-    # The plus keeps SQLite from its index of resources: it would sort thousands of rows to give the first few.
-    for condition in (literal_column("+reports.resource").in_(_devices), _reports.c.resource.not_in(_devices))
+SELECT_REPORTS = _text(_reports_after, "after")
+# The plus keeps SQLite from its index of resources: it would sort thousands of rows to give the first few. Asked is not
+# what stands behind the value, for SQLite reads a long one to get there.
+SELECT_DEVICE_REPORTS = _text(
+    _reports_after.where(
+        literal_column("+reports.resource").in_(
+            select(_resources.c.id).where(_resources.c["group"] == bindparam("group"))
+        )
+    ),
+    *("after", "group"),
 )
+# In the very words of the index that has these rows and no others.
+SELECT_OTHER_REPORTS = _text(_reports_after.where(text("of_device = 0")), "after")
 # For damaged tables: from the last row down to the first that cannot be read.
 SELECT_REPORTS_BACKWARDS = _text(
     select(_reports.c.seq, *(_reports.c[name] for name in _REPORT)).order_by(_reports.c.seq.desc())

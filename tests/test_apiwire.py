@@ -1,5 +1,6 @@
 """Tests for cloudhub.apiwire."""
 
+import itertools
 import json
 
 import pytest
@@ -20,7 +21,7 @@ from apimachinery.errors import (
 from apimachinery.events import EventType
 from apimachinery.keys import ObjectKey, ObjectVersion
 from apimachinery.resources import DEVICES, NODES, PODS
-from cloudhub.apiwire import error_in, event_of, page_of, path_of, segment, selection
+from cloudhub.apiwire import Lines, error_in, event_of, page_of, path_of, segment, selection
 from cloudhub.projection import project
 
 
@@ -150,3 +151,28 @@ def test_causes_survive() -> None:
     body = {"kind": "Status", "details": {"causes": [{"field": "spec.a", "reason": "Bad", "message": "no"}, 5]}}
     error = error_in(422, json.dumps(body).encode(), "", "PUT /x")
     assert [tuple(cause) for cause in error.causes] == [("spec.a", "Bad", "no")]
+
+
+@given(st.lists(st.text(alphabet="ab ", max_size=5), max_size=8), st.lists(st.integers(0, 60), max_size=8))
+def test_lines_come_whole_however_they_are_cut(told: list[str], cuts: list[int]) -> None:
+    stream, lines, found = "".join(f"{line}\n" for line in told).encode(), Lines(100), list[bytes]()
+    places = [0, *sorted(cuts), len(stream)]
+    for start, stop in itertools.pairwise(places):
+        found += lines.take(stream[start:stop])
+    assert found == [line.encode() for line in told if line]
+    assert not lines.has_rest
+
+
+def fed(*chunks: bytes) -> Lines:
+    lines = Lines(10)
+    for chunk in chunks:
+        lines.take(chunk)
+    return lines
+
+
+def test_a_line_that_is_too_long_or_has_no_end_is_told() -> None:
+    assert not fed(b"123456", b"7890").is_too_long
+    assert fed(b"1\n123456", b"78901").is_too_long
+    assert not fed(b"1\n123456", b"78901\n").is_too_long
+    assert fed(b"1").has_rest
+    assert not fed(b"1\n", b" \n ").has_rest

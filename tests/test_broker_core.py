@@ -324,6 +324,14 @@ def test_publisher_is_acknowledged_after_the_durable_client() -> None:
     assert mapper.take() == [Puback(7)]
 
 
+def test_the_durable_client_has_a_window_of_its_own() -> None:
+    house = durable(max_inflight=2, durable_inflight=3)
+    twin, mapper, reader = house.joined("twin", clean=False), house.joined("mapper"), house.joined("r", (REPORTS, 1))
+    reader.take()
+    mapper.send(*(Publish(REPORT, b"", 1, packet_id=number) for number in range(1, 6)))
+    assert (len(twin.take()), len(reader.take())) == (3, 2)
+
+
 def test_qos_2_publisher_waits_for_pubrec_and_a_qos_2_durable_client_counts_at_pubcomp() -> None:
     house = durable()
     twin, mapper = house.joined("twin", (REPORTS, 2), clean=False), house.joined("mapper")

@@ -10,7 +10,7 @@ from devicetwin.broker.access import ANONYMOUS
 from devicetwin.broker.packets import Decoder, Packet, Puback, Pubcomp, Publish, Pubrec, Pubrel, encode
 from devicetwin.broker.session import Delivery, Message, Session, Window
 
-WINDOW = Window(max_inflight=3, max_queued=5, max_queued_bytes=1000)
+WINDOW = Window(max_inflight=3, max_inflight_bytes=2000, max_queued=5, max_queued_bytes=1000)
 
 
 def session(window: Window = WINDOW) -> Session:
@@ -54,6 +54,16 @@ def test_queue_is_bounded_in_bytes_too() -> None:
     assert (len(one.queue), one.dropped) == (2, 1)
     one.attach(False)
     assert (one.queued_bytes, one.has_room()) == (0, True)
+
+
+def test_window_is_bounded_in_bytes_too_but_for_what_is_alone_in_it() -> None:
+    one = session(Window(20, 100, 20, 10_000))
+    large, small = delivery(bytes(300)), delivery(bytes(40))
+    assert one.offer(large) == sent(1, bytes(300))
+    assert [one.offer(small) for _ in range(3)] == [None] * 3
+    assert one.settle(Puback(1)) == ([sent(2, bytes(40)), sent(3, bytes(40))], None)
+    assert one.settle(Puback(2)) == ([sent(4, bytes(40))], None)
+    assert one.inflight_bytes == 2 * small.message.size
 
 
 def test_allowance_lets_retained_messages_exceed_the_queue() -> None:
@@ -160,7 +170,7 @@ STEPS: dict[str, Callable[[Session], object]] = {
 
 @given(st.lists(st.sampled_from(["offer", "offer", "answer", "reattach", *STEPS]), max_size=60), st.integers(0, 2**32))
 def test_every_accepted_message_arrives_in_order_whatever_the_connection_does(steps: list[str], seed: int) -> None:
-    one = session(Window(2, 4, 10_000))
+    one = session(Window(2, 10_000, 4, 10_000))
     accepted: list[bytes] = []
     arrived: list[bytes] = []
     peer: dict[int, Publish | Pubrel] = {}  # what the client has and has not answered

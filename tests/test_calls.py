@@ -18,9 +18,9 @@ from cloudhub.placement import Placement
 from cloudhub.projection import project
 from link.frames import MAX_CALL_BYTES, MAX_CALLS, Answer, AnswerHead, Call, CallHead, Cancel, Taken
 from tests.harness.background import running
+from tests.harness.hubsite import Site, Wire
 from tests.harness.tinyapi import TinyApi, kubeconfig, tiny_api
 from tests.test_reflector import until
-from tests.test_sessions import Site, Wire
 
 WIDGETS = Resource("example.com", "v1", "widgets", "Widget", True)
 PATH = "/apis/example.com/v1/namespaces/a/widgets"

@@ -7,7 +7,7 @@ from apimachinery.resources import PODS
 from cloudhub.closed import REASON, Closed
 from cloudhub.interests import Decision
 from link.frames import Answer, Call, CallHead, Cancel, Interest
-from tests.test_sessions import Site
+from tests.harness.hubsite import Site
 
 
 def test_everything_is_refused_and_says_why() -> None:

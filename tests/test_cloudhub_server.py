@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import threading
+import time
 import weakref
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from apimachinery.resources import PODS
 from apimachinery.watchcache import WatchCache
 from cloudhub.placement import Placement
 from cloudhub.server import HubServer
-from cloudhub.sessions import Session
+from cloudhub.session import Session
 from cloudhub.wholes import Known
 from cloudhub.wires import AS_IT_IS, Parts
 from edgehub.session import EdgeSession
@@ -118,6 +119,35 @@ async def test_what_could_not_be_packed_is_told_as_it_is(caplog: pytest.LogCaptu
     assert await asyncio.wait_for(told, 10.0) == AS_IT_IS
     assert "cannot pack an object: it goes as it is" in caplog.text
     server._packer.shutdown()
+
+
+async def test_what_waits_to_be_packed_when_the_hub_stops_is_given_up() -> None:
+    server = HubServer(WatchCache(), Placement(), Nobody(), Nobody())
+    loop, started = asyncio.get_running_loop(), asyncio.Event()
+    done: list[Parts] = []
+    problems: list[object] = []
+    loop.set_exception_handler(lambda _, context: problems.append(context))
+
+    def work() -> Parts:
+        loop.call_soon_threadsafe(started.set)
+        while not server._is_stopping:
+            time.sleep(0.001)
+        return AS_IT_IS
+
+    def next_one(parts: Parts) -> None:
+        done.append(parts)
+        server._aside(work, done.append)
+
+    running = asyncio.create_task(server.run(), name="hub")
+    async with asyncio.timeout(10):
+        server._aside(work, next_one)
+        await started.wait()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        while not done:
+            await asyncio.sleep(0)
+    assert (done, problems) == ([AS_IT_IS], []), "what was under way came to its end, and nothing after it"
 
 
 class Leavetaker(Nobody):

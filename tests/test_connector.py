@@ -19,7 +19,7 @@ from cloudhub.interests import GRANTED, Decision
 from cloudhub.placement import Placement
 from cloudhub.projection import project
 from cloudhub.server import HubServer
-from cloudhub.sessions import Session
+from cloudhub.session import Session
 from edgehub import redial
 from edgehub.connector import MAX_WAITING, Connector, Hubs, LinkStatus
 from edgehub.quicchoice import IN_ROW, RETRY_S, Files, QuicChoice, _remembered
@@ -47,11 +47,11 @@ from link.pump import Pump, Transport
 from link.quic import Quic
 from metamanager.errors import StoreError, StoreFull
 from metamanager.store import Store
+from tests.harness.hubsite import Desk, Rights
 from tests.harness.linked_edge import Book
 from tests.harness.quic import Certificates, quic_hub
 from tests.harness.sides import Side
 from tests.harness.tls import contexts
-from tests.test_sessions import Desk, Rights
 
 NODE = Node("n1")
 POD = ObjectKey(PODS, "default", "web")

@@ -25,7 +25,7 @@ from componentbase.brokers import BrokerAddress
 from devicetwin.bus import Bus
 from devicetwin.feed import StoreFeed
 from devicetwin.messages import Channel, Delta, DeviceConfig, DeviceId, MapperState, mapper_state_topic
-from devicetwin.service import TwinService
+from devicetwin.service import TURN_S, Turn, TwinService
 from devicetwin.wire import subscriptions
 from link.frames import Batch, Cursor, ReportEntry
 from link.frames import Delta as LinkDelta
@@ -514,3 +514,19 @@ async def test_silence_makes_a_reading_stale_and_a_dead_mapper_an_event(tmp_path
             assert edge.service.status().missed == 0
         finally:
             watcher.stop()
+
+
+@pytest.mark.parametrize("yields", [True, False])
+async def test_while_the_cluster_changes_something_devices_rest_as_long_as_they_worked(*, yields: bool) -> None:
+    loop = asyncio.get_running_loop()
+    turn = Turn(lambda: yields)
+    began = loop.time()
+    while not turn.is_over:
+        assert loop.time() < began + 1.0
+    turn.stop()
+    await asyncio.sleep(0.02)  # for something else
+    turn.go_on()
+    resting = loop.time()
+    await turn.next()
+    assert loop.time() - resting >= (TURN_S if yields else 0.0)
+    assert not turn.is_over

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from apimachinery.keys import ObjectKey
-from apimachinery.resources import DEVICES
-from edgecore.joints import CloudLink, Outbox
+from apimachinery.keys import ObjectKey, ObjectVersion, Resource
+from apimachinery.resources import DEVICE_MODELS, DEVICES, PODS
+from edgecore.joints import RECENT_S, CloudLink, CloudNews, Outbox
 from edgehub.connector import LinkStatus
-from link.frames import ReportEntry
+from link.frames import Batch, Cursor, Delta, ReportEntry
 from metamanager.store import Store
 
 
@@ -28,3 +28,19 @@ def test_the_link_is_there_while_it_is_connected() -> None:
     assert not link.is_connected()
     status.connected = True
     assert link.is_connected()
+
+
+def test_the_clusters_changes_are_news_for_a_while_and_those_of_devices_are_none() -> None:
+    now_s = 5.0
+    news = CloudNews(lambda: now_s)
+
+    def batch(*resources: Resource) -> Batch:
+        keys = [ObjectKey(resource, "default", "a") for resource in resources]
+        return Batch(Cursor("e", 1), tuple(Delta(key, ObjectVersion("u", "1"), b"{}") for key in keys), synced=True)
+
+    news.came([batch(DEVICES, DEVICE_MODELS), batch()])
+    assert not news.is_coming()
+    news.came([batch(DEVICES), batch(DEVICES, PODS)])
+    assert news.is_coming()
+    now_s += RECENT_S
+    assert not news.is_coming()

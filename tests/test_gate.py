@@ -10,8 +10,8 @@ from apimachinery.objects import from_json
 from apimachinery.resources import CONFIG_MAPS, SECRETS
 from apimachinery.watchcache import WatchCache
 from cloudhub.gate import Gate
+from cloudhub.lobby import Denial
 from cloudhub.roster import Ban, Roster
-from cloudhub.sessions import Denial
 from cloudhub.tokens import Grant, Token
 from cloudhub.vault import NAMESPACE
 from link.frames import GoodbyeCode

@@ -20,7 +20,7 @@ import pytest
 from apimachinery.keys import ObjectKey, ObjectVersion
 from apimachinery.resources import DEVICES, EVENTS, LEASES, NODES, PODS, SECRETS
 from cloudhub.join import MAX_BODY_BYTES, MAX_CONNECTIONS_EACH
-from cloudhub.sessions import MAX_AHEAD_MS
+from cloudhub.lobby import MAX_AHEAD_MS
 from componentbase import pki
 from link.codec import MAX_FRAME_BYTES
 from link.errors import LinkClosed

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine
 
+from apimachinery.resources import DEVICES
 from metamanager.migrations import APPLICATION_ID, MIGRATIONS, SCHEMA, migrate
+from metamanager.statements import SELECT_DEVICE_REPORTS, SELECT_OTHER_REPORTS
 from scripts.edge_statements import TABLES
 
 
@@ -81,4 +83,24 @@ def test_a_migration_and_its_number_commit_together(tmp_path: Path, stop_after: 
     connection.execute("COMMIT")
     assert connection.execute("PRAGMA user_version").fetchone() == (SCHEMA + 1,)
     assert "later" in shape(connection)
+    connection.close()
+
+
+def test_reports_that_waited_are_known_by_their_class_afterwards() -> None:
+    connection = connect()
+    migrate(connection.execute, 0, MIGRATIONS[:6])
+    connection.executemany(
+        'INSERT INTO resources (id, "group", version, plural, kind, namespaced) VALUES (?, ?, ?, ?, ?, 1)',
+        [(1, "", "v1", "pods", "Pod"), (2, DEVICES.group, "v1beta1", "devices", "Device")],
+    )
+    connection.executemany(
+        "INSERT INTO reports (seq, resource, namespace, name, field, checksum, value) VALUES (?, ?, 'd', ?, 'f', 0, 0)",
+        [(number, 1 + number % 2, f"n{number}") for number in range(1, 9)],
+    )
+    migrate(connection.execute, 6)
+    for statement, parameters, numbers in (
+        (SELECT_OTHER_REPORTS, (3,), [4, 6, 8]),
+        (SELECT_DEVICE_REPORTS, (3, DEVICES.group), [5, 7]),
+    ):
+        assert [row[0] for row in connection.execute(statement, parameters)] == numbers
     connection.close()

@@ -53,3 +53,11 @@ def test_lookups_use_an_index_and_need_no_sorting(connection: sqlite3.Connection
     assert "SEARCH" in found
     assert "TEMP B-TREE" not in found
     connection.close()
+
+
+def test_reports_of_no_device_are_read_past_none_of_a_device(connection: sqlite3.Connection) -> None:
+    """Ten thousand of devices may wait; the index has the others alone, in their order."""
+    assert plan(connection, "SELECT_OTHER_REPORTS") == "SEARCH reports USING INDEX reports_of_no_device (seq>?)"
+    found = plan(connection, "SELECT_DEVICE_REPORTS")
+    assert found.startswith("SEARCH reports USING INTEGER PRIMARY KEY (rowid>?)"), "in their order, from the first one"
+    connection.close()

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ from apiserver.messages import Request
 from cloudhub.apiclient import ApiClient
 from cloudhub.horizon import Advance
 from cloudhub.reading import Sent
-from cloudhub.reflector import Phase, Reflector, Selection
+from cloudhub.reflector import TURN_S, Phase, Reflector, Selection
 from tests.harness.devapi import apply_device_definitions, dev_api
 from tests.harness.tinyapi import TinyApi, kubeconfig, tiny_api
 
@@ -275,6 +276,26 @@ async def test_a_404_alone_forgets_nothing(tmp_path: Path, proof: str) -> None:
         api.answer = lambda request: None
         await until(lambda: api.watchers == 1)
         assert f.consumer.told() == [("ADDED", "d")]
+
+
+async def test_everybody_else_has_turns_amid_many_events(tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    def observe(_: Sent) -> None:
+        seen.append(1)
+        until = time.perf_counter() + TURN_S / 2
+        while time.perf_counter() < until:
+            pass
+
+    async with follow(tmp_path, observe=observe) as f:
+        await until(lambda: f.api.watchers == 1)
+        for number in range(100):
+            await f.api.put(PODS, pod(f"p{number}"), "ns")
+        most = before = 0
+        while len(seen) < 100:
+            await asyncio.sleep(0)
+            most, before = max(most, len(seen) - before), len(seen)
+        assert most <= 4
 
 
 async def test_troubles_are_told_once_and_outlasted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

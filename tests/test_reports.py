@@ -375,6 +375,19 @@ def test_a_node_takes_half_of_the_writes_where_others_wait() -> None:
     assert sorted(nodes.count(node) for node in (EDGE, OTHER)) == [3, NODE_WRITES]
 
 
+def test_where_the_loop_is_busy_devices_are_written_one_by_one_and_infrastructure_as_ever() -> None:
+    reports = new()
+    reports.came_round(1.0)
+    reports.take(EDGE, "s", entry("1"), entry("2", key=FAN))
+    (first,) = reports.due(0.0, WRITES)
+    assert reports.due(0.0, WRITES) == []
+    reports._admit = lambda *_: None
+    reports.take(EDGE, "s", event(1))
+    assert [write.key.resource.plural for write in reports.due(0.0, WRITES)] == ["events"]
+    reports.done(first, Taken(), 0.1)
+    assert [write.key for write in reports.due(0.1, WRITES)] == [FAN]
+
+
 def test_infrastructure_goes_first_and_leaves_devices_something() -> None:
     reports = new()
     nodes = [Node(f"n{number}") for number in range(20)]

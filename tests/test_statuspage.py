@@ -14,7 +14,7 @@ from cloudhub.announcer import Announcer
 from cloudhub.apiclient import ApiClient
 from cloudhub.doorkeeper import Doorkeeper
 from cloudhub.fences import Fences
-from cloudhub.sessions import Session
+from cloudhub.session import Session
 from cloudhub.statuspage import StatusPage
 from cloudhub.statuswriter import StatusWriter
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apimachinery.keys import ObjectKey, ObjectVersion
+from apimachinery.keys import Node, ObjectKey, ObjectVersion
 from apimachinery.objects import Object, canonical, revision_of
 from apimachinery.resources import CONFIG_MAPS, PODS
 from cloudhub.outbox import DOUBTFUL
@@ -103,23 +103,37 @@ def test_a_removal_says_so() -> None:
     assert decode_delta(removal(KEY).data).version is None
 
 
+A, B = Node("a"), Node("b")
+
+
 class Bench:
     """Where what takes long is made, when the test says so."""
 
     def __init__(self) -> None:
         self.waiting: list[tuple[Callable[[], Parts], Callable[[Parts], None]]] = []
         self.made: list[ObjectKey] = []
-        self.wires = Wires(Patches(), aside=lambda work, done: self.waiting.append((work, done)), made=self.made.append)
+        self.gone: set[Node] = set()
+        self.wires = Wires(
+            Patches(),
+            aside=lambda work, done: self.waiting.append((work, done)),
+            made=self.made.append,
+            awaits=lambda node, _key, _held: node not in self.gone,
+        )
+
+    def ask(self, node: Node, item: Object, held: ObjectVersion | None = None) -> None:
+        assert self.wires.of(item, held).is_awaited
+        self.wires.ask(node, item, held)
 
     def make(self) -> None:
         """One that waits."""
-        work, done = self.waiting.pop(0)
+        [(work, done)] = self.waiting
+        self.waiting.clear()
         done(work())
 
 
-def long_object(number: int) -> Object:
+def long_object(number: int, name: str = "long") -> Object:
     body = canonical({"text": "x" * ASIDE_BYTES, "number": number})
-    return Object(ObjectKey(PODS, "default", "long"), ObjectVersion("u", revision_of(body)), {}, body)
+    return Object(ObjectKey(PODS, "default", name), ObjectVersion("u", revision_of(body)), {}, body)
 
 
 def test_what_takes_long_is_made_somewhere_else_once_for_all() -> None:
@@ -127,6 +141,9 @@ def test_what_takes_long_is_made_somewhere_else_once_for_all() -> None:
     for _ in range(3):
         wire = bench.wires.of(item, None)
         assert (wire.is_awaited, wire.is_large) == (True, True)
+    assert not bench.waiting, "nobody has asked for it"
+    for node in (A, B, A):
+        bench.ask(node, item)
     assert bench.wires.awaited(item.key, None) == item.version
     bench.make()
     assert not bench.waiting, "it was asked for three times and is made once"
@@ -135,22 +152,65 @@ def test_what_takes_long_is_made_somewhere_else_once_for_all() -> None:
     assert wire == Wires(Patches()).of(item, None), "as it would have been made here"
     assert (wire.is_awaited, wire.is_large, wire.is_packed) == (False, False, True)
     assert bench.wires.of(item, DOUBTFUL).is_awaited is False, "nothing is to be packed"
+    assert bench.wires.of(item, ObjectVersion("u", "?forgotten")).is_awaited is False, "nor what is packed already"
 
 
 def test_while_one_state_is_made_no_other_is_and_it_stays_to_be_had() -> None:
     bench, first, last = Bench(), long_object(1), long_object(2)
-    bench.wires.of(first, None)
-    assert bench.wires.of(last, None).is_awaited
+    bench.ask(A, first)
+    bench.ask(A, last)
     assert bench.wires.awaited(first.key, None) == first.version
     bench.make()
     assert not bench.waiting
     made = bench.wires.made(first.key, first.version, None)
     assert made is not None
     assert bench.wires.made(first.key, last.version, None) is None
-    bench.wires.of(last, None)
+    bench.ask(A, last)
     bench.make()
     assert not bench.wires.of(last, None).is_awaited
     bench.wires.replaced(first)
-    assert bench.wires.of(last, first.version).is_awaited, "a difference takes as long"
+    bench.ask(A, last, first.version)
     bench.make()
     assert bench.wires.of(last, first.version).is_patch
+
+
+def test_of_two_nodes_the_one_with_a_single_large_object_waits_for_one_of_the_others() -> None:
+    bench = Bench()
+    for number in range(50):
+        bench.ask(A, long_object(number, f"a{number}"))
+    bench.ask(B, long_object(1, "b"))
+    for _ in range(4):
+        bench.make()
+    assert [key.name for key in bench.made] == ["a0", "b", "a1", "a2"]
+
+
+def test_an_object_waits_in_its_newest_state_and_not_for_who_has_gone() -> None:
+    bench, other, states = Bench(), long_object(0, "other"), [long_object(number) for number in range(5)]
+    bench.ask(A, other)
+    for item in states:
+        bench.ask(B, item)
+    assert bench.wires.awaited(states[0].key, None) == states[-1].version
+    bench.make()
+    bench.make()
+    assert bench.made == [other.key, states[0].key]
+    assert not bench.wires.of(states[-1], None).is_awaited
+    assert not bench.waiting
+    bench.ask(A, long_object(1, "last"))
+    bench.ask(B, long_object(2, "more"))
+    bench.gone.add(B)
+    bench.make()
+    assert not bench.waiting, "nobody waits for it any more"
+
+
+def test_what_was_deleted_while_it_waited_or_was_made_is_told_to_nobody() -> None:
+    bench, made, waiting = Bench(), long_object(1, "made"), long_object(2, "waiting")
+    bench.ask(A, made)
+    bench.ask(A, waiting)
+    bench.wires.deleted(made.key)
+    bench.wires.deleted(waiting.key)
+    bench.ask(A, made)
+    bench.make()
+    assert bench.made == [], "that was of the one before"
+    bench.make()
+    assert bench.made == [made.key]
+    assert not bench.waiting

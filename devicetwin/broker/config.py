@@ -16,6 +16,8 @@ _COUNTS = (
     "max_sessions",
     "max_subscriptions",
     "max_inflight",
+    "max_inflight_bytes",
+    "durable_inflight",
     "max_queued",
     "max_queued_bytes",
     "max_retained",
@@ -61,6 +63,10 @@ class BrokerConfig:
     """Of a packet's body. A longer packet closes its connection before its body is read."""
     max_inflight: int = 20
     """QoS 1 and 2 messages sent to a client and not yet acknowledged by it; mosquitto's default. The rest is queued."""
+    max_inflight_bytes: int = 5 << 20
+    """The same bound in bytes of topic and payload: twenty of the largest packets."""
+    durable_inflight: int = 64
+    """max_inflight of the durable client, which acknowledges after a commit: as many as it takes in with one."""
     max_queued: int = 1000
     """
     Messages queued per session behind its window, offline or slow; mosquitto's default. At the bound the newest is
@@ -94,8 +100,9 @@ class BrokerConfig:
                 raise ValueError(f"{name}: {getattr(self, name)} is less than 1")
         if not 16 <= self.max_packet_bytes <= MAX_REMAINING_LENGTH:
             raise ValueError(f"max_packet_bytes: {self.max_packet_bytes} is not between 16 and {MAX_REMAINING_LENGTH}")
-        if self.max_inflight > 65535:
-            raise ValueError(f"max_inflight: {self.max_inflight} is more than there are packet ids, 65535")
+        for name in ("max_inflight", "durable_inflight"):
+            if getattr(self, name) > 65535:
+                raise ValueError(f"{name}: {getattr(self, name)} is more than there are packet ids, 65535")
         if self.max_sessions < self.max_connections:
             raise ValueError("max_sessions: less than max_connections, but every connection needs a session")
         if self.max_write_bytes < self.write_high_bytes:

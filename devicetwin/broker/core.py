@@ -44,6 +44,7 @@ Pure state: no clock, no I/O. `now` is any monotonic clock in seconds. The shell
 
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import NamedTuple, TypeAlias
 
 from devicetwin.broker.access import ANONYMOUS, EDGE, Access, Account
@@ -187,7 +188,9 @@ class Broker:
         """By address: logins under way, those that wait for their refusal included."""
         self._penalties: dict[Connection, float] = {}
         """Wrong logins, and when to say so."""
-        self._window = Window(config.max_inflight, config.max_queued, config.max_queued_bytes)
+        self._window = Window(
+            config.max_inflight, config.max_inflight_bytes, config.max_queued, config.max_queued_bytes
+        )
         self._connections: dict[Session, Connection] = {}
         self._greeting: set[Connection] = set()
         """Open, but CONNECT has not come."""
@@ -201,7 +204,8 @@ class Broker:
         self._effects: list[Effect] = []
         self._durable: Session | None = None
         if config.durable_client_id:
-            self._durable = self._new_session(config.durable_client_id, False, EDGE)
+            window = replace(self._window, max_inflight=config.durable_inflight)
+            self._durable = self._new_session(config.durable_client_id, False, EDGE, window)
             for topic_filter in config.durable_filters:
                 self._durable.subscriptions[topic_filter] = 1
                 self._subscriptions.add(topic_filter, self._durable, 1)
@@ -410,7 +414,7 @@ class Broker:
             session = None
         present = session is not None
         if session is None:
-            session = self._new_session(client_id, packet.clean_session, account)
+            session = self._new_session(client_id, packet.clean_session, account, self._window)
 
         self._greeting.discard(connection)
         self._connections[session] = connection
@@ -589,14 +593,14 @@ class Broker:
 
     # -- sessions and connections -----------------------------------------------------------------------------------
 
-    def _new_session(self, client_id: str, clean: bool, account: Account) -> Session:
+    def _new_session(self, client_id: str, clean: bool, account: Account, window: Window) -> Session:
         if len(self._sessions) >= self._config.max_sessions:
             # There is one offline: each connection has one session, and max_connections <= max_sessions.
             oldest = next((s for s in self._sessions.values() if not s.attached and s is not self._durable), None)
             if oldest is not None:
                 logger.warning("too many sessions, the longest offline forgotten", extra={"client": oldest.client_id})
                 self._forget(oldest)
-        session = self._sessions[client_id] = Session(client_id, clean, self._window, account)
+        session = self._sessions[client_id] = Session(client_id, clean, window, account)
         return session
 
     def _forget(self, session: Session) -> None:

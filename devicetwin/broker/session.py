@@ -10,7 +10,8 @@ Invariants
     a message enters the window only while there is a writable connection, in the order it was offered
     acknowledgements leave in the order of the publications [MQTT-4.6.0-2] [MQTT-4.6.0-3], so one that waits for the
     durable client holds back those behind it
-    len(inflight) <= max_inflight; len(queue) and queued_bytes stay within their bounds
+    len(inflight) <= max_inflight, and inflight_bytes is what they have; len(queue) and queued_bytes stay within their
+    bounds
     the queue is empty unless the window is full or there is no writable connection
 
 Pure state: no clock, no I/O. Methods answer with the bytes to send; core.py sends them.
@@ -72,6 +73,8 @@ class Window:
     """The bounds on one session's deliveries."""
 
     max_inflight: int
+    max_inflight_bytes: int
+    """What is alone under way may be larger."""
     max_queued: int
     max_queued_bytes: int
 
@@ -87,6 +90,7 @@ class Session:
         "client_id",
         "dropped",
         "inflight",
+        "inflight_bytes",
         "owed",
         "queue",
         "queued_bytes",
@@ -108,6 +112,7 @@ class Session:
         self.subscriptions: dict[str, int] = {}
         """Topic filter → granted QoS."""
         self.inflight: dict[int, Delivery] = {}
+        self.inflight_bytes = 0
         self.queue: deque[Delivery] = deque()
         self.queued_bytes = 0
         self.dropped = 0
@@ -164,7 +169,7 @@ class Session:
         `allowance` in messages loosens both bounds for a retained message: it is one of a known number that is kept
         anyway, and a subscriber that missed some of them would never learn of it.
         """
-        if self.writable and len(self.inflight) < self.window.max_inflight:
+        if self.writable and self._may_send(delivery):
             return self._send(delivery)
         if len(self.queue) >= self.window.max_queued + allowance or (not allowance and self.is_full()):
             self.dropped += 1
@@ -196,15 +201,20 @@ class Session:
                 if delivery is None or not delivery.released:
                     return [], None
         del self.inflight[packet.packet_id]
+        self.inflight_bytes -= delivery.message.size
         return self._pump(), delivery.owed
 
     def _pump(self) -> list[bytes]:
         sent = []
-        while self.writable and self.queue and len(self.inflight) < self.window.max_inflight:
+        while self.writable and self.queue and self._may_send(self.queue[0]):
             delivery = self.queue.popleft()
             self.queued_bytes -= delivery.message.size
             sent.append(self._send(delivery))
         return sent
+
+    def _may_send(self, delivery: Delivery) -> bool:
+        count, size = len(self.inflight) + 1, self.inflight_bytes + delivery.message.size
+        return count == 1 or (count <= self.window.max_inflight and size <= self.window.max_inflight_bytes)
 
     def _send(self, delivery: Delivery) -> bytes:
         packet_id = self._last_packet_id % 65535 + 1
@@ -212,6 +222,7 @@ class Session:
             packet_id = packet_id % 65535 + 1
         self._last_packet_id = packet_id
         self.inflight[packet_id] = delivery
+        self.inflight_bytes += delivery.message.size
         return _encode(delivery, packet_id)
 
     # -- acknowledgements owed to the client ------------------------------------------------------------------------

@@ -37,7 +37,7 @@ _REFUSED = Decision(403, "no")
 
 
 class SimAccess:
-    """Is a cloudhub.sessions.Access of one process of one replica."""
+    """Is a cloudhub.standings.Access of one process of one replica."""
 
     def __init__(self, world: Surroundings, owner: "SimHub") -> None:
         self._world = world
@@ -116,7 +116,7 @@ class SimAccess:
 
 
 class NoCalls:
-    """Is a cloudhub.sessions.CallSink that nobody calls: calls have no state to converge."""
+    """Is a cloudhub.session.CallSink that nobody calls: calls have no state to converge."""
 
     def has_room(self, session: object) -> bool:
         return True

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import cloudhub.outbox
-import cloudhub.sessions
+import cloudhub.standings
 import tests.sim.disk
 from apimachinery.events import Change
 from apimachinery.keys import Node, ObjectKey, ObjectVersion, Resource
@@ -23,7 +23,8 @@ from cloudhub.horizon import Horizon
 from cloudhub.interests import Decision, Interests, Judgement, Scope, affected, judged
 from cloudhub.outbox import Desired, Flight, Outbox, Verdict
 from cloudhub.placement import Affected, Placement
-from cloudhub.sessions import Hub, Session
+from cloudhub.session import Session
+from cloudhub.sessions import Hub
 from cloudhub.transfers import Transfer, Transfers
 from edgehub.backlog import Backlog
 from edgehub.session import EdgeSession
@@ -205,8 +206,8 @@ def _mark_what_there_is(scopes: Iterable[Scope], cache: WatchCache, held: Iterab
 
 
 def _judge_once(self: Hub, node: Node) -> None:
-    if node in self._parked:
-        Hub._unpark(self, self._parked[node])
+    if node in self._lobby:
+        self._lobby._unpark(self._lobby._parked[node])
 
 
 def _judge_without_a_push(self: Hub, node: Node) -> None:
@@ -403,11 +404,11 @@ MUTATIONS: tuple[Mutation, ...] = (
         _IN_PARTS,
     ),
     Mutation("what was dropped is looked at again", Outbox, "look_again", _forget_what_changed_meanwhile, _IN_PARTS),
-    Mutation("what is not known of an interest stays", cloudhub.sessions, "judged", _delete_the_unknown, _INTERESTED),
+    Mutation("what is not known of an interest stays", cloudhub.standings, "judged", _delete_the_unknown, _INTERESTED),
     Mutation(
-        "what an interest selects is dirty once decided", cloudhub.sessions, "affected", _mark_nothing, _INTERESTED
+        "what an interest selects is dirty once decided", cloudhub.standings, "affected", _mark_nothing, _INTERESTED
     ),
-    Mutation("what a node holds of it is dirty, too", cloudhub.sessions, "affected", _mark_what_there_is, _INTERESTED),
+    Mutation("what a node holds of it is dirty, too", cloudhub.standings, "affected", _mark_what_there_is, _INTERESTED),
     Mutation("a decision that changes counts at once", Hub, "decided", _judge_once, _INTERESTED),
     Mutation("a synced push follows a Granted", Hub, "_judge", _judge_without_a_push, _INTERESTED),
     Mutation("a change goes to who is interested", Interests, "nodes", _place_only, _INTERESTED),

@@ -17,7 +17,7 @@ from cloudhub.devices import StateReport, model_of, node_of, property_names
 from cloudhub.devicestatus import status_after
 from cloudhub.fences import Permit
 from cloudhub.reports import MOVED, WRITES, Acknowledgement, Outcome, Refused, Reports, Retry, Taken, Value, Write
-from cloudhub.sessions import Session
+from cloudhub.session import Session
 from link.frames import Report
 from tests.sim.surroundings import Surroundings
 
@@ -44,7 +44,7 @@ class _Known(NamedTuple):
 
 
 class SimWriter:
-    """Is a cloudhub.sessions.ReportSink."""
+    """Is a cloudhub.session.ReportSink."""
 
     def __init__(self, world: Surroundings, owner: "SimHub") -> None:
         self._world = world
