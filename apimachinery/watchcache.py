@@ -29,7 +29,7 @@ from apimachinery.keys import ObjectKey, Resource
 from apimachinery.objects import Object
 from apimachinery.selectors import EVERYTHING, LabelSelector
 
-WINDOW_BYTES = 8 << 20
+WINDOW_BYTES = 8 << 20  # 4,096 changes of 2 KB
 ALWAYS = 64  # changes that are kept whatever their size: what is committed together, so that who keeps up loses nothing
 WINDOW = 1024  # kube-apiserver's starts with 100 and grows with the rate; bodies are shared, so this is cheap
 

@@ -19,6 +19,7 @@ from functools import lru_cache
 from apimachinery.inventory import digest
 from apimachinery.keys import Node, ObjectKey
 from apimachinery.objects import Object
+from componentbase.allocator import Tidying
 from edgehub.redial import delay_s
 from edgehub.session import EdgeSession
 from link.codec import decode
@@ -76,6 +77,7 @@ class Swarm:
         self._committing: dict[_HollowNode, None] = {}
         self._dialling = asyncio.Semaphore(DIALLING)
         self._down: asyncio.Queue[tuple[_HollowNode, LinkError | None]] = asyncio.Queue()
+        self._tidying = Tidying()
         self.nodes = [_HollowNode(self, name, context) for name, context in nodes]
 
     @property
@@ -99,6 +101,7 @@ class Swarm:
         finally:
             for node in self.nodes:
                 node.hang_up()
+            self._tidying.close()
 
     async def _bring_up(self, node: "_HollowNode", error: LinkError | None) -> None:
         while True:
@@ -127,6 +130,7 @@ class Swarm:
         self.counters.lost += 1
         node.failures += 1
         self._down.put_nowait((node, error))
+        self._tidying.one_left(len(self.nodes))
 
     def take(self, delta: Delta, held: Object | None) -> Object | Refusal:
         """As intake, but what another node was told lately is shared."""

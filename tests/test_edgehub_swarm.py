@@ -14,6 +14,7 @@ from link.packing import pack_against
 from link.peer import Role
 from link.websocket import listen
 from metamanager.intake import intake
+from tests.harness.heap import Hole, anonymous_kb
 from tests.harness.sides import Side
 from tests.harness.tls import contexts
 
@@ -74,7 +75,7 @@ async def test_what_is_shared_is_bounded() -> None:
     assert COMMON_BYTES - largest < sum(len(each.body) for each in one._commons.values()) <= COMMON_BYTES
 
 
-async def test_a_link_that_is_lost_is_gone_at_once(tmp_path: Path) -> None:
+async def test_a_link_that_is_lost_is_gone_at_once_and_so_are_the_pages_of_what_it_left(tmp_path: Path) -> None:
     hub_context, [edge_context] = contexts(tmp_path, ["127.0.0.1"], ["n1"])
     listener = await listen("127.0.0.1", 0, hub_context, Side(Role.HUB).opened)
     one = Swarm([(Node("n1"), edge_context)], "127.0.0.1", listener.port, intake, agent="test", draw=lambda: 1.0)
@@ -88,9 +89,13 @@ async def test_a_link_that_is_lost_is_gone_at_once(tmp_path: Path) -> None:
             assert session is not None
             left = [weakref.ref(each) for each in (session, session.pump, session.pump.transport)]
             del session
-            await listener.close()
-            while one.connected or any(each() is not None for each in left):
-                await asyncio.sleep(0.01)
+            with Hole() as hole:
+                before = anonymous_kb()
+                await listener.close()
+                while one.connected or any(each() is not None for each in left):
+                    await asyncio.sleep(0.01)
+                while before - anonymous_kb() < hole.kb * 0.9:
+                    await asyncio.sleep(0.01)
     finally:
         gc.enable()
         running.cancel()
