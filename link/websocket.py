@@ -138,7 +138,7 @@ class WebSocket(asyncio.BufferedProtocol):
         """Whether frames are left over that came and have not been looked at; nothing is read meanwhile."""
         self._ended: tuple[Exception | None] | None = None
         """Why the connection is gone, while frames are left over: its handler hears of it after them."""
-        self._opened = opened
+        self._opened: Opened | None = opened
         self._batch = batch
         self._unsent: list[bytes] = []
         self._receiving: Receiving | None = None
@@ -366,7 +366,10 @@ class WebSocket(asyncio.BufferedProtocol):
         self._library = None
         self._is_open = True
         self._left_door()
-        self._receiving = self._opened(self)
+        opened, self._opened = self._opened, None
+        assert opened is not None, "a connection is opened once"
+        # Not kept: mostly it is a method of who has the pump, which has this connection.
+        self._receiving = opened(self)
 
     def _left_door(self) -> None:
         if self._leave is not None:
