@@ -54,7 +54,7 @@ logger = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
-WINDOW = 8192  # changes kept for watches to resume; a hub that is restarted amid 500 edits/s has 16 s to come back
+WINDOW = 4096  # changes kept for watches to resume; a hub restarted amid 500 edits/s of 2 KB has 8 s to come back
 MAX_WAITING = 256  # writes; more get 429, which every client waits for and repeats
 MAX_BATCH = 64  # writes in one transaction: an fsync costs as much as making some fifty plans
 SCHEMA_VERSION = 1

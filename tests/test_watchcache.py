@@ -10,7 +10,7 @@ from apimachinery.keys import ObjectKey
 from apimachinery.objects import Object, from_json
 from apimachinery.resources import CONFIG_MAPS, PODS
 from apimachinery.selectors import parse_labels
-from apimachinery.watchcache import ChangeWindow, WatchCache
+from apimachinery.watchcache import ALWAYS, ChangeWindow, WatchCache
 
 
 def an_object(name: str, version: int, namespace: str = "default", **labels: str) -> Object:
@@ -116,6 +116,21 @@ def test_the_window_is_bounded_and_says_so() -> None:
         cache.since(1)
     with pytest.raises(Expired, match="too large"):
         cache.since(6)
+
+
+def test_the_window_is_bounded_in_bytes_but_for_what_may_have_been_committed_together() -> None:
+    window = ChangeWindow(window=1000, window_bytes=ALWAYS * 1000)
+    for revision in range(1, 401):
+        body = b"x" * (100 if revision <= 200 else 1000 if revision <= 300 else 10_000)
+        item = an_object("a", revision)._replace(body=body)
+        window.append(Change(revision, EventType.MODIFIED, item, None))
+        if revision == 300:
+            assert sum(len(change.object.body) for change in window.since(300 - ALWAYS)) == ALWAYS * 1000
+            with pytest.raises(Expired):
+                window.since(299 - ALWAYS)
+    assert len(window.since(400 - ALWAYS)) == ALWAYS
+    with pytest.raises(Expired):
+        window.since(399 - ALWAYS)
 
 
 def test_a_forgotten_resource_is_deleted_object_by_object() -> None:
