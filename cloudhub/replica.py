@@ -203,6 +203,7 @@ class Replica:
                 where["quic"] = self._page.quic = str(Endpoint(asked.host, listeners[-1].port))
             listener = await self._listen(link, identity.link_context)
             listeners.append(listener)
+            self._page.listeners = listeners
             if self._settings.metrics is not None:
                 await serve_metrics(stack, self._settings.metrics, self._page.scraped)
             window_s = self._settings.join.renewal_window_s
