@@ -19,7 +19,7 @@ from apiserver import patches, protobuf, requests, yamlbodies
 from cloudhub.join import _read as read_join
 from cloudhub.nodecalls import NodeCalls
 from cloudhub.passing import checked
-from cloudhub.reports import parse
+from cloudhub.reportvalues import parse
 from componentbase import pki
 from devicetwin.broker.packets import Connack, Decoder, ProtocolError, Puback, Publish, Suback, encode
 from devicetwin.messages import Ask, MapperState, StateUpdate, TwinUpdate
