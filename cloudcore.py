@@ -16,6 +16,7 @@ import urllib.parse
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeAlias
 
 from cloudhub import cacommand, credentials, nodecommand, tokencommand, worker
 from cloudhub.settings import KUBELET_SIGNER, SOCKET_NAME, CloudConfig, SignedBy, load
@@ -28,6 +29,8 @@ from componentbase.reservations import reserved
 
 PROG = "cloudcore"
 QUIC_WORKER = 1
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def main() -> None:
@@ -57,7 +60,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"{PROG} {VERSION}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    added = [_add_run(commands), _add_crds(commands), _add_rbac(commands)]
+    for each in (tokencommand, cacommand, nodecommand):
+        each.add_parser(commands)
+    added += [_add_status(commands), _add_resync(commands), _add_config(commands)]
+    for command in added:
+        cli.add_log_flags(command)
+    return parser
 
+
+def _add_run(commands: Commands) -> argparse.ArgumentParser:
     run = cli.add_command(
         commands,
         "run",
@@ -65,8 +77,8 @@ def _parser() -> argparse.ArgumentParser:
         "cloudcore run --kubeconfig kubeconfig --data-dir /var/lib/cloudcore --listen :10000 --join-listen :10002",
     )
     credentials.add_flag(run)
-    run.add_argument("--data-dir", type=Path, required=True, metavar="DIR", help="for the status socket and the lock")
-    run.add_argument("--config", type=Path, metavar="FILE", help="see `cloudcore config`")
+    _add_data_dir(run, "for the status socket and the lock")
+    _add_config_file(run, "see `cloudcore config`")
     run.add_argument("--workers", type=int, metavar="N", help="processes that share the ports; 1 by default")
     run.add_argument("--worker", type=int, help=argparse.SUPPRESS)  # from a supervisor
     run.add_argument("--listen", type=cli.endpoint, metavar="HOST:PORT", help="the link; :10000 by default")
@@ -82,44 +94,49 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--advertise", action="append", metavar="NAME", help="a name nodes reach this hub under; repeatable"
     )
-
     run.add_argument(
         "--client-ca", type=Path, metavar="FILE", help="the signer's CA; what the cluster publishes by default"
     )
+    _add_signer_flags(run)
+    return run
 
-    cli.add_log_flags(
-        cli.add_command(
-            commands,
-            "crds",
-            "Print the definitions of Device, DeviceModel and DeviceStatus.",
-            "cloudcore crds | kubectl apply -f -",
-        )
+
+def _add_crds(commands: Commands) -> argparse.ArgumentParser:
+    return cli.add_command(
+        commands,
+        "crds",
+        "Print the definitions of Device, DeviceModel and DeviceStatus.",
+        "cloudcore crds | kubectl apply -f -",
     )
 
+
+def _add_rbac(commands: Commands) -> argparse.ArgumentParser:
     rbac = cli.add_command(
         commands,
         "rbac",
         "Print the account of cloudcore and its rights, which are the least that it needs.",
         "cloudcore rbac | kubectl apply -f -\nkubectl create token cloudcore --namespace fairlead-system",
     )
-    rbac.add_argument("--config", type=Path, metavar="FILE", help="of this configuration: placement, interest.enabled")
+    _add_config_file(rbac, "of this configuration: placement, interest.enabled")
     rbac.add_argument("--no-interest", action="store_true", help="without interest on demand and requests of nodes")
     rbac.add_argument("--nodes", type=_names, default=(), metavar="NAME,...", help="requests of these nodes only")
     rbac.add_argument(
         "--namespaces", type=_names, default=(), metavar="NAME,...", help="requests of pods in these namespaces only"
     )
-    for each in (run, rbac):
-        _add_signer_flags(each)
-    cli.add_log_flags(rbac)
+    _add_signer_flags(rbac)
+    return rbac
 
-    tokencommand.add_parser(commands)
-    cacommand.add_parser(commands)
-    nodecommand.add_parser(commands)
+
+def _add_status(commands: Commands) -> argparse.ArgumentParser:
     status = cli.add_command(
         commands, "status", "Say in a few lines how things stand.", "cloudcore status --data-dir /var/lib/cloudcore"
     )
-    status.add_argument("--data-dir", type=Path, required=True, metavar="DIR", help="the one given to `cloudcore run`")
-    status.add_argument("--output", "-o", choices=("text", "json"), default="text", help="text by default")
+    _add_data_dir(status, _SAME_DIR)
+    cli.add_output_flag(status)
+    return status
+
+
+def _add_resync(commands: Commands) -> argparse.ArgumentParser:
     resync = cli.add_command(
         commands,
         "resync",
@@ -127,17 +144,30 @@ def _parser() -> argparse.ArgumentParser:
         "cloudcore resync edge-1 --data-dir /var/lib/cloudcore",
     )
     resync.add_argument("node", metavar="NODE", help="the node's name")
-    resync.add_argument("--data-dir", type=Path, required=True, metavar="DIR", help="the one given to `cloudcore run`")
+    _add_data_dir(resync, _SAME_DIR)
+    return resync
+
+
+def _add_config(commands: Commands) -> argparse.ArgumentParser:
     show = cli.add_command(
         commands,
         "config",
         "Print a configuration, every default with its meaning.",
         "cloudcore config > cloudcore.yaml",
     )
-    show.add_argument("--config", type=Path, metavar="FILE", help="print this one completed, rather than the defaults")
-    for each in (run, status, resync, show):
-        cli.add_log_flags(each)
-    return parser
+    _add_config_file(show, "print this one completed, rather than the defaults")
+    return show
+
+
+_SAME_DIR = "the one given to `cloudcore run`"
+
+
+def _add_data_dir(parser: argparse.ArgumentParser, meaning: str) -> None:
+    parser.add_argument("--data-dir", type=Path, required=True, metavar="DIR", help=meaning)
+
+
+def _add_config_file(parser: argparse.ArgumentParser, meaning: str) -> None:
+    parser.add_argument("--config", type=Path, metavar="FILE", help=meaning)
 
 
 def _add_signer_flags(parser: argparse.ArgumentParser) -> None:

@@ -293,6 +293,9 @@ def _causes(error: "jsonschema.ValidationError") -> list[Cause]:
     def invalid(text: str) -> list[Cause]:
         return [Cause(field, "FieldValueInvalid", f"Invalid value: {shown}: {field} in body {text}")]
 
+    def combined(text: str) -> list[Cause]:
+        return [Cause(field, "FieldValueInvalid", f'Invalid value: {shown}: "{field}" {text}')]
+
     match error.validator:
         case "type":
             wanted = next(iter(limit)) if isinstance(limit, list) else limit
@@ -327,27 +330,11 @@ def _causes(error: "jsonschema.ValidationError") -> list[Cause]:
         case "multipleOf":
             return invalid(f"should be a multiple of {limit}")
         case "oneOf":
-            return [
-                Cause(
-                    field,
-                    "FieldValueInvalid",
-                    f'Invalid value: {shown}: "{field}" must validate one and only one schema (oneOf)',
-                )
-            ]
+            return combined("must validate one and only one schema (oneOf)")
         case "anyOf":
-            return [
-                Cause(
-                    field,
-                    "FieldValueInvalid",
-                    f'Invalid value: {shown}: "{field}" must validate at least one schema (anyOf)',
-                )
-            ]
+            return combined("must validate at least one schema (anyOf)")
         case "not":
-            return [
-                Cause(
-                    field, "FieldValueInvalid", f'Invalid value: {shown}: "{field}" must not validate the schema (not)'
-                )
-            ]
+            return combined("must not validate the schema (not)")
     return invalid(f"does not fit {error.validator}: {_shown(limit)}")
 
 

@@ -20,7 +20,6 @@ import random
 import re
 import shutil
 import tempfile
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -32,6 +31,7 @@ from benchmarks.figures import Figure, Measured, percentile
 from tests.harness.badline import BadLine, why_not
 from tests.harness.mosquitto import free_port
 from tests.harness.site import Site
+from tests.harness.watchreader import following
 
 NODE = "edge-1"
 TRANSPORTS = ("websocket", "quic")
@@ -148,26 +148,13 @@ class Distant(Site):
         with self.line.edge:
             connection = http.client.HTTPConnection("127.0.0.1", self.ports[f"{NODE}-api"], timeout=600)
             connection.connect()
-        connection.request("GET", "/api/v1/pods?watch=true&resourceVersion=" + self._local_version())
-        answer = connection.getresponse()
 
-        def read() -> None:
-            with contextlib.suppress(OSError, ValueError, http.client.HTTPException, AttributeError):
-                while line := answer.readline():
-                    at = time.perf_counter()
-                    if (found := re.search(rb'"mark":"(m[0-9]+)"', line)) is not None:
-                        seen.setdefault(found[1].decode(), at)
+        def told(at: float, line: bytes) -> None:
+            if (found := re.search(rb'"mark":"(m[0-9]+)"', line)) is not None:
+                seen.setdefault(found[1].decode(), at)
 
-        thread = threading.Thread(target=read, name="watch", daemon=True)
-        thread.start()
-        try:
+        with following(connection, "/api/v1/pods?watch=true&resourceVersion=" + self._local_version(), told):
             yield seen
-        finally:
-            if connection.sock is not None:
-                with contextlib.suppress(OSError):
-                    connection.sock.shutdown(2)
-            thread.join(5)
-            connection.close()
 
     def _local_version(self) -> str:
         with self.line.edge:

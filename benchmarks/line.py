@@ -36,6 +36,7 @@ from benchmarks.forwarder import Forwarder
 from tests.conftest import KUBECTLS, find_tool
 from tests.harness.mosquitto import Mosquitto, free_port
 from tests.harness.site import ROOT, Site
+from tests.harness.watchreader import following
 
 NODE = "edge-1"
 WITHIN_S = 20.0
@@ -210,27 +211,15 @@ class Line:
         connection = self.connect()
         connection.request("GET", f"{GROUP}/{plural}", headers=self._headers)
         version = json.loads(connection.getresponse().read())["metadata"]["resourceVersion"]
-        connection.request("GET", f"{GROUP}/{plural}?watch=true&resourceVersion={version}", headers=self._headers)
-        answer = connection.getresponse()
         sightings = Sightings()
 
-        def read() -> None:
-            with contextlib.suppress(OSError, ValueError, http.client.HTTPException, AttributeError):
-                while line := answer.readline():
-                    at = time.perf_counter()
-                    if (what := told(json.loads(line)["object"])) is not None:
-                        sightings.saw(what, at)
+        def saw(at: float, line: bytes) -> None:
+            if (what := told(json.loads(line)["object"])) is not None:
+                sightings.saw(what, at)
 
-        thread = threading.Thread(target=read, name=f"watch[{plural}]", daemon=True)
-        thread.start()
-        try:
+        path = f"{GROUP}/{plural}?watch=true&resourceVersion={version}"
+        with following(connection, path, saw, self._headers):
             yield sightings
-        finally:
-            if connection.sock is not None:
-                with contextlib.suppress(OSError):
-                    connection.sock.shutdown(2)
-            thread.join(5)
-            connection.close()
 
     # Clients of the broker
 

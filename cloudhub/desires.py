@@ -15,7 +15,7 @@ from apimachinery.watchcache import WatchCache
 from cloudhub.interests import Interests, selected
 from cloudhub.outbox import Outbox
 from cloudhub.placement import Placement
-from link.codec import MAX_BODY_BYTES
+from link.fields import MAX_BODY_BYTES
 
 
 class Desires:

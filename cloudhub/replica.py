@@ -151,36 +151,16 @@ class Replica:
             await self._run(stack)
 
     async def _run(self, stack: contextlib.AsyncExitStack) -> None:
-        vault = self._vault
         authority = await self._patiently("the certificate authority", self._load_authority)
         placement = await self._patiently("the resources to be placed", self._placement)
         self._look = placement.look
         if self._settings.interest.enabled:
             self._serve_interest(placement)
-        self._server = HubServer(
-            self._cache,
-            placement,
-            self._writer,
-            self._nodes,
-            access=self._access,
-            calls=self._calls,
-            door=self._door,
-            heartbeat_s=self._settings.link.heartbeat_s,
-            grace_s=self._settings.link.grace_s,
-        )
-        self._page.hub = self._server.hub
+        self._server = self._made_server(placement)
         for resource in placement.resources():
             self._reflectors[resource] = self._reflector(resource, _selection(resource), self._advanced)
-        link, join = self._settings.link.listen, self._settings.join.listen
-        quic_host = [] if self._settings.link.quic_listen is None else [self._settings.link.quic_listen.host]
-        names = server_names([link.host, join.host, *quic_host], self._settings.join.advertise)
-        try:
-            quic = self._quic_credentials()
-            identity = authority.server(names, self._settings.link.tls_min, show=None if quic is None else quic.replace)
-        except CaLapsed as exc:
-            raise cli.CommandError(str(exc)) from exc
-        except ssl.SSLError as exc:  # our own were used once when they were read
-            raise cli.CommandError(f"the CA of the cluster's clients cannot be used: {exc.reason or exc}") from exc
+        quic = self._quic_credentials()
+        identity = self._identity(authority, quic)
         async with asyncio.TaskGroup() as tasks:
             for resource, reflector in self._reflectors.items():
                 name = f"reflector[{resource.collection}]"
@@ -195,36 +175,70 @@ class Replica:
             if self._access is not None and self._calls is not None:
                 tasks.create_task(self._access.run(), name="access")
                 tasks.create_task(self._calls.run(), name="calls")
-            listeners: list[Listener | QuicListener] = []
-            where = {}
-            # QUIC first: an edge that finds TCP and no QUIC takes the websocket, and keeps it.
-            if quic is not None and (asked := self._settings.link.quic_listen) is not None:
-                listeners.append(await self._listen_quic(quic))
-                where["quic"] = self._page.quic = str(Endpoint(asked.host, listeners[-1].port))
-            listener = await self._listen(link, identity.link_context)
-            listeners.append(listener)
+            listeners = await self._listen_for_nodes(identity, quic)
+            port = listeners[-1].port
             if self._settings.metrics is not None:
                 await serve_metrics(stack, self._settings.metrics, self._page.scraped)
             window_s = self._settings.join.renewal_window_s
             signer, tokens = self._signer(), self._tokens()
-            endpoint = JoinEndpoint(
-                authority, tokens, self._roster, Link(listener.port), signer=signer, window_s=window_s
-            )
+            endpoint = JoinEndpoint(authority, tokens, self._roster, Link(port), signer=signer, window_s=window_s)
             self._page.joins = endpoint.counts
             if signer is not None:
-                where["signer"] = self._page.signer = f"kubernetes ({self._settings.join.signer_name})"
+                self._page.signer = f"kubernetes ({self._settings.join.signer_name})"
                 tasks.create_task(_check_rights(signer), name="signer-rights")
-            joining = await self._serve_join(stack, join, endpoint, identity)
-            self._page.endpoints = (str(Endpoint(link.host, listener.port)), joining)
+            joining = await self._serve_join(stack, self._settings.join.listen, endpoint, identity)
+            self._page.endpoints = (str(Endpoint(self._settings.link.listen.host, port)), joining)
             tasks.create_task(self._server.run(*listeners), name="hub")
             tasks.create_task(self._writer.run(), name="status-writer")
             tasks.create_task(self._announcer.run(), name="announcer")
             tasks.create_task(self._door.run(), name="door")
             tasks.create_task(self._nodes.run(), name="nodes")
-            keeping = identity.keep_fresh(vault, self._settings.join.reload_s, _hangups())
+            keeping = identity.keep_fresh(self._vault, self._settings.join.reload_s, _hangups())
             tasks.create_task(keeping, name="certificate")
             tasks.create_task(_prune(self._tokens()), name="tokens")
-            self._serving({"link": self._page.endpoints[0], "join": joining, **where, "apiserver": self._client.server})
+            told = {"link": self._page.endpoints[0], "join": joining, "quic": self._page.quic}
+            told |= {"signer": self._page.signer, "apiserver": self._client.server}
+            self._serving({name: fact for name, fact in told.items() if fact})
+
+    def _identity(self, authority: Authority, quic: "LiveCredentials | None") -> ServerIdentity:
+        """What this process shows to nodes. quic: where it is shown over QUIC. Raises CommandError."""
+        asked = (self._settings.link.listen, self._settings.join.listen, self._settings.link.quic_listen)
+        names = server_names([each.host for each in asked if each is not None], self._settings.join.advertise)
+        try:
+            return authority.server(names, self._settings.link.tls_min, show=None if quic is None else quic.replace)
+        except CaLapsed as exc:
+            raise cli.CommandError(str(exc)) from exc
+        except ssl.SSLError as exc:  # our own were used once when they were read
+            raise cli.CommandError(f"the CA of the cluster's clients cannot be used: {exc.reason or exc}") from exc
+
+    async def _listen_for_nodes(
+        self, identity: ServerIdentity, quic: "LiveCredentials | None"
+    ) -> "list[Listener | QuicListener]":
+        """Where nodes can come from now on, the websocket last."""
+        listeners: list[Listener | QuicListener] = []
+        # QUIC first: an edge that finds TCP and no QUIC takes the websocket, and keeps it.
+        if quic is not None and (asked := self._settings.link.quic_listen) is not None:
+            listeners.append(await self._listen_quic(quic))
+            self._page.quic = str(Endpoint(asked.host, listeners[-1].port))
+        listeners.append(await self._listen(self._settings.link.listen, identity.link_context))
+        self._page.listeners = listeners
+        return listeners
+
+    def _made_server(self, placement: Placement) -> HubServer:
+        """What nodes will connect to; it lets nobody in yet."""
+        server = HubServer(
+            self._cache,
+            placement,
+            self._writer,
+            self._nodes,
+            access=self._access,
+            calls=self._calls,
+            door=self._door,
+            heartbeat_s=self._settings.link.heartbeat_s,
+            grace_s=self._settings.link.grace_s,
+        )
+        self._page.hub = server.hub
+        return server
 
     async def _patiently(self, what: str, attempt: Callable[[], Coroutine[None, None, T]]) -> T:
         """Try until the apiserver is there; whatever else it answers ends the command."""

@@ -32,56 +32,37 @@ Invariants
     at most one write per object is under way, and they start at least min_interval_s apart, but for what
     a conflict makes repeat
     a value is settled only after a write that carried it, or a later one of its field, was taken
-    each entry is acknowledged once: settled, refused or handed back
+    each entry is acknowledged once (cloudhub.ledgers): settled, refused or handed back
     memory is bounded by the number of objects and fields that are admitted, and by the sessions' windows
 
 Pure state: no clock, no I/O. The shell is cloudhub/statuswriter.py.
 """
 
-import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping
 from typing import Generic, NamedTuple, TypeVar, assert_never
 
-from apimachinery.devices import NODE_INFO_FIELD, PROPERTY_FIELD, STATE_FIELD, PropertyReport
 from apimachinery.keys import Node, ObjectKey
 from apimachinery.kubeevents import EVENT_FIELD, KubeEvent
-from apimachinery.objects import JSON
-from apimachinery.resources import DEVICE_GROUP, DEVICES, EVENTS, NODES
+from apimachinery.resources import DEVICE_GROUP, EVENTS
 from cloudhub.agenda import Agenda
-from cloudhub.devices import StateReport
+from cloudhub.ledgers import Acknowledgement, Ledgers
 from cloudhub.pace import Pace
+from cloudhub.reportvalues import Value, parse, path_of
 from cloudhub.turns import Turns
-from link.frames import (
-    REPORT_WINDOW_BYTES,
-    REPORT_WINDOW_ENTRIES,
-    RefusedEntry,
-    RefusedReport,
-    Report,
-    ReportAck,
-    ReportEntry,
-    Span,
-    Traffic,
-)
+from link.frames import REPORT_WINDOW_BYTES, REPORT_WINDOW_ENTRIES, RefusedReport, Report, ReportEntry, Traffic
 
 MIN_INTERVAL_S = 0.5  # two writes a second per device: as fast as a person can read, 1 % of what etcd does
 MAX_PAUSE_S = 60.0  # whatever Retry-After says: an apiserver says a second, anybody's webhook a day
 EVENT_PAUSE_S = 0.25  # of a node's Events after one that fails by itself, at most
 MAX_TROUBLED = REPORT_WINDOW_ENTRIES  # names of Events that were handed back, of one session
 EVENT_INTERVAL_S = 0.02  # between two Events of one node: 50 a second, as many as a kubelet tells (eventRecordQPS)
-MAX_REFUSED = 256  # in one acknowledgement: each is at most 1 KiB
 HAND_BACK_AFTER = 3  # writes that failed in a row: within two seconds or so, and a passing thing has passed
 WRITES = 8  # at once, of all nodes
 NODE_WRITES = 4  # of one node's devices, where others wait, too
 KEPT_FOR_DEVICES = 2
 KEPT_FOR_INFRASTRUCTURE = 1
-MAX_PROPERTY_BYTES = (
-    200 << 10
-)  # of one report: a value and a desired one of 16 KiB, each six times that as JSON may write
-MAX_OTHER_BYTES = 64 << 10  # of one Event, state or nodeInfo, which has 1 to 4 KiB
 MAX_FRAME_VALUES = REPORT_WINDOW_BYTES  # of one Report's values, but for a single one: 8 ms of reading, 30 ms at worst
-MAX_TEXT_CHARACTERS = 256
-MAX_NODE_ENTRIES = 64
 
 MOVED = "the object belongs to another node now"
 
@@ -90,18 +71,6 @@ MALFORMED = "Malformed"
 NOT_ITS_OWN = "NotItsOwn"
 
 S = TypeVar("S", bound=Hashable)
-
-
-class NodeReport(NamedTuple):
-    """What an edge reports of its machine; the fields of a Node's status by these names."""
-
-    node_info: Mapping[str, str]
-    addresses: tuple[tuple[str, str], ...]
-    """Type and address, for example ("InternalIP", "192.0.2.7")."""
-    capacity: Mapping[str, str]
-
-
-Value = PropertyReport | StateReport | NodeReport | KubeEvent
 
 
 class Write(NamedTuple):
@@ -149,15 +118,6 @@ class Retry(NamedTuple):
 
 
 Outcome = Taken | Refused | Retry
-
-
-class Acknowledgement(NamedTuple, Generic[S]):
-    """What became of entries of a session."""
-
-    session: S
-    ack: ReportAck
-    refused: tuple[RefusedReport, ...] = ()
-    """Those that `ack` refuses, by what they were about."""
 
 
 class _Slot(Generic[S]):
@@ -222,17 +182,6 @@ class _Target(Generic[S]):
         """A write of several values was refused: find out which it was."""
 
 
-class _Ledger:
-    """What became of one session's entries of one class and was not told yet."""
-
-    __slots__ = ("later", "refused", "settled")
-
-    def __init__(self) -> None:
-        self.settled: list[int] = []
-        self.refused: list[tuple[int, RefusedReport]] = []
-        self.later: list[int] = []
-
-
 class _NotItsOwn(ValueError):
     """The node may not report this."""
 
@@ -275,7 +224,7 @@ class Reports(Generic[S]):
         self._writes_taken = 0
         self._keys: dict[S, set[ObjectKey]] = {}
         """Which objects each session has reported of."""
-        self._ledgers: dict[tuple[S, Traffic], _Ledger] = {}
+        self._ledgers: Ledgers[S] = Ledgers()
         self._troubled: dict[S, dict[str, None]] = {}
         """Events of each session that were handed back: they are tried once when they come again, after all others."""
 
@@ -295,7 +244,7 @@ class Reports(Generic[S]):
         for number, entry in enumerate(entries, first):
             said += len(entry.value)
             if said > MAX_FRAME_VALUES and number > first:
-                self._ledger(session, traffic).later.append(number)
+                self._ledgers.hand_back(session, traffic, (number,))
                 self.handed_back += 1
                 continue
             try:
@@ -305,14 +254,14 @@ class Reports(Generic[S]):
             except ValueError as exc:
                 self.refused[NOT_ITS_OWN if isinstance(exc, _NotItsOwn) else MALFORMED] += 1
                 refused = RefusedReport(entry.key, entry.field, str(exc))
-                self._ledger(session, traffic).refused.append((number, refused))
+                self._ledgers.refuse(session, traffic, (number,), refused)
                 continue
             slot.claims[session].append(number)
             is_event = isinstance(slot.value, KubeEvent)
-            key, field = (events_of(node), _path(entry.key)) if is_event else (entry.key, entry.field)
+            key, field = (events_of(node), path_of(entry.key)) if is_event else (entry.key, entry.field)
             keys.add(key)
             self._put(node, key, field, slot)
-        return self._told()
+        return self._ledgers.told()
 
     def _parsed(self, node: Node, entry: ReportEntry) -> Value:
         """Raises ValueError with why it is refused."""
@@ -341,8 +290,7 @@ class Reports(Generic[S]):
 
     def close(self, session: S) -> None:
         """Nobody waits for this session's acknowledgements any more."""
-        for traffic in Traffic:
-            self._ledgers.pop((session, traffic), None)
+        self._ledgers.close(session)
         self._troubled.pop(session, None)
         for key in self._keys.pop(session, ()):
             target = self._targets.get(key)
@@ -470,7 +418,7 @@ class Reports(Generic[S]):
         if not target.pending:
             target.one_by_one = False
         self._schedule(write.key, target)
-        return self._told()
+        return self._ledgers.told()
 
     def _is_own_trouble(self, target: _Target[S], flown: dict[str, _Slot[S]], after_s: float, now: float) -> bool:
         """Whether an Event fails while others are taken; it waits by itself then, and is handed back at last."""
@@ -497,7 +445,7 @@ class Reports(Generic[S]):
 
     def _leave(self, slot: _Slot[S]) -> None:
         for session, numbers in slot.claims.items():
-            self._ledger(session, _traffic_of(slot.key)).later += numbers
+            self._ledgers.hand_back(session, _traffic_of(slot.key), numbers)
             self.handed_back += len(numbers)
 
     def _put(self, node: Node, key: ObjectKey, field: str, slot: _Slot[S]) -> None:
@@ -537,31 +485,14 @@ class Reports(Generic[S]):
         """These values are done with; `reasons` says which of them are refused."""
         for name, slot in slots.items():
             for session, numbers in slot.claims.items():
-                ledger = self._ledger(session, _traffic_of(slot.key))
+                traffic = _traffic_of(slot.key)
                 if name in reasons:
                     refused = RefusedReport(slot.key, slot.field, reasons[name])
-                    ledger.refused += ((number, refused) for number in numbers)
+                    self._ledgers.refuse(session, traffic, numbers, refused)
                     self.refused[cause] += len(numbers)
                 else:
-                    ledger.settled += numbers
+                    self._ledgers.settle(session, traffic, numbers)
                     self.taken_count += len(numbers)
-
-    def _ledger(self, session: S, traffic: Traffic) -> _Ledger:
-        return self._ledgers.setdefault((session, traffic), _Ledger())
-
-    def _told(self) -> list[Acknowledgement[S]]:
-        """Everything that can be acknowledged now."""
-        found: list[Acknowledgement[S]] = []
-        for (session, traffic), ledger in self._ledgers.items():
-            settled, later = tuple(spans(ledger.settled)), tuple(spans(ledger.later))
-            for start in range(0, len(ledger.refused) or 1, MAX_REFUSED):
-                refused = ledger.refused[start : start + MAX_REFUSED]
-                told = tuple(RefusedEntry(number, report.reason) for number, report in refused)
-                ack = ReportAck(traffic, settled, told, later)
-                found.append(Acknowledgement(session, ack, tuple(report for _, report in refused)))
-                settled = later = ()
-        self._ledgers.clear()
-        return found
 
 
 def _next_event(pending: "Mapping[str, _Slot[S]]", now: float) -> str | None:
@@ -574,87 +505,6 @@ def _traffic_of(key: ObjectKey) -> Traffic:
     return Traffic.DEVICES if key.resource.group == DEVICE_GROUP else Traffic.INFRASTRUCTURE
 
 
-def spans(numbers: Sequence[int]) -> Iterator[Span]:
-    """The same numbers, each once, as few spans."""
-    rest = iter(sorted(numbers))
-    first = last = next(rest, 0)
-    for number in rest:
-        if number != last + 1:
-            yield Span(first, last)
-            first = number
-        last = number
-    if last:
-        yield Span(first, last)
-
-
 def events_of(node: Node) -> ObjectKey:
     """What stands for all Events of a node, as the target of writes."""
     return ObjectKey(EVENTS, "", node)
-
-
-def _path(key: ObjectKey) -> str:
-    return f"{key.namespace}/{key.name}"
-
-
-def parse(entry: ReportEntry) -> Value:
-    """The value of a report. Raises ValueError with what is wrong; the sender is a peer, so all of it is checked."""
-    most = MAX_PROPERTY_BYTES if entry.field.startswith(PROPERTY_FIELD) else MAX_OTHER_BYTES
-    if len(entry.value) > most:
-        raise ValueError(f"the value has {len(entry.value)} bytes of JSON, and at most {most} are read")
-    try:
-        text = entry.value.decode()
-        value = json.loads(text)
-        if "\\u" in text:  # an escape can still make half a surrogate pair, which no request to an apiserver can carry
-            json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
-        raise ValueError("the value is not JSON: it has half a surrogate pair") from None
-    except (ValueError, RecursionError):
-        raise ValueError("the value is not JSON") from None
-    collection = entry.key.resource.collection
-    if collection == DEVICES.collection and entry.field.startswith(PROPERTY_FIELD):
-        return PropertyReport.from_json(value)
-    if collection == DEVICES.collection and entry.field == STATE_FIELD:
-        return _state(value)
-    if collection == NODES.collection and entry.field == NODE_INFO_FIELD:
-        return _node_report(value)
-    if entry.key.resource == EVENTS and entry.field == EVENT_FIELD:
-        event = KubeEvent.from_json(value)
-        if event.key != entry.key:
-            raise ValueError(f"the Event is {_path(event.key)}, not what its report says")
-        return event
-    raise ValueError(f'{collection} has no field "{entry.field}" to report')
-
-
-def _state(value: JSON) -> StateReport:
-    if not isinstance(value, dict):
-        raise ValueError("a state must be an object")  # noqa: TRY004 - the caller refuses on ValueError
-    texts = {name: _text(name, value.get(name) or "") for name in ("lastOnlineTime", "problem")}
-    return StateReport(_text("state", value.get("state")), texts["lastOnlineTime"], texts["problem"])
-
-
-def _node_report(value: JSON) -> NodeReport:
-    if not isinstance(value, dict):
-        raise ValueError("nodeInfo must be an object")  # noqa: TRY004
-    addresses = value.get("addresses", [])
-    if not isinstance(addresses, list) or len(addresses) > MAX_NODE_ENTRIES:
-        raise ValueError(f"addresses must be a list of at most {MAX_NODE_ENTRIES}")
-    pairs = tuple(tuple(sorted(_texts("an address", entry).items())) for entry in addresses)
-    if not all([name for name, _ in pair] == ["address", "type"] for pair in pairs):
-        raise ValueError("an address has a type and an address")
-    return NodeReport(
-        _texts("nodeInfo", value.get("nodeInfo", {})),
-        tuple((pair[1][1], pair[0][1]) for pair in pairs),
-        _texts("capacity", value.get("capacity", {})),
-    )
-
-
-def _texts(what: str, value: JSON) -> dict[str, str]:
-    if not isinstance(value, dict) or len(value) > MAX_NODE_ENTRIES:
-        raise ValueError(f"{what} must be an object of at most {MAX_NODE_ENTRIES} fields")
-    return {name: _text(f"{what}.{name}", text) for name, text in value.items()}
-
-
-def _text(what: str, value: JSON) -> str:
-    if not isinstance(value, str) or len(value) > MAX_TEXT_CHARACTERS:
-        raise ValueError(f"{what} must be a string of at most {MAX_TEXT_CHARACTERS} characters")
-    return value

@@ -33,10 +33,12 @@ from link.frames import (
     Cancel,
     Check,
     Frame,
+    Held,
     Hello,
     Interest,
     Inventory,
     Nack,
+    Refusal,
     Report,
     ReportAck,
     Taken,
@@ -185,27 +187,9 @@ class Session:
             case Hello():
                 self._hub.hello(self, frame)
             case Inventory(entries, last):
-                if self.pump.bytes_received > MAX_INVENTORY_BYTES:
-                    raise RemoteProtocolError(f"an inventory of more than {MAX_INVENTORY_BYTES} bytes")
-                self._inventory.update(entries)
-                if len(self._inventory) > MAX_INVENTORY:
-                    raise RemoteProtocolError(f"an inventory of more than {MAX_INVENTORY} objects")
-                if last:
-                    self._hub.surveyed(self, self._inventory)
-                    self._inventory = {}
+                self._surveyed(entries, last)
             case Nack(seq, refusals) if self.outbox is not None:
-                for refusal in refusals:
-                    if refusal.whole:
-                        self._hub.counters.healed += self.outbox.doubt(seq, refusal.key)
-                        continue
-                    self._hub.counters.nacks += 1
-                    self._refusals += 1
-                    if self._refusals <= MAX_REFUSALS_TOLD:
-                        logger.warning(
-                            "node refused object",
-                            extra={"node": self.node, "key": str(refusal.key), "reason": refusal.reason},
-                        )
-                    self.outbox.refuse(seq, refusal.key, refusal.reason)
+                self._refused(self.outbox, seq, refusals)
             case Check(seq, held_digest):
                 until = _used_until(self._checked_until, self._clock.time(), CHECKS_BURST, CHECKS_PER_S)
                 if until is None:
@@ -236,6 +220,28 @@ class Session:
                     self._hub.ready(self)
             case _:
                 raise AssertionError(f"the peer let {frame!r} through to a hub")
+
+    def _surveyed(self, entries: Sequence[Held], last: bool) -> None:
+        if self.pump.bytes_received > MAX_INVENTORY_BYTES:
+            raise RemoteProtocolError(f"an inventory of more than {MAX_INVENTORY_BYTES} bytes")
+        self._inventory.update(entries)
+        if len(self._inventory) > MAX_INVENTORY:
+            raise RemoteProtocolError(f"an inventory of more than {MAX_INVENTORY} objects")
+        if last:
+            self._hub.surveyed(self, self._inventory)
+            self._inventory = {}
+
+    def _refused(self, outbox: Outbox, seq: int, refusals: Sequence[Refusal]) -> None:
+        for refusal in refusals:
+            if refusal.whole:
+                self._hub.counters.healed += outbox.doubt(seq, refusal.key)
+                continue
+            self._hub.counters.nacks += 1
+            self._refusals += 1
+            if self._refusals <= MAX_REFUSALS_TOLD:
+                facts = {"node": self.node, "key": str(refusal.key), "reason": refusal.reason}
+                logger.warning("node refused object", extra=facts)
+            outbox.refuse(seq, refusal.key, refusal.reason)
 
     def link_lost(self, error: LinkError) -> None:
         self._hub.ended(self, error)

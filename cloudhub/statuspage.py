@@ -6,8 +6,9 @@ Whoever makes a part hands it to the page.
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
+from typing import Protocol
 
 from apimachinery.errors import NotFound
 from apimachinery.keys import Node, Resource
@@ -28,6 +29,20 @@ from componentbase import metrics
 from componentbase.metrics import Metric
 from componentbase.release import VERSION
 from link.transports import KINDS
+
+
+class Listening(Protocol):
+    """Where the link listens; link.websocket.Listener and link.quicserver.Listener are such."""
+
+    @property
+    def kind(self) -> str:
+        """One of link.transports.KINDS."""
+        ...
+
+    @property
+    def refusals(self) -> Mapping[str, int]:
+        """Handshakes that came to nothing, by reason."""
+        ...
 
 
 class StatusPage:
@@ -55,6 +70,7 @@ class StatusPage:
         self.demand: Demand | None = None
         self.joins: JoinCounts | None = None
         self.reflectors: dict[Resource, Reflector] = {}
+        self.listeners: Sequence[Listening] = ()
         self.endpoints = ("", "")
         """Where the link and the join endpoint listen; "" while they do not."""
         self.quic = ""
@@ -103,6 +119,11 @@ class StatusPage:
             for field in fields(self.hub.counters):
                 value = getattr(self.hub.counters, field.name)
                 yield Metric(f"hub_{field.name}_total", f"{field.name.replace('_', ' ')} since the start.", value)
+        for listener in self.listeners:
+            for reason, count in listener.refusals.items():
+                told = "TLS and QUIC handshakes that came to nothing, by why."
+                labels = {"transport": listener.kind, "reason": reason}
+                yield Metric("hub_handshakes_refused_total", told, count, labels)
         if self.joins is not None:
             yield from self.joins.metrics()
         yield Metric("hub_nodes_banned", "Names that nobody may have.", len(self._door.gate.bans()))

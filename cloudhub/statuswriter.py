@@ -56,21 +56,10 @@ from cloudhub.devices import StateReport, model_of, node_of, property_names, rep
 from cloudhub.devicestatus import status_after
 from cloudhub.fences import Fences, Permit
 from cloudhub.horizon import number
+from cloudhub.ledgers import Acknowledgement
 from cloudhub.reading import Sent
-from cloudhub.reports import (
-    MIN_INTERVAL_S,
-    MOVED,
-    WRITES,
-    Acknowledgement,
-    NodeReport,
-    Outcome,
-    Refused,
-    Reports,
-    Retry,
-    Taken,
-    Value,
-    Write,
-)
+from cloudhub.reports import MIN_INTERVAL_S, MOVED, WRITES, Outcome, Refused, Reports, Retry, Taken, Write
+from cloudhub.reportvalues import NodeReport, Value
 from cloudhub.tally import Client, CountedClient, RefusedWrite, Tally
 from link.frames import Report, ReportAck
 

@@ -29,8 +29,8 @@ from cloudhub.outbox import DOUBTFUL
 from cloudhub.packorders import PackOrders
 from cloudhub.patches import Patches, patch
 from cloudhub.wholes import Known, Wholes, packed
-from link.codec import encode_delta
 from link.frames import LARGE_BYTES, Delta
+from link.pushcodec import encode_delta
 
 MAX_BYTES = (
     16 << 20
@@ -47,7 +47,7 @@ class Wire(NamedTuple):
     """One object's change, as it travels. Is a cloudhub.outbox.Sized."""
 
     data: bytes
-    """link.codec.encode_delta's."""
+    """link.pushcodec.encode_delta's."""
     body_bytes: int
     """Of them, what the object itself takes."""
     cost: int

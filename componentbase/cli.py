@@ -64,6 +64,11 @@ def add_command(
     return commands.add_parser(name, help=summary, **_texts(description, example))  # type: ignore[arg-type]
 
 
+def add_output_flag(parser: argparse.ArgumentParser) -> None:
+    """For people or for machines: `output` is "text" or "json"."""
+    parser.add_argument("--output", "-o", choices=("text", "json"), default="text", help="text by default")
+
+
 def add_log_flags(parser: argparse.ArgumentParser) -> None:
     """--log-format and --log-level, which configure_logs() obeys."""
     group = parser.add_argument_group("logs", "written to stderr")

@@ -20,7 +20,7 @@ import logging
 import socket
 import ssl
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from componentbase.aside import aside
@@ -33,6 +33,14 @@ PAUSE_S = 1.0  # without a file descriptor for the next one
 TELL_EVERY_S = 10.0  # of those that were turned away: a flood is no reason to fill the log
 UNTRUSTED_EVERY_S = 60.0  # of one origin, which dials again and again
 UNTRUSTED_ORIGINS = 1024  # of which is known when they were told of; the longest known is forgotten
+NO_ROOM, UNTRUSTED, NO_CERTIFICATE, TIMEOUT, BROKEN = REASONS = (
+    "no-room",
+    "untrusted",
+    "no-certificate",
+    "timeout",
+    "broken",
+)
+"""Why a handshake came to nothing; broken: the other side ended it, or spoke something else."""
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 Leave = Callable[[], None]
@@ -53,8 +61,8 @@ class Threshold:
     """Counts who is at the door."""
 
     def __init__(self, limits: Limits) -> None:
-        self.refused = 0
-        """How many were turned away."""
+        self.refusals: Counter[str] = Counter(dict.fromkeys(REASONS, 0))
+        """How many handshakes came to nothing, by REASONS. They only rise."""
         self._limits = limits
         self._origins: Counter[str] = Counter()
         self._at_door = 0
@@ -105,11 +113,12 @@ class Threshold:
         logger.warning("client certificate not trusted", extra={"remote": f"{address}:{port}", "reason": reason})
 
     def _turned_away(self, origin: str, now: float) -> None:
-        self.refused += 1
+        self.refusals[NO_ROOM] += 1
+        refused = self.refusals[NO_ROOM]
         told_at, told = self._told
         if now - told_at >= TELL_EVERY_S:
-            self._told = (now, self.refused)
-            facts = {"origin": origin, "refused": self.refused - told, "at_door": self._at_door}
+            self._told = (now, refused)
+            facts = {"origin": origin, "refused": refused - told, "at_door": self._at_door}
             logger.warning("too many connections", extra=facts)
 
 
@@ -137,9 +146,9 @@ class Doorway:
             self._loop.add_reader(each, self._accept, each)
 
     @property
-    def refused(self) -> int:
-        """Connections that were turned away."""
-        return self._threshold.refused
+    def refusals(self) -> Mapping[str, int]:
+        """See Threshold."""
+        return self._threshold.refusals
 
     def __len__(self) -> int:
         """How many are at the door."""
@@ -195,13 +204,21 @@ class Doorway:
             )
         except ssl.SSLCertVerificationError as exc:
             self._threshold.untrusted(str(address[0]), address[1], exc.verify_message, self._loop.time())
+            self._threshold.refusals[UNTRUSTED] += 1
             leave()
         except OSError as exc:  # TLS errors and timeouts are such
+            self._threshold.refusals[_reason(exc)] += 1
             logger.debug("no handshake", extra={"reason": str(exc)})
             leave()
         except asyncio.CancelledError:
             leave()
             raise
+
+
+def _reason(exc: OSError) -> str:
+    if isinstance(exc, ssl.SSLError) and exc.reason == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
+        return NO_CERTIFICATE
+    return TIMEOUT if isinstance(exc, ConnectionAbortedError) else BROKEN  # so asyncio says that it took too long
 
 
 async def open_doorway(

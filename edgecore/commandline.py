@@ -96,7 +96,7 @@ def _add_status(commands: Commands) -> argparse.ArgumentParser:
         commands, "status", "Say in a few lines how things stand.", "edgecore status --data-dir /var/lib/edgecore"
     )
     _add_data_dir(status)
-    status.add_argument("--output", "-o", choices=("text", "json"), default="text", help="text by default")
+    cli.add_output_flag(status)
     return status
 
 
@@ -167,7 +167,7 @@ def _add_history(commands: Commands) -> argparse.ArgumentParser:
     history.add_argument(
         "--since", type=cli.duration, default=timedelta(hours=3), metavar="TIME", help="30m, 6h, 2d; 3h by default"
     )
-    history.add_argument("--output", "-o", choices=("text", "json"), default="text", help="text by default")
+    cli.add_output_flag(history)
     _add_data_dir(history)
     return history
 

@@ -25,7 +25,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from apimachinery.keys import Node, Resource
-from link.codec import decode, decode_delta
+from link.codec import decode
 from link.errors import LinkError, RemoteProtocolError
 from link.exchange import Incoming, Outgoing
 from link.frames import (
@@ -62,6 +62,7 @@ from link.frames import (
 )
 from link.peer import Peer, Role, State
 from link.pump import Clock, Pump, Transport
+from link.pushcodec import decode_delta
 from link.transfers import Arriving
 
 logger = logging.getLogger(__name__)

@@ -19,9 +19,10 @@ Pure: no I/O, no clock.
 
 from collections import deque
 
-from link.codec import MAX_FRAME_BYTES, lane_of
 from link.errors import RemoteProtocolError
+from link.fields import MAX_FRAME_BYTES
 from link.frames import Lane
+from link.tags import lane_of
 
 LENGTH_BYTES = 4
 LANES = tuple(Lane)

@@ -23,16 +23,16 @@ from typing import NamedTuple, Protocol
 from aioquic.quic import events
 from aioquic.quic.configuration import QuicConfiguration
 
-from componentbase import pki, tcp
+from componentbase import doorway, pki, tcp
 from componentbase.doorway import Leave
 from link import quicprobe
-from link.codec import lane_of
 from link.errors import LinkClosed, RemoteProtocolError
 from link.frames import Lane
 from link.lanes import LANES, OPENER, Inbox, framed
 from link.peer import DEAD_AFTER, MAX_HEARTBEAT_S
 from link.quiccore import CREDIT_BYTES, Connection, lane_of_stream
 from link.quicsocket import Address, Socket
+from link.tags import lane_of
 from link.transports import (
     CLOSE_S,
     NODE_PREFIX,
@@ -132,6 +132,7 @@ class Quic:
         "_timer",
         "_trusted",
         "_untrusted",
+        "failure",
         "identity",
         "key",
         "lost",
@@ -176,7 +177,9 @@ class Quic:
         self._ticks_at = 0.0
         self._came = 0
         """Packets since something was sent."""
-        self._ends: asyncio.TimerHandle | None = self._loop.call_later(OPEN_S, self.give_up, "no handshake in time")
+        self._ends: asyncio.TimerHandle | None = self._loop.call_later(OPEN_S, self._out_of_time)
+        self.failure = doorway.BROKEN
+        """Where it never began, why: one of componentbase.doorway.REASONS."""
         self.lost: asyncio.Future[str] = self._loop.create_future()
         """Resolves to the reason when the connection is gone."""
 
@@ -379,7 +382,12 @@ class Quic:
                 self._library.write(lane, OPENER)
             self._begin()
 
+    def _out_of_time(self) -> None:
+        self.failure = doorway.TIMEOUT
+        self.give_up("no handshake in time")
+
     def _refuse(self, reason: str, *, is_missing: bool = False) -> None:
+        self.failure = doorway.NO_CERTIFICATE if is_missing else doorway.UNTRUSTED
         if not is_missing and (address := self._library.get_peer_address()):
             self._untrusted(address, reason)
         self._library.refuse(reason[:_REASON], is_missing=is_missing)

@@ -10,6 +10,7 @@ the door, whoever comes has to show first that it can be reached where it says (
 import asyncio
 import os
 import socket
+from collections.abc import Mapping
 
 from aioquic._buffer import Buffer
 from aioquic.quic.configuration import SMALLEST_MAX_DATAGRAM_SIZE, QuicConfiguration
@@ -44,6 +45,8 @@ VERSIONS = QuicConfiguration().supported_versions
 class Listener:
     """Accepts connections until closed. Made by `listen`."""
 
+    kind = Quic.kind
+
     def __init__(
         self, credentials: LiveCredentials, opened: Opened, reset_key: bytes, at_door: Limits, max_connections: int
     ) -> None:
@@ -68,6 +71,11 @@ class Listener:
     def port(self) -> int:
         """The port in use, also where 0 was asked for."""
         return self._sockets[0].port
+
+    @property
+    def refusals(self) -> Mapping[str, int]:
+        """Handshakes that came to nothing, by componentbase.doorway.REASONS."""
+        return self._threshold.refusals
 
     async def close(self) -> None:
         """Accept no more, end what is open, wait until all is gone."""
@@ -139,10 +147,15 @@ class Listener:
             untrusted=self._not_trusted,
         )
         self.connections.add(connection)
-        connection.lost.add_done_callback(lambda _: self.connections.discard(connection))
+        connection.lost.add_done_callback(lambda _: self._lost(connection))
         connection.route(library.host_cid)
         connection.route(header.destination_cid)
         connection.datagram_received(data, address)
+
+    def _lost(self, connection: Quic) -> None:
+        self.connections.discard(connection)
+        if not connection.has_begun and not self._is_closing:
+            self._threshold.refusals[connection.failure] += 1
 
     def _not_trusted(self, address: Address, reason: str) -> None:
         self._threshold.untrusted(str(address[0]), address[1], reason, self._loop.time())

@@ -5,7 +5,7 @@ What every transport of the link has in common: whom it hands messages to, and i
 from typing import Protocol
 
 from componentbase.doorway import Limits
-from link.codec import MAX_FRAME_BYTES
+from link.fields import MAX_FRAME_BYTES
 
 KINDS = ("websocket", "quic")
 """What the transports call themselves."""

@@ -13,7 +13,7 @@ import asyncio
 import logging
 import os
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 from websockets.client import ClientProtocol
@@ -27,8 +27,8 @@ from websockets.uri import parse_uri
 from componentbase import proxies, tcp
 from componentbase.doorway import Doorway, Leave, Limits, open_doorway
 from componentbase.proxies import Proxy
-from link.codec import MAX_FRAME_BYTES
 from link.errors import LinkClosed
+from link.fields import MAX_FRAME_BYTES
 from link.transports import (
     AT_DOOR,
     CLOSE_S,
@@ -445,6 +445,8 @@ def _key_id(connection: ssl.SSLObject) -> str:
 class Listener:
     """Accepts connections until closed."""
 
+    kind = WebSocket.kind
+
     def __init__(self, server: Doorway, connections: set[WebSocket]) -> None:
         self._server = server
         self._connections = connections
@@ -454,6 +456,11 @@ class Listener:
         """The port in use, also where 0 was asked for."""
         port: int = self._server.sockets[0].getsockname()[1]
         return port
+
+    @property
+    def refusals(self) -> Mapping[str, int]:
+        """TLS handshakes that came to nothing, by componentbase.doorway.REASONS."""
+        return self._server.refusals
 
     async def close(self) -> None:
         """Accept no more, end what is open, wait until all is gone."""

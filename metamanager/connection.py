@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from metamanager.errors import StoreError, from_sqlite
+from metamanager.errors import StoreCorrupt, StoreError, from_sqlite
 
 Row = Sequence[Any]
 """Values by column, of the types that the table gives them."""
@@ -97,6 +97,11 @@ class Database:
     def inserted(self, statement: str, parameters: tuple[object, ...]) -> int:
         """An INSERT of one row; the number that the row got."""
         return int(self._connection.execute(statement, parameters).lastrowid or 0)
+
+    def check(self, is_whole: bool, what: str) -> None:
+        """Raises StoreCorrupt where `what` was read and is not what was written."""
+        if not is_whole:
+            raise StoreCorrupt(self.path, f"the database is damaged ({what} is not what was written)")
 
     def give_back(self, pages: int) -> None:
         """Return up to so many free pages to the file system."""

@@ -30,7 +30,8 @@ from apimachinery.keys import Resource
 from link.frames import MAX_INTERESTS, MAX_NAME_BYTES, Interest, RefusedInterest
 from metamanager.cloud import Away, Cloud
 from metamanager.errors import StoreError
-from metamanager.store import RememberedInterest, Store
+from metamanager.interestrows import RememberedInterest
+from metamanager.store import Store
 
 logger = logging.getLogger(__name__)
 

@@ -28,10 +28,12 @@ from apiserver.protocols import Answer
 from apiserver.requests import ApiRequest, Verb
 from metamanager.overlay import LocalWrite
 from metamanager.passing import caller, conflict
-from metamanager.store import Look, Store, TooManyWrites
+from metamanager.records import Look
+from metamanager.store import Store
+from metamanager.writerows import TooManyWrites
 
 TRIES = 5  # of a patch against an object that changes meanwhile, as kube-apiserver does
-MAX_LOCAL_EVENTS = 256  # as many as of the node's own (metamanager.records); the oldest make room
+MAX_LOCAL_EVENTS = 256  # as many as of the node's own (metamanager.outbox); the oldest make room
 EVENT_KINDS = frozenset((EVENTS, Resource("events.k8s.io", "v1", "events", "Event", True)))
 
 

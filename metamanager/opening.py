@@ -202,9 +202,9 @@ def _begin_anew(path: Path, reason: str, keys: Keyring) -> str:
     carried = len(kept.reports) + len(kept.events) + len(kept.writes)
     note = Rebuilt(reason, aside.name if is_kept else "", time.time_ns() // 1_000_000, carried, kept.whole)
     try:
-        records.save({**kept.documents, REBUILT_DOCUMENT: note.to_bytes()}, kept.reports, kept.events)
+        records.outbox.save({**kept.documents, REBUILT_DOCUMENT: note.to_bytes()}, kept.reports, kept.events)
         records.restore(kept.writes)
-        records.remember(kept.interests)
+        records.interests.remember(kept.interests)
     finally:
         database.close()
     if any(log.exists() for log in _logs(rebuilt)):

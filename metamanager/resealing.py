@@ -22,7 +22,7 @@ from metamanager.confidential import Confidential, is_confidential
 from metamanager.connection import Database, Row
 from metamanager.errors import StoreCorrupt, StoreFull
 from metamanager.migrations import SEALED_SCHEMA
-from metamanager.records import row_checksum
+from metamanager.objectrows import row_checksum
 
 logger = logging.getLogger(__name__)
 

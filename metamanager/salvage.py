@@ -22,8 +22,8 @@ from link.frames import ReportEntry
 from metamanager import statements
 from metamanager.connection import Database
 from metamanager.errors import StoreError
+from metamanager.interestrows import RememberedInterest
 from metamanager.overlay import LocalWrite
-from metamanager.records import RememberedInterest
 
 
 class Salvaged(NamedTuple):

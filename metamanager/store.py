@@ -37,12 +37,11 @@ from metamanager.connection import Database
 from metamanager.errors import StoreClosed, StoreCorrupt
 from metamanager.feed import ChangeFeed
 from metamanager.history import MAX_ROWS, Recorded, Samples
+from metamanager.interestrows import RememberedInterest
 from metamanager.opening import mark_corrupt, open_records
 from metamanager.overlay import LocalWrite, StoredObject
 from metamanager.parked import Parked
-from metamanager.records import Applied, Look, Records, RememberedInterest, TooManyWrites
-
-__all__ = ["Applied", "Look", "RememberedInterest", "Store", "StoredObject", "TooManyWrites"]
+from metamanager.records import Applied, Look, Records
 
 QUEUE = 64
 FAIR = 4  # devices get a quarter of the thread's time at least, while there are both
@@ -100,7 +99,7 @@ class Store:
         self._cursor = records.cursor
         self._horizon = records.horizon
         self._synced_at_ms = records.synced_at_ms
-        self._counts = (records.report_count, records.event_count, records.events_dropped)
+        self._counts = records.outbox.counts
 
     @classmethod
     async def open(
@@ -269,11 +268,11 @@ class Store:
 
     async def interests(self) -> list[RememberedInterest]:
         """What the local API was asked for beyond what the node is sent by itself."""
-        return await self._run(self._records.interests)
+        return await self._run(self._records.interests.all)
 
     async def remember(self, interests: Sequence[RememberedInterest], gone: Sequence[RememberedInterest] = ()) -> None:
         """Keep these, in the place of those with the same selection and user, and forget those that are `gone`."""
-        await self._run(lambda: self._records.remember(interests, gone))
+        await self._run(lambda: self._records.interests.remember(interests, gone))
 
     # Up
 
@@ -289,10 +288,10 @@ class Store:
         Write documents (None deletes one), put reports and add Events, in one transaction.
 
         A report takes the place of the last one of the same object and field, and the next number. An Event takes
-        nobody's place; where there are too many (metamanager.records) the oldest are dropped, and counted. samples: for
+        nobody's place; where there are too many (metamanager.outbox) the oldest are dropped, and counted. samples: for
         the history (metamanager.history). gone: devices whose history goes.
         """
-        await self._run(lambda: self._records.save(documents, reports, events, samples, gone), urgent=False)
+        await self._run(lambda: self._records.outbox.save(documents, reports, events, samples, gone), urgent=False)
         self._count()
 
     async def add_event(self, event: KubeEvent) -> None:
@@ -301,11 +300,11 @@ class Store:
 
     async def history(self, device: ObjectKey, name: str, since_ms: int) -> Recorded:
         """What a device's property was from `since_ms` on, in milliseconds since 1970."""
-        return await self._run(lambda: self._records.history(device, name, since_ms), urgent=False)
+        return await self._run(lambda: self._records.outbox.history(device, name, since_ms), urgent=False)
 
     async def documents(self, prefix: str = "") -> dict[str, bytes]:
         """Documents whose names begin with `prefix`, in the order of their names."""
-        return await self._run(lambda: self._records.documents(prefix), urgent=False)
+        return await self._run(lambda: self._records.outbox.documents(prefix), urgent=False)
 
     async def pending_reports(
         self, after: int, limit_bytes: int, traffic: Traffic | None = None
@@ -316,7 +315,7 @@ class Store:
         The field of an Event is "event" and its key its own. traffic: of this class only.
         """
         is_urgent = traffic is Traffic.INFRASTRUCTURE
-        return await self._run(lambda: self._records.pending_reports(after, limit_bytes, traffic), urgent=is_urgent)
+        return await self._run(lambda: self._records.outbox.pending(after, limit_bytes, traffic), urgent=is_urgent)
 
     async def settle_reports(
         self, rows: Sequence[int], refused: Sequence[RefusedReport] = (), *, now_ms: int | None = None
@@ -328,12 +327,12 @@ class Store:
         clock in milliseconds since 1970.
         """
         at_ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
-        await self._run(lambda: self._records.settle_reports(rows, refused, at_ms), urgent=False)
+        await self._run(lambda: self._records.outbox.settle(rows, refused, at_ms), urgent=False)
         self._count()
 
     async def parked(self) -> Parked:
         """Reports that were refused for good: their number, and the last of them."""
-        return await self._run(self._records.parked, urgent=False)
+        return await self._run(self._records.outbox.parked, urgent=False)
 
     async def report_count(self) -> int:
         """How many reports wait to go up, Events not among them."""
@@ -375,8 +374,7 @@ class Store:
         self._turns.took(time.perf_counter() - began)
 
     def _count(self) -> None:
-        records = self._records
-        self._counts = (records.report_count, records.event_count, records.events_dropped)
+        self._counts = self._records.outbox.counts
 
     def _committed(
         self, applied: Applied, cursor: Cursor | None, horizon: tuple[Position, ...], synced_at_ms: int | None

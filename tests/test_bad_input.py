@@ -31,7 +31,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatus
 
 from componentbase import pki
-from link.codec import MAX_FRAME_BYTES, decode, encode
+from link.codec import decode, encode
+from link.fields import MAX_FRAME_BYTES
 from link.frames import PROTOCOL, Ack, Goodbye, GoodbyeCode, Hello, Welcome
 from tests.conftest import KUBECTLS, find_tool
 from tests.harness.mosquitto import Mosquitto, free_port

@@ -11,7 +11,17 @@ from pathlib import Path
 import pytest
 
 from componentbase import doorway
-from componentbase.doorway import Doorway, Leave, Limits, open_doorway
+from componentbase.doorway import (
+    BROKEN,
+    NO_CERTIFICATE,
+    NO_ROOM,
+    TIMEOUT,
+    UNTRUSTED,
+    Doorway,
+    Leave,
+    Limits,
+    open_doorway,
+)
 from tests.harness.tls import contexts
 
 
@@ -92,7 +102,7 @@ async def test_one_address_leaves_room_for_the_others_and_all_together_have_a_bo
         kept.append(await comes(made.port, "127.0.0.2"))
         await made.until(3)
         assert await is_turned_away(made.port, "127.0.0.3")
-        assert made.door.refused == 2
+        assert made.door.refusals[NO_ROOM] == 2
         kept.pop()[1].close()
         await made.until(2)
         assert not await is_turned_away(made.port, "127.0.0.3")
@@ -130,6 +140,39 @@ async def test_a_handshake_counts_from_its_first_byte_and_ends_in_time(tmp_path:
         assert await rubbish[0].read(1) in (b"", b"\x15")
         await made.until(0)
         for _, writer in (*slow, rubbish):
+            writer.close()
+
+
+async def shakes_hands(port: int, context: ssl.SSLContext) -> None:
+    """With TLS 1.3 the client is done before the server has looked at its certificate."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+    with contextlib.suppress(OSError):
+        assert await reader.read() == b""
+    writer.close()
+
+
+async def test_handshakes_that_came_to_nothing_are_counted_by_why(tmp_path: Path) -> None:
+    (tmp_path / "others").mkdir()
+    context, [node] = contexts(tmp_path, ["127.0.0.1"], ["n"])
+    _, [stranger] = contexts(tmp_path / "others", ["127.0.0.1"], ["n"])
+    stranger.load_verify_locations(tmp_path / "ca")
+    nobody = ssl.create_default_context(cafile=str(tmp_path / "ca"))
+    async with house(Limits(each=1, overall=9), context, handshake_s=0.3) as made, asyncio.timeout(10):
+        for come in (stranger, nobody):
+            await shakes_hands(made.port, come)
+            await made.until(0)
+        _, rubbish = await comes(made.port)
+        rubbish.write(b"GET / HTTP/1.1\r\n\r\n")
+        while not made.door.refusals[BROKEN]:
+            await asyncio.sleep(0.005)
+        slow = await comes(made.port)
+        await made.until(1)
+        assert await is_turned_away(made.port)
+        await made.until(0)
+        _, guest = await asyncio.open_connection("127.0.0.1", made.port, ssl=node)
+        await made.until(1)
+        assert made.door.refusals == dict.fromkeys((UNTRUSTED, NO_CERTIFICATE, BROKEN, TIMEOUT, NO_ROOM), 1)
+        for writer in (rubbish, slow[1], guest):
             writer.close()
 
 

@@ -9,7 +9,7 @@ from cloudhub.desires import Desires
 from cloudhub.interests import Interests, scope_of
 from cloudhub.outbox import Outbox
 from cloudhub.placement import Placement
-from link.codec import MAX_BODY_BYTES
+from link.fields import MAX_BODY_BYTES
 from link.frames import Interest
 from tests.harness.hubsite import POLICIES
 

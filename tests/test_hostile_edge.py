@@ -22,8 +22,8 @@ from apimachinery.resources import DEVICES, EVENTS, LEASES, NODES, PODS, SECRETS
 from cloudhub.join import MAX_BODY_BYTES, MAX_CONNECTIONS_EACH
 from cloudhub.lobby import MAX_AHEAD_MS
 from componentbase import pki
-from link.codec import MAX_FRAME_BYTES
 from link.errors import LinkClosed
+from link.fields import MAX_FRAME_BYTES
 from link.frames import (
     MAX_TERM,
     PROTOCOL,

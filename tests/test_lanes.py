@@ -4,10 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from link.codec import MAX_FRAME_BYTES, encode, encode_push, lane_of
+from link.codec import encode, encode_push
 from link.errors import RemoteProtocolError
-from link.frames import Answer, Cancel, Goodbye, GoodbyeCode, Granted, Lane, Ping, Pong, Report, Welcome
+from link.fields import MAX_FRAME_BYTES
+from link.frames import Answer, Cancel, Granted, Lane, Ping, Pong, Report, Welcome
 from link.lanes import LANES, LENGTH_BYTES, MAX_WAITING, OPENER, Inbox, framed
+from link.tags import lane_of
 
 WELCOME, PING, PONG = encode(Welcome("e", 0, False, 20.0)), encode(Ping(7)), encode(Pong(3))
 PUSH, GRANTED = encode_push(1, (), True), encode(Granted(1, ()))
@@ -16,16 +18,6 @@ REPORT, ANSWER, CANCEL = encode(Report(1, ())), encode(Answer(1, None, b"x", Fal
 
 def handed_on(inbox: Inbox, is_streaming: bool = True) -> list[bytes]:
     return list(iter(lambda: inbox.next(is_streaming), None))
-
-
-def test_each_frame_has_its_lane_by_its_tag_alone() -> None:
-    assert [lane_of(message) for message in (WELCOME, PING, encode(Goodbye(GoodbyeCode.RESYNC, "", 0)))] == [
-        Lane.CONTROL
-    ] * 3
-    assert [lane_of(message) for message in (PUSH, GRANTED)] == [Lane.PUSH] * 2
-    assert lane_of(REPORT) is Lane.REPORT
-    assert [lane_of(message) for message in (ANSWER, CANCEL)] == [Lane.BULK] * 2
-    assert [lane_of(rubbish) for rubbish in (b"", b"x", b"rubbish", bytes(9))] == [Lane.CONTROL] * 4
 
 
 def test_control_comes_first_then_the_more_urgent() -> None:

@@ -12,7 +12,6 @@ from apimachinery.resources import DEVICES, PODS
 from cloudhub import transfers
 from cloudhub.projection import project
 from cloudhub.wires import ASIDE_BYTES, Parts
-from link.codec import decode_delta
 from link.frames import (
     CHUNK_BYTES,
     Ack,
@@ -20,6 +19,7 @@ from link.frames import (
     Push,
     Taken,
 )
+from link.pushcodec import decode_delta
 from tests.harness.hubsite import LARGE, Node1, Site, names
 
 

@@ -14,8 +14,10 @@ from componentbase.sealing import OVERHEAD_BYTES, Keyring
 from link.frames import Delta
 from metamanager.confidential import is_confidential
 from metamanager.errors import KeyLost, StoreCorrupt
+from metamanager.interestrows import RememberedInterest
+from metamanager.objectrows import row_checksum
 from metamanager.opening import open_records
-from metamanager.records import Records, RememberedInterest, row_checksum
+from metamanager.records import Records
 from metamanager.store import Store
 from tests.harness.store_history import batch, removal, told, upsert
 
@@ -108,7 +110,7 @@ def lost(tmp_path: Path) -> Path:
     path = tmp_path / "edge.db"
     database, records = open_records(path, keys=KEYS)
     records.apply([batch(7, secret("a", "1"), secret("b", "2"), upsert(CONFIG_MAPS, "c", 3), synced=True)], 5)
-    records.remember(
+    records.interests.remember(
         [RememberedInterest(SECRETS, "", "", "", 1, True), RememberedInterest(CONFIG_MAPS, "", "", "", 1, True)]
     )
     database.close()
@@ -127,7 +129,7 @@ def test_without_their_key_secrets_are_neither_given_out_nor_said_to_be_gone_and
     assert (records.lost_count, records.count(), names(records)) == (2, 1, ["c"])
     assert records.cursor is None, "so that the hub asks what is held"
     assert records.synced_at_ms == 5, "so that everything else is served"
-    assert [each.complete for each in sorted(records.interests())] == [True, False]
+    assert [each.complete for each in sorted(records.interests.all())] == [True, False]
     with pytest.raises(KeyLost, match=r"secrets/default/a cannot be read.*put the key back"):
         records.get(secret("a", "").key)
     with pytest.raises(KeyLost):

@@ -30,7 +30,7 @@ def path(tmp_path: Path) -> Path:
     path = tmp_path / "edge.db"
     database, records = open_records(path)
     deltas = [upsert(CONFIG_MAPS, f"c{i}", "x" * 500) for i in range(OBJECTS)]
-    records.save({"twin/a": b"{}"}, [report_of(i) for i in range(REPORTS)])
+    records.outbox.save({"twin/a": b"{}"}, [report_of(i) for i in range(REPORTS)])
     records.apply([batch(1, *deltas, synced=True)], 1)
     database.close()
     return path
@@ -40,8 +40,8 @@ def content(path: Path) -> "Content":
     """Objects, cursor, reports and documents."""
     database, records = open_records(path)
     try:
-        reports = records.pending_reports(0, 1 << 20)
-        documents = records.documents("")
+        reports = records.outbox.pending(0, 1 << 20)
+        documents = records.outbox.documents("")
         documents.pop(REBUILT_DOCUMENT, None)
         return len(records.held()), records.cursor, len(reports), sorted(documents)
     finally:
@@ -117,7 +117,7 @@ def test_damaged_reports_cost_the_documents_that_say_they_were_told(path: Path) 
 def test_the_note_of_a_rebuild_says_what_happened(path: Path) -> None:
     damage(path, root_page(path, "objects"))
     database, records = open_records(path)
-    note = Rebuilt.from_bytes(records.documents(REBUILT_DOCUMENT)[REBUILT_DOCUMENT])
+    note = Rebuilt.from_bytes(records.outbox.documents(REBUILT_DOCUMENT)[REBUILT_DOCUMENT])
     assert "damaged" in note.problem
     assert (note.aside, note.reports, note.whole) == ("edge.db.corrupt-1", REPORTS, True)
     database.close()
@@ -217,9 +217,9 @@ def test_a_database_of_the_first_release_goes_on_where_it_was(tmp_path: Path) ->
     connection.close()
     database, records = open_records(path)
     assert records.revision == 5
-    records.save({}, [report_of(1)], [event_of(1)])
-    records.save({}, [report_of(2)])
-    assert [row for row, _ in records.pending_reports(0, 1 << 20)] == [1, 2, 3]
+    records.outbox.save({}, [report_of(1)], [event_of(1)])
+    records.outbox.save({}, [report_of(2)])
+    assert [row for row, _ in records.outbox.pending(0, 1 << 20)] == [1, 2, 3]
     database.close()
     assert aside(path) == []
 
@@ -274,7 +274,7 @@ def another_log(directory: Path) -> bytes:
     """The log of another database of ours, with other objects and reports in it."""
     path = directory / "another.db"
     database, records = open_records(path)
-    records.save({"twin/z": b"{}"}, [report_of(900)])
+    records.outbox.save({"twin/z": b"{}"}, [report_of(900)])
     records.apply([batch(7, *(upsert(CONFIG_MAPS, f"z{i}", "z" * 300) for i in range(100)))], 1)
     log = path.with_name("another.db-wal").read_bytes()
     database.close()
@@ -286,7 +286,7 @@ def crashed(path: Path, tmp_path: Path) -> Path:
     """The same content and some more, as a SIGKILL leaves it: partly in the file, partly in its log."""
     database, records = open_records(path)
     records.apply([batch(2, *(upsert(CONFIG_MAPS, f"c{i}", "y" * 400) for i in range(50)))], 1)
-    records.save({"twin/a": b"{}"}, [report_of(0)])
+    records.outbox.save({"twin/a": b"{}"}, [report_of(0)])
     elsewhere = tmp_path / "crashed"
     elsewhere.mkdir(0o700)
     for name in ("edge.db", "edge.db-wal", "edge.db-shm"):
@@ -364,13 +364,13 @@ class Life:
             assert stored.object.version == held.version
             assert revision_of(stored.object.body) == held.version.revision
         self.objects = records.count()
-        self.reports = [entry for _, entry in records.pending_reports(0, 1 << 20)]
-        self.documents = records.documents("")
+        self.reports = [entry for _, entry in records.outbox.pending(0, 1 << 20)]
+        self.documents = records.outbox.documents("")
         self.documents.pop(REBUILT_DOCUMENT, None)
         # Damage may be in what only writing meets.
         for number in range(5):
             records.apply([batch(100 + number, *(upsert(CONFIG_MAPS, f"n{i}", number) for i in range(60)))], 1)
-            records.save({"new": b"1"}, [report_of(number + 50)])
+            records.outbox.save({"new": b"1"}, [report_of(number + 50)])
 
 
 @pytest.mark.parametrize("name", DAMAGES)

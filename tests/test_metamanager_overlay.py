@@ -18,7 +18,7 @@ from apiserver import strategic
 from link.frames import Delta
 from metamanager.opening import open_records
 from metamanager.overlay import LocalWrite, StoredObject, shown, survives
-from metamanager.records import MAX_LOCAL_BYTES, MAX_LOCAL_WRITES, Records, TooManyWrites
+from metamanager.records import Records
 from tests.harness.store_history import batch, removal
 
 
@@ -179,16 +179,6 @@ def test_local_writes_survive_a_restart(tmp_path: Path) -> None:
     assert (records.local_writes(), records.revision) == (before, revision)
     assert status(records)["phase"] == "Failed"
     database.close()
-
-
-def test_local_writes_are_bounded(records: Records) -> None:
-    records.apply([batch(1, RUNNING)], 0)
-    with pytest.raises(TooManyWrites):
-        write(records, patch_of(RUNNING.key, {"status": {"message": "x" * MAX_LOCAL_BYTES}}))
-    records._local_size = (MAX_LOCAL_WRITES, 0)
-    with pytest.raises(TooManyWrites):
-        write(records, event_of("e"))
-    assert records.local_writes() == []
 
 
 PHASES = st.sampled_from(["Running", "Failed", "Succeeded"])

@@ -24,16 +24,20 @@ def small(tmp_path: Path) -> Iterator[tuple[Database, Records]]:
     database.close()
 
 
+def remembered(records: Records) -> tuple[object, ...]:
+    return records.revision, records.cursor, records.synced_at_ms, records.digest(), records.outbox.counts
+
+
 def test_a_failed_transaction_leaves_nothing_remembered(small: tuple[Database, Records]) -> None:
     _, records = small
     records.apply([batch(1, upsert(CONFIG_MAPS, "a", 1))], 0)
-    before = (records.revision, records.cursor, records.synced_at_ms, records.digest(), records.report_count)
+    before = remembered(records)
     huge = upsert(GADGETS, "huge", "x" * 300_000)
     with pytest.raises(StoreFull):
         records.apply([batch(2, upsert(GADGETS, "first", 1), huge, synced=True)], 5)
     with pytest.raises(StoreFull):
-        records.save({}, [report_of(1), report_of(2)._replace(value=b"x" * 300_000)])
-    assert (records.revision, records.cursor, records.synced_at_ms, records.digest(), records.report_count) == before
+        records.outbox.save({}, [report_of(1), report_of(2)._replace(value=b"x" * 300_000)])
+    assert remembered(records) == before
     assert records.known_resources() == [CONFIG_MAPS]
     # The number that the failed transaction would have given to the new resource is given again.
     records.apply([batch(2, upsert(GADGETS, "first", 1))], 5)
@@ -75,8 +79,8 @@ def test_what_a_hub_sends_fills_a_store_up_to_a_bound_and_reports_still_find_roo
     assert 13 <= len(refused) < 20
     assert set(refused) == {"there is no room: the node's store may have 400000 bytes"}
     assert (tmp_path / "edge.db").stat().st_size <= 450_000
-    records.save({}, [report_of(1)])
-    assert records.report_count == 1, "what is the node's own has room"
+    records.outbox.save({}, [report_of(1)])
+    assert records.outbox.report_count == 1, "what is the node's own has room"
     smaller = upsert(GADGETS, "g0", "y")
     assert not records.apply([batch(21, smaller)], 0).refusals, "what shrinks is taken"
     assert not records.apply([batch(22, removal(pushed[1]), upsert(GADGETS, "new", "z"))], 0).refusals

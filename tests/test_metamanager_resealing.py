@@ -11,9 +11,10 @@ from componentbase.sealing import Keyring
 from metamanager import statements
 from metamanager.connection import Database
 from metamanager.migrations import MIGRATIONS, SEALED_SCHEMA, migrate
+from metamanager.objectrows import row_checksum
 from metamanager.opening import mark_corrupt, open_records, rotate
 from metamanager.rebuilt import REBUILT_DOCUMENT, Rebuilt
-from metamanager.records import Records, row_checksum
+from metamanager.records import Records
 from metamanager.resealing import may_hold_plain
 from metamanager.secretkeys import KeyFileError, Place, make_keys
 from tests.harness.small_disk import SmallDisk
@@ -116,7 +117,7 @@ def test_a_damaged_file_of_a_former_release_is_not_kept(tmp_path: Path) -> None:
     plain_store(path)
     mark_corrupt(path)
     database, records = open_records(path, keys=Keyring([NEW]))
-    note = Rebuilt.from_bytes(records.documents("")[REBUILT_DOCUMENT])
+    note = Rebuilt.from_bytes(records.outbox.documents("")[REBUILT_DOCUMENT])
     assert note.aside == ""
     assert found_in(tmp_path) == set()
     database.close()

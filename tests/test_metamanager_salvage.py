@@ -8,9 +8,9 @@ import pytest
 
 from apimachinery.keys import ObjectKey
 from apimachinery.resources import CONFIG_MAPS, EVENTS
+from metamanager.interestrows import RememberedInterest
 from metamanager.opening import open_records
 from metamanager.overlay import LocalWrite
-from metamanager.records import RememberedInterest
 from metamanager.salvage import salvage
 from tests.harness.store_history import event_of, report_of
 
@@ -26,9 +26,9 @@ def path(tmp_path: Path) -> Path:
     path = tmp_path / "edge.db"
     database, records = open_records(path)
     reports = [report_of(number)._replace(field=f"property/{number}", value=b"v" * 200) for number in range(REPORTS)]
-    records.save({"twin/a": b"{}"}, reports, [event_of(1), event_of(2)])
+    records.outbox.save({"twin/a": b"{}"}, reports, [event_of(1), event_of(2)])
     records.write_locally(WRITE, None)
-    records.remember([INTEREST])
+    records.interests.remember([INTEREST])
     database.close()
     return path
 

@@ -14,12 +14,10 @@ from pathlib import Path
 import pytest
 
 from apimachinery.events import EventType
-from apimachinery.keys import ObjectKey
-from apimachinery.resources import CONFIG_MAPS, DEVICES
+from apimachinery.resources import CONFIG_MAPS
 from apimachinery.selectors import parse_fields, parse_labels
-from link.frames import MAX_HORIZON, MAX_REPORT_ENTRIES, MAX_TERM, Cursor, Position, RefusedReport, ReportEntry, Traffic
+from link.frames import MAX_HORIZON, MAX_TERM, Cursor, Position
 from metamanager.errors import StoreClosed, StoreCorrupt, StoreFull
-from metamanager.records import MAX_EVENT_BYTES, MAX_EVENTS
 from metamanager.store import Store, Turns
 from tests.harness.store_history import GADGETS, batch, broken, event_of, removal, report_of, upsert
 
@@ -71,35 +69,6 @@ async def test_list_selects_pages_and_orders(tmp_path: Path) -> None:
         assert await names(fields=parse_fields("metadata.name!=c2,data.value!=3")) == ["c0", "c1", "c4", "c5"]
         assert await names("other") == []
         assert (await store.list(GADGETS))[0] == []
-
-
-async def test_reports_come_in_order_and_at_least_one_at_a_time(tmp_path: Path) -> None:
-    def report(name: str, value: bytes) -> ReportEntry:
-        return ReportEntry(ObjectKey(GADGETS, "default", name), "state", value)
-
-    async with opened(tmp_path) as store:
-        await store.save({}, [report("a", b"1"), report("b", b"2" * 500), report("a", b"3")])
-        rows = await store.pending_reports(0, 1)
-        assert [(seq, entry.key.name) for seq, entry in rows] == [(2, "b")]
-        rows = await store.pending_reports(2, 1000)
-        assert rows == [(3, report("a", b"3"))]
-        await store.settle_reports(range(3))
-        await store.save({}, [report("a", b"4")])
-        await store.settle_reports(range(4))
-        assert await store.pending_reports(0, 1000) == [(4, report("a", b"4"))]
-        await store.settle_reports(range(5))
-    async with opened(tmp_path) as store:
-        await store.save({}, [report("a", b"5")])
-        assert await store.pending_reports(0, 1000) == [(5, report("a", b"5"))], "a number was given twice"
-
-
-async def test_no_more_reports_are_given_at_once_than_a_frame_may_have(tmp_path: Path) -> None:
-    async with opened(tmp_path) as store:
-        many = [ReportEntry(ObjectKey(GADGETS, "d", str(n)), "s", b"1") for n in range(MAX_REPORT_ENTRIES + 1)]
-        await store.save({}, many)
-        rows = await store.pending_reports(0, 1 << 20)
-        assert len(rows) == MAX_REPORT_ENTRIES
-        assert len(await store.pending_reports(rows[-1][0], 1 << 20)) == 1
 
 
 async def test_changes_of_a_cancelled_caller_still_reach_the_feed(tmp_path: Path) -> None:
@@ -283,78 +252,6 @@ async def test_a_full_disk_refuses_and_loses_nothing(tmp_path: Path) -> None:
 
 
 # ---- Events
-
-
-async def test_events_go_up_among_the_reports_in_their_order(tmp_path: Path) -> None:
-    async with opened(tmp_path) as store:
-        await store.save({}, [report_of(1)])
-        await store.add_event(event_of(1))
-        await store.save({}, [report_of(2)], [event_of(2)])
-        rows = await store.pending_reports(0, 1 << 20)
-        assert [(row, entry.field) for row, entry in rows] == [
-            (1, "property/1"),
-            (2, "event"),
-            (3, "property/2"),
-            (4, "event"),
-        ]
-        assert rows[1][1].key == event_of(1).key
-        assert [row for row, _ in await store.pending_reports(2, 1)] == [3]
-        await store.settle_reports(range(4))
-        assert (await store.report_count(), await store.event_count()) == (0, 1)
-    async with opened(tmp_path) as store:
-        await store.settle_reports(range(5))
-        await store.add_event(event_of(3))
-        await store.save({}, [report_of(3)])
-        rows = await store.pending_reports(0, 1 << 20)
-        assert [row for row, _ in rows] == [5, 6], "a number was given twice"
-
-
-async def test_reports_of_devices_are_read_apart_from_the_others(tmp_path: Path) -> None:
-    lamp = ReportEntry(ObjectKey(DEVICES, "default", "lamp"), "state", b"1")
-    async with opened(tmp_path) as store:
-        await store.save({}, [report_of(1), lamp], [event_of(1)])
-        await store.save({}, [lamp._replace(field="property/level")])
-        rows = {
-            traffic: [row for row, _ in await store.pending_reports(0, 1 << 20, traffic)]
-            for traffic in (*Traffic, None)
-        }
-        assert rows == {Traffic.DEVICES: [2, 4], Traffic.INFRASTRUCTURE: [1, 3], None: [1, 2, 3, 4]}
-        await store.settle_reports([4, 3])
-        assert [row for row, _ in await store.pending_reports(0, 1 << 20)] == [1, 2], "those and no others"
-
-
-async def test_too_many_events_cost_the_oldest_and_are_counted(tmp_path: Path) -> None:
-    async with opened(tmp_path) as store:
-        await store.save({}, [report_of(1)], [event_of(number) for number in range(MAX_EVENTS + 10)])
-        await store.add_event(event_of(999))
-        rows = await store.pending_reports(0, 1 << 20)
-        assert [entry.key for _, entry in rows[1:3]] == [event_of(11).key, event_of(12).key]
-        assert rows[0][1] == report_of(1), "an Event never costs a report"
-    async with opened(tmp_path) as store:
-        assert (await store.event_count(), await store.events_dropped()) == (MAX_EVENTS, 11)
-
-
-async def test_large_events_are_bounded_by_their_bytes(tmp_path: Path) -> None:
-    async with opened(tmp_path) as store:
-        for start in range(0, 2 * MAX_EVENTS, 100):
-            large = [event_of(start + number)._replace(message="m" * 1024) for number in range(100)]
-            await store.save({}, [], large)
-        rows = await store.pending_reports(0, 1 << 24)
-        assert len(rows) < MAX_EVENTS
-        assert MAX_EVENT_BYTES - 2000 < sum(len(entry.value) for _, entry in rows) <= MAX_EVENT_BYTES
-        assert await store.events_dropped() == 600 - len(rows)
-
-
-async def test_a_refused_report_is_parked_with_its_row(tmp_path: Path) -> None:
-    key, field, _ = report_of(1)
-    async with opened(tmp_path) as store:
-        await store.save({}, [report_of(1), report_of(2)])
-        await store.settle_reports([1], [RefusedReport(key, field, "no right")], now_ms=5)
-        assert await store.report_count() == 1
-    async with opened(tmp_path) as store:
-        parked = await store.parked()
-        assert parked.total == 1
-        assert [tuple(each) for each in parked.last] == [(str(key), field, "no right", 5)]
 
 
 async def test_a_row_that_is_not_what_was_written_is_not_given_out(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from apimachinery.keys import ObjectKey
 from apimachinery.resources import PODS
-from link.codec import encode, encode_delta
+from link.codec import encode
 from link.errors import LinkClosed, LocalProtocolError, RemoteProtocolError
 from link.frames import (
     CHUNK_BYTES,
@@ -59,6 +59,7 @@ from link.peer import (
     State,
     meaning,
 )
+from link.pushcodec import encode_delta
 
 KEY = ObjectKey(PODS, "default", "p")
 HELLO = Hello(PROTOCOL, "n", None, b"", "test", 1)

@@ -1,6 +1,7 @@
 """A hub's door for QUIC: who is turned away before anything is made for it, and what rubbish comes to."""
 
 import asyncio
+import contextlib
 import os
 import random
 import socket
@@ -8,7 +9,7 @@ import socket
 import pytest
 from aioquic.quic.connection import QuicConnection
 
-from componentbase.doorway import Limits
+from componentbase.doorway import BROKEN, NO_CERTIFICATE, NO_ROOM, TIMEOUT, UNTRUSTED, Limits
 from link import quicserver
 from link.errors import LinkClosed
 from link.peer import Role
@@ -138,8 +139,34 @@ async def test_a_handshake_that_stands_still_is_given_up(
             assert await connection.lost == "no handshake in time"
             await asyncio.sleep(0)  # whoever waits for that hears of it in its turn
         assert len(listener._threshold) == 0
+        assert listener.refusals[TIMEOUT] == 1
         assert not listener.connections
         assert not listener._routes
+
+
+async def test_handshakes_that_came_to_nothing_are_counted_by_why(certificates: Certificates) -> None:
+    others = Certificates()
+    hub, edge = Side(Role.HUB), Side(Role.EDGE)
+    nobody = certificates.node()
+    nobody.configuration.certificate = nobody.configuration.private_key = None
+    stranger = certificates.node(others.shown_by())
+    async with quic_hub(hub.opened, certificates, at_door=Limits(each=1, overall=9)) as listener, asyncio.timeout(10):
+        for come in (stranger, nobody):
+            lost = Side(Role.EDGE)
+            with contextlib.suppress(LinkClosed):
+                await dial("127.0.0.1", listener.port, come, lost.opened)
+                await lost.lost  # a client is done before the hub has looked at its certificate
+            await at_door(listener, 0)
+        with Stranger(listener.port) as slow:
+            slow.say(hello(certificates))
+            await at_door(listener, 1)
+            with pytest.raises(LinkClosed):
+                await dial("127.0.0.1", listener.port, certificates.node(), Side(Role.EDGE).opened)
+            (connection,) = listener.connections
+            connection.give_up("it said something else")
+            await at_door(listener, 0)
+        await dial("127.0.0.1", listener.port, certificates.node(), edge.opened)
+        assert listener.refusals == {UNTRUSTED: 1, NO_CERTIFICATE: 1, NO_ROOM: 1, BROKEN: 1, TIMEOUT: 0}
 
 
 async def test_a_version_that_nobody_has_is_answered_with_those_there_are(certificates: Certificates) -> None:

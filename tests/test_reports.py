@@ -1,21 +1,20 @@
 """Tests for cloudhub.reports."""
 
-import itertools
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from apimachinery.devices import MAX_VALUE_BYTES, PropertyReport
 from apimachinery.keys import Node, ObjectKey
 from apimachinery.kubeevents import EventType, KubeEvent, new_event
-from apimachinery.resources import DEVICES, NODES, PODS
-from cloudhub.devices import StateReport
+from apimachinery.resources import DEVICES, NODES
+from cloudhub.ledgers import MAX_REFUSED, Acknowledgement
 from cloudhub.pace import YOUNG_S
 from cloudhub.reports import (
     EVENT_INTERVAL_S,
@@ -23,16 +22,11 @@ from cloudhub.reports import (
     KEPT_FOR_DEVICES,
     KEPT_FOR_INFRASTRUCTURE,
     MALFORMED,
-    MAX_OTHER_BYTES,
     MAX_PAUSE_S,
-    MAX_PROPERTY_BYTES,
-    MAX_REFUSED,
     MOVED,
     NODE_WRITES,
     NOT_ITS_OWN,
     WRITES,
-    Acknowledgement,
-    NodeReport,
     Outcome,
     Refused,
     Reports,
@@ -40,9 +34,8 @@ from cloudhub.reports import (
     Taken,
     Write,
     events_of,
-    parse,
-    spans,
 )
+from cloudhub.reportvalues import MAX_OTHER_BYTES, MAX_PROPERTY_BYTES
 from link.frames import RefusedReport, Report, ReportEntry, Traffic
 
 DEVICE = Traffic.DEVICES
@@ -503,13 +496,6 @@ def test_a_touch_is_repeated_when_it_fails() -> None:
     assert len(reports) == 0
 
 
-@given(st.sets(st.integers(1, 60)))
-def test_spans_say_the_same_numbers(numbers: set[int]) -> None:
-    found = list(spans(sorted(numbers, key=lambda number: number % 7)))
-    assert [each for first, last in found for each in range(first, last + 1)] == sorted(numbers)
-    assert all(later.first > earlier.last + 1 for earlier, later in itertools.pairwise(found)), "as few as can be"
-
-
 # ---- Events
 
 
@@ -654,64 +640,6 @@ def test_an_event_is_admitted_by_what_it_is_about() -> None:
 
 
 NODE = ObjectKey(NODES, "", "edge-1")
-
-
-@pytest.mark.parametrize(
-    ("key", "field", "value", "expected"),
-    [
-        (
-            LAMP,
-            "property/level",
-            {"value": "1", "type": "int", "observedAt": 7, "desired": "2", "problem": "p"},
-            PropertyReport("1", "int", 7, "2", "p"),
-        ),
-        (LAMP, "state", {"state": "online", "lastOnlineTime": "t"}, StateReport("online", "t")),
-        (LAMP, "state", {"state": "offline", "lastOnlineTime": None}, StateReport("offline", "")),
-        (
-            NODE,
-            "nodeInfo",
-            {"nodeInfo": {"architecture": "arm64"}, "addresses": [{"type": "InternalIP", "address": "192.0.2.1"}]},
-            NodeReport({"architecture": "arm64"}, (("InternalIP", "192.0.2.1"),), {}),
-        ),
-        (NODE, "nodeInfo", {"capacity": {"cpu": "4"}}, NodeReport({}, (), {"cpu": "4"})),
-        (LAMP, "state", {"state": "\N{COLLISION SYMBOL}"}, StateReport("\N{COLLISION SYMBOL}", "")),
-    ],
-)
-def test_values(key: ObjectKey, field: str, value: Any, expected: object) -> None:
-    assert parse(ReportEntry(key, field, json.dumps(value).encode())) == expected
-
-
-@pytest.mark.parametrize(
-    ("key", "field", "value"),
-    [
-        (LAMP, "property/level", b"\xff"),
-        (LAMP, "property/level", b"[" * 100_000),
-        (LAMP, "property/level", b"[]"),
-        (LAMP, "property/level", b'{"value":1,"observedAt":1}'),
-        (LAMP, "property/level", b'{"observedAt":true}'),
-        (LAMP, "state", b'{"state":5}'),
-        (LAMP, "state", b'{"state":"\\ud800"}'),
-        (LAMP, "state", b'{"state":"\xed\xa0\x80"}'),
-        (LAMP, "property/level", b'{"value":"1","type":"\\udc00","observedAt":1}'),
-        (NODE, "nodeInfo", b'{"nodeInfo":{"osImage":"\\ud800"}}'),
-        (LAMP, "state", b'{"lastOnlineTime":"t"}'),
-        (LAMP, "state", b'"online"'),
-        (LAMP, "state", json.dumps({"state": "x" * 300}).encode()),
-        (LAMP, "nodeInfo", b"{}"),
-        (NODE, "state", b'{"state":"online"}'),
-        (NODE, "property/level", b'{"observedAt":1}'),
-        (NODE, "nodeInfo", b"[]"),
-        (NODE, "nodeInfo", b'{"nodeInfo":{"a":1}}'),
-        (NODE, "nodeInfo", b'{"addresses":{}}'),
-        (NODE, "nodeInfo", b'{"addresses":[{"type":"Hostname"}]}'),
-        (NODE, "nodeInfo", b'{"addresses":[5]}'),
-        (NODE, "nodeInfo", json.dumps({"capacity": {str(n): "1" for n in range(99)}}).encode()),
-        (ObjectKey(PODS, "default", "p"), "state", b'{"state":"online"}'),
-    ],
-)
-def test_malformed_values(key: ObjectKey, field: str, value: bytes) -> None:
-    with pytest.raises(ValueError, match=r"must|JSON|no field|has a type|longer"):
-        parse(ReportEntry(key, field, value))
 
 
 # ---- any history

@@ -7,7 +7,7 @@ import pytest
 from apimachinery.keys import Node, ObjectKey, ObjectVersion
 from apimachinery.resources import CONFIG_MAPS, PODS
 from edgehub.session import COMMIT_BYTES, INVENTORY_CHUNK, Answered, Decided, EdgeSession, Unanswered
-from link.codec import decode, encode, encode_delta
+from link.codec import decode, encode
 from link.errors import LinkClosed
 from link.frames import (
     MAX_CALL_BYTES,
@@ -50,6 +50,7 @@ from link.frames import (
     Wanted,
     Welcome,
 )
+from link.pushcodec import encode_delta
 from tests.sim.clock import SimClock
 
 KEY = ObjectKey(PODS, "default", "p")

@@ -7,7 +7,7 @@ from apimachinery.objects import Object, from_json
 from apimachinery.resources import CONFIG_MAPS, CUSTOM_RESOURCE_DEFINITIONS, PODS
 from cloudhub.placement import By, Rule
 from cloudhub.projection import project
-from link.codec import MAX_BODY_BYTES
+from link.fields import MAX_BODY_BYTES
 from link.frames import (
     PROTOCOL,
     Ack,

@@ -17,6 +17,9 @@ from cloudhub.fences import Fences
 from cloudhub.session import Session
 from cloudhub.statuspage import StatusPage
 from cloudhub.statuswriter import StatusWriter
+from link.peer import Role
+from link.websocket import listen
+from tests.harness.sides import Side
 
 
 @pytest.fixture
@@ -54,6 +57,22 @@ async def test_figures_are_there_before_the_hub_is(page: StatusPage) -> None:
     lines = (await asked(page, "GET", "/metrics")).decode().splitlines()
     assert "hub_objects 0" in lines
     assert not [line for line in lines if line.startswith("hub_nodes_connected")]
+
+
+async def test_handshakes_that_came_to_nothing_are_figures_from_the_start(page: StatusPage) -> None:
+    listener = await listen("127.0.0.1", 0, None, Side(Role.HUB).opened, max_connections=0)
+    page.listeners = [listener]
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+        assert await reader.read() == b""
+        writer.close()
+        lines = (await asked(page, "GET", "/metrics")).decode().splitlines()
+    finally:
+        await listener.close()
+    found = dict(line.rsplit(" ", 1) for line in lines if line.startswith("hub_handshakes_refused_total"))
+    assert found.pop('hub_handshakes_refused_total{transport="websocket",reason="no-room"}') == "1"
+    assert len(found) == 4
+    assert set(found.values()) == {"0"}
 
 
 async def test_who_scrapes_gets_figures_and_nothing_else(page: StatusPage) -> None:

@@ -17,8 +17,9 @@ from apimachinery.keys import ObjectKey
 from apimachinery.resources import NODES
 from componentbase import pki
 from componentbase.doorway import Limits
-from link.codec import MAX_FRAME_BYTES, decode, encode
+from link.codec import decode, encode
 from link.errors import LinkClosed, LinkError
+from link.fields import MAX_FRAME_BYTES
 from link.frames import Cancel, Frame, Goodbye, GoodbyeCode, Ping, Push, Report, ReportEntry, Welcome
 from link.peer import Role
 from link.pump import Pump

@@ -13,7 +13,7 @@ from apimachinery.resources import CONFIG_MAPS, PODS
 from cloudhub.outbox import DOUBTFUL
 from cloudhub.patches import Patches
 from cloudhub.wires import ASIDE_BYTES, KEY_BYTES, UNPACKING, Parts, Wires, removal
-from link.codec import decode_delta
+from link.pushcodec import decode_delta
 from metamanager.intake import unfold
 
 KEY = ObjectKey(CONFIG_MAPS, "default", "c")

@@ -19,13 +19,13 @@ from apiserver import patches, protobuf, requests, yamlbodies
 from cloudhub.join import _read as read_join
 from cloudhub.nodecalls import NodeCalls
 from cloudhub.passing import checked
-from cloudhub.reports import parse
+from cloudhub.reportvalues import parse
 from componentbase import pki
 from devicetwin.broker.packets import Connack, Decoder, ProtocolError, Puback, Publish, Suback, encode
 from devicetwin.messages import Ask, MapperState, StateUpdate, TwinUpdate
 from devicetwin.mqttclient import BrokerRefusal, MqttClient
 from devicetwin.payloads import MessageError
-from link import codec
+from link import codec, pushcodec, tags
 from link.errors import LinkClosed, LinkError, LocalProtocolError, RemoteProtocolError
 from link.frames import (
     PROTOCOL,
@@ -145,10 +145,10 @@ def frame(data: bytes) -> None:
 def delta(data: bytes) -> None:
     """A pushed object, until the store would have it."""
     try:
-        found = codec.decode_delta(data)
+        found = pushcodec.decode_delta(data)
     except RemoteProtocolError:
         return
-    assert codec.decode_delta(codec.encode_delta(found)) == found
+    assert pushcodec.decode_delta(pushcodec.encode_delta(found)) == found
     if found.version is not None:
         intake(found, Object(found.key, ObjectVersion(found.version.uid, found.base or "x"), {}, BODY))
 
@@ -203,7 +203,7 @@ def _say(peer: Peer, choice: int, now: float) -> None:
     said: Frame
     match choice % 6:
         case 0 if peer.push_room() and peer.role is Role.HUB:
-            peer.push([codec.encode_delta(Delta(NODE, None, b""))], True, now)
+            peer.push([pushcodec.encode_delta(Delta(NODE, None, b""))], True, now)
             return
         case 1 if peer.report_room() and peer.role is Role.EDGE:
             peer.report((ReportEntry(NODE, "nodeInfo", b"{}"),), now)
@@ -452,7 +452,7 @@ TARGETS: tuple[Target, ...] = (
     Target(
         "delta",
         delta,
-        tuple(codec.encode_delta(each) for pushed in FRAMES if isinstance(pushed, Push) for each in pushed.deltas),
+        tuple(pushcodec.encode_delta(each) for pushed in FRAMES if isinstance(pushed, Push) for each in pushed.deltas),
         (b"\xdc\x10\x00", b"\xc0", b"\x90", b"\x01", b"\x02", b"\x03"),
     ),
     Target(
@@ -474,7 +474,7 @@ TARGETS: tuple[Target, ...] = (
         "lanes",
         lanes,
         tuple(
-            bytes((lane, step)) + b"".join(framed_on_lane(each) for each in _ENCODED if codec.lane_of(each) is lane)
+            bytes((lane, step)) + b"".join(framed_on_lane(each) for each in _ENCODED if tags.lane_of(each) is lane)
             for lane in LANES
             for step in (4, 255)
         ),

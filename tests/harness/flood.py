@@ -24,7 +24,6 @@ import itertools
 import json
 import random
 import re
-import socket
 import ssl
 import sys
 import threading
@@ -42,6 +41,7 @@ from tests.harness.commanded import Commanded
 from tests.harness.flooder import name_of
 from tests.harness.mosquitto import Mosquitto, free_port
 from tests.harness.site import Site
+from tests.harness.watchreader import wake_reader, watched
 
 FLOODED, OTHER = NODES = ("flooded", "other")
 LEASE_S, GRACE_S, HEARTBEAT_S = 1.0, 4.0, 1.0
@@ -84,16 +84,10 @@ class Api:
 
     def lines(self, path: str) -> Iterator[tuple[float, bytes]]:
         """Lines of a watch, and when they came."""
-        self._connection.request("GET", path, headers=self._headers)
-        answer = self._connection.getresponse()
-        with contextlib.suppress(OSError, ValueError, http.client.HTTPException, AttributeError):
-            while line := answer.readline():
-                yield time.perf_counter(), line
+        return watched(self._connection, path, self._headers)
 
     def close(self) -> None:
-        if self._connection.sock is not None:
-            with contextlib.suppress(OSError):
-                self._connection.sock.shutdown(socket.SHUT_RDWR)
+        wake_reader(self._connection)
         self._connection.close()
 
 

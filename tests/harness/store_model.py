@@ -8,8 +8,8 @@ from apimachinery.kubeevents import EVENT_FIELD, KubeEvent
 from apimachinery.objects import Object, canonical
 from link.frames import Batch, Cursor, Delta, RefusedReport, ReportEntry
 from metamanager.intake import NotHeld, unfold
+from metamanager.outbox import MAX_EVENT_BYTES, MAX_EVENTS
 from metamanager.parked import Parked
-from metamanager.records import MAX_EVENT_BYTES, MAX_EVENTS
 from tests.harness.store_history import BROKEN
 
 

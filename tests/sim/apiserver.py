@@ -20,7 +20,7 @@ from apimachinery.keys import Node, ObjectKey, ObjectVersion, Resource
 from apimachinery.objects import JSON, Object, from_json
 from cloudhub.fences import Claim
 from cloudhub.projection import project
-from cloudhub.reports import Value
+from cloudhub.reportvalues import Value
 
 POISON = "13"
 """A reported value that ends so is Invalid: what a schema refuses."""

@@ -13,7 +13,7 @@ from apimachinery.keys import Node, ObjectKey, ObjectVersion
 from apimachinery.objects import JSON
 from apimachinery.resources import CONFIG_MAPS, DEVICE_MODELS, DEVICES, NODES, PODS, SECRETS
 from cloudhub.devices import StateReport
-from cloudhub.reports import Value
+from cloudhub.reportvalues import Value
 from devicetwin.documents import read_documents
 from devicetwin.wire import id_of
 from link.frames import Interest

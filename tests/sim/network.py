@@ -15,9 +15,10 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from link.codec import Tag, decode, lane_of
+from link.codec import decode
 from link.frames import Goodbye, GoodbyeCode, Lane
 from link.lanes import LANES, Inbox, framed
+from link.tags import Tag, lane_of
 from tests.sim.clock import SimClock
 
 

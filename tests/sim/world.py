@@ -19,7 +19,7 @@ import link.transfers
 from apimachinery.errors import ApiError, InternalError, TooManyRequests, Unavailable
 from apimachinery.keys import Node, ObjectKey, ObjectVersion
 from apimachinery.resources import CONFIG_MAPS, DEVICE_MODELS, DEVICES, NODES, PODS, SECRETS
-from cloudhub.reports import Value, parse
+from cloudhub.reportvalues import Value, parse
 from cloudhub.wires import ASIDE_BYTES
 from link.frames import BULK, CHUNK_BYTES, LARGE_BYTES, PUSHES, WINDOW_BYTES, WINDOW_FRAMES, Interest, ReportEntry
 from link.peer import Peer

@@ -16,7 +16,9 @@ from cloudhub.backoff import write_delay_s
 from cloudhub.devices import StateReport, model_of, node_of, property_names
 from cloudhub.devicestatus import status_after
 from cloudhub.fences import Permit
-from cloudhub.reports import MOVED, WRITES, Acknowledgement, Outcome, Refused, Reports, Retry, Taken, Value, Write
+from cloudhub.ledgers import Acknowledgement
+from cloudhub.reports import MOVED, WRITES, Outcome, Refused, Reports, Retry, Taken, Write
+from cloudhub.reportvalues import Value
 from cloudhub.session import Session
 from link.frames import Report
 from tests.sim.surroundings import Surroundings
