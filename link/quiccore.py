@@ -1,7 +1,7 @@
 """
 aioquic's connection, kept within our bounds: without I/O, as the library has it.
 
-The library is a complete QUIC and leaves eight things open, or does them in a way that a hub cannot afford. Each is
+The library is a complete QUIC and leaves nine things open, or does them in a way that a hub cannot afford. Each is
 mended here in the smallest way there is, by names that are the library's own (its version is pinned, and
 tests/test_quiccore.py fails where one of them has changed its meaning):
 
@@ -17,6 +17,8 @@ tests/test_quiccore.py fails where one of them has changed its meaning):
         the pieces and bytes that may wait are bounded, before anything is kept of them; pieces are found by bisection
     what shows a client that its server has restarted is random
         made of a key that outlives the process, so that an edge need not wait until the heartbeat tells it
+    a client acknowledges the first packet also when it is done, and such a packet must be filled to 1,200 bytes
+        not then: what says that it is done says that, too, and ends those packets
     what may be lost is sent again as soon as a line could tell, and not a hub that is busy
         not before MIN_PROBE_S
     streams take turns
@@ -32,6 +34,7 @@ from aioquic._buffer import Buffer
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import Limit, NetworkAddress, QuicConnection, QuicConnectionError, QuicReceiveContext
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType
+from aioquic.quic.packet_builder import QuicPacketBuilder
 from aioquic.quic.rangeset import RangeSet
 from aioquic.quic.recovery import QuicPacketRecovery
 from aioquic.quic.stream import QuicStream
@@ -203,6 +206,12 @@ class Connection(QuicConnection):
         super()._handle_crypto_frame(context, frame_type, buf)
         if len(receiver._ranges) > HANDSHAKE_PIECES or len(self.tls._receive_buffer) > HANDSHAKE_BYTES:
             raise _too_much(QuicErrorCode.CRYPTO_BUFFER_EXCEEDED, frame_type)
+
+    def _write_handshake(self, builder: QuicPacketBuilder, epoch: Epoch, now: float) -> None:
+        # "A client MUST discard Initial keys when it first sends a Handshake packet" (RFC 9001, section 4.9.1), which
+        # is about to be written, and a server when it gets that: nobody would miss the acknowledgement.
+        if epoch is not Epoch.INITIAL or not self._is_client or not self._handshake_complete:
+            super()._write_handshake(builder, epoch, now)
 
     def _handle_stream_frame(self, context: QuicReceiveContext, frame_type: int, buf: Buffer) -> None:
         at = buf.tell()
