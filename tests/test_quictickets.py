@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from aioquic._buffer import Buffer
 from aioquic.quic.connection import MAX_EARLY_DATA
-from aioquic.tls import PskKeyExchangeMode, SessionTicket
+from aioquic.tls import CipherSuite, PskKeyExchangeMode, SessionTicket
 
 from apimachinery.keys import Node
 from cloudhub.lobby import Denial
@@ -401,6 +401,28 @@ async def test_the_number_of_another_nodes_ticket_makes_nobody_that_node(certifi
         assert not await linked(listener.port, node, slot), (
             "by that it was used, and what is lost is a round of signing"
         )
+
+
+async def test_a_ticket_whose_secret_nobody_had_to_show_stands_for_nobody(certificates: Certificates) -> None:
+    """With other ciphers the library finds the ticket, and goes on without it: then it is not looked at any more."""
+    hub, slot, suite = Hub(), Slot(), CipherSuite.CHACHA20_POLY1305_SHA256
+    node, other = certificates.node(), certificates.node(certificates.shown_by("other"))
+    other = other._replace(configuration=replace(other.configuration, cipher_suites=[suite]))
+    async with quic_hub(hub.opened, certificates) as listener, asyncio.timeout(10):
+        for has_certificate in (True, False):
+            await linked(listener.port, node, slot)
+            assert slot._kept is not None
+            changed(slot, cipher_suite=suite, resumption_secret=bytes(32))
+            thief = bare(other, slot)
+            if has_certificate:
+                thief = thief._replace(configuration=other.configuration)
+                slot.put(("127.0.0.1", listener.port, *pki.encoded(thief.shown)), slot._kept[1])
+                assert not await linked(listener.port, thief, slot)
+                assert hub.last.identity == "system:node:other"
+            else:
+                assert "no certificate was shown" in await refusal(listener.port, thief, slot)
+            assert "system:node:n" not in listener._tickets._numbers, "it was found, and is used"
+        assert len(hub.sides) == 3
 
 
 async def test_early_data_without_a_ticket_that_counts_is_dropped_unread(certificates: Certificates) -> None:
