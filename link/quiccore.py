@@ -278,8 +278,9 @@ class Connection(QuicConnection):
         given, self._given = self._given, None
         if given is None:
             return None
-        former = self._former if self.is_resumed else None
-        return Ticket.of(given, self.shown, former)
+        if self.is_resumed and self._former is not None:
+            return self._former.followed(given)
+        return Ticket.of(given, self.shown)
 
     def _found(self, number: bytes) -> SessionTicket | None:
         assert self._find is not None, "else nobody asks"

@@ -38,21 +38,28 @@ class Ticket(NamedTuple):
     """What the other side showed, its own first; DER."""
 
     @classmethod
-    def of(cls, session: SessionTicket, shown: list[pki.Certificate], former: "Ticket | None") -> "Ticket | None":
+    def of(cls, session: SessionTicket, shown: list[pki.Certificate]) -> "Ticket | None":
         """
         What is kept of a session; None if that would be too much.
 
-        shown: by the other side, verified. former: by which this very session was resumed.
+        shown: by the other side in this session, verified.
         """
         chain = pki.encoded(shown)
-        if len(session.ticket) > NUMBER_BYTES or not chain or sum(map(len, chain)) > CHAIN_BYTES:
+        if not chain or sum(map(len, chain)) > CHAIN_BYTES:
             return None
-        ends = [session.not_valid_before + datetime.timedelta(seconds=LIFETIME_S), shown[0].not_valid_after_utc]
-        if former is not None:
-            ends.append(former.session.not_valid_after)
+        return cls._until(shown[0].not_valid_after_utc, session, chain)
+
+    def followed(self, session: SessionTicket) -> "Ticket | None":
+        """What is kept of a session that was resumed by this one: it counts no longer."""
+        return self._until(self.session.not_valid_after, session, self.chain)
+
+    @classmethod
+    def _until(cls, end: datetime.datetime, session: SessionTicket, chain: tuple[bytes, ...]) -> "Ticket | None":
+        if len(session.ticket) > NUMBER_BYTES:
+            return None
+        end = min(end, session.not_valid_before + datetime.timedelta(seconds=LIFETIME_S))
         # A server may say that it takes early data, and what else it had said of itself: nothing of ours asks.
-        kept = replace(session, not_valid_after=min(ends), max_early_data_size=None, other_extensions=[])
-        return cls(kept, chain)
+        return cls(replace(session, not_valid_after=end, max_early_data_size=None, other_extensions=[]), chain)
 
 
 class Tickets:

@@ -149,6 +149,15 @@ async def test_a_hub_that_knows_no_ticket_goes_on_with_certificates(certificates
         assert await linked(between.port, node, slot)
 
 
+async def test_a_hub_that_has_an_address_proved_first_resumes_as_well(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("link.quicserver.RETRY_FROM", 0)
+    hub, slot, node = Hub(), Slot(), certificates.node()
+    async with quic_hub(hub.opened, certificates) as listener, asyncio.timeout(10):
+        assert [await linked(listener.port, node, slot) for _ in range(2)] == [False, True]
+
+
 async def test_where_nobody_answered_the_ticket_is_offered_again(
     certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -464,7 +473,7 @@ def test_what_is_too_much_to_keep_is_not_kept_and_nothing_outlives_its_certifica
     session = replace(
         session, not_valid_after=NOW + timedelta(days=1), max_early_data_size=9, other_extensions=[(1, b"")]
     )
-    made = Ticket.of(session, shown, None)
+    made = Ticket.of(session, shown)
     assert made is not None
     assert made.session == replace(
         session,
@@ -474,11 +483,14 @@ def test_what_is_too_much_to_keep_is_not_kept_and_nothing_outlives_its_certifica
     )
     assert pki.decoded(made.chain) == shown
     former = ticket(b"0")
-    assert (again := Ticket.of(session, shown, former)) is not None
-    assert again.session.not_valid_after == former.session.not_valid_after
+    again = former.followed(session)
+    assert again is not None
+    assert (again.session, again.chain) == (replace(made.session, not_valid_after=NOW), former.chain)
+    assert former.followed(replace(session, ticket=bytes(NUMBER_BYTES + 1))) is None
     [brief] = certificates.node(certificates.shown_by(days=60 / 86400)).shown
-    assert (short := Ticket.of(session, [brief], None)) is not None
+    short = Ticket.of(session, [brief])
+    assert short is not None
     assert short.session.not_valid_after == brief.not_valid_after_utc
-    assert Ticket.of(session, [], None) is None
-    assert Ticket.of(session, shown * (CHAIN_BYTES // len(made.chain[0]) + 1), None) is None
-    assert Ticket.of(replace(session, ticket=bytes(NUMBER_BYTES + 1)), shown, None) is None
+    assert Ticket.of(session, []) is None
+    assert Ticket.of(session, shown * (CHAIN_BYTES // len(made.chain[0]) + 1)) is None
+    assert Ticket.of(replace(session, ticket=bytes(NUMBER_BYTES + 1)), shown) is None
