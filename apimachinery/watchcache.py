@@ -30,7 +30,6 @@ from apimachinery.objects import Object
 from apimachinery.selectors import EVERYTHING, LabelSelector
 
 WINDOW_BYTES = 8 << 20  # 4,096 changes of 2 KB
-ALWAYS = 64  # changes that are kept whatever their size: what is committed together, so that who keeps up loses nothing
 WINDOW = 1024  # kube-apiserver's starts with 100 and grows with the rate; bodies are shared, so this is cheap
 
 
@@ -38,7 +37,7 @@ class ChangeWindow:
     """
     The last changes of something that has a dense revision; the oldest are forgotten.
 
-    At most `window`, and beyond the last ALWAYS no more than `window_bytes` of bodies.
+    At most `window`, and with each shorten() no more than `window_bytes` of bodies.
     """
 
     def __init__(self, revision: int = 0, window: int = WINDOW, window_bytes: int = WINDOW_BYTES) -> None:
@@ -56,9 +55,21 @@ class ChangeWindow:
         changes = self._changes
         changes.append(change)
         self._bytes += len(change.object.body)
-        while len(changes) > self._window or (self._bytes > self._window_bytes and len(changes) > ALWAYS):
-            self._bytes -= len(changes.popleft().object.body)
+        while len(changes) > self._window:
+            self._forget()
         self.revision = change.revision
+
+    def shorten(self) -> None:
+        """
+        Before changes that are committed together, however large they are: who keeps up loses none of them.
+
+        Counted are the bodies that there are now; the previous one is mostly that of an earlier change.
+        """
+        while self._bytes > self._window_bytes:
+            self._forget()
+
+    def _forget(self) -> None:
+        self._bytes -= len(self._changes.popleft().object.body)
 
     def since(self, revision: int) -> list[Change]:
         """
@@ -127,6 +138,10 @@ class WatchCache:
             return [] if last is None else [self._record(EventType.DELETED, event.object, last)]
         change = self._upsert(held, event.object)
         return [] if change is None else [change]
+
+    def shorten(self) -> None:
+        """Forget what is too much of the history. To be called before what is committed together; see ChangeWindow."""
+        self._history.shorten()
 
     def get(self, key: ObjectKey) -> Object | None:
         held = self._objects.get(key.resource)

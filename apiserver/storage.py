@@ -525,6 +525,7 @@ class Storage:
     def _show(self, changes: Iterable[Change]) -> None:
         """Let readers see what has become durable."""
         redefined = False
+        self._cache.shorten()
         for change in changes:
             shown = self._cache.apply(WatchEvent(change.type, change.object, change.object.version.revision))
             assert [step.revision for step in shown] == [change.revision], "the cache counts as the database does"

@@ -31,8 +31,8 @@ from apimachinery.keys import Resource
 from apimachinery.watchcache import WINDOW
 
 WINDOW_BYTES = 4 << 20  # 1,024 changes of 4 KB; larger objects keep a shorter history, so that an edge stays small
-RESTING = WINDOW // 4  # at a change a second what a watcher misses that was away for four minutes
-RESTING_BYTES = 1 << 20
+RESTING = WINDOW // 2  # at a change a second what a watcher misses that was away for eight minutes
+RESTING_BYTES = 2 << 20
 
 
 class FeedClosed(Exception):

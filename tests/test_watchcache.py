@@ -10,7 +10,7 @@ from apimachinery.keys import ObjectKey
 from apimachinery.objects import Object, from_json
 from apimachinery.resources import CONFIG_MAPS, PODS
 from apimachinery.selectors import parse_labels
-from apimachinery.watchcache import ALWAYS, ChangeWindow, WatchCache
+from apimachinery.watchcache import ChangeWindow, WatchCache
 
 
 def an_object(name: str, version: int, namespace: str = "default", **labels: str) -> Object:
@@ -118,19 +118,28 @@ def test_the_window_is_bounded_and_says_so() -> None:
         cache.since(6)
 
 
-def test_the_window_is_bounded_in_bytes_but_for_what_may_have_been_committed_together() -> None:
-    window = ChangeWindow(window=1000, window_bytes=ALWAYS * 1000)
-    for revision in range(1, 401):
-        body = b"x" * (100 if revision <= 200 else 1000 if revision <= 300 else 10_000)
-        item = an_object("a", revision)._replace(body=body)
-        window.append(Change(revision, EventType.MODIFIED, item, None))
-        if revision == 300:
-            assert sum(len(change.object.body) for change in window.since(300 - ALWAYS)) == ALWAYS * 1000
-            with pytest.raises(Expired):
-                window.since(299 - ALWAYS)
-    assert len(window.since(400 - ALWAYS)) == ALWAYS
+def test_the_window_is_bounded_in_bytes_but_for_what_is_committed_together() -> None:
+    window = ChangeWindow(window=1000, window_bytes=10_000)
+
+    def commit(first: int, count: int, size: int) -> None:
+        window.shorten()
+        for revision in range(first, first + count):
+            item = an_object("a", revision)._replace(body=b"x" * size)
+            window.append(Change(revision, EventType.MODIFIED, item, None))
+
+    commit(1, 150, 100)
+    assert len(window.since(0)) == 150
+    commit(151, 20, 1000)
+    assert len(window.since(50)) == 120
     with pytest.raises(Expired):
-        window.since(399 - ALWAYS)
+        window.since(49)
+    commit(171, 1, 1)
+    assert len(window.since(160)) == 11
+    with pytest.raises(Expired):
+        window.since(159)
+    commit(172, 1, 20_000)
+    commit(173, 1, 1)
+    assert len(window.since(172)) == 1
 
 
 def test_a_forgotten_resource_is_deleted_object_by_object() -> None:
