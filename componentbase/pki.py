@@ -288,6 +288,16 @@ def read_pair(pem: bytes) -> tuple[list[Certificate], PrivateKeyTypes]:
     return certificates, key
 
 
+def encoded(chain: Iterable[Certificate]) -> tuple[bytes, ...]:
+    """Each as DER, which takes a fraction of the memory of one that was looked at."""
+    return tuple(each.public_bytes(serialization.Encoding.DER) for each in chain)
+
+
+def decoded(chain: Iterable[bytes]) -> list[Certificate]:
+    """What encoded() made of them."""
+    return [x509.load_der_x509_certificate(each) for each in chain]
+
+
 # ---- verifying
 
 

@@ -3,7 +3,8 @@ TLS as both ends of the link have it: the versions and ciphers that count, and s
 
 Invariants
     1.3, or from 1.2 on where somebody says so; what is weaker cannot be said
-    nobody resumes a session: it would outlive the certificate, or the CA, that it was begun with
+    nobody resumes a session: it would outlive the certificate, or the CA, that it was begun with (link.quictickets, of
+    the other TLS library, has what was shown verified anew, which OpenSSL does not)
     there is no way to get a context here that does not verify what it is shown
 """
 

@@ -30,6 +30,7 @@ from link.transports import OPEN_S
 
 if TYPE_CHECKING:
     from link.quic import Credentials
+    from link.quictickets import Slot
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +87,8 @@ class QuicChoice:
         self._late: quicprobe.Probe | None = None
         """Asked at the last dial, and not answered in time."""
         self._in_row = 0
+        self._slot: Slot | None = None
+        """What the next session may be resumed by; made when the library is imported."""
 
     @property
     def port(self) -> int:
@@ -159,10 +162,11 @@ class QuicChoice:
             if found is None:
                 raise LinkClosed(f"nobody listens at {host}:{self._port} over UDP")
         # In a thread: it takes a fifth of a second, or several on a small machine.
-        credentials, dial = await aside(_library, "import[quic]")
+        credentials, made, dial = await aside(_library, "import[quic]")
+        slot = self._slot = self._slot or made()
         try:
             async with asyncio.timeout(limit_s):
-                await dial(host, self._port, credentials.of_node(*self._files), opened, found=found)
+                await dial(host, self._port, credentials.of_node(*self._files), opened, found=found, slot=slot)
         except TimeoutError as exc:
             self._failed_for_s = SILENT_S
             why = f"{host}:{self._port} answers over UDP, and to a handshake not within {limit_s:.1f} s"
@@ -200,10 +204,11 @@ class QuicChoice:
             logger.info("not remembered how the hub was reached", extra={"reason": str(exc)})
 
 
-def _library() -> "tuple[type[Credentials], Callable[..., Awaitable[object]]]":
+def _library() -> "tuple[type[Credentials], type[Slot], Callable[..., Awaitable[object]]]":
     from link.quic import Credentials, dial
+    from link.quictickets import Slot
 
-    return Credentials, dial
+    return Credentials, Slot, dial
 
 
 def _remembered(memory: Path, port: int) -> float:

@@ -3,8 +3,8 @@ The link over QUIC: the library's sans-I/O connection (link.quiccore) on sockets
 
 Each lane (link.lanes) is a stream of its own, which the edge opens, so that a packet lost of one does not hold up the
 others, and so that what is urgent is sent first. Whoever moves to another address, or is given another port by a NAT,
-keeps the connection. There is no keepalive here (the heartbeat is Peer's), no resumption and no early data: a session
-that is resumed shows no certificate (docs/why/quic.md).
+keeps the connection, and whoever has to dial anew resumes its session with a ticket (link.quictickets). There is no
+keepalive here (the heartbeat is Peer's) and no early data (docs/why/quic.md).
 
 Invariants
     a connection is heard of when its handshake is done, the other side's certificate is verified and all lanes are open
@@ -32,6 +32,7 @@ from link.lanes import LANES, OPENER, Inbox, framed
 from link.peer import DEAD_AFTER, MAX_HEARTBEAT_S
 from link.quiccore import CREDIT_BYTES, Connection, lane_of_stream
 from link.quicsocket import Address, Socket
+from link.quictickets import Slot, Ticket
 from link.tags import lane_of
 from link.transports import (
     CLOSE_S,
@@ -88,6 +89,12 @@ class Credentials(NamedTuple):
         )
         return cls(configuration, pki.Trusted(trusted))
 
+    @property
+    def shown(self) -> list[pki.Certificate]:
+        """Its own first; none where it shows none."""
+        own = self.configuration.certificate
+        return [] if own is None else [own, *self.configuration.certificate_chain]
+
     @classmethod
     def of_node(cls, authority: Path, certificate: Path, key: Path) -> "Credentials":
         """From a node's files. Raises LinkClosed."""
@@ -120,6 +127,7 @@ class Quic:
         "_inbox",
         "_is_open",
         "_is_over_its_turn",
+        "_keep",
         "_leave",
         "_library",
         "_loop",
@@ -150,11 +158,13 @@ class Quic:
         routes: "dict[bytes, Quic] | None" = None,
         leave: Leave = lambda: None,
         untrusted: Callable[[Address, str], None] = lambda _, __: None,
+        keep: Callable[[str, Ticket], None] = lambda _, __: None,
     ) -> None:
         """
         name: that the server's certificate must be for; "" at a server. routes: where it is to be found while it lasts,
         by the numbers under which the other side writes to it. leave: it is open, or has ended.
-        untrusted: told where the certificate was from that was not taken, and why.
+        untrusted: told where the certificate was from that was not taken, and why. keep: given a ticket of a hub or a
+        node that was verified, under its identity.
         """
         self.identity = ""
         self.key = ""
@@ -167,6 +177,7 @@ class Quic:
         self._ids: set[bytes] = set()
         self._leave: Leave | None = leave
         self._untrusted = untrusted
+        self._keep = keep
         self._loop = asyncio.get_running_loop()
         self._inbox = Inbox()
         self._is_open = self._is_over_its_turn = False
@@ -348,7 +359,11 @@ class Quic:
                     raise RemoteProtocolError("a lane was reset")
                 case _:
                     pass
-        if self.lost.done() or not has_data:
+        if self.lost.done():
+            return
+        if self._is_open:
+            self._keep_ticket()
+        if not has_data:
             return
         if not self._name and not self._is_open and self._receiving is None and self._inbox.is_open:
             self._begin()
@@ -400,6 +415,13 @@ class Quic:
         self._left_door()
         self._receiving = self._opened(self)
         self._socket.add(self)
+        self._keep_ticket()
+
+    def _keep_ticket(self) -> None:
+        """A hub has given its own before this is open, an edge has it after that."""
+        ticket = self._library.take_ticket()
+        if ticket is not None and (self._name or self.key):
+            self._keep(self.identity, ticket)
 
     def _take_turn(self) -> None:
         """Hand on messages that came, but not so many that the other connections wait for it."""
@@ -458,13 +480,20 @@ class Quic:
 
 
 async def dial(
-    host: str, port: int, credentials: Credentials, opened: Opened, *, found: quicprobe.Found | None = None
+    host: str,
+    port: int,
+    credentials: Credentials,
+    opened: Opened,
+    *,
+    found: quicprobe.Found | None = None,
+    slot: Slot | None = None,
 ) -> Quic:
     """
     Connect; returns when the connection is open and `opened` was called.
 
     found: where a server answered already; else the name is looked up, and where it has several addresses they are
-    probed first, for a client of QUIC hears nothing from where nobody listens.
+    probed first, for a client of QUIC hears nothing from where nobody listens. slot: has the ticket of the session
+    before, if there was one, and gets that of this one.
 
     Raises LinkClosed with a sentence about what failed: name, address, certificate.
     """
@@ -487,8 +516,13 @@ async def dial(
         raise LinkClosed(f"cannot connect to {where}: {tcp.why(exc)}") from exc
     # Not connected and not bound to an address: packets leave by whichever way there is at the moment.
     sock = Socket(made, lambda _: connection)
-    library = Connection(replace(credentials.configuration, server_name=host))
-    connection = Quic(library, sock, credentials.trusted, opening, name=host)
+    slot = Slot() if slot is None else slot
+    whose = (host, port, *pki.encoded(credentials.shown))
+    former = slot.take(whose)
+    library = Connection(replace(credentials.configuration, server_name=host), former=former)
+    connection = Quic(
+        library, sock, credentials.trusted, opening, name=host, keep=lambda _, ticket: slot.put(whose, ticket)
+    )
     connection.lost.add_done_callback(lambda _: sock.close())
     try:
         connection.connect(found.address)
@@ -496,6 +530,9 @@ async def dial(
     except BaseException:
         connection.give_up("not wanted any more")
         raise
+    finally:
+        if former is not None and not library.is_answered:
+            slot.put(whose, former)
     if not is_open.done():
         raise LinkClosed(f"no QUIC connection to {where}: {connection.lost.result()}")
     return connection

@@ -1,12 +1,14 @@
 """
 aioquic's connection, kept within our bounds: without I/O, as the library has it.
 
-The library is a complete QUIC and leaves seven things open, or does them in a way that a hub cannot afford. Each is
+The library is a complete QUIC and leaves nine things open, or does them in a way that a hub cannot afford. Each is
 mended here in the smallest way there is, by names that are the library's own (its version is pinned, and
 tests/test_quiccore.py fails where one of them has changed its meaning):
 
     clients are not asked for a certificate, nor are the purposes of any looked at
         asked here; verified by componentbase.pki before anybody hears of the connection
+    a client that has resumed its session, and so shows none, is waited for until it does; and early data is taken
+        asked, and waited for, is who has not resumed; early data ends the connection
     the credit for data doubles as data comes, so that in time a peer may have any amount kept for it
         what may be under way is CREDIT_BYTES beyond what was taken
     a peer may open more streams whenever it has used half of those it may open, each of 2 KB
@@ -15,6 +17,8 @@ tests/test_quiccore.py fails where one of them has changed its meaning):
         the pieces and bytes that may wait are bounded, before anything is kept of them; pieces are found by bisection
     what shows a client that its server has restarted is random
         made of a key that outlives the process, so that an edge need not wait until the heartbeat tells it
+    a client acknowledges the first packet also when it is done, and such a packet must be filled to 1,200 bytes
+        not then: what says that it is done says that, too, and ends those packets
     what may be lost is sent again as soon as a line could tell, and not a hub that is busy
         not before MIN_PROBE_S
     streams take turns
@@ -23,20 +27,23 @@ tests/test_quiccore.py fails where one of them has changed its meaning):
 
 import hmac
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from aioquic._buffer import Buffer
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import Limit, NetworkAddress, QuicConnection, QuicConnectionError, QuicReceiveContext
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType
+from aioquic.quic.packet_builder import QuicPacketBuilder
 from aioquic.quic.rangeset import RangeSet
 from aioquic.quic.recovery import QuicPacketRecovery
 from aioquic.quic.stream import QuicStream
-from aioquic.tls import AlertDescription, Epoch
+from aioquic.tls import AlertDescription, AlertIllegalParameter, Context, Epoch, SessionTicket, State
 
-from componentbase.pki import Certificate
+from componentbase.pki import Certificate, decoded
 from link.frames import Lane
 from link.lanes import LANES
+from link.quictickets import Ticket
 
 CREDIT_BYTES = 1 << 20  # at 200 ms round trip 5 MB/s; of what a Peer may have under way it is the largest window
 HANDSHAKE_PIECES = 128  # of the handshake, that wait for one between: twelve packets may be under way at first
@@ -122,6 +129,25 @@ class Patient(QuicPacketRecovery):
         return max(super().get_probe_timeout(include_max_ack_delay=include_max_ack_delay), MIN_PROBE_S)
 
 
+class Tls(Context):
+    """Asks each client for its certificate that does not resume a session, and takes and gives no early data."""
+
+    @property
+    def _request_client_certificate(self) -> bool:  # type: ignore[override]
+        """The library looks whether to ask, and then whether to wait, after it has seen that the ticket is right."""
+        return not self._is_client and not self._session_resumed
+
+    @property
+    def early_data_accepted(self) -> bool:
+        return False
+
+    @early_data_accepted.setter
+    def early_data_accepted(self, is_accepted: bool) -> None:
+        # Before there is a key to read it with. No ticket of ours allows it, so nobody means well who has some.
+        if is_accepted:
+            raise AlertIllegalParameter("early data is not taken")
+
+
 class Connection(QuicConnection):
     """One connection, either end."""
 
@@ -132,18 +158,28 @@ class Connection(QuicConnection):
         original_destination_connection_id: bytes | None = None,
         retry_source_connection_id: bytes | None = None,
         reset_key: bytes = b"",
+        find: Callable[[bytes], Ticket | None] | None = None,
+        former: Ticket | None = None,
     ) -> None:
         """
         The first two are a server's, of the packet that asked for the connection. reset_key: of a server that can tell
-        clients that it has forgotten them.
+        clients that it has forgotten them. find: a ticket of this number, once, of a server that gives tickets.
+        former: a client's ticket, for the server that the configuration names.
         """
         self._reset_key = reset_key
+        self._find = find
+        self._former = former
+        self._given: SessionTicket | None = None
         self._queue: list[QuicStream] = []
         self._looks = 0
+        if former is not None:
+            configuration = replace(configuration, session_ticket=former.session)
         super().__init__(
             configuration=configuration,
             original_destination_connection_id=original_destination_connection_id,
             retry_source_connection_id=retry_source_connection_id,
+            session_ticket_fetcher=None if find is None else self._found,
+            session_ticket_handler=self._was_given if configuration.is_client or find is not None else None,
         )
         self._local_max_data = self.credit = Credit(QuicFrameType.MAX_DATA, "max_data", CREDIT_BYTES)
         self._mark_ids()
@@ -155,7 +191,8 @@ class Connection(QuicConnection):
 
     def _initialize(self, peer_cid: bytes) -> None:
         super()._initialize(peer_cid)
-        self.tls._request_client_certificate = not self._is_client
+        self.tls.__class__ = Tls
+        self.tls._max_early_data = None
         for stream in self._crypto_streams.values():
             stream.receiver._ranges.__class__ = Pieces
 
@@ -169,6 +206,12 @@ class Connection(QuicConnection):
         super()._handle_crypto_frame(context, frame_type, buf)
         if len(receiver._ranges) > HANDSHAKE_PIECES or len(self.tls._receive_buffer) > HANDSHAKE_BYTES:
             raise _too_much(QuicErrorCode.CRYPTO_BUFFER_EXCEEDED, frame_type)
+
+    def _write_handshake(self, builder: QuicPacketBuilder, epoch: Epoch, now: float) -> None:
+        # "A client MUST discard Initial keys when it first sends a Handshake packet" (RFC 9001, section 4.9.1), which
+        # is about to be written, and a server when it gets that: nobody would miss the acknowledgement.
+        if epoch is not Epoch.INITIAL or not self._is_client or not self._handshake_complete:
+            super()._write_handshake(builder, epoch, now)
 
     def _handle_stream_frame(self, context: QuicReceiveContext, frame_type: int, buf: Buffer) -> None:
         at = buf.tell()
@@ -210,9 +253,43 @@ class Connection(QuicConnection):
 
     @property
     def shown(self) -> list[Certificate]:
-        """The certificates that the other side showed, its own first, and has the key of; not verified otherwise."""
+        """
+        The certificates that the other side showed, its own first, and has the key of; not verified otherwise.
+
+        Where the session was resumed it showed them in the one before, or in that before it.
+        """
+        if self.is_resumed:
+            return [] if self._former is None else decoded(self._former.chain)
         own = self.tls._peer_certificate
         return [] if own is None else [own, *self.tls._peer_certificate_chain]
+
+    @property
+    def is_resumed(self) -> bool:
+        """Whether the other side has shown by a ticket's secret who it is."""
+        return self.tls.session_resumed
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether a client's server has begun its part of the handshake, and so has seen what ticket there was."""
+        return self.tls.state is not State.CLIENT_EXPECT_SERVER_HELLO
+
+    def take_ticket(self) -> Ticket | None:
+        """What a later session may be resumed by, once; only to be asked when what was shown is verified."""
+        given, self._given = self._given, None
+        if given is None:
+            return None
+        if self.is_resumed and self._former is not None:
+            return self._former.followed(given)
+        return Ticket.of(given, self.shown)
+
+    def _found(self, number: bytes) -> SessionTicket | None:
+        assert self._find is not None, "else nobody asks"
+        self._former = self._find(number)
+        return None if self._former is None else self._former.session
+
+    def _was_given(self, session: SessionTicket) -> None:
+        """At a server when it has given it, which is before anybody has looked at what was shown."""
+        self._given = session
 
     @property
     def unsent_bytes(self) -> int:

@@ -31,9 +31,10 @@ from aioquic.quic.retry import QuicRetryTokenHandler
 from componentbase.aside import aside
 from componentbase.doorway import Limits, Threshold, addresses
 from componentbase.endpoints import origin_of
-from link.quic import LiveCredentials, Opened, Quic
+from link.quic import Credentials, LiveCredentials, Opened, Quic
 from link.quiccore import LONG_HEADER, RESET_BYTES, TOKEN_BYTES, Connection, reset_token
 from link.quicsocket import Address, Socket
+from link.quictickets import Tickets
 from link.transports import AT_DOOR, MAX_CONNECTIONS
 
 RETRY_FROM = 32  # at the door: beyond, an address must be shown to be its sender's, for one more round trip
@@ -54,6 +55,7 @@ class Listener:
         self._resets_left, self._resets_until = 0, 0.0
         self.connections: set[Quic] = set()
         self._credentials = credentials
+        self._tickets, self._tickets_of = Tickets(), credentials.now
         self._opened = opened
         self._threshold = Threshold(at_door)
         self._max_connections = max_connections
@@ -131,11 +133,13 @@ class Listener:
         if leave is None or credentials is None:
             sock.send(_refusal(header, QuicErrorCode.CONNECTION_REFUSED), address)
             return
+        tickets = self._tickets_for(credentials)
         library = Connection(
             credentials.configuration,
             original_destination_connection_id=first,
             retry_source_connection_id=retried,
             reset_key=self._reset_key,
+            find=tickets.take,
         )
         connection = Quic(
             library,
@@ -145,6 +149,7 @@ class Listener:
             routes=self._routes,
             leave=leave,
             untrusted=self._not_trusted,
+            keep=tickets.add,
         )
         self.connections.add(connection)
         connection.lost.add_done_callback(lambda _: self._lost(connection))
@@ -156,6 +161,12 @@ class Listener:
         self.connections.discard(connection)
         if not connection.has_begun and not self._is_closing:
             self._threshold.refusals[connection.failure] += 1
+
+    def _tickets_for(self, credentials: Credentials) -> Tickets:
+        """Those of what the hub shows now, and of whom it trusts: what began before gives into what is forgotten."""
+        if credentials is not self._tickets_of:
+            self._tickets, self._tickets_of = Tickets(), credentials
+        return self._tickets
 
     def _not_trusted(self, address: Address, reason: str) -> None:
         self._threshold.untrusted(str(address[0]), address[1], reason, self._loop.time())

@@ -13,6 +13,7 @@ from componentbase.doorway import Limits
 from edgehub import quicchoice
 from edgehub.quicchoice import REFUSED_S, RETRY_S, SILENT_S, Files, QuicChoice
 from link.errors import LinkClosed
+from link.frames import GoodbyeCode
 from link.peer import Role
 from link.quic import Quic
 from tests.harness.nat import nat
@@ -58,6 +59,29 @@ async def test_where_a_hub_answers_quic_it_is_and_nothing_is_remembered_against_
             assert await choice(listener.port, is_only=is_only).dial("127.0.0.1", edge.opened)
             assert edge.pump.transport.kind == "quic"
     assert not (tmp_path / "memory").exists()
+
+
+async def test_a_node_resumes_its_session_until_it_has_another_certificate(
+    certificates: Certificates, choice: Callable[..., QuicChoice], tmp_path: Path
+) -> None:
+    hub = Side(Role.HUB)
+    async with quic_hub(hub.opened, certificates) as listener, asyncio.timeout(10):
+        made, resumed = choice(listener.port), list[bool]()
+        for is_renewed in (False, False, True, False):
+            if is_renewed:
+                certificates.files(tmp_path, "n")
+            edge, hub.lost = Side(Role.EDGE), asyncio.get_running_loop().create_future()
+            assert await made.dial("127.0.0.1", edge.opened)
+            connection = edge.pump.transport
+            assert isinstance(connection, Quic)
+            assert made._slot is not None
+            while made._slot._kept is None:
+                await asyncio.sleep(0.005)
+            resumed.append(connection._library.is_resumed)
+            edge.pump.close(GoodbyeCode.SHUTDOWN, "")
+            await connection.lost
+            await hub.lost
+        assert resumed == [False, True, False, True]
 
 
 async def test_blocked_udp_costs_less_than_a_second_once_and_the_next_process_nothing(

@@ -12,7 +12,7 @@ from aioquic.quic.events import ConnectionTerminated, HandshakeCompleted, QuicEv
 from aioquic.quic.packet import QuicErrorCode, QuicPacketType, QuicStreamFrame
 from aioquic.quic.packet_builder import QuicPacketBuilder
 from aioquic.quic.rangeset import RangeSet
-from aioquic.tls import Epoch
+from aioquic.tls import Epoch, State
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,27 +31,43 @@ from link.quiccore import (
     lane_of_stream,
     reset_token,
 )
+from link.quictickets import Ticket, Tickets
 from tests.harness.quic import RESET_KEY, Certificates
 
+FILLED = 1200  # RFC 9000, section 14.1
 CLIENT, SERVER = ("10.0.0.1", 1), ("10.0.0.2", 2)
 
 
 class Pair:
     """A node's end and a hub's, the handshake done, all lanes open."""
 
-    def __init__(self, certificates: Certificates, *, shown: bytes | None = None) -> None:
+    def __init__(
+        self,
+        certificates: Certificates,
+        *,
+        shown: bytes | None = None,
+        tickets: Tickets | None = None,
+        former: Ticket | None = None,
+    ) -> None:
+        """tickets: what the hub knows, where it gives any. former: the node's."""
         assert certificates.hub.now is not None
         self.now = 0.0
         node = certificates.node(shown).configuration
         node.server_name = "127.0.0.1"
-        self.edge = Connection(node)
+        self.edge = Connection(node, former=former)
         self.hub = Connection(
             certificates.hub.now.configuration,
             original_destination_connection_id=self.edge.original_destination_connection_id,
             reset_key=RESET_KEY,
+            find=None if tickets is None else tickets.take,
         )
         self.edge.connect(SERVER, self.now)
+        self.carried: dict[Connection, list[int]] = {self.edge: [], self.hub: []}
+        """How many bytes each packet had, by who sent it."""
+        self.round_trips = 0
+        """Until the edge may say something."""
         for _ in range(5):
+            self.round_trips += self.edge.tls.state is not State.CLIENT_POST_HANDSHAKE
             self.carry()
         for lane in LANES:
             self.edge.write(lane, OPENER)
@@ -88,6 +104,7 @@ class Pair:
         """Everything, both ways, without a look at what comes of it."""
         for sender, receiver in ((self.edge, self.hub), (self.hub, self.edge)):
             for packet in self.sent(sender):
+                self.carried[sender].append(len(packet))
                 receiver.receive_datagram(packet, SERVER if receiver is self.edge else CLIENT, self.now)
 
     def run(self, rounds: int) -> None:
@@ -121,6 +138,35 @@ def test_a_hub_asks_for_a_certificate_and_gets_what_the_node_has_the_key_of(pair
     assert any(isinstance(each, HandshakeCompleted) for each in pair.events[pair.hub])
     assert [each.subject.rfc4514_string() for each in pair.hub.shown] == ["CN=system:node:n,O=system:nodes"]
     assert len(pair.edge.shown) == 1
+
+
+def test_a_session_is_resumed_without_certificates_and_an_unknown_ticket_costs_no_round_trip(
+    certificates: Certificates,
+) -> None:
+    tickets, shown = Tickets(), certificates.shown_by()
+    full = Pair(certificates, shown=shown, tickets=tickets)
+    made, given = full.hub.take_ticket(), full.edge.take_ticket()
+    assert made is not None
+    assert given is not None
+    assert full.edge.take_ticket() is full.hub.take_ticket() is None, "once"
+    assert made.session.ticket == given.session.ticket
+    assert made.session.resumption_secret == given.session.resumption_secret
+    tickets.add("n", made)
+    resumed = Pair(certificates, shown=shown, tickets=tickets, former=given)
+    unknown = Pair(certificates, shown=shown, tickets=tickets, former=given)
+    for pair, is_resumed in ((full, False), (resumed, True), (unknown, False)):
+        assert all(each.is_resumed is is_resumed for each in (pair.edge, pair.hub))
+        assert pair.edge.is_answered
+        assert pair.round_trips == full.round_trips == 1
+        assert pair.hub.shown == full.hub.shown != []
+        assert pair.edge.shown == full.edge.shown != []
+        assert [pair.hub.tls._peer_certificate is None, pair.edge.tls._peer_certificate is None] == [is_resumed] * 2
+        assert pair.hub.tls._max_early_data is None
+    # First packets are filled; a hub's certificate has room in that, and what a node says when it is done is not one.
+    assert full.carried[full.edge][0] == full.carried[full.hub][0] == FILLED
+    assert full.carried[full.edge][1] < FILLED
+    assert full.carried[full.edge][1] - resumed.carried[resumed.edge][1] > sum(map(len, made.chain))
+    assert sum(resumed.carried[resumed.hub]) <= sum(full.carried[full.hub])
 
 
 def test_what_is_urgent_goes_before_what_waits_and_nothing_starves(pair: Pair) -> None:
