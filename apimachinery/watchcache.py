@@ -29,24 +29,47 @@ from apimachinery.keys import ObjectKey, Resource
 from apimachinery.objects import Object
 from apimachinery.selectors import EVERYTHING, LabelSelector
 
+WINDOW_BYTES = 8 << 20  # 4,096 changes of 2 KB
 WINDOW = 1024  # kube-apiserver's starts with 100 and grows with the rate; bodies are shared, so this is cheap
 
 
 class ChangeWindow:
-    """The last changes of something that has a dense revision. Bounded; the oldest are forgotten."""
+    """
+    The last changes of something that has a dense revision; the oldest are forgotten.
 
-    def __init__(self, revision: int = 0, window: int = WINDOW) -> None:
+    At most `window`, and with each shorten() no more than `window_bytes` of bodies.
+    """
+
+    def __init__(self, revision: int = 0, window: int = WINDOW, window_bytes: int = WINDOW_BYTES) -> None:
         """revision: that of the state the history starts from; changes up to it are not known."""
         if window < 1:
             raise ValueError("a window of at least one change is needed")
-        self._changes: deque[Change] = deque(maxlen=window)
+        self._window, self._window_bytes = window, window_bytes
+        self._changes: deque[Change] = deque()
+        self._bytes = 0
         self.revision = revision
 
     def append(self, change: Change) -> None:
         if change.revision != self.revision + 1:
             raise ValueError(f"change {change.revision} does not follow {self.revision}")
-        self._changes.append(change)
+        changes = self._changes
+        changes.append(change)
+        self._bytes += len(change.object.body)
+        while len(changes) > self._window:
+            self._forget()
         self.revision = change.revision
+
+    def shorten(self) -> None:
+        """
+        Before changes that are committed together, however large they are: who keeps up loses none of them.
+
+        Counted are the bodies that there are now; the previous one is mostly that of an earlier change.
+        """
+        while self._bytes > self._window_bytes:
+            self._forget()
+
+    def _forget(self) -> None:
+        self._bytes -= len(self._changes.popleft().object.body)
 
     def since(self, revision: int) -> list[Change]:
         """
@@ -115,6 +138,10 @@ class WatchCache:
             return [] if last is None else [self._record(EventType.DELETED, event.object, last)]
         change = self._upsert(held, event.object)
         return [] if change is None else [change]
+
+    def shorten(self) -> None:
+        """Forget what is too much of the history. To be called before what is committed together; see ChangeWindow."""
+        self._history.shorten()
 
     def get(self, key: ObjectKey) -> Object | None:
         held = self._objects.get(key.resource)

@@ -50,6 +50,7 @@ from componentbase import cli, pki
 from componentbase.cli import CommandError
 from componentbase.endpoints import Endpoint
 from componentbase.files import lock_dir, open_private_dir, write_atomic
+from componentbase.tls import read_little_at_a_time
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli.add_log_flags(run)
     args = parser.parse_args(argv)
     cli.configure_logs(args)
+    read_little_at_a_time()
     return cli.run(_run(args), prog="apiserver")
 
 

@@ -134,6 +134,7 @@ OTHERS = {
     "workers": Plan("one hub process, and two that share a port", 1, 120, lambda g, n: workers.measure(n, g.quick)),
     "mappers": Plan("memory and processor of mappers", 1, 180, lambda g, n: mappers.measure(n, g.quick)),
     "apiserver": Plan("the embedded apiserver by itself", 1, 60, lambda g, n: devapi.measure(n, g.quick)),
+    "floodsteps": Plan("the flood, a part of it at a time", 1, 70, lambda g, n: flood.steps(n, g.quick)),
     "narrowflood": Plan("the same flood over 1 Mbit/s", 1, 120, lambda g, n: flood.narrow(n, g.quick)),
     "badnetworks": Plan("websocket and QUIC over bad lines", 1, 700, lambda g, n: badnetworks.measure(n, g.quick)),
     "twins": Plan("reports from MQTT to the commit", 3, 150, lambda g, n: twins.measure(n, g.quick, g.edgecore)),

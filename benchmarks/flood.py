@@ -6,6 +6,9 @@ other, on the same cores as the load and its source: so the ratio says more than
 is what is due; what is taken of it is told, for two cores take less: the rest is pushed back to who reports, and the
 last values are told until they are heard. That is checked at the end, and fails the family.
 
+The steps say at which part of that flood the machine has no time left: what every process takes of the two cores, and
+what a change of a pod takes then.
+
 Over a line of 1 Mbit/s the bound is the line's: a change waits for what is under way in its direction, of devices and
 of bulk at most what docs/why/isolation.md computes, and for what the line itself queues, and then for its own round
 trip.
@@ -16,7 +19,8 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from benchmarks.figures import Figure, Measured, percentile
+from benchmarks import procfs
+from benchmarks.figures import Curve, Figure, Measured, percentile
 from link.frames import CHUNK_WINDOW_BYTES, DEVICE_WINDOW_BYTES, PROMPT_S
 from tests.harness.badline import BadLine, why_not
 from tests.harness.flood import FLOODED, HEARTBEAT_S, LEASE_S, OTHER, Change, Flood
@@ -25,6 +29,7 @@ RUNS = (("websocket", "mosquitto"), ("quic", "embedded"))  # each pairing is a m
 DEVICES = 50  # each of them has its last value told, written and looked at in the end
 REPORTS, WISHES = 10_000, 1_000
 IDLE_S, FLOOD_S, SETTLE_S = 3.0, 8.0, 1.0
+STEPS, STEP_S = (0.0, 0.05, 0.1, 0.2, 0.5, 1.0), 6.0  # parts of the flood
 P99_MS, TIMES_NODE, TIMES_OTHER = 50.0, 5.0, 2.0
 LATE_S = 2 * LEASE_S  # between two renewals: with graceSeconds of 4 renewals, another replica would doubt the node then
 GROWN_MB = 10.0  # of each process, from one half of the flood to the other
@@ -60,6 +65,42 @@ def narrow(runs: int, quick: bool) -> Iterator[Sequence[Measured]]:
     ):
         line.set(rate=NARROW_RATE, delay_s=NARROW_DELAY_S, queue_bytes=NARROW_QUEUE)
         yield flooded(flood, "1 Mbit/s, RTT 40 ms", 10.0 if quick else NARROW_S, NARROW_MS, None)
+
+
+def steps(runs: int, quick: bool) -> Iterator[Sequence[Measured]]:
+    """More and more of the flood, without large bodies; once each, whatever the runs."""
+    tails: dict[str, list[tuple[float, float]]] = {FLOODED: [], OTHER: []}
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-") as directory,
+        Flood(Path(directory), RUNS[0][1], DEVICES, transport=RUNS[0][0]) as flood,
+    ):
+        for part in STEPS[:2] if quick else STEPS:
+            flood.flow(REPORTS * part, WISHES * part)
+            flood.changes(SETTLE_S)
+            watched = {name: process.pid for name, process in flood.processes.items()}
+            began, used, busy = time.perf_counter(), {n: procfs.cpu_s(p) for n, p in watched.items()}, procfs.busy_s()
+            changes = flood.changes(2.0 if quick else STEP_S)
+            took = time.perf_counter() - began
+            row = f"{REPORTS * part:,.0f} reports/s, {WISHES * part:,.0f} wishes/s"
+            yield [
+                *(
+                    Figure(f"{row} | {about}, p{percent}", "ms", [percentile(_held(changes, node), percent)])
+                    for node, about in ((FLOODED, "its pods"), (OTHER, "another node's"))
+                    for percent in (50, 99)
+                ),
+                *(
+                    Figure(f"{row} | {about}", "cores", [(procfs.cpu_s(watched[name]) - used[name]) / took])
+                    for name, about in (("cloud", "hub"), (FLOODED, "edge"), ("api", "apiserver"))
+                ),
+                Figure(f"{row} | in all", "cores", [(procfs.busy_s() - busy) / took]),
+            ]
+            if part:
+                for node, points in tails.items():
+                    points.append((REPORTS * part, percentile(_held(changes, node), 99)))
+        flood.end()
+    yield [
+        Curve("flood", f"pods of {about}", tails[node]) for node, about in ((FLOODED, "the node"), (OTHER, "another"))
+    ]
 
 
 def flooded(flood: Flood, where: str, seconds: float, most_ms: float, times: float | None = TIMES_NODE) -> list[Figure]:
@@ -120,15 +161,20 @@ def flooded(flood: Flood, where: str, seconds: float, most_ms: float, times: flo
     ]
 
 
+def _held(changes: Sequence[Change], node: str) -> list[float]:
+    """In order."""
+    return sorted(each.held for each in changes if each.node == node)
+
+
 def _p99(changes: Sequence[Change], node: str) -> float:
-    return percentile(sorted(each.held for each in changes if each.node == node), 99)
+    return percentile(_held(changes, node), 99)
 
 
 def _figures(
     name: str, changes: Sequence[Change], node: str, most_ms: float | None = None, note: str = ""
 ) -> list[Figure]:
     """From the PATCH to the node's own watch; and the part of it that is not the apiserver's."""
-    held = sorted(each.held for each in changes if each.node == node)
+    held = _held(changes, node)
     pushed = sorted(each.pushed for each in changes if each.node == node)
     return [
         Figure(f"{name}, PATCH -> held, p50", "ms", [percentile(held, 50)]),

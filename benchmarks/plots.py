@@ -43,6 +43,7 @@ PLOTS: Mapping[str, Chart] = {
     "objects": Chart("One change, by the objects that a node holds", "objects per node", "microseconds", log_y=True),
     "changenodes": Chart("One pod's change, by the nodes that are connected", "nodes", "hub processor, us", log_y=True),
     "churn": Chart("Anonymous memory under churn", "minutes", "MB", log_x=False),
+    "flood": Chart("A pod's change while devices flood a node, p99", "reports offered per second", "ms", log_y=True),
     "rate": Chart("Pods changed, each on one of 100 nodes", "changes per second asked for", "microseconds", log_y=True),
 }
 

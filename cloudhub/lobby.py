@@ -119,17 +119,16 @@ class Lobby:
 
     # Before its Hello
 
-    def expect(self, session: Session) -> bool:
-        """A connection of a node that has not said Hello; returns whether there may be one more, or it was ended."""
+    def expect(self, session: Session) -> None:
+        """A connection of a node that has not said Hello; it is ended where there are too many."""
         node = session.node
         if self._ungreeted[node] >= MAX_UNGREETED:
             self._counters.turned_away += 1
             reason = f"{MAX_UNGREETED} connections of {node} have not said Hello yet"
             session.pump.close(GoodbyeCode.OVERLOADED, reason, retry_after_s=1.0)
-            return False
+            return
         session.is_ungreeted = True
         self._ungreeted[node] += 1
-        return True
 
     def greeted(self, session: Session) -> None:
         """It has said Hello, or will not any more."""

@@ -263,7 +263,9 @@ class Reports(Generic[S]):
         self._event_interval_s = event_interval_s
         self._targets: dict[ObjectKey, _Target[S]] = {}
         self._agenda: Agenda[ObjectKey] = Agenda()
-        self._pace = Pace(WRITES - KEPT_FOR_INFRASTRUCTURE)
+        self._pace: Pace[ObjectKey] = Pace(WRITES - KEPT_FOR_INFRASTRUCTURE)
+        self._paced_until: float | None = None
+        """When devices that are due may go on, where the pace stopped them."""
         self._turns: dict[Traffic, Turns[Node, ObjectKey]] = {traffic: Turns() for traffic in Traffic}
         """Objects that are due, by their nodes."""
         self._flying: dict[Traffic, Counter[Node]] = {traffic: Counter() for traffic in Traffic}
@@ -367,7 +369,7 @@ class Reports(Generic[S]):
         writes: list[Write] = []
         is_paused = now < self._pause_until
         self._resume_at = self._pause_until if is_paused and any(self._turns.values()) else None
-        while len(writes) < most and not is_paused and (key := self._next()) is not None:
+        while len(writes) < most and not is_paused and (key := self._next(now)) is not None:
             target = self._targets[key]
             target.is_due = False
             is_events = key.resource == EVENTS
@@ -392,26 +394,29 @@ class Reports(Generic[S]):
             if not target.failures:
                 target.taken_before = self._writes_taken
             values = {field: slot.value for field, slot in target.flying.items()}
-            self._flying[_traffic_of(key)][target.node] += 1
+            traffic = _traffic_of(key)
+            self._flying[traffic][target.node] += 1
+            if traffic is Traffic.DEVICES:
+                self._pace.begin(key, now)
             writes.append(Write(key, target.node if values else Node(""), values, target.failures, target.node))
+        self._paced_until = self._pace.next_room(now) if self._turns[Traffic.DEVICES] else None
         return writes
 
-    def _next(self) -> ObjectKey | None:
+    def _next(self, now: float) -> ObjectKey | None:
         """The object whose turn it is."""
         infrastructure, devices = self._turns[Traffic.INFRASTRUCTURE], self._turns[Traffic.DEVICES]
         others, flying = self._flying[Traffic.INFRASTRUCTURE], self._flying[Traffic.DEVICES]
-        if infrastructure and not (devices and others.total() >= WRITES - KEPT_FOR_DEVICES):
+        kept = min(KEPT_FOR_DEVICES, self._pace.allowed) if devices else 0
+        if infrastructure and others.total() < WRITES - kept:
             return infrastructure.take(lambda _: True)
-        if flying.total() >= self._pace.allowed:
+        if not self._pace.has_room(now):
             return None
         return devices.take(lambda node: flying[node] < NODE_WRITES or len(devices) == 1)
 
     def next_deadline(self) -> float | None:
         """When due() may give something; None when only a report, or the end of a write, can change that."""
-        deadline = self._agenda.next_deadline()
-        if self._resume_at is None or deadline is None:
-            return self._resume_at if deadline is None else deadline
-        return min(self._resume_at, deadline)
+        deadlines = (self._agenda.next_deadline(), self._resume_at, self._paced_until)
+        return min((each for each in deadlines if each is not None), default=None)
 
     def finished(self, write: Write, outcome: Outcome, now: float) -> list[Acknowledgement[S]]:
         """What became of a write that due() gave."""
@@ -421,6 +426,7 @@ class Reports(Generic[S]):
         target.flying = None
         target.failures, troubles, target.troubles = 0, target.troubles, 0
         self._flying[_traffic_of(write.key)] -= Counter((write.turn,))
+        self._pace.end(write.key)
         match outcome:
             case Taken(refused, is_written):
                 self._writes_taken += is_written

@@ -55,10 +55,6 @@ class Standings:
     def __contains__(self, node: Node) -> bool:
         return node in self._standings
 
-    def __len__(self) -> int:
-        """Nodes."""
-        return len(self._standings)
-
     def __getitem__(self, node: Node) -> Standing:
         return self._standings[node]
 

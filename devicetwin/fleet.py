@@ -77,7 +77,7 @@ from link.frames import ReportEntry
 logger = logging.getLogger(__name__)
 
 MEMBERS_PER_MESSAGE = 100
-MAX_LEFT = 1024  # devices that left since the broker was last there; mappers that miss older ones ask for the list
+MAX_LEFT = 256  # devices that left since the broker was last there; mappers that miss older ones ask for the list
 STALE_AFTER_MS = 180_000  # three reports of a mapper that says unchanged values once a minute
 STALE_PER_TURN = 64  # devices looked at between two turns of the event loop; 20 properties each take 10 us
 CURRENT_PER_S = 100  # current twins published per second: each is written anew, some 0.1 ms for 20 properties

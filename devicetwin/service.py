@@ -153,7 +153,7 @@ class TwinService:
         *,
         store_errors: tuple[type[Exception], ...] = (OSError,),
         stale_after_ms: int = STALE_AFTER_MS,
-        yields: Callable[[], bool] = lambda: False,
+        yields: Callable[[], bool],
         clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
         new_id: Callable[[], str] = lambda: str(uuid.uuid4()),
     ) -> None:

@@ -21,7 +21,7 @@ from componentbase import cli
 from componentbase.files import lock_dir, open_private_dir
 from componentbase.proxies import Proxy, proxy_for
 from componentbase.release import VERSION
-from componentbase.tls import LiveContext
+from componentbase.tls import LiveContext, read_little_at_a_time
 from edgecore.broker import client_id, open_broker
 from edgecore.certificates import api_context, link_context, renewal, show
 from edgecore.joints import CloudLink, CloudNews, Outbox
@@ -51,6 +51,7 @@ logger = logging.getLogger(__name__)
 async def serve(settings: EdgeConfig, data_dir: Path) -> None:
     """Everything an edge node does, until cancelled."""
     open_private_dir(data_dir)
+    read_little_at_a_time()
     from edgehub.renewal import settle
 
     with lock_dir(data_dir):

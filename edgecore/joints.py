@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from apimachinery.keys import ObjectKey
-from apimachinery.resources import DEVICE_MODELS, DEVICES
+from apimachinery.resources import DEVICE_GROUP
 from link.frames import CALL_S, Batch, CallHead, Interest, ReportEntry
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class CloudNews:
 
     def came(self, batches: Sequence[Batch]) -> None:
         """This is about to be committed."""
-        if any(delta.key.resource not in (DEVICES, DEVICE_MODELS) for batch in batches for delta in batch.deltas):
+        if any(delta.key.resource.group != DEVICE_GROUP for batch in batches for delta in batch.deltas):
             self._until = self._now_s() + RECENT_S
 
     def is_coming(self) -> bool:

@@ -19,6 +19,7 @@ from functools import lru_cache
 from apimachinery.inventory import digest
 from apimachinery.keys import Node, ObjectKey
 from apimachinery.objects import Object
+from componentbase.allocator import Tidying
 from edgehub.redial import delay_s
 from edgehub.session import EdgeSession
 from link.codec import decode
@@ -28,7 +29,8 @@ from link.websocket import WriteBatch, dial
 
 DIALLING = 64  # dials under way at once: a TLS handshake is 2 ms of this process's processor
 COMMIT_S = 0.005  # from a push to its acknowledgement, about what a disk takes; what came meanwhile goes with it
-COMMONS = 4096  # objects that were unpacked lately and may be what the next node is told
+COMMONS = 1024  # objects that were unpacked lately and may be what the next node is told
+COMMON_BYTES = 4 << 20  # of their bodies, of 4 KB each
 
 COMMON_FRAMES = 256
 
@@ -66,6 +68,7 @@ class Swarm:
         self._host, self._port = host, port
         self._intake = intake
         self._commons: OrderedDict[tuple[ObjectKey, str], Object] = OrderedDict()
+        self._common_bytes = 0
         self.decode = lru_cache(COMMON_FRAMES)(decode)
         """What goes to all nodes is mostly the same frame, which is taken apart once."""
         self._agent = agent
@@ -74,6 +77,7 @@ class Swarm:
         self._committing: dict[_HollowNode, None] = {}
         self._dialling = asyncio.Semaphore(DIALLING)
         self._down: asyncio.Queue[tuple[_HollowNode, LinkError | None]] = asyncio.Queue()
+        self._tidying = Tidying()
         self.nodes = [_HollowNode(self, name, context) for name, context in nodes]
 
     @property
@@ -97,6 +101,7 @@ class Swarm:
         finally:
             for node in self.nodes:
                 node.hang_up()
+            self._tidying.close()
 
     async def _bring_up(self, node: "_HollowNode", error: LinkError | None) -> None:
         while True:
@@ -125,6 +130,7 @@ class Swarm:
         self.counters.lost += 1
         node.failures += 1
         self._down.put_nowait((node, error))
+        self._tidying.one_left(len(self.nodes))
 
     def take(self, delta: Delta, held: Object | None) -> Object | Refusal:
         """As intake, but what another node was told lately is shared."""
@@ -137,10 +143,17 @@ class Swarm:
             return found
         made = self._intake(delta, held)
         if isinstance(made, Object):
-            self._commons[place] = made
-            if len(self._commons) > COMMONS:
-                self._commons.popitem(last=False)
+            self._share(place, made)
         return made
+
+    def _share(self, place: tuple[ObjectKey, str], made: Object) -> None:
+        commons = self._commons
+        if (former := commons.pop(place, None)) is not None:
+            self._common_bytes -= len(former.body)
+        commons[place] = made
+        self._common_bytes += len(made.body)
+        while len(commons) > COMMONS or (self._common_bytes > COMMON_BYTES and len(commons) > 1):
+            self._common_bytes -= len(commons.popitem(last=False)[1].body)
 
 
 class _HollowNode:

@@ -8,6 +8,7 @@ changes come in; at the end it prints what it took.
 
 import argparse
 import asyncio
+import gc
 import random
 import ssl
 import time
@@ -19,6 +20,7 @@ from apimachinery.keys import Node
 from componentbase import cli
 from componentbase.descriptors import allow_many_files
 from componentbase.endpoints import Endpoint
+from componentbase.tls import read_little_at_a_time
 from componentbase.words import counted
 
 if TYPE_CHECKING:  # a running edgecore has this module for its flags only, and needs none of these for them
@@ -52,6 +54,7 @@ def run(args: argparse.Namespace, intake: "Intake", agent: str) -> int:
     names = [Node(f"{args.prefix}-{number}") for number in range(args.nodes)]
     link = _enrol(names, args)
     allow_many_files()
+    read_little_at_a_time()
     nodes = [(name, _context(args.data_dir / name)) for name in names]
     return cli.run(_serve(nodes, link, intake, agent, args.seconds), prog="edgecore swarm")
 
@@ -84,6 +87,9 @@ async def _serve(
 ) -> None:
     from edgehub.swarm import Swarm
 
+    # What was imported stays; left in, it puts off the full collection that finds what is left of asyncio's transports,
+    # which hold themselves, until those of a dozen cuts have come together.
+    gc.freeze()
     swarm = Swarm(nodes, link.host, link.port, intake, agent=agent, draw=random.random)
     began = time.monotonic()
     in_sync_after: float | None = None

@@ -138,7 +138,7 @@ class WebSocket(asyncio.BufferedProtocol):
         """Whether frames are left over that came and have not been looked at; nothing is read meanwhile."""
         self._ended: tuple[Exception | None] | None = None
         """Why the connection is gone, while frames are left over: its handler hears of it after them."""
-        self._opened = opened
+        self._opened: Opened | None = opened
         self._batch = batch
         self._unsent: list[bytes] = []
         self._receiving: Receiving | None = None
@@ -165,16 +165,18 @@ class WebSocket(asyncio.BufferedProtocol):
         self._siblings.add(self)
         peer_name = transport.get_extra_info("peername")
         self.remote = f"{peer_name[0]}:{peer_name[1]}" if peer_name else "unknown"
-        self.identity = _common_name(transport.get_extra_info("peercert"))
+        certificate = transport.get_extra_info("peercert") or {}
+        self.identity = _common_name(certificate)
         self._timer = self._loop.call_later(OPEN_S, self._give_up, "no upgrade in time")
         if not self._is_server and self.identity.startswith(NODE_PREFIX):
             # A node's certificate for its own API is of the same CA and may name any address.
             self._give_up(f"{self.identity} is a node, not a hub")
             return
-        if self.identity.startswith(NODE_PREFIX) and not _is_of_nodes(transport.get_extra_info("peercert")):
+        if self.identity.startswith(NODE_PREFIX) and not _is_of_nodes(certificate):
             self.identity = ""  # of a CA that signs for others, too: a name alone makes nobody a node
         if self.identity.startswith(NODE_PREFIX):
             self.key = _key_id(transport.get_extra_info("ssl_object"))
+        certificate.clear()  # nobody asks again, and the loop would keep its 2 KB for as long as the connection lasts
         if isinstance(self._library, ClientProtocol):
             self._library.send_request(self._library.connect())
             self._flush()
@@ -364,7 +366,10 @@ class WebSocket(asyncio.BufferedProtocol):
         self._library = None
         self._is_open = True
         self._left_door()
-        self._receiving = self._opened(self)
+        opened, self._opened = self._opened, None
+        assert opened is not None, "a connection is opened once"
+        # Not kept: mostly it is a method of who has the pump, which has this connection.
+        self._receiving = opened(self)
 
     def _left_door(self) -> None:
         if self._leave is not None:

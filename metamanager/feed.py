@@ -7,11 +7,15 @@ one that falls out of the window gets Expired, and must list again.
 The window has a shelf for each kind of object, and when it is full the largest shelf gives up its oldest. So a thousand
 Devices that change within a second, or a ConfigMap of 3 MiB, cost who watches Pods none of their history.
 
+It is wide for what comes at once, as a node's first sync does, and narrow for what stays: whoever keeps up has read
+what came before the last commit, and on an edge memory is dear. So a feed in which little happens is soon as large as
+it will ever be.
+
 Invariants
     a change is in the feed only after its transaction has committed
     "subscribe, then list" misses nothing: what is committed after subscribe() is told, and the list has the rest
-    the window holds at most `window` changes and no more than about `window_bytes` of bodies; the newest change of each
-    kind comes on top
+    the window holds at most `window` changes and no more than about `window_bytes` of bodies, of which RESTING and
+    RESTING_BYTES are from before the last commit; the newest change of each kind comes on top
 
 Belongs to the event loop.
 """
@@ -27,6 +31,8 @@ from apimachinery.keys import Resource
 from apimachinery.watchcache import WINDOW
 
 WINDOW_BYTES = 4 << 20  # 1,024 changes of 4 KB; larger objects keep a shorter history, so that an edge stays small
+RESTING = WINDOW // 2  # at a change a second what a watcher misses that was away for eight minutes
+RESTING_BYTES = 2 << 20
 
 
 class FeedClosed(Exception):
@@ -120,6 +126,7 @@ class ChangeFeed:
 
     def publish(self, changes: Sequence[Change]) -> None:
         """Take committed changes in; they follow those before without a gap."""
+        self._shorten(min(RESTING, self._window), min(RESTING_BYTES, self._window_bytes))
         for change in changes:
             if change.revision != self.revision + 1:
                 raise ValueError(f"change {change.revision} does not follow {self.revision}")
@@ -131,12 +138,15 @@ class ChangeFeed:
             count, size = shelf.append(change)
             self._count += count
             self._bytes += size
-            while self._count >= self._window:
-                self._forget(max(self._shelves.values(), key=lambda each: each.older))
-            while self._bytes > self._window_bytes:
-                self._forget(max(self._shelves.values(), key=lambda each: each.bytes))
+            self._shorten(self._window, self._window_bytes)
         if changes:
             self._wake()
+
+    def _shorten(self, window: int, window_bytes: int) -> None:
+        while self._count >= window:
+            self._forget(max(self._shelves.values(), key=lambda each: each.older))
+        while self._bytes > window_bytes:
+            self._forget(max(self._shelves.values(), key=lambda each: each.bytes))
 
     def _forget(self, shelf: Shelf) -> None:
         self._count -= 1

@@ -162,10 +162,11 @@ _SEALED = (
 _CLASSES = (
     # Ten thousand reports of devices may wait before one of a pod: those that are of none have an index of their own,
     # in the order in which they go up. What devices report is not in it and costs nothing more to write.
-    "ALTER TABLE reports ADD COLUMN of_device BOOLEAN NOT NULL DEFAULT 0",
+    # Nearly all that wait are: with this default an upgrade writes none of these anew, and needs no room on the disk.
+    "ALTER TABLE reports ADD COLUMN of_device BOOLEAN NOT NULL DEFAULT 1",
     """
-    UPDATE reports SET of_device = 1
-    WHERE resource IN (SELECT id FROM resources WHERE "group" = 'devices.kubeedge.io')
+    UPDATE reports SET of_device = 0
+    WHERE resource NOT IN (SELECT id FROM resources WHERE "group" = 'devices.kubeedge.io')
     """,
     "CREATE INDEX reports_of_no_device ON reports (seq) WHERE of_device = 0",
 )

@@ -98,7 +98,7 @@ _reports = Table(
     Column("field", Text, nullable=False),
     Column("checksum", Integer, nullable=False),
     Column("value", BLOB, nullable=False),
-    Column("of_device", Boolean, nullable=False, server_default=text("0")),
+    Column("of_device", Boolean, nullable=False, server_default=text("1")),
     UniqueConstraint("resource", "namespace", "name", "field"),
     Index("reports_of_no_device", "seq", sqlite_where=literal_column("of_device = 0")),
     sqlite_autoincrement=True,

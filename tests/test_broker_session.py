@@ -66,6 +66,14 @@ def test_window_is_bounded_in_bytes_too_but_for_what_is_alone_in_it() -> None:
     assert one.inflight_bytes == 2 * small.message.size
 
 
+def test_what_would_fit_waits_behind_what_does_not() -> None:
+    one = session(Window(20, 100, 20, 10_000))
+    assert one.offer(delivery(bytes(60))) == sent(1, bytes(60))
+    assert one.offer(delivery(bytes(60))) is None
+    assert one.offer(delivery(b"new")) is None
+    assert one.settle(Puback(1)) == ([sent(2, bytes(60)), sent(3, b"new")], None)
+
+
 def test_allowance_lets_retained_messages_exceed_the_queue() -> None:
     one = Session("c", False, WINDOW, ANONYMOUS)
     for _ in range(20):

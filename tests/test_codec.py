@@ -184,7 +184,8 @@ INTERESTS = st.builds(
     Interest, st.builds(Resource, NAMES, FULL_NAMES, FULL_NAMES, FULL_NAMES, st.booleans()), NAMES, NAMES, NAMES
 )
 CODES = st.integers(400, 599)
-HEADS = st.builds(CallHead, FULL_NAMES, NAMES, NAMES, NAMES, NAMES, NAMES, NAMES)
+METHODS = st.text(min_size=1, max_size=16)
+HEADS = st.builds(CallHead, METHODS, NAMES, NAMES, NAMES, NAMES, NAMES, NAMES)
 ANSWER_HEADS = st.builds(AnswerHead, st.integers(100, 599), NAMES, SECONDS, tuples(NAMES), NAMES)
 TRAFFIC = st.sampled_from(Traffic)
 SPANS = st.builds(lambda first, more: Span(first, first + more), st.integers(1, 2**62), st.integers(0, 99))

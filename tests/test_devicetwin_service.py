@@ -114,6 +114,7 @@ class Edge:
         self.make(self.store)
 
     def make(self, twin_store: Any, **settings: Any) -> None:
+        settings = {"yields": lambda: False, **settings}
         address = BrokerAddress.parse(f"mqtt://127.0.0.1:{self.port}")
         self.bus = Bus(address, "fairlead-edge1", subscriptions("edge1"))
         self.service = TwinService(

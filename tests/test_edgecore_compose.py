@@ -1,18 +1,27 @@
 """How a node begins, and what keeps it from beginning. That its parts work together: test_end_to_end.py."""
 
 import logging
+import ssl
 from pathlib import Path
 
 import pytest
 
+from apimachinery.keys import ObjectKey
+from apimachinery.resources import PODS
+from componentbase.brokers import BrokerAddress
 from componentbase.cli import CommandError
 from componentbase.endpoints import Endpoint
 from componentbase.files import Locked, lock_dir
 from componentbase.proxies import Proxy
+from devicetwin.bus import Bus
 from edgecore import compose
 from edgecore.compose import serve
+from edgecore.joints import CloudNews, Outbox
 from edgecore.settings import CloudConfig, EdgeConfig, TransportMode
 from edgehub import quicchoice
+from edgehub.connector import Hubs, LinkStatus
+from link.frames import Batch, Cursor, Delta
+from metamanager.store import Store
 
 
 async def test_a_node_runs_once_in_a_directory(tmp_path: Path) -> None:
@@ -25,6 +34,19 @@ async def test_without_certificates_nothing_is_begun(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match=r"ca\.crt: No such file or directory; put it back, or join again"):
         await serve(EdgeConfig(node="n", cloud=cloud), tmp_path)
     assert not (tmp_path / "edge.db").exists()
+
+
+async def test_what_is_committed_is_news_to_the_twins(tmp_path: Path) -> None:
+    news, key = CloudNews(lambda: 1.0), ObjectKey(PODS, "default", "p")
+    store, settings, link = await Store.open(tmp_path / "edge.db"), EdgeConfig(node="n"), LinkStatus()
+    hubs = Hubs("127.0.0.1", 1, ssl.create_default_context(), None, None)
+    connector = compose._connector(settings, hubs, store, link, None, news)
+    await connector._commit([Batch(Cursor("e", 1), (Delta(key, None, b""),), synced=True)])
+    assert news.is_coming()
+    bus = Bus(BrokerAddress(Endpoint("127.0.0.1", 1)), "edge", ())
+    twins = compose._twins(settings, store, Outbox(store, connector.reports_waiting), bus, news)
+    assert twins._yields == news.is_coming
+    await store.close()
 
 
 @pytest.mark.parametrize(

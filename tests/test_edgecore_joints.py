@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from apimachinery.keys import ObjectKey, ObjectVersion, Resource
-from apimachinery.resources import DEVICE_MODELS, DEVICES, PODS
+from apimachinery.resources import DEVICE_MODELS, DEVICE_STATUSES, DEVICES, PODS
 from edgecore.joints import RECENT_S, CloudLink, CloudNews, Outbox
 from edgehub.connector import LinkStatus
 from link.frames import Batch, Cursor, Delta, ReportEntry
@@ -38,7 +38,7 @@ def test_the_clusters_changes_are_news_for_a_while_and_those_of_devices_are_none
         keys = [ObjectKey(resource, "default", "a") for resource in resources]
         return Batch(Cursor("e", 1), tuple(Delta(key, ObjectVersion("u", "1"), b"{}") for key in keys), synced=True)
 
-    news.came([batch(DEVICES, DEVICE_MODELS), batch()])
+    news.came([batch(DEVICES, DEVICE_MODELS, DEVICE_STATUSES), batch()])
     assert not news.is_coming()
     news.came([batch(DEVICES), batch(DEVICES, PODS)])
     assert news.is_coming()

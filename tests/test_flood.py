@@ -92,7 +92,7 @@ async def test_reports_without_end_hold_the_loop_for_milliseconds_at_a_time(kind
     port = server.port if kind == "embedded" else mosquitto.port
     address = BrokerAddress(Endpoint("127.0.0.1", port))
     bus = Bus(address, "edge", subscriptions("n"), server.dial_inside if kind == "embedded" else None)
-    service = TwinService("n", store, StoreFeed(store), bus)
+    service = TwinService("n", store, StoreFeed(store), bus, yields=lambda: False)
     loop, turns, last = asyncio.get_running_loop(), list[float](), time.thread_time()
 
     def turned() -> None:

@@ -9,7 +9,7 @@ from apimachinery.events import Change, EventType
 from apimachinery.keys import ObjectKey, ObjectVersion, Resource
 from apimachinery.objects import Object
 from apimachinery.resources import CONFIG_MAPS, DEVICES, PODS
-from metamanager.feed import ChangeFeed, FeedClosed
+from metamanager.feed import RESTING, RESTING_BYTES, ChangeFeed, FeedClosed
 
 
 def change(revision: int, size: int = 10) -> Change:
@@ -67,6 +67,19 @@ async def test_small_bodies_do_not_use_up_the_bytes_over_time() -> None:
     for revision in range(1, 1000):
         feed.publish([change(revision, size=50)])
     assert len(feed.since(989)) == 10
+
+
+async def test_what_comes_at_once_is_kept_until_the_next_commit_and_little_of_it_after_that() -> None:
+    feed = ChangeFeed()
+    feed.publish([change(revision) for revision in range(1, 1001)])
+    assert len(feed.since(0)) == 1000, "who keeps up reads it all"
+    feed.publish([change(1001)])
+    assert len(feed.since(1000 - RESTING)) == RESTING + 1
+    assert not _reaches(feed, 999 - RESTING)
+    for revision in range(1002, 1102):
+        feed.publish([change(revision, RESTING_BYTES // 10)])
+    assert len(feed.since(1101 - 10)) == 10
+    assert not _reaches(feed, 1101 - 13)
 
 
 def of(resource: Resource, revision: int, size: int = 10) -> Change:

@@ -16,6 +16,7 @@ from apimachinery.keys import Node, ObjectKey
 from apimachinery.kubeevents import EventType, KubeEvent, new_event
 from apimachinery.resources import DEVICES, NODES, PODS
 from cloudhub.devices import StateReport
+from cloudhub.pace import YOUNG_S
 from cloudhub.reports import (
     EVENT_INTERVAL_S,
     HAND_BACK_AFTER,
@@ -384,8 +385,18 @@ def test_where_the_loop_is_busy_devices_are_written_one_by_one_and_infrastructur
     reports._admit = lambda *_: None
     reports.take(EDGE, "s", event(1))
     assert [write.key.resource.plural for write in reports.due(0.0, WRITES)] == ["events"]
-    reports.done(first, Taken(), 0.1)
-    assert [write.key for write in reports.due(0.1, WRITES)] == [FAN]
+    reports.done(first, Taken(), 0.01)
+    assert [write.key for write in reports.due(0.01, WRITES)] == [FAN]
+
+
+def test_one_devices_write_that_hangs_does_not_hold_up_others_where_the_loop_is_busy() -> None:
+    reports = new()
+    reports.came_round(1.0)
+    reports.take(EDGE, "s", entry("1"), entry("2", key=FAN))
+    assert [write.key for write in reports.due(0.0, WRITES)] == [LAMP]
+    assert reports.next_deadline() == YOUNG_S
+    assert [write.key for write in reports.due(YOUNG_S, WRITES)] == [FAN]
+    assert reports.next_deadline() is None
 
 
 def test_infrastructure_goes_first_and_leaves_devices_something() -> None:

@@ -4,6 +4,7 @@ import asyncio
 import datetime
 import json
 import logging
+import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -24,6 +25,7 @@ from apiserver.messages import Request
 from cloudhub.apiclient import ApiClient
 from cloudhub.fences import REPLICA_ANNOTATION, TERM_ANNOTATION, Fences
 from cloudhub.nodes import NodeLifecycle
+from cloudhub.pace import LONG_S, YOUNG_S
 from cloudhub.presence import Presence
 from cloudhub.reading import Sent
 from cloudhub.reflector import Reflector
@@ -231,6 +233,23 @@ async def test_the_very_first_report_is_there_in_both_places(tmp_path: Path) -> 
             "reported": {"value": "40", "metadata": {"timestamp": "1700", "type": "int"}},
             "observedDesired": {"value": "40", "metadata": {"timestamp": "1700"}},
         }
+
+
+async def test_where_the_loop_is_busy_one_device_is_written_at_a_time(tmp_path: Path) -> None:
+    names = [f"lamp-{number}" for number in range(6)]
+    async with running(tmp_path) as hub:
+        for name in names:
+            await hub.api.put(DEVICES, {**lamp(), "metadata": {"name": name}}, "default")
+        await settle(hub)
+        loop, under_way = asyncio.get_running_loop(), list[int]()
+        hub.report(*(reported("level", "1", LAMP._replace(name=name)) for name in names))
+        began = loop.time()
+        while hub.open:
+            if loop.time() < began + YOUNG_S:
+                under_way.append(hub.writer._busy)
+            time.sleep(2 * LONG_S)  # noqa: ASYNC251  somebody else has the loop
+            await asyncio.sleep(0)
+        assert max(under_way) == 1
 
 
 async def test_a_later_report_costs_one_request_per_place(tmp_path: Path) -> None:

@@ -2,13 +2,22 @@
 
 import asyncio
 import ssl
+from asyncio.sslproto import SSLProtocol
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from componentbase import pki
-from componentbase.tls import LiveContext, TlsMin, admit_lapsed, client_context, server_context
+from componentbase.tls import (
+    READ_BYTES,
+    LiveContext,
+    TlsMin,
+    admit_lapsed,
+    client_context,
+    read_little_at_a_time,
+    server_context,
+)
 
 FIRST, SECOND = pki.create_ca("first", 1), pki.create_ca("second", 1)
 
@@ -112,3 +121,23 @@ def test_clients_verify_chain_and_name_and_servers_resume_nothing() -> None:
         assert context.check_hostname
         assert server_context(tls_min).num_tickets == 0
         assert server_context(tls_min).options & ssl.OP_NO_TICKET
+
+
+async def test_a_connection_has_no_more_of_a_buffer_than_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SSLProtocol, "max_size", SSLProtocol.max_size)
+    read_little_at_a_time()
+    live, sent = LiveContext(server_context()), b"x" * (5 * READ_BYTES)
+    show(live, FIRST, tmp_path)
+
+    async def send(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(sent)
+        writer.close()
+
+    async with await asyncio.start_server(send, "127.0.0.1", 0, ssl=live.context) as server:
+        port = server.sockets[0].getsockname()[1]
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=client(FIRST, tmp_path))
+        assert len(writer.transport._ssl_protocol._ssl_buffer) == READ_BYTES  # type: ignore[attr-defined]
+        assert await reader.read() == sent
+        writer.close()

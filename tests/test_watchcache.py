@@ -118,6 +118,30 @@ def test_the_window_is_bounded_and_says_so() -> None:
         cache.since(6)
 
 
+def test_the_window_is_bounded_in_bytes_but_for_what_is_committed_together() -> None:
+    window = ChangeWindow(window=1000, window_bytes=10_000)
+
+    def commit(first: int, count: int, size: int) -> None:
+        window.shorten()
+        for revision in range(first, first + count):
+            item = an_object("a", revision)._replace(body=b"x" * size)
+            window.append(Change(revision, EventType.MODIFIED, item, None))
+
+    commit(1, 150, 100)
+    assert len(window.since(0)) == 150
+    commit(151, 20, 1000)
+    assert len(window.since(50)) == 120
+    with pytest.raises(Expired):
+        window.since(49)
+    commit(171, 1, 1)
+    assert len(window.since(160)) == 11
+    with pytest.raises(Expired):
+        window.since(159)
+    commit(172, 1, 20_000)
+    commit(173, 1, 1)
+    assert len(window.since(172)) == 1
+
+
 def test_a_forgotten_resource_is_deleted_object_by_object() -> None:
     cache = WatchCache()
     cache.replace(CONFIG_MAPS, [an_object("a", 1)], "1")

@@ -12,7 +12,7 @@ Invariants
     durable client holds back those behind it
     len(inflight) <= max_inflight, and inflight_bytes is what they have; len(queue) and queued_bytes stay within their
     bounds
-    the queue is empty unless the window is full or there is no writable connection
+    the queue is empty unless the window has no room for its first or there is no writable connection
 
 Pure state: no clock, no I/O. Methods answer with the bytes to send; core.py sends them.
 """
@@ -169,7 +169,7 @@ class Session:
         `allowance` in messages loosens both bounds for a retained message: it is one of a known number that is kept
         anyway, and a subscriber that missed some of them would never learn of it.
         """
-        if self.writable and self._may_send(delivery):
+        if self.writable and not self.queue and self._may_send(delivery):
             return self._send(delivery)
         if len(self.queue) >= self.window.max_queued + allowance or (not allowance and self.is_full()):
             self.dropped += 1

@@ -355,11 +355,15 @@ class Flood(Site):
 
     def begin(self, reports: float, wishes: float, *, bulk: bool) -> None:
         """From now on: reports and changed wishes a second, a large ConfigMap as soon as the last one is held."""
-        self.flooder.ask(f"flood {reports}")
-        self.wishes.ask(f"wish {wishes}")
+        self.flow(reports, wishes)
         if bulk:
             api, rng = self.connect(), random.Random(1)
             self._run(lambda: self._bulk(api, rng), "bulk")
+
+    def flow(self, reports: float, wishes: float) -> None:
+        """From now on so many a second."""
+        self.flooder.ask(f"flood {reports}")
+        self.wishes.ask(f"wish {wishes}")
 
     def _bulk(self, api: Api, rng: random.Random) -> None:
         while not self._stop.is_set():
