@@ -40,7 +40,6 @@ from link.frames import (
     PROTOCOL,
     PUSHES,
     Ack,
-    Allowance,
     Answer,
     Call,
     Cancel,
@@ -235,7 +234,6 @@ class Peer:
         "_outgoing",
         "_ping_open",
         "_pings",
-        "_pushes",
         "_pushes_in",
         "_pushes_out",
         "_reports",
@@ -253,19 +251,17 @@ class Peer:
         *,
         heartbeat_s: float = HEARTBEAT_S,
         handshake_s: float = HANDSHAKE_S,
-        pushes: tuple[Allowance, Allowance] = PUSHES,
         decode: Callable[[bytes], Frame] = decode,
     ) -> None:
-        """pushes: of each class, in the order of Traffic. decode: link.codec's, or one that remembers what it made."""
+        """decode: link.codec's, or one that remembers what it made."""
         self.role = role
         self._other = role.other
         self.state = State.OPENING
         self.heartbeat_s = heartbeat_s
         """The edge takes over the hub's, from Welcome."""
         self._decode = decode
-        self._pushes = pushes
-        self._pushes_out = Sender(0, *pushes)
-        self._pushes_in = Receiver(0, *pushes)
+        self._pushes_out = Sender(0, *PUSHES)
+        self._pushes_in = Receiver(0, *PUSHES)
         self._reports = {traffic: Outstanding() for traffic in Traffic}
         """An edge's own, or a hub's that came."""
         # An edge sends Calls and takes Answers and Parts, a hub the other way round: one stream each way, each Taken.
@@ -314,7 +310,7 @@ class Peer:
                 self._ping_open = False
                 return None
             case Welcome(_, seq, _, heartbeat_s):
-                self._pushes_in = Receiver(seq, *self._pushes)
+                self._pushes_in = Receiver(seq, *PUSHES)
                 if heartbeat_s:
                     self.heartbeat_s = min(max(heartbeat_s, MIN_HEARTBEAT_S), MAX_HEARTBEAT_S)
             case Inventory():
@@ -382,7 +378,7 @@ class Peer:
             case ReportAck():
                 self._settle(frame, LocalProtocolError)
             case Welcome(_, seq):
-                self._pushes_out = Sender(seq, *self._pushes)
+                self._pushes_out = Sender(seq, *PUSHES)
             case Inventory():
                 self._handshake_by = now + self._handshake_s
             case Taken(seq):

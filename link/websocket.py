@@ -14,7 +14,7 @@ import logging
 import os
 import ssl
 from collections.abc import Callable, Mapping, Sequence
-from typing import cast
+from typing import ClassVar, cast
 
 from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidHandshake, InvalidStatus
@@ -114,8 +114,8 @@ class WebSocket(asyncio.BufferedProtocol):
         "lost",
         "remote",
     )
-    kind = "websocket"
-    _buffer = memoryview(bytearray(READ_BYTES))
+    kind: ClassVar[str] = "websocket"
+    _buffer: ClassVar = memoryview(bytearray(READ_BYTES))
 
     def __init__(
         self,

@@ -22,7 +22,6 @@ from apimachinery.resources import CONFIG_MAPS, DEVICE_MODELS, DEVICES, NODES, P
 from cloudhub.reportvalues import Value, parse
 from cloudhub.wires import ASIDE_BYTES
 from link.frames import BULK, CHUNK_BYTES, LARGE_BYTES, PUSHES, WINDOW_BYTES, WINDOW_FRAMES, Interest, ReportEntry
-from link.peer import Peer
 from tests.sim.access import GADGETS, POOL, STEADY, STEADY_KEY
 from tests.sim.apiserver import SimApi
 from tests.sim.clock import MachineClock, SimClock
@@ -505,7 +504,7 @@ def tuned(shape: Shape) -> Iterator[None]:
     pushes = pushes._replace(frames=shape.window_frames, bytes=shape.window_bytes)
     devices = devices._replace(frames=shape.window_frames, bytes=min(shape.window_bytes, devices.bytes))
     with (
-        patch.dict(Peer.__init__.__kwdefaults__, {"pushes": (pushes, devices)}),
+        patch.object(link.peer, "PUSHES", (pushes, devices)),
         patch.object(edgehub.session, "INVENTORY_CHUNK", shape.chunk),
         patch.object(cloudhub.wires, "LARGE_BYTES", shape.large),
         patch.object(cloudhub.wires, "ASIDE_BYTES", min(ASIDE_BYTES, shape.large) if shape.aside else ASIDE_BYTES),
