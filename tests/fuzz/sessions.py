@@ -48,6 +48,8 @@ _CONFIG = BrokerConfig(
     max_subscriptions=3,
     max_packet_bytes=300,
     max_inflight=2,
+    max_inflight_bytes=100,
+    durable_inflight=3,
     max_queued=3,
     max_queued_bytes=120,
     max_retained=2,
@@ -195,7 +197,11 @@ class _House:
         assert broker.connection_count <= _CONFIG.max_connections + 1  # edgecore's own is let in always
         assert len(broker._sessions) <= _CONFIG.max_sessions + 1
         for session in broker._sessions.values():
-            assert len(session.inflight) <= _CONFIG.max_inflight
+            assert len(session.inflight) <= session.window.max_inflight
+            assert session.inflight_bytes == sum(each.message.size for each in session.inflight.values())
+            assert session.inflight_bytes <= _CONFIG.max_inflight_bytes or len(session.inflight) == 1
+            if session.writable and session.queue:
+                assert not session._may_send(session.queue[0])
             assert len(session.queue) <= _CONFIG.max_queued + _CONFIG.max_retained
             assert session.queued_bytes == sum(each.message.size for each in session.queue)
             assert len(session.owed) <= _CONFIG.max_queued
