@@ -1,7 +1,7 @@
 """
 python -m benchmarks: measure, print the table against targets, leave a JSON file and plots.
 
-    python -m benchmarks                             all that is promised, under ten minutes
+    python -m benchmarks                             all that is promised, about ten minutes
     python -m benchmarks --list                      families, and how long they take
     python -m benchmarks --only latency --runs 5     one family
     python -m benchmarks --all                       the families of other pages, too
