@@ -18,11 +18,11 @@ from typing import Protocol
 
 from apimachinery.keys import Node, ObjectKey, ObjectVersion
 from apimachinery.watchcache import WatchCache
-from cloudhub.outbox import Desired, Outbox, traffic_of
+from cloudhub.outbox import Desired, Outbox
 from cloudhub.session import Session
 from cloudhub.transfers import Transfers
 from cloudhub.wires import Wire, Wires
-from link.frames import Traffic
+from link.frames import Traffic, traffic_of
 
 ASKED_AHEAD = 4  # large objects of a node that are packed before there is room for them; each may turn out to be small
 

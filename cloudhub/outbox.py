@@ -82,10 +82,6 @@ RANKS = {
 _ALONE = {rank: (traffic,) for traffic, ranks in RANKS.items() for rank in ranks}
 
 
-def traffic_of(key: ObjectKey) -> Traffic:
-    return Traffic.DEVICES if rank_of(key.resource) >= Rank.MODELS else Traffic.INFRASTRUCTURE
-
-
 class Sized(Protocol):
     """What an object's change becomes on its way."""
 

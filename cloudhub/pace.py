@@ -56,11 +56,14 @@ class Pace(Generic[K]):
 
     def has_room(self, now: float) -> bool:
         """Whether another one may begin."""
-        return len(self._began) < self._most and sum(at > now - YOUNG_S for at in self._began.values()) < self.allowed
+        return len(self._began) < self._most and len(self._young(now)) < self.allowed
 
     def next_room(self, now: float) -> float | None:
         """When there is room though none of them has ended; None where there is room now, or will not be."""
         if len(self._began) >= self._most or self.has_room(now):
             return None
-        young = [at for at in self._began.values() if at > now - YOUNG_S]
-        return young[-self.allowed] + YOUNG_S
+        return self._young(now)[-self.allowed] + YOUNG_S
+
+    def _young(self, now: float) -> list[float]:
+        """When those were begun that count as work for the loop."""
+        return [at for at in self._began.values() if at > now - YOUNG_S]

@@ -44,13 +44,21 @@ from typing import Generic, NamedTuple, TypeVar, assert_never
 
 from apimachinery.keys import Node, ObjectKey
 from apimachinery.kubeevents import EVENT_FIELD, KubeEvent
-from apimachinery.resources import DEVICE_GROUP, EVENTS
+from apimachinery.resources import EVENTS
 from cloudhub.agenda import Agenda
 from cloudhub.ledgers import Acknowledgement, Ledgers
 from cloudhub.pace import Pace
 from cloudhub.reportvalues import Value, parse, path_of
 from cloudhub.turns import Turns
-from link.frames import REPORT_WINDOW_BYTES, REPORT_WINDOW_ENTRIES, RefusedReport, Report, ReportEntry, Traffic
+from link.frames import (
+    REPORT_WINDOW_BYTES,
+    REPORT_WINDOW_ENTRIES,
+    RefusedReport,
+    Report,
+    ReportEntry,
+    Traffic,
+    traffic_of,
+)
 
 MIN_INTERVAL_S = 0.5  # two writes a second per device: as fast as a person can read, 1 % of what etcd does
 MAX_PAUSE_S = 60.0  # whatever Retry-After says: an apiserver says a second, anybody's webhook a day
@@ -248,7 +256,7 @@ class Reports(Generic[S]):
                 self.handed_back += 1
                 continue
             try:
-                if _traffic_of(entry.key) is not traffic:
+                if traffic_of(entry.key) is not traffic:
                     raise ValueError(f"{entry.key.resource.collection} is not reported among {traffic.value}")
                 slot: _Slot[S] = _Slot(entry.key, entry.field, self._parsed(node, entry))
             except ValueError as exc:
@@ -313,7 +321,7 @@ class Reports(Generic[S]):
             target = self._targets[key]
             assert target.flying is None, "what is under way stands on no agenda"
             target.is_due = True
-            self._turns[_traffic_of(key)].put(target.node, key)
+            self._turns[traffic_of(key)].put(target.node, key)
         writes: list[Write] = []
         is_paused = now < self._pause_until
         self._resume_at = self._pause_until if is_paused and any(self._turns.values()) else None
@@ -342,7 +350,7 @@ class Reports(Generic[S]):
             if not target.failures:
                 target.taken_before = self._writes_taken
             values = {field: slot.value for field, slot in target.flying.items()}
-            traffic = _traffic_of(key)
+            traffic = traffic_of(key)
             self._flying[traffic][target.node] += 1
             if traffic is Traffic.DEVICES:
                 self._pace.begin(key, now)
@@ -373,7 +381,7 @@ class Reports(Generic[S]):
         assert flown is not None, "a write is finished once"
         target.flying = None
         target.failures, troubles, target.troubles = 0, target.troubles, 0
-        self._flying[_traffic_of(write.key)] -= Counter((write.turn,))
+        self._flying[traffic_of(write.key)] -= Counter((write.turn,))
         self._pace.end(write.key)
         match outcome:
             case Taken(refused, is_written):
@@ -445,7 +453,7 @@ class Reports(Generic[S]):
 
     def _leave(self, slot: _Slot[S]) -> None:
         for session, numbers in slot.claims.items():
-            self._ledgers.hand_back(session, _traffic_of(slot.key), numbers)
+            self._ledgers.hand_back(session, traffic_of(slot.key), numbers)
             self.handed_back += len(numbers)
 
     def _put(self, node: Node, key: ObjectKey, field: str, slot: _Slot[S]) -> None:
@@ -485,7 +493,7 @@ class Reports(Generic[S]):
         """These values are done with; `reasons` says which of them are refused."""
         for name, slot in slots.items():
             for session, numbers in slot.claims.items():
-                traffic = _traffic_of(slot.key)
+                traffic = traffic_of(slot.key)
                 if name in reasons:
                     refused = RefusedReport(slot.key, slot.field, reasons[name])
                     self._ledgers.refuse(session, traffic, numbers, refused)
@@ -499,10 +507,6 @@ def _next_event(pending: "Mapping[str, _Slot[S]]", now: float) -> str | None:
     """The first that may be tried; what has failed goes after what has not. None where all have to wait."""
     ready = (name for name, slot in pending.items() if slot.not_before <= now)
     return min(ready, key=lambda name: pending[name].failures, default=None)
-
-
-def _traffic_of(key: ObjectKey) -> Traffic:
-    return Traffic.DEVICES if key.resource.group == DEVICE_GROUP else Traffic.INFRASTRUCTURE
 
 
 def events_of(node: Node) -> ObjectKey:

@@ -7,8 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from apimachinery.keys import ObjectKey
-from apimachinery.resources import DEVICE_GROUP
-from link.frames import CALL_S, Batch, CallHead, Interest, ReportEntry
+from link.frames import CALL_S, Batch, CallHead, Interest, ReportEntry, Traffic, traffic_of
 
 if TYPE_CHECKING:
     from apimachinery.kubeevents import KubeEvent
@@ -29,7 +28,7 @@ class CloudNews:
 
     def came(self, batches: Sequence[Batch]) -> None:
         """This is about to be committed."""
-        if any(delta.key.resource.group != DEVICE_GROUP for batch in batches for delta in batch.deltas):
+        if any(traffic_of(delta.key) is not Traffic.DEVICES for batch in batches for delta in batch.deltas):
             self._until = self._now_s() + RECENT_S
 
     def is_coming(self) -> bool:

@@ -10,6 +10,7 @@ import enum
 from typing import NamedTuple
 
 from apimachinery.keys import ObjectKey, ObjectVersion, Resource
+from apimachinery.resources import DEVICE_GROUP
 
 PROTOCOL = 2
 """The protocol's number, in Hello. A hub refuses one it does not speak, with a Goodbye that says which it does."""
@@ -101,6 +102,11 @@ class Traffic(enum.Enum):
     """Nodes, pods and what they refer to, their status, Events."""
     DEVICES = "devices"
     """Devices and their models, and what is reported of them: as much as there is, and never urgent."""
+
+
+def traffic_of(key: ObjectKey) -> Traffic:
+    """The class of what is said of an object, down and up."""
+    return Traffic.DEVICES if key.resource.group == DEVICE_GROUP else Traffic.INFRASTRUCTURE
 
 
 PUSHES = (

@@ -20,7 +20,7 @@ from apimachinery.keys import ObjectKey
 from apimachinery.kubeevents import EVENT_FIELD, KubeEvent
 from apimachinery.objects import canonical
 from apimachinery.resources import DEVICE_GROUP, EVENTS
-from link.frames import MAX_REPORT_ENTRIES, RefusedReport, ReportEntry, Traffic
+from link.frames import MAX_REPORT_ENTRIES, RefusedReport, ReportEntry, Traffic, traffic_of
 from metamanager import statements
 from metamanager.connection import Database, Row
 from metamanager.history import History, Recorded, Samples
@@ -76,7 +76,7 @@ class Outbox:
                 [
                     (
                         *(number(key.resource), key.namespace, key.name, field, zlib.crc32(value), value),
-                        key.resource.group == DEVICE_GROUP,
+                        traffic_of(key) is Traffic.DEVICES,
                     )
                     for key, field, value in reports
                 ],
