@@ -91,12 +91,6 @@ def test_a_bad_definition_is_refused_with_all_causes() -> None:
     }
 
 
-@pytest.mark.parametrize("value", [float("inf"), float("nan"), "\ud800"])
-def test_what_json_cannot_say_is_refused(value: Any) -> None:
-    with pytest.raises(BadRequest, match="cannot be written as JSON"):
-        admitted({"data": {"a": value}}, CONFIG_MAPS)
-
-
 def test_a_new_schema_takes_the_old_ones_place() -> None:
     admission = Admission()
     for default in (1, 2):
