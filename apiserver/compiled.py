@@ -1,5 +1,5 @@
 """
-Structural schemas compiled: whether a value is in order as it is, told in a twentieth of the time of telling what is not.
+Structural schemas compiled: whether a value is in order as it is, in a twentieth of the time of telling what is not.
 
 Most values that are written are in order: a Device whose status is patched has passed the same schema a second ago.
 For those nothing is pruned, defaulted or explained, and one walk over the value is enough to know it. All others go
@@ -45,7 +45,9 @@ _JUDGED = (
 _BARE = frozenset({"type", "description"})
 
 
-def compiled(schema: Mapping[str, JSON], judge: Callable[[dict[str, JSON]], Sound], formats: Mapping[str, Sound]) -> Sound:
+def compiled(
+    schema: Mapping[str, JSON], judge: Callable[[dict[str, JSON]], Sound], formats: Mapping[str, Sound]
+) -> Sound:
     """
     Whether a whole object is sound, as a function. Its apiVersion, kind and metadata are not looked at.
 
@@ -68,7 +70,7 @@ class _Compiler:
         self._formats = formats
 
     def kinds(self, schema: JSON, *, is_property: bool = False, skipped: tuple[str, ...] = ()) -> _Kinds:
-        """is_property: a null that is not allowed is cut off there. skipped: fields that may be there, and are not judged."""
+        """is_property: where a null that is not allowed is cut off. skipped: fields that are not judged."""
         if not isinstance(schema, Mapping) or schema.get(EMBEDDED):
             return {}
         nullable = bool(schema.get("nullable"))

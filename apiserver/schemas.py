@@ -212,10 +212,9 @@ def unknown_keywords(schema: JSON, path: str) -> Iterator[str]:
 def _wrong_defaults(schema: Mapping[str, JSON], path: str) -> Iterator[Cause]:
     for place, below, is_field in _children(schema, path):
         if is_field and isinstance(below, Mapping):
-            if "default" in below:
-                if not _validator_of(_translated(below)).is_valid(below["default"]):
-                    message = f"Invalid value: {_shown(below['default'])}: must be valid by its own schema"
-                    yield Cause(f"{place}.default", "FieldValueInvalid", message)
+            if "default" in below and not _validator_of(_translated(below)).is_valid(below["default"]):
+                message = f"Invalid value: {_shown(below['default'])}: must be valid by its own schema"
+                yield Cause(f"{place}.default", "FieldValueInvalid", message)
             yield from _wrong_defaults(below, place)
 
 

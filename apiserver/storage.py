@@ -592,7 +592,7 @@ class _Staged:
         return key is not None and self.get(key) is not None
 
     def take(self, plan: Plan) -> list[Object]:
-        """Add a plan's writes; returns their objects, with the revisions they get. Raises NotJSON, and adds nothing then."""
+        """Add a plan's writes; their objects, with the revisions they get. Raises NotJSON, and adds nothing then."""
         first = self._cache.revision + len(self.changes) + 1
         objects = [_object_at(write.key.resource, write.body, at) for at, write in enumerate(plan.writes, first)]
         for revision, (write, item) in enumerate(zip(plan.writes, objects, strict=True), first):

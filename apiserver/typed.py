@@ -16,7 +16,7 @@ Pure. After sigs.k8s.io/structured-merge-diff (typed), whose words the errors ar
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from apimachinery.objects import JSON, canonical
+from apimachinery.objects import JSON
 from apiserver import fieldsets
 from apiserver.fieldsets import MEMBER, NOTHING, FieldSet
 

@@ -6,7 +6,7 @@ import pytest
 
 from apimachinery.errors import BadRequest, Invalid
 from apimachinery.keys import Resource
-from apimachinery.resources import CONFIG_MAPS, CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES, NODES, PODS, SECRETS, SERVICES
+from apimachinery.resources import CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES, NODES, PODS, SECRETS, SERVICES
 from apiserver.admission import Admission, judge_unknown
 from apiserver.builtins import BUILT_IN
 from apiserver.definitions import Catalogue, Definition

@@ -16,7 +16,9 @@ from tests.test_apiserver_schemas import SCHEMA
 
 KEPT = "x-kubernetes-preserve-unknown-fields"
 NAMES = st.sampled_from(["a", "b", "name"])
-SCALARS = st.none() | st.booleans() | st.integers(-2, 3) | st.sampled_from([0.5, 1.0]) | st.sampled_from(["", "a", "bc"])
+SCALARS = (
+    st.none() | st.booleans() | st.integers(-2, 3) | st.sampled_from([0.5, 1.0]) | st.sampled_from(["", "a", "bc"])
+)
 VALUES = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3), max_leaves=8
 )
@@ -26,7 +28,8 @@ LEAVES = st.one_of(
         {"type": st.just("string")},
         optional={
             "minLength": st.integers(0, 2), "maxLength": st.integers(0, 2), "pattern": st.sampled_from(["^a", "c$"]),
-            "enum": st.sampled_from([["a", "bc"], ["a", None], ["a", 1]]), "format": st.sampled_from(["byte", "none"]), **COMMON,
+            "enum": st.sampled_from([["a", "bc"], ["a", None], ["a", 1]]), "format": st.sampled_from(["byte", "none"]),
+            **COMMON,
         },
     ),
     st.fixed_dictionaries(
@@ -44,8 +47,8 @@ LEAVES = st.one_of(
 
 def nested(inner: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[dict[str, Any]]:
     of_lists = {
-        "minItems": st.integers(0, 1), "maxItems": st.integers(1, 3), "uniqueItems": st.booleans(), "nullable": st.booleans(),
-        "x-kubernetes-list-type": st.sampled_from(["atomic", "set", "map"]),
+        "minItems": st.integers(0, 1), "maxItems": st.integers(1, 3), "uniqueItems": st.booleans(),
+        "nullable": st.booleans(), "x-kubernetes-list-type": st.sampled_from(["atomic", "set", "map"]),
         "x-kubernetes-list-map-keys": st.just(["name"]),
     }  # fmt: skip
     of_objects = {
@@ -77,7 +80,11 @@ def test_what_is_sound_is_left_alone_and_right(schema: dict[str, Any], value: An
     assert not ready.is_sound(body) or is_left_alone(ready, body)
 
 
-USUAL = st.sampled_from(["a1", "auto", "2026-01-01T00:00:00Z", "", "x y"]) | st.integers(0, 11) | st.sampled_from([0.5, 1.0])
+USUAL = (
+    st.sampled_from(["a1", "auto", "2026-01-01T00:00:00Z", "", "x y"])
+    | st.integers(0, 11)
+    | st.sampled_from([0.5, 1.0])
+)
 SPECS = st.fixed_dictionaries(
     {"node": st.sampled_from(["n1", "", "N", "toolong"]), "mode": st.sampled_from(["auto", "off", "on"])},
     optional={

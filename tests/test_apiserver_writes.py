@@ -158,7 +158,9 @@ YAML, APPLY = "application/yaml", "application/apply-patch+yaml"
 
 
 @pytest.mark.parametrize("dry_run", ["", "?dryRun=All"])
-@pytest.mark.parametrize("value", ["1e999", "NaN", r'"\ud800"', r'"%s\ud800"' % ("x" * 70_000)], ids=lambda value: value[-9:])
+@pytest.mark.parametrize(
+    "value", ["1e999", "NaN", r'"\ud800"', r'"%s\ud800"' % ("x" * 70_000)], ids=lambda value: value[-9:]
+)
 async def test_what_json_cannot_say_is_refused(write: Writer, value: str, dry_run: str) -> None:
     await write("POST", PATH, {"metadata": {"name": "a"}})
     revision = write.storage.revision
