@@ -28,9 +28,7 @@ VERSIONS = 8  # of one object: what a node that is connected was sent last is on
 MIN_BODY_BYTES = 200  # below this the frame around it is what costs
 WORTH = 0.8  # a patch that saves less is not worth an unpacking on a small machine
 SMALL = 8  # a patch this many times smaller than the body is not worth a look at the body packed
-ANEW = (
-    32  # what shares less than this part of the body is no smaller, and the body packed serves nodes that hold others
-)
+ANEW = 32  # less than this part of the body in common saves nothing, and the body packed is for all nodes
 
 
 class Patches:

@@ -31,9 +31,7 @@ TRIED_BYTES = 256 << 10  # a search of what is shorter takes 11 ms at most, and 
 PIECES = 32  # what is missed is seldom more than a 32nd of a body, which costs 2 % at most
 PIECE_BYTES = 2048  # of a shorter one the table of codes is most; a longer one says the same
 WINDOW_BYTES = 32 << 10  # what zlib sees before a piece
-GAIN = (
-    0.03  # what a search must save. Base64 of noise: 0, or a little less; records of JSON with 1 KB of it in each: 0.05
-)
+GAIN = 0.03  # what a search must save. Of base64: 0, or a little less; of JSON with 1 KB of it in each record: 0.05
 _GOLDEN = 0.618  # its multiples fall evenly and in step with nothing, so that pieces do in their stretches
 _ENDS = struct.Struct(">II")
 """How many bytes are the same at the beginning, and at the end."""
