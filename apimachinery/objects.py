@@ -12,7 +12,7 @@ Invariants
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from apimachinery.errors import BadRequest
@@ -31,9 +31,16 @@ REVISION_BYTES = 12  # 96 bits: a collision among 10^9 versions of one object is
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
+class NotJSON(ValueError):
+    """A value that JSON cannot hold: an infinity, half a surrogate pair."""
+
+
 def canonical(value: JSON) -> bytes:
-    """Sorted keys, no blanks, UTF-8: one value has one encoding."""
-    return _ENCODER.encode(value).encode()
+    """Sorted keys, no blanks, UTF-8: one value has one encoding. Raises NotJSON."""
+    try:
+        return _ENCODER.encode(value).encode()
+    except ValueError as exc:
+        raise NotJSON(str(exc)) from None
 
 
 def revision_of(body: bytes) -> str:
@@ -58,18 +65,24 @@ class Object(NamedTuple):
         return value
 
 
-def from_json(resource: Resource, value: Mapping[str, JSON], *, revision: str | None = None) -> Object:
+def from_json(
+    resource: Resource,
+    value: Mapping[str, JSON],
+    *,
+    revision: str | None = None,
+    encode: Callable[[JSON], bytes] = canonical,
+) -> Object:
     """
     The Object for a decoded body.
 
     revision: what to use as the version's revision; metadata.resourceVersion when None (the cluster's
-    own), or a digest of the bytes where that is empty too.
-    Raises BadRequest when the body has no metadata.name.
+    own), or a digest of the bytes where that is empty too. encode: `canonical`, or what writes the same.
+    Raises BadRequest when the body has no metadata.name, NotJSON.
     """
     metadata = value.get("metadata")
     if not isinstance(metadata, Mapping) or not isinstance(metadata.get("name"), str) or not metadata["name"]:
         raise BadRequest(f"a {resource.kind} without metadata.name")
-    body = canonical(value)
+    body = encode(value)
     labels = metadata.get("labels") or {}
     if revision is None:
         revision = str(metadata.get("resourceVersion") or "") or revision_of(body)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 
 from apimachinery.errors import BadRequest, Cause
 from apimachinery.keys import Resource
-from apimachinery.objects import JSON, canonical
+from apimachinery.objects import JSON
 from apimachinery.resources import (
     CERTIFICATE_SIGNING_REQUESTS,
     CUSTOM_RESOURCE_DEFINITIONS,
@@ -56,7 +56,9 @@ class Admission:
         if current is not None:
             causes += metadata.change_causes(body, current)
         schema = self._schema(definition)
-        if schema is not None:
+        if schema is not None and schema.is_sound(body):
+            schema, unknown = None, []
+        elif schema is not None:
             unknown = schema.unknown_fields(body)
         elif field_validation == "Ignore":
             unknown = []
@@ -77,10 +79,6 @@ class Admission:
         _fill_in(body, current, definition, catalogue, facts, causes)
         if causes:
             raise metadata.invalid(definition.resource, str(metadata_of(body).get("name", "")), causes)
-        try:
-            canonical(body)
-        except ValueError as exc:
-            raise BadRequest(f"the object cannot be written as JSON: {exc}") from None
         return warnings
 
     def type_of(self, definition: Definition) -> Type:

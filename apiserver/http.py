@@ -9,6 +9,7 @@ Invariants
     a peer that does not read is cut, never waited for longer than `SLOW_READER_S`
     a peer's mistake is answered (400, 408, 413, 431) and ends that connection only
     a handler that has begun is not cancelled because its peer left; a stream is
+    what is large goes out in pieces, and whoever else waits for the loop gets it between two of them
     leaving `serve` ends every stream properly and leaves no connection and no task behind
 
 One task per connection, all in the TaskGroup of `serve`; reads go through one shared buffer, because
@@ -436,22 +437,32 @@ class _Connection(asyncio.BufferedProtocol):
                 self._write(b"".join((first, *pieces)))
                 first = b""
                 await self._drained()
+                if start + WRITE_BYTES < len(view):
+                    await asyncio.sleep(0)  # a socket may take all of it at once, and others wait for the loop
         self._write(self._h11.send(h11.EndOfMessage()))
 
     async def _stream(self, first: bytes, body: AsyncIterator[bytes], *, head_only: bool) -> None:
         self._streaming, self._busy = True, False
+        rest = memoryview(b"")
         try:
             if self._stopping or self._eof:
                 raise _PeerLeft
             self._write(first)
             if not head_only:
                 async for chunk in body:
-                    self._write(self._h11.send(h11.Data(data=chunk)))
-                    await self._drained()
+                    rest = memoryview(chunk)
+                    while rest:
+                        piece, rest = rest[:WRITE_BYTES], rest[WRITE_BYTES:]
+                        self._write(self._h11.send(h11.Data(data=piece)))  # type: ignore[arg-type]  # as above
+                        await self._drained()
+                        if rest:
+                            await asyncio.sleep(0)
             self._write(self._h11.send(h11.EndOfMessage()))
         except asyncio.CancelledError:
             if not self._lost:
                 # The server stops: the last chunk tells the peer that the stream ended and was not cut.
+                if rest:
+                    self._write(self._h11.send(h11.Data(data=rest)))  # type: ignore[arg-type]  # as above
                 self._write(self._h11.send(h11.EndOfMessage()))
             raise
         finally:

@@ -34,30 +34,50 @@ def apply(current: Mapping[str, JSON], patch: bytes, content_type: str, *, is_cu
     content_type: the request's, parameters and all. is_custom: custom resources know no strategic merge.
     Raises BadRequest, UnsupportedMediaType, TooLarge or Invalid.
     """
-    media_type = content_type.partition(";")[0].strip().lower()
-    supported = [JSON_PATCH, MERGE_PATCH, *([] if is_custom else [STRATEGIC_PATCH])]
-    if media_type not in supported:
-        raise UnsupportedMediaType(
-            "the body of the request was in an unknown format - accepted media types include: "
-            + ", ".join((*supported, APPLY_PATCH))
-        )
-    try:
-        value = json.loads(patch)
-    except (ValueError, RecursionError) as exc:
-        raise BadRequest(f"the patch is not JSON: {exc}") from None
-    if media_type == JSON_PATCH:
-        return _operations(current, value)
-    if not isinstance(value, Mapping):
-        raise BadRequest("the patch must be a JSON object")
-    result = merge(current, value) if media_type == MERGE_PATCH else strategic.merge(current, value)
-    assert isinstance(result, dict), "an object patched with an object is one"
-    return result
+    return Patch(patch, content_type).applied(current, is_custom=is_custom)
+
+
+class Patch:
+    """
+    A patch as it was sent, read when it is made and judged when it is applied.
+
+    So that the turn of a large one is short: what it is applied to can be held still for that alone.
+    """
+
+    def __init__(self, patch: bytes, content_type: str) -> None:
+        """content_type: the request's, parameters and all."""
+        self._media_type = content_type.partition(";")[0].strip().lower()
+        self._wrong = ""
+        self._value: JSON = None
+        try:
+            self._value = json.loads(patch)
+        except (ValueError, RecursionError) as exc:
+            self._wrong = f"the patch is not JSON: {exc}"
+
+    def applied(self, current: Mapping[str, JSON], *, is_custom: bool) -> dict[str, JSON]:
+        """The object after the patch, with which it may share parts; as `apply`."""
+        supported = [JSON_PATCH, MERGE_PATCH, *([] if is_custom else [STRATEGIC_PATCH])]
+        if self._media_type not in supported:
+            raise UnsupportedMediaType(
+                "the body of the request was in an unknown format - accepted media types include: "
+                + ", ".join((*supported, APPLY_PATCH))
+            )
+        if self._wrong:
+            raise BadRequest(self._wrong)
+        value = self._value
+        if self._media_type == JSON_PATCH:
+            return _operations(current, value)
+        if not isinstance(value, Mapping):
+            raise BadRequest("the patch must be a JSON object")
+        result = merge(current, value) if self._media_type == MERGE_PATCH else strategic.merge(current, value)
+        assert isinstance(result, dict), "an object patched with an object is one"
+        return result
 
 
 def merge(current: JSON, patch: JSON) -> JSON:
-    """RFC 7386: null removes, objects are merged, anything else replaces."""
+    """RFC 7386: null removes, objects are merged, anything else replaces. The result shares parts with both."""
     if not isinstance(patch, Mapping):
-        return copy.deepcopy(patch)
+        return patch
     result = dict(current) if isinstance(current, Mapping) else {}
     for name, value in patch.items():
         if value is None:

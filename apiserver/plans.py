@@ -6,7 +6,8 @@ writing, and `resourceVersion` checks are exact. A dry run is a plan that is not
 
 Invariants
     a plan never changes the bodies it was made from
-    what a plan puts is valid: names, metadata and, where there is one, the schema were checked
+    what a plan puts is valid: names, metadata and, where there is one, the schema were checked; whether JSON can hold
+        it shows when it is written, and NotJSON may come out of here, too
     an update that changes nothing writes nothing, so that it makes no event and no new revision
 
 Pure: time, uid and randomness come in as Facts.
@@ -18,7 +19,7 @@ from typing import NamedTuple, Protocol
 
 from apimachinery.errors import AlreadyExists, ApiError, BadRequest, Cause, Conflict, Forbidden, NotFound
 from apimachinery.keys import ObjectKey, Resource
-from apimachinery.objects import JSON, Object
+from apimachinery.objects import JSON, Object, canonical
 from apimachinery.resources import CUSTOM_RESOURCE_DEFINITIONS, NAMESPACES
 from apiserver import managed, metadata, signing
 from apiserver.admission import Admission
@@ -105,6 +106,7 @@ def create(view: View, asked: ApiRequest, body: dict[str, JSON], facts: Facts, a
     _note(body, managed.after_create(body, admission.type_of(definition), writer, facts.now, but))
     key = ObjectKey(view.catalogue.place_of(asked.resource), asked.namespace, metadata_of(body)["name"])
     if view.get(key) is not None:
+        canonical(body)  # a body that cannot be written at all is told that
         raise AlreadyExists(
             f'{key.resource.collection} "{key.name}" already exists',
             kind=key.resource.plural,

@@ -19,6 +19,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
+from functools import partial
 from typing import cast
 
 import jsonschema
@@ -27,17 +28,18 @@ from jsonschema.protocols import Validator
 from apimachinery.errors import Cause
 from apimachinery.objects import JSON
 from apiserver import pruning
+from apiserver.compiled import EMBEDDED as _EMBEDDED
+from apiserver.compiled import INT_OR_STRING as _INT_OR_STRING
+from apiserver.compiled import LIST_KEYS as _LIST_KEYS
+from apiserver.compiled import LIST_TYPE as _LIST_TYPE
+from apiserver.compiled import compiled
 from apiserver.pruning import PRESERVE, ROOT_FIELDS
 
 MAX_CAUSES = 20  # more than anybody reads; a list of 10,000 wrong items shall not make 10,000 sentences
 MAX_VALUE_SHOWN = 200
 MAX_DEPTH = 64  # of a schema; the deepest in use (pod templates) has about 20
 
-_INT_OR_STRING = "x-kubernetes-int-or-string"
-_LIST_TYPE = "x-kubernetes-list-type"
-_LIST_KEYS = "x-kubernetes-list-map-keys"
 _MAP_TYPE = "x-kubernetes-map-type"
-_EMBEDDED = "x-kubernetes-embedded-resource"
 _COPIED = (
     "maximum", "exclusiveMaximum", "minimum", "exclusiveMinimum", "maxLength", "minLength", "pattern", "format",
     "maxItems", "minItems", "uniqueItems", "multipleOf", "maxProperties", "minProperties", "required", "enum",
@@ -59,9 +61,16 @@ class Schema:
     def __init__(self, schema: Mapping[str, JSON]) -> None:
         """Raises jsonschema.SchemaError or ValueError for what `definition_causes` would have found."""
         self._schema = schema
-        self._validator = cast(
-            Validator, jsonschema.Draft4Validator(_translated(schema, root=True), format_checker=_FORMATS)
+        self._validator = _validator_of(_translated(schema, root=True))
+        self._sound = compiled(
+            schema,
+            lambda part: _validator_of(_translated(part)).is_valid,
+            {name: partial(_FORMATS.conforms, format=name) for name in _FORMATS.checkers},
         )
+
+    def is_sound(self, body: Mapping[str, JSON]) -> bool:
+        """Whether there is nothing to prune, to default or to say; False also where finding out takes the long way."""
+        return self._sound(body)
 
     def unknown_fields(self, body: Mapping[str, JSON]) -> list[str]:
         """The paths of the fields that `prune` would cut off."""
@@ -85,6 +94,10 @@ class Schema:
         if not causes:
             causes += _list_causes(body, self._schema, "")
         return sorted(set(causes[:MAX_CAUSES]))
+
+
+def _validator_of(schema: Mapping[str, JSON]) -> Validator:
+    return cast(Validator, jsonschema.Draft4Validator(schema, format_checker=_FORMATS))
 
 
 def definition_causes(schema: JSON, path: str) -> list[Cause]:
@@ -199,11 +212,9 @@ def unknown_keywords(schema: JSON, path: str) -> Iterator[str]:
 def _wrong_defaults(schema: Mapping[str, JSON], path: str) -> Iterator[Cause]:
     for place, below, is_field in _children(schema, path):
         if is_field and isinstance(below, Mapping):
-            if "default" in below:
-                validator = jsonschema.Draft4Validator(_translated(below), format_checker=_FORMATS)
-                if not validator.is_valid(below["default"]):
-                    message = f"Invalid value: {_shown(below['default'])}: must be valid by its own schema"
-                    yield Cause(f"{place}.default", "FieldValueInvalid", message)
+            if "default" in below and not _validator_of(_translated(below)).is_valid(below["default"]):
+                message = f"Invalid value: {_shown(below['default'])}: must be valid by its own schema"
+                yield Cause(f"{place}.default", "FieldValueInvalid", message)
             yield from _wrong_defaults(below, place)
 
 

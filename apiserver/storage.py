@@ -49,6 +49,7 @@ from apiserver.plans import Plan, Remove, View
 from apiserver.protocols import Page, Stored
 from apiserver.selection import order, selects
 from apiserver.writes import Committed
+from componentbase.jsonbytes import sorted_
 
 logger = logging.getLogger(__name__)
 
@@ -497,6 +498,8 @@ class Storage:
         planned: list[tuple[_Waiting, Committed]] = []
         refused: list[tuple[_Waiting, Exception]] = []
         for waiting in batch:
+            if planned or refused:
+                await asyncio.sleep(0)  # each plan takes a millisecond or two, and others wait for the loop
             if waiting.done.done():
                 continue  # its client has left
             try:
@@ -589,12 +592,11 @@ class _Staged:
         return key is not None and self.get(key) is not None
 
     def take(self, plan: Plan) -> list[Object]:
-        """Add a plan's writes; returns their objects, with the revisions they get."""
-        objects = []
-        for write in plan.writes:
-            revision = self._cache.revision + len(self.changes) + 1
+        """Add a plan's writes; their objects, with the revisions they get. Raises NotJSON, and adds nothing then."""
+        first = self._cache.revision + len(self.changes) + 1
+        objects = [_object_at(write.key.resource, write.body, at) for at, write in enumerate(plan.writes, first)]
+        for revision, (write, item) in enumerate(zip(plan.writes, objects, strict=True), first):
             previous = self.get(write.key)
-            item = _object_at(write.key.resource, write.body, revision)
             if isinstance(write, Remove):
                 assert previous is not None, "a plan removes what it has seen"
                 kind = EventType.DELETED
@@ -602,7 +604,6 @@ class _Staged:
                 kind = EventType.ADDED if previous is None else EventType.MODIFIED
             self.changes.append(Change(revision, kind, item, previous))
             self._ahead[write.key] = None if isinstance(write, Remove) else item
-            objects.append(item)
         return objects
 
 
@@ -650,7 +651,7 @@ def _catalogue_of(crds: Iterable[Mapping[str, JSON]]) -> Catalogue:
 def _object_at(resource: Resource, body: dict[str, JSON], revision: int) -> Object:
     body["metadata"]["resourceVersion"] = str(revision)
     body["apiVersion"] = resource.api_version
-    return from_json(resource, body)
+    return from_json(resource, body, encode=sorted_)
 
 
 def _stored(item: Object) -> Stored:

@@ -16,7 +16,7 @@ Pure. After sigs.k8s.io/structured-merge-diff (typed), whose words the errors ar
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from apimachinery.objects import JSON, canonical
+from apimachinery.objects import JSON
 from apiserver import fieldsets
 from apiserver.fieldsets import MEMBER, NOTHING, FieldSet
 
@@ -171,10 +171,21 @@ def same(left: JSON, right: JSON) -> bool:
     """Whether two values are equal in JSON, where 1 and true are not."""
     if left is right:
         return True
-    if left is MISSING or right is MISSING or left != right:
-        return False
     # Python takes 1, 1.0 and true for equal; only what is equal so far needs the closer look.
-    return canonical(left) == canonical(right)
+    return left == right and _same_types(left, right)
+
+
+def _same_types(left: JSON, right: JSON) -> bool:
+    """Whether two values that Python takes for equal are written alike."""
+    if left is right:
+        return True
+    if type(left) is not type(right):
+        return False
+    if isinstance(left, dict):
+        return all(_same_types(value, right[name]) for name, value in left.items())
+    if isinstance(left, list):
+        return all(map(_same_types, left, right))
+    return not isinstance(left, float) or str(left) == str(right)  # 0.0 and -0.0
 
 
 def _parts(value: JSON, of: Type) -> Mapping[str, JSON] | None:

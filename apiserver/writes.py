@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 from apimachinery.errors import BadRequest, Cause, Invalid, MethodNotAllowed, NotFound, UnsupportedMediaType
-from apimachinery.objects import JSON, Object
+from apimachinery.objects import JSON, NotJSON, Object
 from apiserver import managed, patches, plans, protobuf
 from apiserver.admission import Admission, judge_unknown
 from apiserver.builtins import REVIEWS
@@ -27,6 +27,7 @@ from apiserver.requests import ApiRequest, Verb
 from apiserver.scale import scale_of
 from apiserver.selection import selects
 from apiserver.users import ANONYMOUS, User
+from componentbase.jsonbytes import sorted_
 
 _REVIEWS = frozenset(definition.resource for definition in REVIEWS)
 _SUFFIX = "bcdfghjklmnpqrstvwxz2456789"  # no vowels and no look-alikes, so that no word comes of it
@@ -108,11 +109,11 @@ class PlannedWrites:
                 raise MethodNotAllowed("the server does not allow this method on the requested resource")
         if self._guard is not None:
             make = self._guard(make, http.user or ANONYMOUS)
-        plan, objects = await self._carry_out(make, dry_run=dry_run)
-        if plan.answer is not None:
-            shown = json.dumps(plan.answer, separators=(",", ":"), ensure_ascii=False).encode()
-        else:
-            shown = objects[0]
+        try:
+            plan, objects = await self._carry_out(make, dry_run=dry_run)
+        except NotJSON as exc:
+            raise BadRequest(f"the object cannot be written as JSON: {exc}") from None
+        shown = sorted_(plan.answer) if plan.answer is not None else objects[0]
         if request.subresource == "scale":
             shown = self._scale(request, shown)
         return Answer(plan.status, shown, (*warnings, *plan.warnings))
@@ -122,7 +123,7 @@ class PlannedWrites:
             committed = await self._storage.commit(make)
             return committed.plan, [item.body for item in committed.objects]
         plan = await self._storage.rehearse(make)
-        return plan, [json.dumps(write.body, separators=(",", ":")).encode() for write in plan.writes]
+        return plan, [sorted_(write.body) for write in plan.writes]
 
     def _scale(self, request: ApiRequest, body: bytes) -> bytes:
         definition = self._storage.catalogue().of(request.resource)
@@ -147,14 +148,14 @@ class PlannedWrites:
         return lambda view: plans.apply(view, request, body, facts(), self._admission)
 
     def _patch(self, request: ApiRequest, http: Request) -> Callable[[View], Plan]:
-        content_type = http.headers.get("content-type", "")
+        patch = patches.Patch(http.body, http.headers.get("content-type", ""))
 
         def make(view: View) -> Plan:
             definition = view.catalogue.of(request.resource)
             is_custom = definition is not None and definition.is_custom
 
             def change(current: dict[str, JSON]) -> dict[str, JSON]:
-                return patches.apply(current, http.body, content_type, is_custom=is_custom)
+                return patch.applied(current, is_custom=is_custom)
 
             return plans.update(view, request, change, facts(), self._admission)
 

@@ -17,6 +17,7 @@ from apiserver.http import AddressInUse, Request, Response, Server, json_respons
 from componentbase import pki
 
 DEADLINE_S = 10.0
+LINE_BYTES = 24_000_000
 
 
 async def echo(request: Request) -> Response:
@@ -30,6 +31,8 @@ async def echo(request: Request) -> Response:
             return Response(200, [], b"x" * 3_000_000)
         case "/stream":
             return Response(200, [], ticks())
+        case "/line":
+            return Response(200, [], one_line())
     return json_response(
         200,
         {
@@ -49,6 +52,11 @@ async def ticks() -> AsyncIterator[bytes]:
         yield b"tick %d\n" % number
         number += 1
         await asyncio.sleep(0.01)
+
+
+async def one_line() -> AsyncIterator[bytes]:
+    yield b"x" * LINE_BYTES
+    await asyncio.Event().wait()
 
 
 @contextlib.asynccontextmanager
@@ -228,6 +236,19 @@ async def test_a_stream_ends_properly_when_the_server_stops() -> None:
             await reader.readuntil(b"tick 2\n")
         async with asyncio.timeout(DEADLINE_S):
             assert (await reader.read()).endswith(b"0\r\n\r\n")
+
+
+async def test_of_a_stream_that_stops_amid_a_large_piece_all_of_it_arrives() -> None:
+    async with asyncio.timeout(DEADLINE_S), asyncio.TaskGroup() as tasks, contextlib.AsyncExitStack() as stack:
+        async with serve(echo, host="127.0.0.1", port=0) as server:
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            await stack.enter_async_context(closing(writer))
+            writer.write(b"GET /line HTTP/1.1\r\nHost: x\r\n\r\n")
+            await reader.readuntil(b"xxx")  # the rest is more than sockets hold, and waits in the server
+            rest = tasks.create_task(reader.read(), name="rest")
+        got = await rest
+    assert got.count(b"x") == LINE_BYTES - 3
+    assert got.endswith(b"x\r\n0\r\n\r\n")
 
 
 async def test_a_stream_is_closed_when_its_reader_leaves() -> None:

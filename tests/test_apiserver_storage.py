@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from apimachinery.errors import AlreadyExists, Expired, NotFound, TooManyRequests, Unavailable
 from apimachinery.events import EventType
 from apimachinery.keys import ObjectKey
-from apimachinery.objects import canonical
+from apimachinery.objects import NotJSON, canonical
 from apimachinery.resources import CONFIG_MAPS, CUSTOM_RESOURCE_DEFINITIONS
 from apimachinery.selectors import ALL_FIELDS, EVERYTHING, parse_fields, parse_labels
 from apiserver import storage as storage_module
@@ -101,6 +101,32 @@ async def test_an_error_of_a_plan_reaches_its_caller_and_nobody_else(storage: St
     assert isinstance(results[1], NotFound)
     assert [name for name, _ in await listed(storage)] == ["a", "b"]
     assert storage.revision == 2
+
+
+async def test_of_a_plan_that_cannot_be_written_nothing_is(storage: Storage) -> None:
+    def two(view: View) -> Plan:
+        return Plan(200, (*put("a")(view).writes, *put("b", data={"x": "\ud800"})(view).writes))
+
+    results = await asyncio.gather(storage.commit(two), storage.commit(put("c")), return_exceptions=True)
+    assert isinstance(results[0], NotJSON)
+    assert await listed(storage) == [("c", 1)]
+
+
+async def test_between_two_plans_that_wait_together_others_get_on(storage: Storage) -> None:
+    turns, seen = 0, []
+
+    def note(view: View) -> Plan:
+        seen.append(turns)
+        return put(f"n{len(seen)}")(view)
+
+    async def take_turns() -> None:
+        nonlocal turns
+        while len(seen) < 5:
+            turns += 1
+            await asyncio.sleep(0)
+
+    await asyncio.gather(*(storage.commit(note) for _ in range(5)), take_turns())
+    assert len(set(seen)) == 5
 
 
 async def test_plans_that_wait_together_see_each_others_writes(storage: Storage) -> None:

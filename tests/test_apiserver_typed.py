@@ -1,11 +1,13 @@
 """Typed values: what differs, what is claimed, what a merge makes of two."""
 
+import copy
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from apimachinery.objects import canonical
 from apiserver import fieldsets, kinds
 from apiserver.typed import (
     ANY,
@@ -169,6 +171,19 @@ def test_a_change_of_shape_takes_the_parts_along() -> None:
 def test_one_and_true_are_not_the_same() -> None:
     assert told(compare({"a": {"x": 1}}, {"a": {"x": True}}, ANY).changed) == [".a.x"]
     assert not same([1, {"a": 0}], [1, {"a": False}])
+
+
+ALIKE = st.recursive(
+    st.sampled_from([None, False, True, 0, 1, 0.0, -0.0, 1.0, "", "a"]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from("ab"), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@given(ALIKE, ALIKE)
+def test_the_same_is_what_is_written_alike(left: Any, right: Any) -> None:
+    assert same(left, right) == (canonical(left) == canonical(right))
+    assert same(left, copy.deepcopy(left))
 
 
 def test_entries_that_cannot_be_told_apart_make_a_list_one_thing() -> None:

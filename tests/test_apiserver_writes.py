@@ -157,6 +157,22 @@ async def test_refusals(
 YAML, APPLY = "application/yaml", "application/apply-patch+yaml"
 
 
+@pytest.mark.parametrize("dry_run", ["", "?dryRun=All"])
+@pytest.mark.parametrize(
+    "value", ["1e999", "NaN", r'"\ud800"', r'"%s\ud800"' % ("x" * 70_000)], ids=lambda value: value[-9:]
+)
+async def test_what_json_cannot_say_is_refused(write: Writer, value: str, dry_run: str) -> None:
+    await write("POST", PATH, {"metadata": {"name": "a"}})
+    revision = write.storage.revision
+    for kind in ("merge-patch+json", "strategic-merge-patch+json"):
+        with pytest.raises(BadRequest, match="cannot be written as JSON"):
+            await write("PATCH", f"{PATH}/a{dry_run}", f'{{"data":{{"x":{value}}}}}'.encode(), f"application/{kind}")
+    finalizers = f'{{"metadata":{{"finalizers":["a/b"],"labels":{{"x":"y"}}}},"data":{{"x":[{value}]}}}}'.encode()
+    with pytest.raises(BadRequest, match="cannot be written as JSON"):
+        await write("PATCH", f"{PATH}/a{dry_run}", finalizers, "application/merge-patch+json")
+    assert write.storage.revision == revision
+
+
 async def test_bodies_may_be_yaml(write: Writer) -> None:
     made = await write("POST", PATH, b"metadata: {name: a}\ndata:\n  x: |\n    two\n    lines\n", YAML)
     assert made["data"] == {"x": "two\nlines\n"}

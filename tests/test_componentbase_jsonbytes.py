@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from componentbase.jsonbytes import compact, plain
+from apimachinery.objects import NotJSON, canonical
+from componentbase.jsonbytes import compact, plain, sorted_
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.text(),
@@ -21,6 +22,24 @@ VALUES = st.recursive(
 def test_both_ways_give_the_same_bytes(value: object) -> None:
     assert compact(value) == plain(value)
     assert json.loads(compact(value)) == value
+
+
+@given(VALUES, st.floats(allow_nan=False, allow_infinity=False))
+def test_sorted_is_canonical(value: object, fraction: float) -> None:
+    for each in (value, fraction, [value, {"b": fraction, "a": value}]):
+        assert sorted_(each) == canonical(each)
+
+
+def test_every_character_is_written_and_sorted_as_canonical_has_it() -> None:
+    every = "".join(map(chr, (*range(0xD800), *range(0xE000, 0x11000), 0x10FFFF)))
+    value = {"text": every * 2, "keys": dict.fromkeys(reversed(every), 1), "deep": json.loads("[" * 400 + "]" * 400)}
+    assert sorted_(value) == canonical(value)
+
+
+@pytest.mark.parametrize("value", ["\ud800", {"\ud800": 1}, [1, float("inf")], {"a": float("nan")}])
+def test_what_json_cannot_hold_has_no_canonical_form(value: object) -> None:
+    with pytest.raises(NotJSON):
+        sorted_(value)
 
 
 @pytest.mark.parametrize("value", ["\ud800", {"a": ["\ud800"]}])
@@ -36,5 +55,5 @@ def test_what_is_no_json_is_refused() -> None:
 
 def test_without_orjson_the_standard_library_serves() -> None:
     code = "import sys; sys.modules['orjson'] = None; from componentbase import jsonbytes as it"
-    command = [sys.executable, "-c", f"{code}; print(it.compact is it.plain)"]
-    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "True\n"
+    command = [sys.executable, "-c", f"{code}; print(it.compact is it.plain, it.sorted_ is it.canonical)"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "True True\n"
