@@ -104,7 +104,7 @@ async def _look_at(storage: Source, item: Object) -> None:
         await _commit(storage, _finish(key))
     if b'"ownerReferences"' in item.body and _lacks_owners(view, key, item.parse()):
         await _commit(storage, _collect(key))
-    if b'"foregroundDeletion"' in item.body and _waits_for_dependents(item.parse()):
+    if _waits_for_dependents(item):
         for dependent in view.dependents(item.version.uid):
             await _commit(storage, _collect(dependent))
         await _commit(storage, _release(key))
@@ -165,9 +165,9 @@ def _release(key: ObjectKey) -> Callable[[View, Facts], Plan]:
 
     def make(view: View, _: Facts) -> Plan:
         found = view.get(key)
-        if found is None or not _waits_for_dependents(body := found.parse()):
+        if found is None or not _waits_for_dependents(found):
             return _NOTHING
-        uid = found.version.uid
+        body, uid = found.parse(), found.version.uid
         if any(_blocks(view, dependent, uid) for dependent in view.dependents(uid)):
             return _NOTHING
         held = metadata_of(body)
@@ -192,7 +192,7 @@ def _is_there(view: View, owner: dict[str, JSON]) -> bool:
 def _waits(view: View, key: ObjectKey, owner: dict[str, JSON]) -> bool:
     """Whether the owner that a reference in the object at `key` means waits for its dependents."""
     found = _owner_of(view, key, owner)
-    return found is not None and _waits_for_dependents(found.parse())
+    return found is not None and _waits_for_dependents(found)
 
 
 def _owner_of(view: View, key: ObjectKey, owner: dict[str, JSON]) -> Object | None:
@@ -207,12 +207,14 @@ def _owner_of(view: View, key: ObjectKey, owner: dict[str, JSON]) -> Object | No
 def _waiting_owners(view: View, key: ObjectKey, body: dict[str, JSON]) -> Iterator[ObjectKey]:
     for owner in metadata_of(body).get("ownerReferences") or []:
         found = _owner_of(view, key, owner)
-        if found is not None and _waits_for_dependents(found.parse()):
+        if found is not None and _waits_for_dependents(found):
             yield found.key
 
 
-def _waits_for_dependents(body: dict[str, JSON]) -> bool:
-    held = metadata_of(body)
+def _waits_for_dependents(item: Object) -> bool:
+    if b'"foregroundDeletion"' not in item.body:
+        return False  # as nearly all: it is asked of an owner with each write of what it owns
+    held = metadata_of(item.parse())
     return bool(held.get("deletionTimestamp")) and FOREGROUND_FINALIZER in (held.get("finalizers") or ())
 
 
