@@ -123,6 +123,7 @@ CORES = (
     "edgehub.backlog",
     "edgehub.lifetimes",
     "edgehub.redial",
+    "edgehub.arrivals",
     "edgehub.session",
     "link.callcodec",
     "link.codec",
