@@ -29,7 +29,7 @@ class Rate(NamedTuple):
         return 2 * self.burst / self.per_s
 
 
-class _Bucket:
+class Bucket:
     """One bucket: how full it was, and when."""
 
     __slots__ = ("_as_of_s", "_level", "_rate")
@@ -64,8 +64,8 @@ class Buckets:
             raise ValueError("the table must hold whoever can be let in while a bucket fills")
         self._each = each
         self._table = table
-        self._overall = _Bucket(overall, now_s)
-        self._origins: OrderedDict[str, _Bucket] = OrderedDict()  # who was let in longest ago comes first
+        self._overall = Bucket(overall, now_s)
+        self._origins: OrderedDict[str, Bucket] = OrderedDict()  # who was let in longest ago comes first
 
     def __len__(self) -> int:
         return len(self._origins)
@@ -77,7 +77,7 @@ class Buckets:
         if wait_s > 0:
             return wait_s
         if bucket is None:
-            bucket = self._origins[origin] = _Bucket(self._each, now_s)
+            bucket = self._origins[origin] = Bucket(self._each, now_s)
         self._origins.move_to_end(origin)
         if len(self._origins) > self._table:
             self._origins.popitem(last=False)

@@ -15,8 +15,11 @@ happened to a pod.
 The versions are compared as numbers, which Kubernetes says they are for one resource ("Resource versions are
 comparable", KEP-5504; before that release it was so in fact). What is no number is left out: then nobody waits.
 
+A reflector may hold back states of objects that change all the time (cloudhub.conflation). Then *seen* is what it gave
+last, and *reached* lags behind that: a node is told that something as new as this has become known, and whoever speaks
+with it next waits until all of that is.
+
 Invariants
-    seen <= reached
     both go back where the apiserver does, as after a restore from a backup
 
 Pure state: no clock, no I/O. The shells are cloudhub/reflector.py and cloudhub/sessions.py.
@@ -36,6 +39,8 @@ class Advance(NamedTuple):
     """Everything up to this version is known; "" where there is no such resource."""
     is_bookmark: bool = False
     """Whether that is all that is new."""
+    ahead: str = ""
+    """The version of what has become known, where that is beyond what was reached; "" otherwise."""
 
 
 class Horizon:
@@ -54,7 +59,7 @@ class Horizon:
             return
         self._reached[name] = reached
         if not advance.is_bookmark:
-            self._seen[name] = reached
+            self._seen[name] = number(advance.ahead) or reached
 
     def news(self, collection: str, told: int | None) -> int | None:
         """
@@ -64,7 +69,7 @@ class Horizon:
         the apiserver has gone back.
         """
         seen = self._seen.get(collection)
-        if seen is None or (told is not None and seen <= told <= self._reached[collection]):
+        if seen is None or (told is not None and seen <= told <= max(seen, self._reached[collection])):
             return None
         return seen
 

@@ -1,9 +1,9 @@
 """
 What waits to be packed somewhere else, for whom, and what is next: one of each node's in turn.
 
-There is one packer, and a body of 3 MB takes it a third of a second. In the order in which they came, one node's fifty
-such bodies would hold up another's single one for a quarter of a minute, and one that changes all the time would stand
-in the line in every state that it ever had.
+There is one packer, and a body of 3 MB takes it up to a quarter of a second. In the order in which they came, one
+node's fifty such bodies would hold up another's single one for some ten seconds, and one that changes all the time
+would stand in the line in every state that it ever had.
 
 Invariants
     a place, an object and what is held of it, waits once, however many nodes ask for it, in the state asked for last

@@ -17,15 +17,18 @@ Pure state: no clock, no I/O.
 """
 
 from collections import OrderedDict
+from typing import NamedTuple
 
 from apimachinery.keys import ObjectKey, ObjectVersion
 from apimachinery.objects import Object
-from link.packing import pack_against
+from link.packing import differing, repeats
 
 MAX_BYTES = 64 << 20  # old bodies of 16,000 objects of 4 KB that changed lately; a hub's cache is larger by itself
 VERSIONS = 8  # of one object: what a node that is connected was sent last is one of the last two or three
 MIN_BODY_BYTES = 200  # below this the frame around it is what costs
 WORTH = 0.8  # a patch that saves less is not worth an unpacking on a small machine
+SMALL = 8  # a patch this many times smaller than the body is not worth a look at the body packed
+ANEW = 32  # less than this part of the body in common saves nothing, and the body packed is for all nodes
 
 
 class Patches:
@@ -78,10 +81,31 @@ class Patches:
     def between(self, held: ObjectVersion | None, item: Object) -> bytes | None:
         """What turns the body that a node holds into this one; None where the whole body should go. O(both sizes)."""
         old = self.old_body(held, item)
-        return None if old is None else patch(item.body, old)
+        return None if old is None else patch(item.body, old).data
 
 
-def patch(body: bytes, old: bytes) -> bytes | None:
-    """What turns one body into the other; None where that saves too little. O(both sizes)."""
-    data = pack_against(body, old)
-    return data if len(data) < WORTH * len(body) else None
+class Patch(NamedTuple):
+    """What turns one body into another."""
+
+    data: bytes | None
+    """link.packing.pack_against's; None where it saves too little."""
+    is_least: bool
+    """The new body packed is no smaller, or it does not matter: it need not be looked at."""
+    searching: bool | None = None
+    """How that body is to be packed, where it is known; as link.packing.pack() has it."""
+
+
+def patch(body: bytes, old: bytes) -> Patch:
+    """
+    What turns one body into the other. O(both sizes).
+
+    Where nothing repeats in what differs, either this is packed or the body, whichever is the smaller one: both would
+    be the same megabytes twice.
+    """
+    difference = differing(body, old)
+    searching = repeats(difference.rest, difference.dictionary)
+    if not searching and len(body) - len(difference.rest) < len(body) // ANEW:
+        return Patch(None, False, searching)
+    data = difference.packed(searching=searching)
+    is_least = not searching or len(data) <= len(body) // SMALL
+    return Patch(data if len(data) < WORTH * len(body) else None, is_least)

@@ -12,6 +12,8 @@ What is promised
     state not older than the last (KEP-365's NotOlderThan), and where the server cannot give that, as after
     a restore from a backup, again for the newest.
     A watch that ends or breaks goes on from the last event or bookmark and causes no list.
+    What a Conflation holds back is taken in when its time has come, or the watch has ended; the cache stays where the
+    next watch would tell it again until then.
     A resource that is not there yet is waited for. One that is gone is forgotten, but only on proof: its
     definition is gone too. An answer of 404 from an apiserver that is still starting proves nothing.
 
@@ -35,6 +37,7 @@ from apimachinery.watchcache import WatchCache
 from cloudhub.apiclient import WATCH_S
 from cloudhub.apiwire import Event, Page
 from cloudhub.backoff import read_delay_s
+from cloudhub.conflation import Conflation
 from cloudhub.horizon import Advance
 from cloudhub.projection import Projection
 from cloudhub.reading import Sent
@@ -139,6 +142,7 @@ class Reflector:
         advanced: Callable[[Resource, Advance], None] = lambda resource, advance: None,
         failed: Callable[[Resource, str], None] = lambda resource, problem: None,
         select: Selection = EVERYTHING,
+        conflation: Conflation | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         """
@@ -148,6 +152,7 @@ class Reflector:
         cache and the consumer do. It must not raise.
         advanced: told how far it has come, after the cache and the consumer were.
         failed: told why it cannot follow for now, each time.
+        conflation: decides which states may wait, or be passed over; None takes all in as they come.
         jitter: gives numbers uniform in [0, 1).
         """
         self.resource = resource
@@ -159,6 +164,11 @@ class Reflector:
         self._advanced = advanced
         self._failed = failed
         self._select = select
+        self._conflation = conflation
+        self._timer: asyncio.TimerHandle | None = None
+        """Runs while something is held back."""
+        self._problem_held: Exception | None = None
+        """Why something that was held back could not be taken in."""
         self._jitter = jitter
         self._synced = asyncio.Event()
         self._woken = asyncio.Event()
@@ -171,9 +181,13 @@ class Reflector:
         self._lists = self._watches = 0
 
     async def run(self) -> NoReturn:
-        async with aclosing(self._for_ever()) as items:
-            async for item in items:
-                self._take_in(item)
+        try:
+            async with aclosing(self._for_ever()) as items:
+                async for item in items:
+                    self._take_in(item)
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
         raise AssertionError("for ever is over")
 
     async def wait_synced(self) -> None:
@@ -196,6 +210,8 @@ class Reflector:
                 self._projection.keep_only(objects)
                 changes = self._cache.replace(self.resource, objects, version)
                 advance = Advance(version)
+                if self._conflation is not None:
+                    self._conflation.begin(version)
                 self._synced.set()
             case _Absent():
                 self._projection.keep_only(())
@@ -205,8 +221,10 @@ class Reflector:
                 advance = Advance("")
                 self._synced.set()
             case WatchEvent():
-                changes = self._cache.apply(item, self.resource)
-                advance = Advance(item.resume_version, is_bookmark=item.object is None)
+                reached = item.resume_version if self._conflation is None else self._conflation.reached
+                changes = self._cache.apply(item._replace(resume_version=reached), self.resource)
+                ahead = "" if reached == item.resume_version else item.resume_version
+                advance = Advance(reached, is_bookmark=item.object is None, ahead=ahead)
             case _:
                 assert_never(item)
         if changes:
@@ -227,6 +245,8 @@ class Reflector:
 
     async def _list_and_watch(self) -> AsyncGenerator[_Item, None]:
         while True:
+            while self._conflation is not None and (held := self._conflation.pop()) is not None:
+                yield self._seen(held)
             if self._must_list:
                 self._phase = Phase.LISTING if self._phase is Phase.WATCHING else self._phase
                 try:
@@ -278,7 +298,8 @@ class Reflector:
                 ends_at = 0.0
                 async for event in events:
                     came = True
-                    yield self._seen(event)
+                    if not self._is_held(event):
+                        yield self._seen(event)
                     if loop.time() >= ends_at:
                         await asyncio.sleep(0)
                         ends_at = loop.time() + TURN_S
@@ -292,6 +313,34 @@ class Reflector:
                 self._failures = 0
         if not lasted:
             raise Unavailable(f"the watch of {self.resource.collection} was ended at once")
+
+    def _is_held(self, event: Event) -> bool:
+        """Whether this waits for now. Raises what went wrong with something that had waited."""
+        if self._problem_held is not None:
+            problem, self._problem_held = self._problem_held, None
+            self._must_list = True
+            raise problem
+        if self._conflation is None or not self._conflation.holds(event, asyncio.get_running_loop().time()):
+            return False
+        self._wait_for_held()
+        return True
+
+    def _wait_for_held(self) -> None:
+        assert self._conflation is not None, "without it nothing waits"
+        due_at = self._conflation.next_deadline()
+        if self._timer is None and due_at is not None:
+            self._timer = asyncio.get_running_loop().call_at(due_at, self._take_held)
+
+    def _take_held(self) -> None:
+        assert self._conflation is not None, "without it nothing waits"
+        loop = asyncio.get_running_loop()
+        self._timer, ends_at = None, loop.time() + TURN_S
+        try:
+            while loop.time() < ends_at and (event := self._conflation.due(loop.time())) is not None:
+                self._take_in(self._seen(event))
+        except Exception as problem:  # it belongs to whoever runs this, and reaches him with the next event
+            self._problem_held = problem
+        self._wait_for_held()
 
     def _seen(self, event: Event) -> WatchEvent:
         item = event.object

@@ -39,6 +39,7 @@ from cloudhub.authority import Authority, CaLapsed, ServerIdentity, server_names
 from cloudhub.calls import Calls
 from cloudhub.clientcas import ClientCas
 from cloudhub.clustersigner import ClusterSigner, Policy
+from cloudhub.conflation import Conflation
 from cloudhub.credentials import refusal
 from cloudhub.demand import Advanced, Demand, Watched
 from cloudhub.doorkeeper import Doorkeeper
@@ -66,7 +67,8 @@ from componentbase.allocator import keep_large_blocks_apart
 from componentbase.descriptors import allow_many_files
 from componentbase.endpoints import Endpoint, why_not_listening
 from componentbase.files import write_atomic
-from link.frames import ReportAck
+from componentbase.lately import Lately
+from link.frames import ReportAck, Traffic, traffic_of
 from link.websocket import Listener
 
 if TYPE_CHECKING:
@@ -125,6 +127,8 @@ class Replica:
         )
         presence = Presence(renew_s=settings.nodes.renew_s, grace_s=settings.nodes.grace_s)
         self._nodes = NodeLifecycle(client, presence, fences, self._overtaken, labels=self._roster.labels)
+        self._lately = Lately(asyncio.get_running_loop().time)
+        """Whether the cluster changes something that is no device."""
         self._writer: StatusWriter[Session] = StatusWriter(
             client,
             self._cache,
@@ -133,6 +137,7 @@ class Replica:
             self._nodes.confirm,
             announce=self._announcer.say,
             min_interval_s=settings.reports.min_interval_s,
+            yields=self._lately.is_so,
         )
         self._server: HubServer | None = None
         self._look: Look | None = None
@@ -340,11 +345,14 @@ class Replica:
             advanced=advanced,
             observe={DEVICES: self._writer.observe, LEASES: self._nodes.observe_lease}.get(resource, lambda _: None),
             select=select,
+            conflation=Conflation(asyncio.get_running_loop().time()) if resource == DEVICES else None,
         )
 
     def changed(self, changes: list[Change]) -> None:
         """From every reflector: the hub places and pushes, the writers look whether a status must change."""
         assert self._server is not None, "reflectors run after the hub was made"
+        if any(traffic_of(change.object.key) is not Traffic.DEVICES for change in changes):
+            self._lately.happened()
         self._server.hub.changed(changes)
         for node in self._door.changed(changes):
             self._server.hub.recheck(node)

@@ -20,7 +20,8 @@ replica, where a newer value may be written in the meantime: an older one that w
 
 Whose turn it is. Infrastructure (a node's own status, Events) goes before devices, but for a few writes that are kept
 for devices; within a class the nodes have turns, so that one that reports ten thousand devices delays another's single
-one by a write. Where the apiserver says 429, everything waits for as long as it asks: it says so of us, and not of an
+one by a write. While the cluster changes something that is no device, each node's devices rest between two writes
+(cloudhub.rests). Where the apiserver says 429, everything waits for as long as it asks: it says so of us, and not of an
 object.
 
 What is handed back. An object whose writes fail while others are taken (a webhook that answers 500) is its own trouble.
@@ -49,6 +50,7 @@ from cloudhub.agenda import Agenda
 from cloudhub.ledgers import Acknowledgement, Ledgers
 from cloudhub.pace import Pace
 from cloudhub.reportvalues import Value, parse, path_of
+from cloudhub.rests import Rests
 from cloudhub.turns import Turns
 from link.frames import (
     REPORT_WINDOW_BYTES,
@@ -199,7 +201,8 @@ class Reports(Generic[S]):
     All reports of one hub. S is whatever stands for a session.
 
     admit: why this node may not report this field of this object, as a sentence; None when it may. For an Event it is
-    asked about what the Event is about, and the field is "event".
+    asked about what the Event is about, and the field is "event". yields: whether devices are to leave others more time
+    just now.
     """
 
     def __init__(
@@ -208,6 +211,7 @@ class Reports(Generic[S]):
         *,
         min_interval_s: float = MIN_INTERVAL_S,
         event_interval_s: float = EVENT_INTERVAL_S,
+        yields: Callable[[], bool] = lambda: False,
     ) -> None:
         self.taken_count = 0
         """Values that the apiserver has, or a later one of their field."""
@@ -221,8 +225,10 @@ class Reports(Generic[S]):
         self._targets: dict[ObjectKey, _Target[S]] = {}
         self._agenda: Agenda[ObjectKey] = Agenda()
         self._pace: Pace[ObjectKey] = Pace(WRITES - KEPT_FOR_INFRASTRUCTURE)
+        self._yields = yields
+        self._rests: Rests[Node, ObjectKey] = Rests()
         self._paced_until: float | None = None
-        """When devices that are due may go on, where the pace stopped them."""
+        """When devices that are due may go on, where the pace or a rest stopped them."""
         self._turns: dict[Traffic, Turns[Node, ObjectKey]] = {traffic: Turns() for traffic in Traffic}
         """Objects that are due, by their nodes."""
         self._flying: dict[Traffic, Counter[Node]] = {traffic: Counter() for traffic in Traffic}
@@ -354,8 +360,9 @@ class Reports(Generic[S]):
             self._flying[traffic][target.node] += 1
             if traffic is Traffic.DEVICES:
                 self._pace.begin(key, now)
+                self._rests.begin(target.node, key, now)
             writes.append(Write(key, target.node if values else Node(""), values, target.failures, target.node))
-        self._paced_until = self._pace.next_room(now) if self._turns[Traffic.DEVICES] else None
+        self._paced_until = self._next_room(now) if self._turns[Traffic.DEVICES] else None
         return writes
 
     def _next(self, now: float) -> ObjectKey | None:
@@ -367,7 +374,14 @@ class Reports(Generic[S]):
             return infrastructure.take(lambda _: True)
         if not self._pace.has_room(now):
             return None
+        if self._yields():
+            return devices.take(lambda node: self._rests.may_begin(node, now))
         return devices.take(lambda node: flying[node] < NODE_WRITES or len(devices) == 1)
+
+    def _next_room(self, now: float) -> float | None:
+        """When a device may be written that may not now, though no write ends before."""
+        times = (self._pace.next_room(now), self._rests.next_deadline(now))
+        return min((at for at in times if at is not None), default=None)
 
     def next_deadline(self) -> float | None:
         """When due() may give something; None when only a report, or the end of a write, can change that."""
@@ -383,6 +397,7 @@ class Reports(Generic[S]):
         target.failures, troubles, target.troubles = 0, target.troubles, 0
         self._flying[traffic_of(write.key)] -= Counter((write.turn,))
         self._pace.end(write.key)
+        self._rests.end(write.turn, write.key, now)
         match outcome:
             case Taken(refused, is_written):
                 self._writes_taken += is_written

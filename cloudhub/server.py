@@ -7,11 +7,15 @@ watch events are taken in however much there is to send.
 
 import asyncio
 import logging
+import os
 import secrets
 import ssl
+import sys
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from apimachinery.watchcache import WatchCache
@@ -36,6 +40,7 @@ TURNS = 256  # sessions served before other work gets a chance: about 5 ms with 
 UPKEEP_S = 30.0
 RETRY_REFUSED_S = 300.0
 EPOCH_BYTES = 12
+PACKER_NICENESS = 5  # beside the loop's: a quarter of the time on a core that both want (docs/why/isolation.md)
 
 
 class HubServer:
@@ -76,7 +81,7 @@ class HubServer:
             aside=self._aside,
         )
         # One, for what it does is to hold the processor. It has no thread before there is something to pack.
-        self._packer = ThreadPoolExecutor(1, thread_name_prefix="packer")
+        self._packer = ThreadPoolExecutor(1, thread_name_prefix="packer", initializer=give_way)
         self._is_stopping = False
 
     async def listen(
@@ -143,3 +148,15 @@ class HubServer:
             if loop.time() >= retry_at:
                 retry_at = loop.time() + RETRY_REFUSED_S
                 self.hub.retry_refused()
+
+
+def give_way() -> None:
+    """
+    Let this thread have less of the processor where others want it, too.
+
+    Linux knows the niceness of a thread; elsewhere its number would be some process's. Refused, it stays as it is.
+    """
+    if sys.platform == "linux":
+        thread = threading.get_native_id()
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + PACKER_NICENESS)

@@ -116,6 +116,7 @@ class StatusWriter(Generic[S]):
         *,
         announce: Callable[[KubeEvent], object] = lambda _: None,
         min_interval_s: float = MIN_INTERVAL_S,
+        yields: Callable[[], bool] = lambda: False,
         jitter: Callable[[], float] = random.random,
         now: Callable[[], datetime.datetime] = lambda: datetime.datetime.now(datetime.UTC),
     ) -> None:
@@ -123,7 +124,8 @@ class StatusWriter(Generic[S]):
         acknowledge: says to the session what became of some of its entries.
         confirm: asks the apiserver for what Fences.permit(node, term, learned) wants to know.
         announce: told of each Event that a write of ours gives cause for, see cloudhub.announcer.
-        min_interval_s: between two writes of one object. jitter: gives numbers uniform in [0, 1).
+        min_interval_s: between two writes of one object. yields: see cloudhub.reports.Reports.
+        jitter: gives numbers uniform in [0, 1).
         """
         self._tally = Tally()
         self._client = CountedClient(client, self._tally)
@@ -135,7 +137,7 @@ class StatusWriter(Generic[S]):
         self._jitter = jitter
         self._now = now
         self._loop = asyncio.get_running_loop()
-        self._reports: Reports[S] = Reports(self._problem_with, min_interval_s=min_interval_s)
+        self._reports: Reports[S] = Reports(self._problem_with, min_interval_s=min_interval_s, yields=yields)
         self._settled: list[Acknowledgement[S]] = []
         self._woken = asyncio.Event()
         self._busy = 0

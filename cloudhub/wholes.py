@@ -77,11 +77,11 @@ class Known(NamedTuple):
     data: bytes | None = None
 
 
-def packed(body: bytes) -> bytes | None:
-    """The body as link.packing packs it; None where that saves too little."""
+def packed(body: bytes, searching: bool | None = None) -> bytes | None:
+    """The body as link.packing.pack() packs it; None where that saves too little."""
     if len(body) < MIN_BODY_BYTES:
         return None
-    data = pack(body)
+    data = pack(body, searching=searching)
     return data if len(data) < WORTH * len(body) else None
 
 

@@ -5,8 +5,8 @@ A change of an object that a thousand nodes hold is a thousand pushes of the sam
 shortest (what changed, packed, as it is), and the message it becomes, is found for the first and looked up for the
 others. What a node holds is all that it depends on.
 
-Packing a body of 3 MB takes a third of a second. What is longer than ASIDE_BYTES is packed somewhere else, one at a
-time, in turns of the nodes that ask for it (cloudhub.packorders), and goes to no node until it is.
+Packing a body of 3 MB takes up to a quarter of a second. What is longer than ASIDE_BYTES is packed somewhere else, one
+at a time, in turns of the nodes that ask for it (cloudhub.packorders), and goes to no node until it is.
 
 Invariants
     what is looked up is what would be made
@@ -27,7 +27,7 @@ from apimachinery.keys import Node, ObjectKey, ObjectVersion
 from apimachinery.objects import Object
 from cloudhub.outbox import DOUBTFUL
 from cloudhub.packorders import PackOrders
-from cloudhub.patches import Patches, patch
+from cloudhub.patches import Patch, Patches, patch
 from cloudhub.wholes import Known, Wholes, packed
 from link.frames import LARGE_BYTES, Delta
 from link.pushcodec import encode_delta
@@ -40,7 +40,6 @@ MAX_EARLIER = 16  # of what was made somewhere else and may be of a state that h
 ENTRY_BYTES = 300
 KEY_BYTES = 160  # about what a delta takes besides its body
 UNPACKING = 16  # times what a Push may cost is what its bodies come to at the node, however well they are packed
-PATCH_WORTH = 8  # a difference this many times smaller than the body is not worth a look at the body packed
 
 
 class Wire(NamedTuple):
@@ -243,10 +242,10 @@ class Wires:
 
 def _parts(body: bytes, old: bytes | None, whole: Known) -> Parts:
     """What may be needed of a body, given the one that is held and what is known of it packed. O(both sizes)."""
-    difference = None if old is None else patch(body, old)
-    if difference is not None and len(difference) <= len(body) // PATCH_WORTH:
-        return Parts(difference, Known(False))
-    return Parts(difference, whole if whole.is_known else Known(True, packed(body)))
+    difference = Patch(None, False) if old is None else patch(body, old)
+    if difference.is_least:
+        return Parts(difference.data, Known(False))
+    return Parts(difference.data, whole if whole.is_known else Known(True, packed(body, difference.searching)))
 
 
 def _delta(item: Object, held: ObjectVersion | None, parts: Parts) -> Delta:

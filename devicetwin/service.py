@@ -39,6 +39,7 @@ from link.frames import ReportEntry
 logger = logging.getLogger(__name__)
 
 BATCH = 64  # messages per transaction, some 5 ms of the thread that a pod's change waits for, and one sync of the disk
+REST = 3  # times what devices took, while the cluster changes something else
 TURN_S = 0.002  # in which nobody else gets the loop: a pod's change needs four turns of it, and is to be there in 50 ms
 DECLARE_SLICE = 4  # devices whose objects are read before the clock is looked at
 SEAL_SLICE = 8  # devices whose documents are written before the clock is looked at
@@ -69,7 +70,7 @@ class Turn:
     Devices can always bring more work than there is time. It is cut by the clock and not by number, for a message may
     cost a hundred times what another does, and everybody else who lives on this loop (the link, the local API) comes
     next after TURN_S, however many messages wait. And while the cluster changes something, devices leave the loop, and
-    so the machine, as much time as they take: one that never rests has none free when a pod's change comes.
+    so the machine, REST times as long as they take: one that never rests has none free when a pod's change comes.
     """
 
     def __init__(self, yields: Callable[[], bool]) -> None:
@@ -87,7 +88,7 @@ class Turn:
     async def next(self) -> None:
         """Let everybody else have theirs."""
         self.stop()
-        await asyncio.sleep(self._held_s if self._yields() else 0)
+        await asyncio.sleep(REST * self._held_s if self._yields() else 0)
         self._held_s = 0.0
         self.go_on()
 

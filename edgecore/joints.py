@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from apimachinery.keys import ObjectKey
+from componentbase.lately import Lately
 from link.frames import CALL_S, Batch, CallHead, Interest, ReportEntry, Traffic, traffic_of
 
 if TYPE_CHECKING:
@@ -16,23 +17,20 @@ if TYPE_CHECKING:
     from metamanager.history import Samples
     from metamanager.store import Store
 
-RECENT_S = 1.0  # who changes one pod mostly changes others, or this one again
-
 
 class CloudNews:
     """Whether the cluster changes something just now that is no device: then devices leave others more time."""
 
     def __init__(self, now_s: Callable[[], float]) -> None:
-        self._now_s = now_s
-        self._until = 0.0
+        self._lately = Lately(now_s)
 
     def came(self, batches: Sequence[Batch]) -> None:
         """This is about to be committed."""
         if any(traffic_of(delta.key) is not Traffic.DEVICES for batch in batches for delta in batch.deltas):
-            self._until = self._now_s() + RECENT_S
+            self._lately.happened()
 
     def is_coming(self) -> bool:
-        return self._now_s() < self._until
+        return self._lately.is_so()
 
 
 class CloudLink:

@@ -2,6 +2,8 @@
 
 import asyncio
 import gc
+import os
+import sys
 import threading
 import time
 import weakref
@@ -16,7 +18,7 @@ from apimachinery.objects import from_json
 from apimachinery.resources import PODS
 from apimachinery.watchcache import WatchCache
 from cloudhub.placement import Placement
-from cloudhub.server import HubServer
+from cloudhub.server import PACKER_NICENESS, HubServer
 from cloudhub.session import Session
 from cloudhub.wholes import Known
 from cloudhub.wires import AS_IT_IS, Parts
@@ -105,6 +107,21 @@ async def test_what_takes_long_is_made_in_a_thread_and_told_in_the_loops() -> No
     assert not told.done(), "never at once"
     assert await asyncio.wait_for(told, 10) == f"{b'made'!r} in {threading.current_thread().name}"
     assert threads == ["packer_0"]
+    server._packer.shutdown()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a thread has no niceness of its own")
+async def test_the_packer_gives_way_and_nothing_else_does() -> None:
+    server = HubServer(WatchCache(), Placement(), Nobody(), Nobody())
+    told = asyncio.get_running_loop().create_future()
+    before = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    def work() -> Parts:
+        return Parts(str(os.getpriority(os.PRIO_PROCESS, threading.get_native_id())).encode(), Known(False))
+
+    server._aside(work, told.set_result)
+    assert int((await asyncio.wait_for(told, 10.0)).patch) == min(19, before + PACKER_NICENESS)
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == before
     server._packer.shutdown()
 
 

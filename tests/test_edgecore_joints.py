@@ -4,7 +4,8 @@ from pathlib import Path
 
 from apimachinery.keys import ObjectKey, ObjectVersion, Resource
 from apimachinery.resources import DEVICE_MODELS, DEVICE_STATUSES, DEVICES, PODS
-from edgecore.joints import RECENT_S, CloudLink, CloudNews, Outbox
+from componentbase.lately import LATELY_S
+from edgecore.joints import CloudLink, CloudNews, Outbox
 from edgehub.connector import LinkStatus
 from link.frames import Batch, Cursor, Delta, ReportEntry
 from metamanager.store import Store
@@ -42,5 +43,5 @@ def test_the_clusters_changes_are_news_for_a_while_and_those_of_devices_are_none
     assert not news.is_coming()
     news.came([batch(DEVICES), batch(DEVICES, PODS)])
     assert news.is_coming()
-    now_s += RECENT_S
+    now_s += LATELY_S
     assert not news.is_coming()

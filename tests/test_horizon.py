@@ -62,6 +62,16 @@ def test_what_another_replica_told_holds_as_long_as_it_was_reached() -> None:
     assert told(("pods", 12)).next(it, ["pods"]) == ()
 
 
+def test_while_something_is_held_back_a_node_is_told_of_what_is_known_and_nobody_counts_on_the_rest() -> None:
+    it, node = horizon(pods=7), told(("pods", 7))
+    it.advance(PODS, Advance("8", ahead="12"))
+    assert node.next(it, ["pods"]) == (Position("pods", 12),)
+    assert node.next(it, ["pods"]) == (), "it is told once"
+    assert it.behind([Position("pods", 12)]) == {"pods"}, "between 8 and 12 something may be missing"
+    it.advance(PODS, Advance("12"))
+    assert not it.behind([Position("pods", 12)])
+
+
 def test_what_an_apiserver_that_went_back_does_not_know_is_taken_back() -> None:
     assert told(("pods", 12)).next(horizon(pods=7), ["pods"]) == (Position("pods", 7),)
 

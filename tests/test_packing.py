@@ -1,5 +1,6 @@
 """Bodies made small, and rubbish to a typed error."""
 
+import base64
 import hashlib
 import json
 import random
@@ -10,10 +11,39 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apimachinery.objects import canonical
-from link.packing import DICTIONARY, REACH, Unpackable, pack, pack_against, unpack, unpack_against
+from link.packing import (
+    DICTIONARY,
+    REACH,
+    TRIED_BYTES,
+    Unpackable,
+    differing,
+    pack,
+    pack_against,
+    repeats,
+    unpack,
+    unpack_against,
+)
 from tests.harness.pods import deployed_pod
 
 NOISE = random.Random(5).randbytes(REACH + 5000)
+LARGE = TRIED_BYTES + 40_000
+
+
+def base64_of_noise(size: int, seed: int = 1) -> bytes:
+    return base64.b64encode(random.Random(seed).randbytes(size))[:size]
+
+
+def records(size: int, noise: int = 0) -> bytes:
+    """JSON as programs write it, with so much base64 in each record."""
+    rng, made = random.Random(2), bytearray()
+    while len(made) < size:
+        made += b'{"id":%d,"name":"sensor-%d","limit":%d,"unit":"celsius","content":"%s"},' % (
+            len(made),
+            rng.randrange(10**6),
+            rng.randrange(100),
+            base64_of_noise(noise, len(made)),
+        )
+    return bytes(made[:size])
 
 
 @given(st.binary(max_size=2000), st.just(DICTIONARY) | st.binary(max_size=200))
@@ -79,6 +109,72 @@ def test_a_small_object_gains_too() -> None:
     body = canonical({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "namespace": "default"}})
     assert len(pack(body)) < 0.6 * len(body)
     assert len(zlib.compress(body)) > 0.9 * len(body), "which is what the dictionary is for"
+
+
+@pytest.mark.parametrize(
+    ("searched", "body"),
+    [
+        (False, base64_of_noise(LARGE)),
+        (False, b"\\n".join(base64_of_noise(76, line) for line in range(LARGE // 78))),
+        (False, random.Random(1).randbytes(LARGE // 2).hex().encode()),
+        (False, base64.b85encode(random.Random(1).randbytes(LARGE))),
+        (False, random.Random(1).randbytes(LARGE)),
+        (True, base64_of_noise(TRIED_BYTES)),
+        (True, records(LARGE)),
+        (True, records(LARGE, 1000)),
+        (True, base64.b64encode(records(LARGE))),
+        (True, base64_of_noise(25_000) * 12),
+        (True, records(LARGE // 2) + base64_of_noise(LARGE // 2)),
+        (True, base64_of_noise(LARGE) + records(LARGE // 8)),
+        (True, bytes(LARGE)),
+    ],
+    ids=[
+        *("base64", "base64 in lines", "hexadecimal", "base85", "noise"),
+        *("not large", "JSON", "JSON with base64", "base64 of JSON", "the same again", "half", "an eighth", "zeros"),
+    ],
+)
+def test_a_large_body_is_searched_only_where_something_repeats(searched: bool, body: bytes) -> None:
+    assert repeats(body) is searched
+    data, before = pack(body), pack(body, searching=True)
+    assert data[1] >> 6 == (2 if searched else 0), "FLEVEL (RFC 1950): the default algorithm, or the fastest"
+    assert len(data) <= 1.001 * len(before)
+    assert zlib.decompressobj(zdict=DICTIONARY).decompress(data) == body, "whoever reads it need not know"
+
+
+def test_where_a_little_that_repeats_is_missed_the_body_gets_a_little_larger() -> None:
+    rng, kinds, larger = random.Random(3), (records(LARGE), base64.b64encode(records(LARGE))), []
+    for _ in range(12):
+        body, share = bytearray(), rng.random() / 20
+        while len(body) < LARGE:
+            start, size = rng.randrange(LARGE), rng.randrange(1_000, 20_000)
+            repeated = rng.random() < share
+            body += rng.choice(kinds)[start : start + size] if repeated else base64_of_noise(size, len(body))
+        if not repeats(bytes(body)):
+            data = pack(bytes(body))
+            assert unpack(data, len(body)) == body
+            larger.append(len(data) / len(pack(bytes(body), searching=True)))
+    assert len(larger) > 3
+    assert 1.001 < max(larger) < 1.05, "something was missed, or this says nothing"
+    assert sum(larger) < 1.02 * len(larger)
+
+
+def test_what_the_other_side_holds_counts_as_what_repeats() -> None:
+    held, new = base64_of_noise(REACH), base64_of_noise(LARGE, 2)
+    assert not repeats(held + new, DICTIONARY)
+    assert repeats(held + new, held)
+    assert len(pack_against(held + new, held)) < 0.95 * len(differing(held + new, held).packed(searching=False))
+
+
+def test_of_what_is_new_in_a_large_body_only_that_is_tried() -> None:
+    old = records(LARGE) + base64_of_noise(LARGE)
+    new = records(LARGE) + base64_of_noise(LARGE, 2)
+    difference = differing(new, old)
+    assert repeats(new)
+    assert not repeats(difference.rest, difference.dictionary)
+    data = difference.packed()
+    assert data == difference.packed(searching=False)
+    assert len(data) < len(difference.packed(searching=True))
+    assert unpack_against(data, len(new), old) == new
 
 
 def test_it_is_plain_zlib() -> None:

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from apimachinery.keys import ObjectKey, ObjectVersion
 from apimachinery.objects import Object, canonical, revision_of
 from apimachinery.resources import PODS
-from cloudhub.patches import VERSIONS, Patches
+from cloudhub.patches import VERSIONS, Patches, patch
 from link.frames import Delta
-from link.packing import pack_against
+from link.packing import pack_against, unpack_against
 from metamanager.intake import unfold
 
 KEY = ObjectKey(PODS, "default", "web")
@@ -88,6 +88,33 @@ def test_small_or_unlike_bodies_go_whole() -> None:
     noise = [an_object(base64.b85encode(random.Random(seed).randbytes(900)).decode()) for seed in (1, 2)]
     patches.remember(noise[0])
     assert patches.between(noise[0].version, noise[1]) is None
+
+
+def noise(seed: int, size: int) -> str:
+    return base64.b64encode(random.Random(seed).randbytes(size)).decode()
+
+
+def test_of_a_body_of_noise_either_what_is_new_is_packed_or_the_whole() -> None:
+    old, anew, half = (
+        an_object({"a": noise(a, 300_000), "b": noise(b, 300_000)}).body for a, b in ((1, 2), (3, 4), (1, 4))
+    )
+    assert patch(anew, old) == (None, False, False), "the whole is as small, and for all nodes"
+    made = patch(half, old)
+    assert made.data is not None
+    assert made.is_least, "the whole is twice as large"
+    assert unpack_against(made.data, len(half), old) == half
+
+
+def test_of_what_repeats_the_whole_is_looked_at_unless_the_difference_is_small() -> None:
+    words = [f"{number * 7919 % 99991} degrees " for number in range(30_000)]
+    old, turned, field = (
+        an_object({"a": each}).body for each in ("".join(words), "".join(words[::-1]), "".join(words[1:]))
+    )
+    assert patch(turned, old).is_least is False
+    made = patch(field, old)
+    assert made.data is not None
+    assert len(made.data) < 100
+    assert made.is_least
 
 
 def test_memory_is_bounded_and_the_oldest_forgotten_first() -> None:

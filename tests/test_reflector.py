@@ -17,6 +17,8 @@ from apimachinery.resources import BUILT_IN, CUSTOM_RESOURCE_DEFINITIONS, DEVICE
 from apimachinery.watchcache import WatchCache
 from apiserver.messages import Request
 from cloudhub.apiclient import ApiClient
+from cloudhub.buckets import Rate
+from cloudhub.conflation import SPACING_S, Conflation
 from cloudhub.horizon import Advance
 from cloudhub.reading import Sent
 from cloudhub.reflector import TURN_S, Phase, Reflector, Selection
@@ -396,3 +398,75 @@ async def test_following_the_embedded_apiserver_before_and_after_its_definitions
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+
+
+def strict() -> Conflation:
+    """Holds back whatever changes a second time within its spacing."""
+    return Conflation(asyncio.get_running_loop().time(), Rate(per_s=1e-9, burst=0.5))
+
+
+def values(f: Followed) -> list[int]:
+    """Of the pod "a", in the order in which the consumer was told."""
+    return [change.object.parse()["spec"]["x"] for change in f.consumer.changes if change.object.key.name == "a"]
+
+
+async def test_of_an_object_that_changes_all_the_time_its_last_state_is_taken_in(tmp_path: Path) -> None:
+    told: list[Advance] = []
+
+    def advanced(_resource: Resource, advance: Advance) -> None:
+        told.append(advance)
+
+    async with follow(tmp_path, conflation=strict(), advanced=advanced) as f:
+        await until(lambda: f.api.watchers == 1)
+        for number in range(30):
+            await f.api.put(PODS, pod("a", x=number), "ns")
+        last = str(f.api.revision)
+        await f.api.put(PODS, pod("b"), "ns")
+        newest = str(f.api.revision)
+        await until(lambda: "b" in f.names())
+        assert 29 not in values(f), "what changes seldom does not wait for it"
+        assert int(f.cache.resume_version(PODS)) < int(last)
+        assert told[-1] == Advance(f.cache.resume_version(PODS), ahead=newest)
+        await until(lambda: f.cache.resume_version(PODS) == newest)
+        assert values(f)[-1] == 29
+        assert len(values(f)) <= 4, "most of its states were passed over"
+        assert told[-1] == Advance(newest, ahead="" if last == newest else last)
+
+
+async def test_what_waits_when_a_watch_breaks_is_taken_in_and_not_told_again(tmp_path: Path) -> None:
+    async with follow(tmp_path, conflation=strict()) as f:
+        await until(lambda: f.api.watchers == 1)
+        for number in range(5):
+            await f.api.put(PODS, pod("a", x=number), "ns")
+        await f.api.put(PODS, pod("b"), "ns")
+        await until(lambda: "b" in f.names())
+        began = time.monotonic()
+        await f.api.break_watches()
+        await until(lambda: f.reflector.status().watches == 2 and f.api.watchers == 1)
+        assert time.monotonic() - began < SPACING_S, "else it shows nothing"
+        assert values(f)[-1] == 4
+        assert f.cache.resume_version(PODS) == str(f.api.revision)
+        assert values(f) == sorted(set(values(f)))
+        assert f.reflector.status().lists == 1
+
+
+async def test_what_cannot_be_read_when_its_time_has_come_is_listed(tmp_path: Path) -> None:
+    problems: list[str] = []
+
+    def observe(item: Sent) -> None:
+        if item.member("spec") == {"x": 3} and not problems:
+            raise Unavailable("the apiserver sent what is not JSON")
+
+    def failed(_resource: Resource, problem: str) -> None:
+        problems.append(problem)
+
+    async with follow(tmp_path, conflation=strict(), observe=observe, failed=failed) as f:
+        await until(lambda: f.api.watchers == 1)
+        for number in range(4):
+            await f.api.put(PODS, pod("a", x=number), "ns")
+        await until(lambda: f.reflector._problem_held is not None)  # nothing else shows it
+        await f.api.put(PODS, pod("b"), "ns")
+        await until(lambda: "b" in f.names())
+        assert problems == ["the apiserver sent what is not JSON"]
+        assert values(f)[-1] == 3
+        assert f.reflector.status().lists == 2

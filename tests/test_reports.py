@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
@@ -36,6 +36,7 @@ from cloudhub.reports import (
     events_of,
 )
 from cloudhub.reportvalues import MAX_OTHER_BYTES, MAX_PROPERTY_BYTES
+from cloudhub.rests import REST
 from link.frames import RefusedReport, Report, ReportEntry, Traffic
 
 DEVICE = Traffic.DEVICES
@@ -70,8 +71,13 @@ class Owners:
 class Desk(Reports[str]):
     """Reports as a peer hands them in: numbered by session and class."""
 
-    def __init__(self, owners: Owners | None = None, min_interval_s: float = 0.5) -> None:
-        super().__init__(owners or Owners(), min_interval_s=min_interval_s)
+    def __init__(
+        self,
+        owners: Owners | None = None,
+        min_interval_s: float = 0.5,
+        yields: Callable[[], bool] = lambda: False,
+    ) -> None:
+        super().__init__(owners or Owners(), min_interval_s=min_interval_s, yields=yields)
         self._numbers: Counter[tuple[str, Traffic]] = Counter()
 
     def take(self, node: Node, session: str, *entries: ReportEntry) -> list[str]:
@@ -770,3 +776,30 @@ class ReportsMachine(RuleBasedStateMachine):
 
 TestReportsMachine = ReportsMachine.TestCase
 TestReportsMachine.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
+
+
+def test_while_the_cluster_changes_something_a_nodes_devices_rest_between_two_writes() -> None:
+    owners, is_changing = Owners(), True
+    reports = Desk(owners, yields=lambda: is_changing)
+    here = [ObjectKey(DEVICES, "default", f"here-{number}") for number in range(4)]
+    owners.of |= {**dict.fromkeys(here, EDGE), GATE: OTHER}
+    reports.take(EDGE, "s", *(entry("1", key=key) for key in here))
+    reports.take(OTHER, "t", entry("1", key=GATE))
+    first, other = reports.due(0.0, 8)
+    assert (first.key, other.key) == (here[0], GATE), "nodes do not wait for each other"
+    reports.done(first, Taken(), 0.02)
+    assert reports.due(0.02, 8) == []
+    assert reports.next_deadline() == 0.02 + REST * 0.02
+    [second] = reports.due(0.02 + REST * 0.02, 8)
+    assert second.key == here[1]
+    is_changing = False
+    assert [write.key for write in reports.due(0.09, 8)] == here[2:], "and do not rest where nothing changes"
+
+
+def test_of_a_node_at_rest_what_is_no_device_is_written_at_once() -> None:
+    reports = Desk(yields=lambda: True)
+    reports.take(EDGE, "s", entry("1"), entry("1", key=FAN))
+    assert len(reports.due(0.0, 8)) == 1
+    reports.take(EDGE, "s", event(1))
+    [write] = reports.due(0.0, 8)
+    assert write.key == events_of(EDGE)

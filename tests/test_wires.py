@@ -1,5 +1,6 @@
 """What goes to a node makes of what it holds what it should hold; and made once is as good as made anew."""
 
+import base64
 import random
 from collections.abc import Callable
 from itertools import pairwise
@@ -112,6 +113,7 @@ class Bench:
     def __init__(self) -> None:
         self.waiting: list[tuple[Callable[[], Parts], Callable[[Parts], None]]] = []
         self.made: list[ObjectKey] = []
+        self.parts: list[Parts] = []
         self.gone: set[Node] = set()
         self.wires = Wires(
             Patches(),
@@ -128,7 +130,8 @@ class Bench:
         """One that waits."""
         [(work, done)] = self.waiting
         self.waiting.clear()
-        done(work())
+        self.parts.append(work())
+        done(self.parts[-1])
 
 
 def long_object(number: int, name: str = "long") -> Object:
@@ -172,6 +175,40 @@ def test_while_one_state_is_made_no_other_is_and_it_stays_to_be_had() -> None:
     bench.ask(A, last, first.version)
     bench.make()
     assert bench.wires.of(last, first.version).is_patch
+
+
+def noisy_object(*seeds: int) -> Object:
+    """300 KB of base64 of each."""
+    text = {f"{place}": base64.b64encode(random.Random(seed).randbytes(225_000)) for place, seed in enumerate(seeds)}
+    body = canonical({place: each.decode() for place, each in text.items()})
+    return Object(KEY, ObjectVersion("u", revision_of(body)), {}, body)
+
+
+def test_a_large_body_of_noise_is_packed_once_whatever_nodes_hold_of_it() -> None:
+    bench, states = Bench(), [noisy_object(1, 2), noisy_object(3, 4), noisy_object(5, 6)]
+    for before in states[:-1]:
+        bench.wires.replaced(before)
+    for held in (states[0].version, states[1].version):
+        bench.ask(A, states[-1], held)
+        bench.make()
+        assert bench.wires.of(states[-1], held).is_packed
+    assert not bench.wires.of(states[-1], None).is_awaited
+    first, second = bench.parts
+    assert (first.patch, second.patch) == (None, None), "a difference would be as large"
+    assert first.whole.data is not None
+    assert second.whole.data is first.whole.data
+
+
+def test_a_body_of_which_half_is_new_noise_is_told_as_that_and_not_packed_besides() -> None:
+    bench, old, new = Bench(), noisy_object(1, 2), noisy_object(1, 3)
+    bench.wires.replaced(old)
+    bench.ask(A, new, old.version)
+    bench.make()
+    assert not bench.parts[0].whole.is_known
+    wire = bench.wires.of(new, old.version)
+    assert wire.is_patch
+    assert wire.body_bytes < 0.4 * len(new.body)
+    assert unfold(decode_delta(wire.data), old).body == new.body
 
 
 def test_of_two_nodes_the_one_with_a_single_large_object_waits_for_one_of_the_others() -> None:

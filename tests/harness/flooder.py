@@ -19,18 +19,22 @@ import argparse
 import collections
 import json
 import os
+import re
 import selectors
 import socket
 import struct
 import time
+from collections.abc import Sequence
 
-TICK_S = 0.004
+TICK_S = 0.01  # one wake-up in it, however many answers come: what offers the load is to take little of the machine
 WINDOW = 4000  # unacknowledged reports; far more than a broker keeps before it stops reading
 OUT_BYTES = 64 << 10  # not yet taken by the socket
 SETTLING = 64  # outstanding while the last values are told
 AGAIN_S = 2.0  # a last value without an answer is told again
 FIRST = 100_000_000  # all numbers have nine digits, so that a packet keeps its length
 SETPOINT = b'"setpoint":"'
+NUMBERS = [struct.pack("!H", number) for number in range(1, 1 << 16)]  # of packets
+ACKS = re.compile(rb"(?:\x40\x02..)+", re.DOTALL)
 
 
 def name_of(prefix: str, number: int) -> str:
@@ -58,16 +62,24 @@ def report(topic: str, event_id: str, properties: list[str], value: int) -> byte
     return packet(0x32, _text(topic) + b"\0\1" + payload)
 
 
-class Template:
-    """One device's report, cut where its numbers go."""
+class Round:
+    """A report of each device, all with one value: made once, and its numbers written in at once."""
 
-    def __init__(self, topic: str, properties: list[str]) -> None:
-        whole = report(topic, "", properties, FIRST)
-        at = whole.index(_text(topic)) + len(_text(topic))
-        self.head, self.parts = whole[:at], whole[at + 2 :].split(str(FIRST).encode())
+    def __init__(self, topics: list[str], properties: list[str]) -> None:
+        pieces = []
+        for topic in topics:
+            whole = report(topic, "", properties, FIRST)
+            at = whole.index(_text(topic)) + len(_text(topic))
+            ends = whole[:at], whole[at + 2 :].replace(str(FIRST).encode(), b"%b")
+            pieces.append(ends[0].replace(b"%", b"%%") + b"%b" + ends[1])
+        self._template = b"".join(pieces)
+        self._step = 1 + len(properties)
+        self.size = len(topics)
 
-    def filled(self, number: int, value: int) -> bytes:
-        return self.head + struct.pack("!H", number) + str(value).encode().join(self.parts)
+    def filled(self, numbers: Sequence[bytes], value: int) -> bytes:
+        fields = [b"%d" % value] * (self._step * self.size)
+        fields[:: self._step] = numbers
+        return self._template % tuple(fields)
 
 
 class Flooder:
@@ -77,17 +89,16 @@ class Flooder:
         self.names = [name_of(prefix, number) for number in range(devices)]
         self._topics = [f"$hw/events/device/default/{name}/twin/update" for name in self.names]
         self._properties = properties
-        self._templates = [Template(topic, properties) for topic in self._topics]
+        self._round = Round(self._topics, properties)
         self._by_name = {name.encode(): number for number, name in enumerate(self.names)}
         self.rate = 0.0
         self._began = 0.0
         self._due_before = 0
         self.offered = self.sent = self.acked = self.wishes = 0
-        self.last = [0] * devices
-        """The last value that was sent of each."""
+        self.last = 0
+        """The last value that was sent of each device."""
         self.wished = [""] * devices
         """The last wish that was heard of each."""
-        self._device = self._number = 0
         self._unanswered: dict[bytes, tuple[int, float]] = {}
         self._out = bytearray()
         self._in = bytearray()
@@ -111,23 +122,23 @@ class Flooder:
     def tick(self) -> None:
         """Send what is due, as far as it is taken."""
         self.write()
-        due = int((time.perf_counter() - self._began) * self.rate) if self.rate else 0
+        size = self._round.size
+        due = int((time.perf_counter() - self._began) * self.rate / size) if self.rate else 0
         count, self._due_before = due - self._due_before, due
-        self.offered += count
-        pieces = []
-        room = min(count, WINDOW - (self.sent - self.acked)) if len(self._out) < OUT_BYTES else 0
+        self.offered += count * size
+        room = min(count, (WINDOW - (self.sent - self.acked)) // size) if len(self._out) < OUT_BYTES else 0
         for _ in range(room):
-            device = self._device
-            self._device = (device + 1) % len(self.last)
-            self.last[device] += 1
-            pieces.append(self._templates[device].filled(self._next(), FIRST + self.last[device]))
-        if pieces:
-            self._out += b"".join(pieces)
+            self.last += 1
+            at = self.sent % len(NUMBERS)
+            numbers = NUMBERS[at : at + size] + NUMBERS[: max(0, at + size - len(NUMBERS))]
+            self._out += self._round.filled(numbers, FIRST + self.last)
+            self.sent += size
+        if room > 0:
             self.write()
 
-    def _next(self) -> int:
+    def _next(self) -> bytes:
         self.sent += 1
-        return self.sent % 65535 + 1
+        return NUMBERS[(self.sent - 1) % len(NUMBERS)]
 
     def write(self) -> None:
         while self._out:
@@ -150,6 +161,10 @@ class Flooder:
         self._in += data
         buffer, place, size = self._in, 0, len(self._in)
         while place + 2 <= size:
+            if acks := ACKS.match(buffer, place):
+                self.acked += len(acks[0]) // 4
+                place = acks.end()
+                continue
             kind, length, at, shift = buffer[place], 0, place + 1, 0
             while at < size:
                 length |= (buffer[at] & 127) << shift
@@ -161,9 +176,7 @@ class Flooder:
                 break
             if at + length > size:
                 break
-            if kind == 0x40:
-                self.acked += 1
-            elif kind >> 4 == 3:
+            if kind >> 4 == 3:
                 self._heard(bytes(buffer[at : at + length]))
             else:
                 self._handshake -= 1
@@ -190,9 +203,8 @@ class Flooder:
         self.flood(0)
         by = time.perf_counter() + within_s
         self._out += packet(0x82, b"\0\2" + _text("$hw/events/device/+/+/twin/update/result") + b"\0")
-        waiting = collections.deque(range(len(self.last)))
-        for device in waiting:
-            self.last[device] += 1
+        waiting = collections.deque(range(len(self.names)))
+        self.last += 1
         while waiting or self._unanswered:
             now = time.perf_counter()
             if now > by:
@@ -204,17 +216,17 @@ class Flooder:
             while waiting and len(self._unanswered) < SETTLING:
                 device = waiting.popleft()
                 number = self._next()
-                event_id = f"last-{device}-{number}"
-                whole = report(self._topics[device], event_id, self._properties, FIRST + self.last[device])
+                event_id = f"last-{device}-{self.sent}"
+                whole = report(self._topics[device], event_id, self._properties, FIRST + self.last)
                 at = whole.index(_text(self._topics[device])) + len(_text(self._topics[device]))
-                self._out += whole[:at] + struct.pack("!H", number) + whole[at + 2 :]
+                self._out += whole[:at] + number + whole[at + 2 :]
                 self._unanswered[event_id.encode()] = (device, now)
             wait.once()
 
     def ask(self) -> None:
         for name in self.names:
             topic = _text(f"$hw/events/device/default/{name}/twin/get")
-            self._out += packet(0x32, topic + struct.pack("!H", self._next()) + b'{"event_id":"ask"}')
+            self._out += packet(0x32, topic + self._next() + b'{"event_id":"ask"}')
         self.write()
 
     def stats(self) -> dict[str, object]:
@@ -223,7 +235,7 @@ class Flooder:
             "sent": self.sent,
             "acked": self.acked,
             "wishes": self.wishes,
-            "last": {name: str(FIRST + value) for name, value in zip(self.names, self.last, strict=True)},
+            "last": dict.fromkeys(self.names, str(FIRST + self.last)),
             "wished": dict(zip(self.names, self.wished, strict=True)),
             "processor_s": time.process_time(),
         }
@@ -243,7 +255,8 @@ class Waiter:
         self._selector.register(0, selectors.EVENT_READ)
 
     def once(self) -> None:
-        for key, _ in self._selector.select(TICK_S):
+        time.sleep(TICK_S)
+        for key, _ in self._selector.select(0):
             if key.fileobj is self.flooder:
                 self.flooder.readable()
             else:

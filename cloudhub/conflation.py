@@ -1,0 +1,113 @@
+"""
+Of objects that change faster than anybody needs to know, the newest state now and then.
+
+A watch tells each state that an object had. Taking one in costs a hub 0.3 ms; the push, the edge's commit and what is
+told to the mapper cost as much again. Where one node's devices are changed a thousand times a second, most states are
+history when they arrive. So a state may be skipped, as a list would skip it: an object that was given less than
+SPACING_S ago waits until then, and what comes meanwhile takes its place.
+
+Only where there is much to do: as long as FREE allows it, nothing waits, however often one object changes. And
+only an object's own haste holds it up: who changes seldom never waits for those who do not.
+
+Invariants
+    of an object, what is given keeps its order, and the last state told is given within SPACING_S
+    nothing is held but a MODIFIED; what deletes or makes an object anew takes the place of what was held of it
+    everything told up to `reached` was given, or is out of date by what was given
+
+Pure: no clock, no I/O. The shell is cloudhub/reflector.py.
+"""
+
+from collections import OrderedDict
+from typing import NamedTuple
+
+from apimachinery.events import EventType
+from apimachinery.keys import ObjectKey
+from cloudhub.agenda import Agenda
+from cloudhub.apiwire import Event
+from cloudhub.buckets import Bucket, Rate
+
+SPACING_S = 0.5  # as far apart as a Device's status is written at least
+FREE = Rate(per_s=50.0, burst=100.0)  # changes of hasty objects that need not wait: 15 ms of a second
+
+
+class _Held(NamedTuple):
+    event: Event
+    before: str
+    """Up to which version everything had been given when this object began to wait."""
+
+
+class Conflation:
+    """Of one resource, over all its watches: take in what holds() does not hold, and what due() gives."""
+
+    def __init__(self, now: float, free: Rate = FREE) -> None:
+        self._given: OrderedDict[ObjectKey, float] = OrderedDict()
+        """When each object was given last, of those that were in the last SPACING_S; the longest ago first."""
+        self._held: dict[ObjectKey, _Held] = {}
+        """In the order in which they began to wait."""
+        self._agenda: Agenda[ObjectKey] = Agenda()
+        """When each that is held is to be given."""
+        self._free = Bucket(free, now)
+        self._told = ""
+
+    def __len__(self) -> int:
+        """Objects that wait."""
+        return len(self._held)
+
+    @property
+    def reached(self) -> str:
+        """A version up to which nothing waits."""
+        return next(iter(self._held.values())).before if self._held else self._told
+
+    def holds(self, event: Event, now: float) -> bool:
+        """Whether this event is to wait; else it is to be taken in at once."""
+        before, self._told = self.reached, event.resume_version
+        if event.object is None:
+            return False
+        key = event.object.key
+        if event.type is not EventType.MODIFIED:
+            if self._held.pop(key, None) is not None:
+                self._agenda.discard(key)
+            return False
+        if (held := self._held.get(key)) is not None:
+            self._held[key] = held._replace(event=event)
+            return True
+        due_at = self._given.get(key, float("-inf")) + SPACING_S
+        if due_at <= now or self._free.wait_s(1, now) <= 0:
+            if due_at > now:
+                self._free.charge(1, now)
+            self._give(key, now)
+            return False
+        self._held[key] = _Held(event, before)
+        self._agenda.set(key, due_at)
+        return True
+
+    def due(self, now: float) -> Event | None:
+        """An event whose time has come."""
+        if (key := self._agenda.take(now)) is None:
+            return None
+        self._give(key, now)
+        return self._held.pop(key).event
+
+    def next_deadline(self) -> float | None:
+        """When due() will give something; None where nothing waits."""
+        return self._agenda.next_deadline()
+
+    def pop(self) -> Event | None:
+        """The event that has waited longest, due or not, as when the watch has ended: the next one starts behind it."""
+        if not self._held:
+            return None
+        key = next(iter(self._held))
+        self._agenda.discard(key)
+        return self._held.pop(key).event
+
+    def begin(self, version: str) -> None:
+        """Everything was listed as it is at this version: what waits is out of date."""
+        while self.pop() is not None:
+            pass
+        self._told = version
+
+    def _give(self, key: ObjectKey, now: float) -> None:
+        self._given[key] = now
+        self._given.move_to_end(key)
+        while now - next(iter(self._given.values())) >= SPACING_S:
+            self._given.popitem(last=False)
