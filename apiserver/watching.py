@@ -27,11 +27,15 @@ from apiserver.versions import presented
 BOOKMARK_S = 60.0  # kube-apiserver's period is about a minute
 TIMEOUT_S = 2700  # where the client asks for none; kube-apiserver takes 1800 to 3600 at random
 CHUNK_BYTES = 32 << 10  # events that are ready together are written together, up to this
+LONG_BYTES = 2 * CHUNK_BYTES  # of one event, that it goes in pieces
 INITIAL_EVENTS_END = "k8s.io/initial-events-end"
 
 
 async def watch(storage: Storage, asked: ApiRequest, definition: Definition) -> AsyncIterator[bytes]:
-    """The stream's bytes, in chunks of whole lines. Ends at the timeout, or after an ERROR event."""
+    """
+    The stream's bytes, in chunks of whole lines or, of a long one, of its pieces. Ends at the timeout, or after an
+    ERROR event. Everybody else has a turn after each chunk: the socket may take megabytes at once.
+    """
     lines = _Lines(storage, asked, definition)
     place = storage.catalogue().place_of(asked.resource)
     loop = asyncio.get_running_loop()
@@ -43,6 +47,7 @@ async def watch(storage: Storage, asked: ApiRequest, definition: Definition) -> 
             revision = page.revision
             for chunk in _chunked(lines.state(page)):
                 yield chunk
+                await asyncio.sleep(0)
             if asked.initial_events and asked.bookmarks:
                 yield lines.bookmark(revision, {INITIAL_EVENTS_END: "true"})
         else:
@@ -51,6 +56,7 @@ async def watch(storage: Storage, asked: ApiRequest, definition: Definition) -> 
             changes, revision = storage.since(revision, place), storage.revision
             for chunk in _chunked(lines.changes(changes)):
                 yield chunk
+                await asyncio.sleep(0)
             if storage.catalogue().of(asked.resource) is None:
                 return  # the definition was deleted
             now = loop.time()
@@ -76,8 +82,12 @@ def _begins_with_state(asked: ApiRequest) -> bool:
     return asked.resource_version in ("", "0")
 
 
+Event = tuple[EventType, bytes]
+"""And the object's JSON."""
+
+
 class _Lines:
-    """Events as lines, in the form the client wants them."""
+    """Events, and bookmarks as lines, in the form the client wants them."""
 
     def __init__(self, storage: Storage, asked: ApiRequest, definition: Definition) -> None:
         self._storage = storage
@@ -86,11 +96,11 @@ class _Lines:
         self._place = storage.catalogue().place_of(asked.resource)
         self._first = True
 
-    def state(self, page: Page) -> Iterator[bytes]:
+    def state(self, page: Page) -> Iterator[Event]:
         for item in page.items:
             yield self._event(EventType.ADDED, item.object, item.revision)
 
-    def changes(self, changes: Iterable[Change]) -> Iterator[bytes]:
+    def changes(self, changes: Iterable[Change]) -> Iterator[Event]:
         asked = self._asked
         for change in changes:
             key = change.object.key
@@ -116,13 +126,13 @@ class _Lines:
         value = {"kind": resource.kind, "apiVersion": resource.api_version, "metadata": metadata}
         return _line(EventType.BOOKMARK, json.dumps(value, separators=(",", ":")).encode())
 
-    def _event(self, kind: EventType, item: Object, revision: int) -> bytes:
+    def _event(self, kind: EventType, item: Object, revision: int) -> Event:
         body = presented(self._storage.render(item, revision), self._definition)
         if self._asked.accepted.form is Form.METADATA:
             body = tables.metadata_of(json.loads(body), self._asked.accepted.version)
         elif self._asked.accepted.form is Form.TABLE:
             body = self._table([json.loads(body)], revision)
-        return _line(kind, body)
+        return kind, body
 
     def _table(self, values: list[JSON], revision: int) -> bytes:
         first, self._first = self._first, False
@@ -130,17 +140,33 @@ class _Lines:
         return tables.table_of(values, self._definition, self._asked, metadata, now=time.time(), with_columns=first)
 
 
+_END = b"}\n"
+
+
+def _begun(kind: str) -> bytes:
+    return b'{"type":"%s","object":' % kind.encode()
+
+
 def _line(kind: str, body: bytes) -> bytes:
-    return b'{"type":"%s","object":%s}\n' % (kind.encode(), body)
+    return b"".join((_begun(kind), body, _END))
 
 
-def _chunked(lines: Iterator[bytes]) -> Iterator[bytes]:
-    """Lines joined up to CHUNK_BYTES, so that a burst costs few writes and no more memory than that."""
+def _chunked(events: Iterator[Event]) -> Iterator[bytes]:
+    """
+    Events as lines, joined up to CHUNK_BYTES, so that a burst costs few writes and no more memory than that. A line
+    that is longer by far comes in pieces, and is never put together.
+    """
     pending: list[bytes] = []
     size = 0
-    for line in lines:
-        pending.append(line)
-        size += len(line)
+    for kind, body in events:
+        if len(body) <= LONG_BYTES:
+            pending.append(_line(kind, body))
+            size += len(pending[-1])
+        else:
+            yield b"".join((*pending, _begun(kind)))
+            for start in range(0, len(body), CHUNK_BYTES):
+                yield body[start : start + CHUNK_BYTES]
+            pending, size = [_END], len(_END)
         if size >= CHUNK_BYTES:
             yield b"".join(pending)
             pending, size = [], 0

@@ -62,11 +62,20 @@ def model_of(device: Mapping[str, JSON]) -> str:
     return _text(lookup(device, "spec.deviceModelRef.name"))
 
 
-def declaration(
-    device: Mapping[str, JSON], model: Mapping[str, JSON] | None, *, stale_after_ms: int = 0
-) -> Declaration:
+class Model(NamedTuple):
+    """A DeviceModel, read once for all its Devices."""
+
+    body: Mapping[str, JSON]
+    properties: Mapping[str, PropertyModel]
+
+    @classmethod
+    def read(cls, body: Mapping[str, JSON]) -> "Model":
+        return cls(body, property_models(body))
+
+
+def declaration(device: Mapping[str, JSON], model: Model | None, *, stale_after_ms: int = 0) -> Declaration:
     """
-    Reads a Device's body and its model's, None when the model is not there.
+    Reads a Device's body, given its model; None when that is not there.
 
     stale_after_ms: how long a reading counts at least; one with a `reportCycle` counts STALE_CYCLES of them if that is
     longer. 0: every reading counts for ever.
@@ -83,7 +92,7 @@ def declaration(
             due_ms[name] = max(cycles[name], SHORTEST_CYCLE_MS)
         if unit := _text(lookup(entry, "desired.metadata.unit")):
             units[name] = unit
-    models = None if model is None else property_models(model)
+    models = None if model is None else model.properties
     return Declaration(
         uid=_text(lookup(device, "metadata.uid")),
         model=model_of(device),
@@ -100,9 +109,17 @@ def declaration(
     )
 
 
-def configuration(
-    id: DeviceId, node: str, device: Mapping[str, JSON], model: Mapping[str, JSON] | None
-) -> DeviceConfig:
+def configured(device: Mapping[str, JSON]) -> tuple[JSON, ...]:
+    """What configuration() reads of a Device: all that it says of its properties but the wishes, and the rest."""
+    spec = lookup(device, "spec")
+    properties = [
+        {field: value for field, value in entry.items() if field != "desired"}
+        for entry in _entries(lookup(spec, "properties"))
+    ]
+    return properties, lookup(spec, "protocol"), lookup(spec, "deviceModelRef")
+
+
+def configuration(id: DeviceId, node: str, device: Mapping[str, JSON], model: Model | None) -> DeviceConfig:
     """
     What a mapper is told of the device.
 
@@ -110,16 +127,17 @@ def configuration(
     v1beta1 types say. A property that only the model has is told too: it can be read and reported.
     """
     of_device = {entry["name"]: entry for entry in _entries(lookup(device, "spec.properties"))}
-    of_model = {entry["name"]: entry for entry in _entries(lookup(model, "spec.properties"))}
-    models = property_models(model or {})
+    said = {} if model is None else model.body
+    of_model = {entry["name"]: entry for entry in _entries(lookup(said, "spec.properties"))}
+    models = {} if model is None else model.properties
     name = model_of(device)
     problem = ""
     if model is None:
         problem = f'the model "{name}" is not on this node' if name else "the Device names no model"
     protocol = _protocol(lookup(device, "spec.protocol"))
     if not protocol.name:
-        data = lookup(model, "spec.protocolConfigData")
-        protocol = ProtocolConfig(_text(lookup(model, "spec.protocol")), protocol.data or _object(data))
+        data = lookup(said, "spec.protocolConfigData")
+        protocol = ProtocolConfig(_text(lookup(said, "spec.protocol")), protocol.data or _object(data))
     properties = tuple(
         _property(each, of_device.get(each, {}), of_model.get(each, {}), models.get(each))
         for each in dict.fromkeys([*of_device, *of_model])
@@ -143,7 +161,7 @@ def _property(
         report_cycle_ms=_positive(entry.get("reportCycle")),
         report_to_cloud=entry.get("reportToCloud") is not False,
         visitors=visitors if visitors.name or visitors.data else _protocol(of_model.get("visitors")),
-        push_method=push_method if isinstance(push_method, Mapping) else None,
+        push_method=push_method if isinstance(push_method, dict) else None,
     )
 
 
@@ -174,7 +192,7 @@ def _protocol(value: JSON) -> ProtocolConfig:
 
 
 def _object(value: JSON) -> Mapping[str, JSON]:
-    return value if isinstance(value, Mapping) else {}
+    return value if isinstance(value, dict) else {}
 
 
 def _text(value: JSON) -> str:

@@ -20,8 +20,9 @@ from apimachinery.keys import ObjectKey
 from apimachinery.kubeevents import KubeEvent
 from apimachinery.objects import JSON, Object, canonical
 from apimachinery.resources import DEVICE_MODELS, DEVICES
+from componentbase.jsonbytes import compact
 from devicetwin.claims import MapperClaims
-from devicetwin.declaration import configuration, declaration, model_of
+from devicetwin.declaration import Model, configuration, configured, declaration, model_of
 from devicetwin.documents import Kept, mapper_document, mapper_name, twin_documents, twin_name
 from devicetwin.messages import (
     MAX_PAYLOAD_BYTES,
@@ -130,6 +131,16 @@ class Outcome:
         ]
 
 
+class _Configured(NamedTuple):
+    """What a device's mapper was told last, and of what that was made."""
+
+    model: Model | None
+    said: int
+    """The hash of what the Device says of it."""
+    payload: int
+    """The hash of what was published."""
+
+
 class Fleet:
     """The devices of one node."""
 
@@ -152,10 +163,10 @@ class Fleet:
         """The devices whose current twin is to be published, the one that waits longest first."""
         self._current_at_ms = now_ms
         self._devices: dict[DeviceId, Object] = {}
-        self._models: dict[tuple[str, str], Object] = {}
+        self._models: dict[tuple[str, str], Model] = {}
         self._users: dict[tuple[str, str], set[DeviceId]] = {}
         self._model_of: dict[DeviceId, tuple[str, str]] = {}
-        self._configured: dict[DeviceId, int] = {}
+        self._configured: dict[DeviceId, _Configured] = {}
         self._left: dict[DeviceId, None] = {}
 
     @property
@@ -168,7 +179,7 @@ class Fleet:
         """Take this for all there is. Returns the devices to `declare`."""
         devices = {id_of(each.key): each for each in objects if each.key.resource.collection == DEVICES.collection}
         self._models = {
-            (each.key.namespace, each.key.name): each
+            (each.key.namespace, each.key.name): Model.read(each.parse())
             for each in objects
             if each.key.resource.collection == DEVICE_MODELS.collection
         }
@@ -197,34 +208,36 @@ class Fleet:
                 if is_gone:
                     self._models.pop(name, None)
                 else:
-                    self._models[name] = change.object
+                    self._models[name] = Model.read(change.object.parse())
                 concerned |= dict.fromkeys(sorted(self._users.get(name, ())))
         return list(concerned)
 
     def declare(self, devices: Sequence[DeviceId], moment: Moment, outcome: Outcome) -> None:
         """Bring the twins of these devices in step with their objects. Some 0.2 ms each: cut long lists."""
-        bodies: dict[tuple[str, str], dict[str, JSON] | None] = {}
         for device in devices:
             if (each := self._devices.get(device)) is None:
                 continue
-            name = self._model_of[device]
-            if name not in bodies:
-                model = self._models.get(name)
-                bodies[name] = model.parse() if model else None
-            body = each.parse()
+            model, body = self._models.get(self._model_of[device]), each.parse()
             is_new = device not in self._twins
             self._step(
-                Declared(each.key, declaration(body, bodies[name], stale_after_ms=self._stale_after_ms)),
+                Declared(each.key, declaration(body, model, stale_after_ms=self._stale_after_ms)),
                 moment,
                 outcome,
             )
             if is_new:
                 self._left.pop(device, None)
                 self._say_members(moment, outcome, added=[self._member(device)])
-            payload = configuration(device, self.node, body, bodies[name]).encode()
-            if self._configured.get(device) != hash(payload):
-                self._configured[device] = hash(payload)
-                outcome.publications.append(Publication(Channel.CONFIG.topic(device), payload, retain=True))
+            self._configure(device, body, model, outcome)
+
+    def _configure(self, device: DeviceId, body: Mapping[str, JSON], model: Model | None, outcome: Outcome) -> None:
+        """Tell the mapper, where it is something else than last time. A new wish, which changes most, is not."""
+        said, before = hash(compact(configured(body))), self._configured.get(device)
+        if before is not None and before.model is model and before.said == said:
+            return
+        payload = configuration(device, self.node, body, model).encode()
+        self._configured[device] = _Configured(model, said, hash(payload))
+        if before is None or before.payload != hash(payload):
+            outcome.publications.append(Publication(Channel.CONFIG.topic(device), payload, retain=True))
 
     def _place(self, device: DeviceId, each: Object) -> None:
         self._displace(device)

@@ -108,7 +108,7 @@ def _declared(twin: Twin | None, event: Declared, now_ms: int) -> Step:
             desired = Desired(wish, versions, now_ms)
         if is_declared or old.declared:
             desired = desired._replace(problem=declaration.problem_with(name, desired.value))
-        properties[name] = old._replace(
+        new = old._replace(
             desired=desired,
             cloud=wish,
             declared=is_declared or old.declared,
@@ -117,17 +117,19 @@ def _declared(twin: Twin | None, event: Declared, now_ms: int) -> Step:
             cycle_ms=declaration.cycles_ms.get(name, 0),
             stale_after_ms=declaration.stale_after_ms.get(name, 0),
         )
+        properties[name] = old if new == old and name in before.properties else new
     after = before._replace(properties=properties, versions=versions, generation=declaration.generation)
     after, news = _told(before, after, properties, now_ms)
     turns = {
         name: turn
         for name in dict.fromkeys([*before.properties, *properties])
-        if (turn := _turn(before.properties.get(name), properties.get(name)))
+        if properties.get(name) is not before.properties.get(name)
+        and (turn := _turn(before.properties.get(name), properties.get(name)))
         and _expected(turn.last) != _expected(turn.current)
     }
     effects: list[Effect] = []
     # Models are no part of the document, so a twin that differs only in them need not be saved.
-    if twin is None or twin.to_json() != after.to_json():
+    if twin is None or not twin.is_kept_as(after):
         effects.append(Save())
     if turns:
         effects.append(PublishDocument("", turns))
@@ -190,8 +192,12 @@ def _updated(twin: Twin | None, event: Updated, now_ms: int) -> Step:
     after = twin._replace(properties=properties, versions=versions, sequence=sequence)
     names = sorted(event.twin)
     after, news = _told(twin, after, names, now_ms)
-    entries = {name: properties[name].entry() if name in properties and event.twin[name] else None for name in names}
-    turns = {name: Turn(shown(twin.properties.get(name)), shown(properties.get(name))) for name in names}
+    current = {name: properties[name].entry() for name in names if name in properties}
+    entries = {name: current.get(name) if event.twin[name] else None for name in names}
+    turns = {
+        name: Turn(shown(twin.properties.get(name)), current[name] if _is_shown(properties.get(name)) else None)
+        for name in names
+    }
     effects: list[Effect] = [Save()] if any(_differs(twin, after, name) for name in names) else []
     effects += [PublishResult(result, event.event_id, entries), PublishDocument(event.event_id, turns)]
     effects += _delta(after, event.event_id) or _withdrawal(twin, after, event.event_id)
@@ -484,7 +490,11 @@ def _open(twin: Twin) -> set[tuple[str, int]]:
 
 def shown(each: Property | None, *, versioned: bool = False) -> TwinEntry | None:
     """A property as messages show it; None where it has neither a wish nor a reading, as before its first report."""
-    return each.entry(versioned=versioned) if each and (each.reported or each.is_wanted) else None
+    return each.entry(versioned=versioned) if each and _is_shown(each) else None
+
+
+def _is_shown(each: Property | None) -> bool:
+    return each is not None and (each.reported is not None or each.is_wanted)
 
 
 def _turn(before: Property | None, after: Property | None) -> Turn | None:

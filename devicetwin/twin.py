@@ -221,6 +221,15 @@ class Twin(NamedTuple):
             "properties": {name: property_json(each) for name, each in self.properties.items()},
         }
 
+    def is_kept_as(self, other: "Twin") -> bool:
+        """Whether to_json() of both is the same. Told in a tenth of the time."""
+        mine, others = self.properties, other.properties
+        return (
+            self.head_json() == other.head_json()
+            and mine.keys() == others.keys()
+            and all(each is others[name] or _durable(each) == _durable(others[name]) for name, each in mine.items())
+        )
+
     @classmethod
     def from_json(cls, device: ObjectKey, value: JSON) -> "Twin":
         """
@@ -241,6 +250,14 @@ class Twin(NamedTuple):
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise ValueError(f"the stored twin of {device} is not readable: {error!r}") from error
+
+
+def _durable(each: Property) -> tuple[object, ...]:
+    """What property_json() tells."""
+    return (
+        *(each.desired, each.reported, each.cloud, each.type, each.optional),
+        *(each.declared, each.unlisted, each.told_at_ms, each.held),
+    )
 
 
 def property_json(each: Property) -> dict[str, JSON]:

@@ -65,6 +65,7 @@ async def _compose(
     settings: EdgeConfig, data_dir: Path, context: ssl.SSLContext, stack: contextlib.AsyncExitStack
 ) -> None:
     """Make the parts, join them, run them in one TaskGroup."""
+    from componentbase.allocator import keep_large_blocks_apart
     from devicetwin.bus import Bus
     from devicetwin.wire import subscriptions
     from edgehub.connector import Hubs, LinkStatus
@@ -102,6 +103,7 @@ async def _compose(
         status.api = await _serve_api(settings, store, hub, local, twins, status, served, stack)
     # What was imported stays; left in, every full collection would walk it, and stop everything for 46 ms.
     gc.freeze()
+    keep_large_blocks_apart()  # else what 3 MiB took on their way through is never given back
     sys.setswitchinterval(SWITCH_S)
     async with asyncio.TaskGroup() as tasks:
         if broker is not None:
@@ -183,6 +185,7 @@ def _connector(
 ) -> "Connector":
     from edgehub.connector import Connector
     from metamanager.errors import StoreError
+    from metamanager.intake import prepared
 
     async def commit(batches: Sequence[Batch]) -> Mapping[int, Sequence[Refusal]]:
         news.came(batches)
@@ -198,6 +201,7 @@ def _connector(
         status=link,
         selections=None if local is None else local.interests,
         store_errors=(StoreError,),
+        unfold=prepared,
     )
 
 

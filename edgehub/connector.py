@@ -4,8 +4,9 @@ Keeps the edge connected: dial, serve the session, wait, dial again.
 One connection at a time. Everything a session started has ended before the next Hello is built, because
 the Hello says what is committed, and nothing may commit after that but what the new session brings.
 
-Two tasks serve a session: one commits what comes down and acknowledges it, one sends what waits to go up. Calls are
-their callers' tasks; how many may wait, and how long, is decided here.
+Three tasks serve a session: one commits what comes down and acknowledges it, one sends what waits to go up, and one has
+large deltas unpacked in a thread, for the loop is everybody's and the store's thread is the pods'. Calls are their
+callers' tasks; how many may wait, and how long, is decided here.
 """
 
 import asyncio
@@ -13,18 +14,20 @@ import contextlib
 import logging
 import ssl
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from apimachinery.errors import BadRequest, TooLarge, TooManyRequests
 from apimachinery.keys import Node, Resource
+from componentbase.aside import aside
 from componentbase.endpoints import Endpoint
 from componentbase.proxies import Proxy
 from componentbase.tls import TlsMin, client_context
 from edgehub.backlog import Backlog
 from edgehub.redial import delay_s
 from edgehub.session import Answered, EdgeSession, Reported, Unanswered
-from link.errors import CallLost, LinkClosed, LinkError
+from link.errors import CallLost, LinkClosed, LinkError, RemoteProtocolError
 from link.frames import (
     CALL_S,
     MAX_CALL_BYTES,
@@ -35,6 +38,7 @@ from link.frames import (
     Batch,
     CallHead,
     Cursor,
+    Delta,
     GoodbyeCode,
     Held,
     Interest,
@@ -46,6 +50,7 @@ from link.frames import (
     Traffic,
 )
 from link.peer import DEAD_AFTER
+from link.pushcodec import decode_delta
 from link.websocket import dial
 
 if TYPE_CHECKING:
@@ -163,12 +168,15 @@ class Connector:
         selections: Selections | None = None,
         store_errors: tuple[type[Exception], ...] = (OSError,),
         check_s: float = CHECK_S,
+        unfold: Callable[[Delta], Delta] = lambda delta: delta,
     ) -> None:
         """
         selections: told what becomes of what want() asks for.
         check_s: how often what is held is compared with what the hub thinks, at rest.
         commit: makes batches durable. draw: uniform in [0, 1), for the waiting times.
         store_errors: what store and commit raise when they cannot now but may later, as on a full disk.
+        unfold: does what can be done of a large delta before it is committed. It is called in a thread of its own, and
+        raises nothing.
         """
         self._node = node
         self._hub = hub
@@ -180,6 +188,7 @@ class Connector:
         self._store_errors = store_errors
         self._check_s = check_s
         self._selections = selections
+        self._unfold = unfold
         self._interests: tuple[Interest, ...] = ()
         self._calls = asyncio.Semaphore(MAX_CALLS)
         self._calls_waiting = 0
@@ -318,20 +327,22 @@ class Connector:
 
     async def _once(self) -> LinkError:
         """One connection's life; returns what ended it."""
-        changed = asyncio.Event()
+        changed, arrived = asyncio.Event(), asyncio.Event()
 
         def wake() -> None:
             changed.set()
+            arrived.set()
             self._reports.set()
 
         self._redial.clear()
-        session = EdgeSession(self._node, agent=self._agent, clock=asyncio.get_running_loop(), wake=wake)
+        loop = asyncio.get_running_loop()
+        session = EdgeSession(self._node, agent=self._agent, clock=loop, wake=wake, unfolds=True)
         try:
             await self._dial(session)
         except LinkError as exc:
             return exc
         self._session = session
-        loop, peer = asyncio.get_running_loop(), session.pump.peer
+        peer = session.pump.peer
         opened_at, self._was_synced = loop.time(), False
         self.status.silent_s = lambda: loop.time() - peer.heard_at
         try:
@@ -341,7 +352,8 @@ class Connector:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._guarded(session, self._down(session, changed)), name="link[down]")
             tasks.create_task(self._guarded(session, self._up(session)), name="link[up]")
-        assert session.error is not None, "both tasks end when the link is lost"
+            tasks.create_task(self._unfolding(session, arrived), name="link[unfold]")
+        assert session.error is not None, "all tasks end when the link is lost"
         silent_s = loop.time() - peer.heard_at
         self.status.silent_s = lambda: silent_s
         self._is_superseded = self._is_superseded and not session.is_welcome
@@ -425,6 +437,13 @@ class Connector:
                 self._was_synced = self._was_synced or session.is_synced
                 self._tell_completed(session)
 
+    async def _unfolding(self, session: EdgeSession, arrived: asyncio.Event) -> None:
+        while session.error is None:
+            await arrived.wait()
+            arrived.clear()
+            if (body := session.take_arrived()) is not None:
+                session.unfolded(await aside(partial(_unfolded, body, self._unfold), "unfold"))
+
     def _tell_decided(self, session: EdgeSession) -> None:
         for decided in session.take_decided():
             if self._selections is not None:
@@ -494,3 +513,13 @@ class Connector:
                 "report refused by the cloud",
                 extra={"key": str(report.key), "field": report.field, "reason": report.reason},
             )
+
+
+def _unfolded(body: bytearray, unfold: Callable[[Delta], Delta]) -> Delta | RemoteProtocolError:
+    """In a thread."""
+    try:
+        delta = decode_delta(body)
+    except RemoteProtocolError as error:
+        return error
+    body.clear()  # it is in the delta now; on a small node two megabytes are much
+    return unfold(delta)

@@ -25,6 +25,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from apimachinery.keys import Node, Resource
+from edgehub.arrivals import Arrivals
 from link.codec import decode
 from link.errors import LinkError, RemoteProtocolError
 from link.exchange import Incoming, Outgoing
@@ -40,6 +41,7 @@ from link.frames import (
     Cancel,
     Check,
     Cursor,
+    Delta,
     Frame,
     Granted,
     Held,
@@ -62,8 +64,6 @@ from link.frames import (
 )
 from link.peer import Peer, Role, State
 from link.pump import Clock, Pump, Transport
-from link.pushcodec import decode_delta
-from link.transfers import Arriving
 
 logger = logging.getLogger(__name__)
 
@@ -123,8 +123,12 @@ class EdgeSession:
         clock: Clock,
         wake: Callable[[], None],
         decode: Callable[[bytes], Frame] = decode,
+        unfolds: bool = False,
     ) -> None:
-        """wake: called whenever something below may have changed. decode: see link.peer.Peer."""
+        """
+        wake: called whenever something below may have changed. decode: see link.peer.Peer. unfolds: whether somebody
+        asks take_arrived().
+        """
         self.error: LinkError | None = None
         """Why the link is gone; None while it is there."""
         self.is_welcome = False
@@ -158,7 +162,7 @@ class EdgeSession:
         self._callers: dict[int, Callable[[Answered | Unanswered], None]] = {}
         self._chunks_out: Outgoing[CallHead] = Outgoing()
         self._chunks_in: Incoming[AnswerHead] = Incoming()
-        self._arriving = Arriving()
+        self._arrivals = Arrivals(hands_over=unfolds)
 
     def opened(self, transport: Transport) -> Pump:
         """The connection is there; greet() is next."""
@@ -205,9 +209,7 @@ class EdgeSession:
                 self._speak()
             case Push():
                 if frame.transfer:
-                    frame = frame._replace(
-                        deltas=(decode_delta(self._arriving.claim(frame.transfer, frame.seq)),), transfer=0
-                    )
+                    frame = frame._replace(deltas=(self._arrivals.claim(frame.transfer, frame.seq),), transfer=0)
                 self._pushes.append(frame)
                 if frame.synced and self._undone is not None:
                     self._completing.append((frame.seq, self._undone))
@@ -222,9 +224,9 @@ class EdgeSession:
                 self._answered(number, head, body, last)
                 return  # the shell has nothing to do with it
             case Part():
-                self._arriving.take(frame)
-                self.pump.send(Taken(self.pump.peer.chunks_received))
-                return
+                if not self._arrivals.take(frame):
+                    self._say_taken()
+                    return
             case Taken():
                 self._speak()
                 return
@@ -256,22 +258,39 @@ class EdgeSession:
         """
         What has come and is not yet taken, oldest first; to be committed in one transaction or several.
 
-        Not more than about COMMIT_BYTES at a time, for what is packed may be a small part of what it unpacks to.
+        Not more than COMMIT_BYTES at a time, for what is packed may be a small part of what it unpacks to; one that has
+        more goes alone, so that what came before a large object is there before it is written.
         """
         batches: list[Batch] = []
         room = COMMIT_BYTES
-        while self._pushes and room > 0:
+        while self._pushes:
+            room -= sum(delta.whole_size for delta in self._pushes[0].deltas)
+            if batches and room < 0:
+                break
             push = self._pushes.popleft()
             batches.append(Batch(Cursor(self._epoch, push.seq), push.deltas, push.synced, push.horizon))
-            room -= sum(delta.whole_size for delta in push.deltas)
         if self._pushes:
             self._wake()
         return batches
 
+    def take_arrived(self) -> bytearray | None:
+        """The bytes of a large delta that has come whole; see Arrivals.next(). What it comes to goes to unfolded()."""
+        return self._arrivals.next()
+
+    def unfolded(self, made: Delta | RemoteProtocolError) -> None:
+        """What take_arrived() gave, decoded, and as far as may be unpacked; or why it is none."""
+        self._arrivals.unfolded(made)
+        if self.error is None:
+            self._say_taken()
+
+    def _say_taken(self) -> None:
+        if not self._arrivals.is_busy:
+            self.pump.send(Taken(self.pump.peer.chunks_received))
+
     def committed(self, batches: Sequence[Batch], refusals: Mapping[int, Sequence[Refusal]]) -> None:
         """These batches are durable, but for the objects refused in them (by number): tell the hub."""
         self.is_synced = batches[-1].synced
-        self._arriving.committed(batches[-1].cursor.seq)
+        self._arrivals.committed(batches[-1].cursor.seq)
         while self._completing and self._completing[0][0] <= batches[-1].cursor.seq:
             decided = self._completing.popleft()[1]
             # What was refused, or dropped, while this was on its way is not to be heard of as complete after that.
@@ -334,7 +353,7 @@ class EdgeSession:
         return was_sent
 
     def _answered(self, number: int, head: AnswerHead | None, body: bytes, last: bool) -> None:
-        self.pump.send(Taken(self.pump.peer.chunks_received))
+        self._say_taken()
         if number not in self._callers:
             return
         if (whole := self._chunks_in.take(number, head, body, last)) is not None:

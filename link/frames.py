@@ -10,6 +10,7 @@ import enum
 from typing import NamedTuple
 
 from apimachinery.keys import ObjectKey, ObjectVersion, Resource
+from apimachinery.objects import Object
 from apimachinery.resources import DEVICE_GROUP
 
 PROTOCOL = 2
@@ -157,6 +158,8 @@ class Delta(NamedTuple):
     """The revision that the node holds, whose body is the dictionary of this one; "" when it is told by itself."""
     size: int = 0
     """Bytes of the JSON that `body` unpacks to; 0 when it is that JSON. With a base it is never 0."""
+    taken: "Object | Refusal | None" = None
+    """What was made of it before its turn (metamanager.intake), of `size` bytes; the link carries none."""
 
     @property
     def whole_size(self) -> int:

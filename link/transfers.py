@@ -11,7 +11,7 @@ dropped nothing has happened.
 Invariants
     an edge holds at most MAX_TRANSFERS, of MAX_TRANSFERS_BYTES together or a single one, as their first parts declare;
     what was claimed counts until it is committed
-    what claim() gives is what the hub put into the parts, whole
+    what claim() and hand_over() give is what the hub put into the parts, whole
     each is claimed once or dropped once
 
 Pure state: no clock, no I/O.
@@ -53,7 +53,12 @@ class Departing:
 
 class _Held(NamedTuple):
     size: int
-    body: bytearray
+    body: bytearray | None
+    """None once it was handed over."""
+
+    @property
+    def is_whole(self) -> bool:
+        return self.body is None or len(self.body) == self.size
 
 
 class Arriving:
@@ -67,6 +72,9 @@ class Arriving:
 
     def __len__(self) -> int:
         return len(self._held)
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._held
 
     @property
     def size(self) -> int:
@@ -87,20 +95,32 @@ class Arriving:
             if count >= MAX_TRANSFERS or (count and together + size > MAX_TRANSFERS_BYTES):
                 raise RemoteProtocolError(f"transfer {number} of {size} bytes is one too many")
             held = _Held(size, bytearray())
-        if size != held.size or not body or len(held.body) + len(body) > size:
+        if size != held.size or not body or held.body is None or len(held.body) + len(body) > size:
             raise RemoteProtocolError(f"transfer {number} is not as it was declared")
         self._held[number] = held
         self._last = max(self._last, number)
         held.body.extend(body)
 
+    def hand_over(self, number: int) -> bytearray | None:
+        """
+        The bytes of a transfer that is whole, as the caller's from now on; claim() has none of it then.
+
+        None where parts are missing. It is to be claimed or dropped as any other, and takes its room until then.
+        """
+        held = self._held.get(number)
+        if held is None or not held.is_whole:
+            return None
+        self._held[number] = held._replace(body=None)
+        return held.body
+
     def claim(self, number: int, seq: int) -> bytes:
         """The whole of a transfer that Push `seq` names. Raises RemoteProtocolError where there is no such."""
         held = self._held.get(number)
-        if held is None or len(held.body) != held.size:
+        if held is None or not held.is_whole:
             raise RemoteProtocolError(f"transfer {number} is not complete")
         del self._held[number]
         self._claimed.append((seq, held.size))
-        return bytes(held.body)
+        return bytes(held.body or b"")
 
     def committed(self, seq: int) -> None:
         """What pushes up to this one named takes no memory any more."""

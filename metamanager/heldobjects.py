@@ -149,8 +149,10 @@ def with_revision(item: Object, revision: int) -> bytes:
     """
     body = item.body
     if body.startswith(b'{"apiVersion":') and body.count(_METADATA) == 1 and b'"resourceVersion":' not in body:
-        head, _, tail = body.partition(_METADATA)
-        return b'%s%s"resourceVersion":"%d"%s%s' % (head, _METADATA, revision, b"" if tail[:1] == b"}" else b",", tail)
+        at = body.find(_METADATA) + len(_METADATA)
+        comma = b"" if body[at : at + 1] == b"}" else b","
+        view = memoryview(body)  # of megabytes one copy is enough
+        return b"".join((view[:at], b'"resourceVersion":"%d"' % revision, comma, view[at:]))
     value = item.parse()
     value.setdefault("apiVersion", item.key.resource.api_version)
     value.setdefault("kind", item.key.resource.kind)

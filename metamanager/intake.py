@@ -64,8 +64,17 @@ def take(delta: Delta) -> Object:
     return Object(delta.key, delta.version, labels, delta.body)
 
 
+def prepared(delta: Delta) -> Delta:
+    """The delta, with what intake() makes of it where that does not depend on what is held. For any thread."""
+    if delta.version is None or delta.base:
+        return delta
+    return delta._replace(body=b"", size=delta.whole_size, taken=intake(delta, None))
+
+
 def intake(delta: Delta, held: Object | None) -> Object | Refusal:
     """The object of a delta that is no removal, given what is held under its key; or what to tell the hub."""
+    if delta.taken is not None:
+        return delta.taken
     try:
         return take(unfold(delta, held))
     except Untakable as error:

@@ -221,6 +221,29 @@ async def test_many_events_come_in_bounded_chunks(storage: Storage) -> None:
     assert max(sizes) < 2 * watching.CHUNK_BYTES
 
 
+async def test_a_long_event_comes_in_pieces_between_which_others_have_a_turn(storage: Storage) -> None:
+    texts = {"a": "x", "b": "y" * 10 * watching.CHUNK_BYTES, "c": "z"}
+    for name, text in texts.items():
+        await put(storage, name, data={"text": text})
+    turns, stream, chunks = 0, watch(storage), list[bytes]()
+
+    async def turn() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    async with asyncio.TaskGroup() as group:
+        other = group.create_task(turn(), name="other")
+        while not chunks or b'"z"' not in chunks[-1]:
+            chunks.append(await anext(stream))
+        other.cancel()
+    assert max(map(len, chunks)) <= watching.LONG_BYTES
+    assert turns >= len(chunks) - 1 > 10
+    events = [json.loads(line) for line in b"".join(chunks).splitlines()]
+    assert {each["object"]["metadata"]["name"]: each["object"]["data"]["text"] for each in events} == texts
+
+
 @given(
     steps=st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from(["red", "blue", "gone"])), max_size=12),
     start=st.integers(0, 12),

@@ -1,6 +1,8 @@
 """The edge's connector and the hub's server over real TLS, on the real store: push, report, restart, full disk."""
 
 import asyncio
+import random
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -46,6 +48,7 @@ from link.peer import Role
 from link.pump import Pump, Transport
 from link.quic import Quic
 from metamanager.errors import StoreError, StoreFull
+from metamanager.intake import prepared
 from metamanager.store import Store
 from tests.harness.hubsite import Desk, Rights
 from tests.harness.linked_edge import Book
@@ -136,6 +139,7 @@ async def connected(
     check_s: float = 600.0,
     selections: Book | None = None,
     quic: QuicChoice | None = None,
+    unfold: Callable[[Delta], Delta] = prepared,
 ) -> AsyncIterator[Connector]:
     async def commit(batches: Sequence[Batch]) -> Mapping[int, Sequence[Refusal]]:
         fail()
@@ -152,6 +156,7 @@ async def connected(
         selections=selections,
         store_errors=(StoreError,),
         check_s=check_s,
+        unfold=unfold,
     )
     task = asyncio.create_task(connector.run(), name="connector")
     try:
@@ -317,6 +322,36 @@ async def test_a_store_that_is_full_ends_the_link_and_loses_nothing(tmp_path: Pa
             await until(lambda: connector.status.synced)
             assert failures == 0
             assert (await store.get(POD)) is not None
+    await store.close()
+
+
+async def test_a_pod_does_not_wait_for_a_large_object_that_is_unpacked_in_a_thread(tmp_path: Path) -> None:
+    cloud, store = Cloud(tmp_path), await Store.open(tmp_path / "edge.db")
+    may_go_on, threads = threading.Event(), list[str]()
+
+    def unfold(delta: Delta) -> Delta:
+        threads.append(threading.current_thread().name)
+        assert may_go_on.wait(10)
+        return prepared(delta)
+
+    bulk, text = ObjectKey(CONFIG_MAPS, "default", "bulk"), random.Random(1).randbytes(60_000).hex()
+    async with cloud.serving():
+        cloud.put("web", spec={"nodeName": NODE, "volumes": [{"name": "v", "configMap": {"name": "bulk"}}]})
+        async with connected(cloud, store, unfold=unfold) as connector:
+            await until(lambda: connector.status.synced)
+            cloud.put("bulk", data={"text": text})
+            await until(lambda: threads)
+            cloud.put("web", spec={"nodeName": NODE, "volumes": [{"name": "v", "configMap": {"name": "bulk"}}], "n": 2})
+            revision = store.feed.revision
+            await until(lambda: store.feed.revision > revision)
+            assert await store.get(bulk) is None
+            may_go_on.set()
+            async with asyncio.timeout(10):
+                await store.feed.wait(revision + 1)
+            held = await store.get(bulk)
+            assert held is not None
+            assert held.object.parse()["data"]["text"] == text
+            assert threads == ["unfold"]
     await store.close()
 
 

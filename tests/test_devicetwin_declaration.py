@@ -1,13 +1,16 @@
 """Device and model bodies, read into wishes and configuration; odd shapes are taken for absent."""
 
+import copy
+import json
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from apimachinery.objects import lookup
 from devicetwin.configuration import DeviceConfig, ProtocolConfig
-from devicetwin.declaration import configuration, declaration, model_for_word, model_of
+from devicetwin.declaration import Model, configuration, configured, declaration, model_for_word, model_of
 from devicetwin.messages import DeviceId
 
 ID = DeviceId("default", "thermo")
@@ -53,10 +56,11 @@ MODEL: dict[str, Any] = {
         ],
     },
 }
+THERMOSTAT = Model.read(MODEL)
 
 
 def test_wishes_and_model_are_read() -> None:
-    said = declaration(DEVICE, MODEL)
+    said = declaration(DEVICE, THERMOSTAT)
     assert (said.uid, said.model) == ("u", "thermostat")
     assert said.wishes == {"setpoint": "22", "ghost": "1"}
     assert said.models is not None
@@ -85,12 +89,12 @@ def test_a_report_cycle_counts_where_reports_are_wanted_and_is_a_second_at_least
     ],
 )
 def test_a_wish_is_judged_by_the_model(name: str, value: str, says: str) -> None:
-    assert declaration(DEVICE, MODEL).problem_with(name, value) == says
+    assert declaration(DEVICE, THERMOSTAT).problem_with(name, value) == says
 
 
 def test_a_wish_in_another_unit_than_the_models_is_kept_from_the_device() -> None:
     device = {"spec": {"properties": [{"name": "setpoint", "desired": {"value": "22", "metadata": {"unit": "F"}}}]}}
-    said = declaration(device, MODEL)
+    said = declaration(device, THERMOSTAT)
     assert said.problem_with("setpoint", "22") == 'setpoint: the value is in "F", the model\'s unit is "C"'
     assert said.problem_with("setpoint", "23") == "", "a wish of the edge, which names no unit"
 
@@ -101,7 +105,7 @@ def test_without_a_model_no_wish_can_be_judged() -> None:
 
 
 def test_the_configuration_joins_device_and_model() -> None:
-    config = configuration(ID, "edge1", DEVICE, MODEL)
+    config = configuration(ID, "edge1", DEVICE, THERMOSTAT)
     assert (config.id, config.node, config.model, config.problem) == (ID, "edge1", "thermostat", "")
     assert config.protocol == ProtocolConfig("modbus", {"slaveID": 1})
     setpoint, ghost, temperature = config.properties
@@ -122,7 +126,7 @@ def test_the_configuration_joins_device_and_model() -> None:
 
 
 def test_the_protocol_falls_back_on_the_model_s() -> None:
-    config = configuration(ID, "edge1", {"spec": {"deviceModelRef": {"name": "thermostat"}}}, MODEL)
+    config = configuration(ID, "edge1", {"spec": {"deviceModelRef": {"name": "thermostat"}}}, THERMOSTAT)
     assert config.protocol == ProtocolConfig("modbus", {"speed": 9600})
     assert "not on this node" in configuration(ID, "edge1", DEVICE, None).problem
 
@@ -149,5 +153,30 @@ ODD = st.recursive(
 @given(st.dictionaries(st.sampled_from(["spec", "metadata"]), ODD), st.dictionaries(st.just("spec"), ODD))
 def test_no_shape_stops_the_reading(device: dict[str, Any], model: dict[str, Any]) -> None:
     model_of(device)
-    declaration(device, model)
-    configuration(ID, "n", device, model).encode()
+    declaration(device, Model.read(model))
+    configuration(ID, "n", device, Model.read(model)).encode()
+
+
+@given(st.dictionaries(st.sampled_from(["spec", "metadata"]), ODD))
+def test_what_a_mapper_is_told_is_another_only_where_what_is_read_for_it_is(device: dict[str, Any]) -> None:
+    other: dict[str, Any] = json.loads(json.dumps(device))
+    properties = lookup(other, "spec.properties")
+    for entry in properties if isinstance(properties, list) else ():
+        if isinstance(entry, dict):
+            entry["desired"] = {"value": "another"}
+    assert configured(other) == configured(device)
+    assert configuration(ID, "n", other, THERMOSTAT) == configuration(ID, "n", device, THERMOSTAT)
+
+
+@pytest.mark.parametrize("field", ["visitors", "collectCycle", "reportCycle", "reportToCloud", "pushMethod", "name"])
+def test_all_that_a_mapper_is_told_of_a_property_is_read_for_it(field: str) -> None:
+    other = copy.deepcopy(DEVICE)
+    del other["spec"]["properties"][0][field]
+    assert configured(other) != configured(DEVICE)
+
+
+@pytest.mark.parametrize("field", ["deviceModelRef", "protocol", "properties"])
+def test_all_that_a_mapper_is_told_of_a_device_is_read_for_it(field: str) -> None:
+    other = copy.deepcopy(DEVICE)
+    del other["spec"][field]
+    assert configured(other) != configured(DEVICE)

@@ -60,6 +60,18 @@ def test_a_twin_survives_being_written_down(twin: Twin) -> None:
     assert Twin.from_json(KEY, json.loads(canonical(twin.to_json()))) == twin
 
 
+@given(PROPERTIES, PROPERTIES, st.sampled_from(Property._fields))
+def test_twins_are_kept_as_one_another_exactly_where_what_is_written_down_is_the_same(
+    one: Property, other: Property, field: str
+) -> None:
+    changed = one._replace(**{field: getattr(other, field)})
+    for properties in ({"p": one}, {"p": changed}, {"p": changed, "q": other}, {}):
+        twin, after = Twin(KEY, "u", {"p": one}), Twin(KEY, "u", properties)
+        assert twin.is_kept_as(after) == (twin.to_json() == after.to_json())
+    head = Twin(KEY, "u", {"p": one})
+    assert not head.is_kept_as(head._replace(versions=1))
+
+
 @pytest.mark.parametrize(
     "value", [None, [], {}, {"uid": "u"}, {"uid": "", "state": "", "lastOnline": "", "versions": "x", "properties": {}}]
 )

@@ -9,7 +9,7 @@ from apimachinery.objects import Object, canonical, revision_of
 from apimachinery.resources import CONFIG_MAPS, NODES
 from link.frames import Delta
 from link.packing import pack, pack_against
-from metamanager.intake import MAX_BODY_BYTES, NotHeld, Untakable, take, unfold
+from metamanager.intake import MAX_BODY_BYTES, NotHeld, Untakable, intake, prepared, take, unfold
 from tests.harness.store_history import upsert
 
 GOOD = upsert(CONFIG_MAPS, "a", 1, app="web")
@@ -124,3 +124,18 @@ def test_a_body_that_unpacks_to_a_flood_is_stopped_at_the_size_it_says() -> None
                 unfold(delta._replace(size=size), held)
             assert tracemalloc.get_traced_memory()[1] < 4 * MAX_BODY_BYTES
             tracemalloc.stop()
+
+
+def test_what_does_not_depend_on_what_is_held_is_made_beforehand() -> None:
+    body = b'{"metadata":{"name":"a","namespace":"default"}}'
+    packed, odd = told_packed(body), told_packed(b'{"metadata":{}}')
+    for delta in (packed, odd, packed._replace(body=b"rubbish"), Delta(KEY, ObjectVersion("u", "1"), body)):
+        ready = prepared(delta)
+        assert (ready.body, ready.whole_size) == (b"", delta.whole_size), "the packed body is not held any more"
+        assert ready.taken is not None
+        assert intake(ready, None) is ready.taken
+        assert ready.taken == intake(delta, None)
+    against, _ = told_against(b'{"a":1}', body)
+    assert prepared(against) is against
+    removal = Delta(KEY, None, b"")
+    assert prepared(removal) is removal

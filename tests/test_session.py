@@ -84,10 +84,10 @@ class Wire:
 class Edge:
     """A session that has said Hello."""
 
-    def __init__(self, cursor: Cursor | None = None) -> None:
+    def __init__(self, cursor: Cursor | None = None, *, unfolds: bool = False) -> None:
         self.woken = 0
         self.wire = Wire()
-        self.session = EdgeSession(Node("n"), agent="test", clock=SimClock(), wake=self.wake)
+        self.session = EdgeSession(Node("n"), agent="test", clock=SimClock(), wake=self.wake, unfolds=unfolds)
         self.pump = self.session.opened(self.wire)
         self.session.greet(cursor, b"d", 3, (), (ONE,))
 
@@ -148,13 +148,19 @@ def test_an_ack_follows_the_commit_and_not_the_push() -> None:
 
 def test_a_transaction_is_bounded_by_what_its_bodies_unpack_to() -> None:
     edge = Edge().streaming()
-    large = Push(1, (Delta(KEY, VERSION, b"zz", size=COMMIT_BYTES // 2 + 1),), False)
+    large = Push(1, (Delta(KEY, VERSION, b"zz", size=COMMIT_BYTES // 2),), False)
     edge.hear(*(large._replace(seq=seq) for seq in range(1, 6)))
     taken = []
     while batches := edge.session.take_batches():
         taken.append([batch.cursor.seq for batch in batches])
     assert taken == [[1, 2], [3, 4], [5]]
-    edge.hear(*(large._replace(seq=seq) for seq in range(6, 9)))
+    small, huge = large._replace(deltas=()), large._replace(deltas=(Delta(KEY, VERSION, b"zz", size=COMMIT_BYTES + 1),))
+    edge.hear(*(each._replace(seq=seq) for seq, each in enumerate((small, huge, small), 6)))
+    taken = []
+    while batches := edge.session.take_batches():
+        taken.append([batch.cursor.seq for batch in batches])
+    assert taken == [[6], [7], [8]], "what came before a large object does not wait for it"
+    edge.hear(*(large._replace(seq=seq) for seq in range(9, 12)))
     before = edge.woken
     edge.session.take_batches()
     assert edge.woken == before + 1, "nobody else says that there is more"
@@ -188,6 +194,32 @@ def test_a_delta_that_came_in_parts_is_committed_with_the_push_that_names_it() -
     assert [batch.deltas for batch in edge.session.take_batches()] == [(), (delta,)]
     edge.hear(Push(3, (), False, (), 1))
     assert str(edge.session.error) == "transfer 1 is not complete", "it is named once"
+
+
+def test_a_large_delta_is_taken_once_it_is_unfolded_and_pushes_go_on_meanwhile() -> None:
+    edge = Edge(unfolds=True).streaming()
+    delta = Delta(KEY, VERSION, b"{}")
+    wire = encode_delta(delta)
+    before = edge.woken
+    edge.hear(Part(1, len(wire), wire), Push(1, (), True))
+    assert edge.woken == before + 2, "somebody is to unfold it"
+    assert edge.session.take_arrived() == bytearray(wire)
+    edge.session.committed(edge.session.take_batches(), {})
+    edge.hear(Part(2, 9, b"x"))
+    assert edge.wire.take() == [Ack(1)]
+    edge.session.unfolded(delta._replace(body=b"[]"))
+    assert edge.wire.take() == [Taken(2)]
+    edge.hear(Push(2, (), True, (), 1))
+    assert [batch.deltas for batch in edge.session.take_batches()] == [(delta._replace(body=b"[]"),)]
+
+
+def test_what_is_unfolded_after_the_link_is_lost_is_not_told_to_anybody() -> None:
+    edge = Edge(unfolds=True).streaming()
+    wire = encode_delta(Delta(KEY, VERSION, b"{}"))
+    edge.hear(Part(1, len(wire), wire))
+    edge.pump.connection_lost("cut")
+    edge.session.unfolded(Delta(KEY, VERSION, b"{}"))
+    assert edge.wire.take() == []
 
 
 def test_a_commit_after_the_link_is_lost_is_not_told_to_anybody() -> None:

@@ -51,6 +51,19 @@ def test_what_is_claimed_takes_its_room_until_it_is_committed() -> None:
     assert arriving.claim(9, 20) == b"x"
 
 
+def test_what_is_handed_over_takes_its_room_until_it_is_committed_or_dropped() -> None:
+    arriving = Arriving()
+    arriving.take(Part(1, MAX_TRANSFER_BYTES, b"x"))
+    assert arriving.hand_over(1) is None, "it is not whole"
+    arriving.take(Part(1, 0, b""))
+    arriving.take(Part(2, 1, b"x"))
+    assert arriving.hand_over(2) == bytearray(b"x")
+    assert (arriving.hand_over(2), arriving.hand_over(3)) == (None, None)
+    assert (2 in arriving, len(arriving), arriving.size) == (True, 1, 1)
+    assert arriving.claim(2, 1) == b""
+    assert 2 not in arriving
+
+
 @pytest.mark.parametrize(
     "part", [Part(1, 9, b"x"), Part(1, 8, b""), Part(1, 8, b"x" * 8), Part(1, MAX_TRANSFER_BYTES, b"x")], ids=str
 )

@@ -22,6 +22,7 @@ from edgehub.backlog import Backlog
 from edgehub.session import EdgeSession
 from link.errors import LinkClosed, LinkError, RemoteProtocolError
 from link.frames import Batch, GoodbyeCode, Interest, Position, Refusal, Traffic
+from link.pushcodec import decode_delta
 from tests.sim.access import STEADY, STEADY_KEY
 from tests.sim.clock import MachineClock
 from tests.sim.disk import DiskFull, SimDisk
@@ -113,7 +114,7 @@ class SimEdge:
             return
         self.end, hand_over, self.replica = reached
         self.dials += 1
-        session = self.session = EdgeSession(self.node, agent="sim", clock=self.clock, wake=self._wake)
+        session = self.session = EdgeSession(self.node, agent="sim", clock=self.clock, wake=self._wake, unfolds=True)
         self._backlog = Backlog()
         hand_over()
         self.end.receiving = session.opened(self.end)
@@ -144,6 +145,9 @@ class SimEdge:
                 self.session = None
                 self._later(self._world.rng.choice([0.0, 0.05, 0.5]), self.dial)
             return
+        if (body := session.take_arrived()) is not None:
+            made = decode_delta(body)
+            self._later(self._world.rng.random() * 0.05, lambda: session.unfolded(made))
         self._hear_of_interests(session)
         if session.wants_inventory and not self._committing:
             session.send_inventory(self.disk.held())
