@@ -48,7 +48,7 @@ pack_small: Callable[[list[object]], bytes] = msgpack.Packer(use_bin_type=True, 
 """Half of what packb takes, which makes a buffer each time. This one stays as large as what it was used for."""
 
 
-def unpack(data: bytes, what: str) -> Any:
+def unpack(data: bytes | bytearray, what: str) -> Any:
     """What the bytes are, with no length over what any frame has. Raises RemoteProtocolError. what: they should be."""
     try:
         return msgpack.unpackb(

@@ -27,7 +27,7 @@ _COUNTS = {0xDC: 2, 0xDD: 4}
 """How many bytes say how many elements the array has."""
 
 
-def check(data: bytes, what: str, *, deep: int, elements: int) -> None:
+def check(data: bytes | bytearray, what: str, *, deep: int, elements: int) -> None:
     """
     Raises RemoteProtocolError where arrays are nested deeper than `deep`, or have more than `elements` in all.
 

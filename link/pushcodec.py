@@ -54,8 +54,8 @@ def encode_delta(delta: Delta) -> bytes:
     return pack_small(head) if len(delta.body) <= SMALL_BYTES else pack(head)
 
 
-def decode_delta(data: bytes) -> Delta:
-    """The inverse of encode_delta. Raises RemoteProtocolError."""
+def decode_delta(data: bytes | bytearray) -> Delta:
+    """The inverse of encode_delta, of which nothing is kept. Raises RemoteProtocolError."""
     nesting.check(data, "delta", deep=1, elements=MAX_DELTA_ELEMENTS)
     fields = Fields(unpack(data, "delta"), "delta")
     key = fields.key()

@@ -7,8 +7,9 @@ an SD card takes tens of milliseconds; one thread does that and nothing else.
 
 What the cluster says, and what clients on the node write, goes before what devices say: a slow disk is shared by all,
 and devices can always bring more than it takes. So a pod's change waits for the one transaction that is under way, and
-not for those that wait, however many they are. While both wait, devices get one in FAIR of the thread's time, so that
-nobody starves: of its time and not of its calls, or three quick reads of a pod would send its commit behind devices'.
+not for those that wait, however many they are. While both wait, devices get a share of the thread's time
+(metamanager.handover), so that nobody starves: of its time and not of its calls, or three quick reads of a pod would
+send its commit behind devices'.
 
 Invariants
     when apply() or save() has returned, what they were given survives a power cut
@@ -20,9 +21,7 @@ Invariants
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -36,6 +35,7 @@ from link.frames import Batch, Cursor, Held, Position, RefusedReport, ReportEntr
 from metamanager.connection import Database
 from metamanager.errors import StoreClosed, StoreCorrupt
 from metamanager.feed import ChangeFeed
+from metamanager.handover import Handover
 from metamanager.history import MAX_ROWS, Recorded, Samples
 from metamanager.interestrows import RememberedInterest
 from metamanager.opening import mark_corrupt, open_records
@@ -44,55 +44,20 @@ from metamanager.parked import Parked
 from metamanager.records import Applied, Look, Records
 
 QUEUE = 64
-FAIR = 4  # devices get a quarter of the thread's time at least, while there are both
-MOST_OWED_S = 1.0  # that what is urgent may be ahead of its three quarters, or behind
 
 T = TypeVar("T")
-
-
-class Turns:
-    """
-    What waits for the thread: what is urgent first, but for the time that is the others'.
-
-    Calls are put in by the loop, and taken and accounted for by the thread, one for each that was put in.
-    """
-
-    def __init__(self) -> None:
-        self._urgent: deque[Callable[[], None]] = deque()
-        self._other: deque[Callable[[], None]] = deque()
-        self._owed_s = MOST_OWED_S
-        """How much of the time is still what is urgent's, of what was shared; below zero it has had more."""
-        self._is_others = False
-        """Whether what was taken last is not urgent."""
-
-    def put(self, call: Callable[[], None], *, urgent: bool) -> None:
-        (self._urgent if urgent else self._other).append(call)
-
-    def take(self) -> Callable[[], None]:
-        """The next. There must be one."""
-        self._is_others = not self._urgent or (bool(self._other) and self._owed_s < 0)
-        return (self._other if self._is_others else self._urgent).popleft()
-
-    def took(self, seconds: float) -> None:
-        """What was taken last took so long. Nobody is charged for time that the other did not want."""
-        if self._is_others:
-            self._owed_s = min(MOST_OWED_S, self._owed_s + (FAIR - 1) * seconds)
-        elif self._other:
-            self._owed_s = max(-MOST_OWED_S, self._owed_s - seconds)
 
 
 class Store:
     """An open store. Make one with `Store.open`."""
 
-    def __init__(self, path: Path, database: Database, records: Records, thread: ThreadPoolExecutor) -> None:
+    def __init__(self, path: Path, database: Database, records: Records, thread: Handover) -> None:
         self.path = path
         self.feed = ChangeFeed(records.revision)
         self._database = database
         self._records = records
         self._thread = thread
-        self._turns = Turns()
         self._room = {urgent: asyncio.BoundedSemaphore(QUEUE) for urgent in (True, False)}
-        self._loop = asyncio.get_running_loop()
         self._closed = False
         self._damaged = asyncio.Event()
         # What the last commit left, as far as callers need to know without asking the thread.
@@ -117,12 +82,11 @@ class Store:
         file may grow; None for as large as the disk allows. history_rows: how many samples of devices are kept; 0 for
         none. Raises a StoreError.
         """
-        thread = ThreadPoolExecutor(1, thread_name_prefix="store")
+        thread = Handover("store")
         try:
-            loop = asyncio.get_running_loop()
-            database, records = await loop.run_in_executor(thread, open_records, path, max_bytes, history_rows, keys)
+            database, records = await thread.do(partial(open_records, path, max_bytes, history_rows, keys))
         except BaseException:
-            thread.shutdown(wait=False)
+            thread.end()
             raise
         return cls(path, database, records, thread)
 
@@ -132,8 +96,7 @@ class Store:
             return
         self._closed = True
         self.feed.close()
-        await self._loop.run_in_executor(self._thread, self._database.close)
-        self._thread.shutdown(wait=False)
+        await self._thread.close(self._database.close)
 
     async def wait_damaged(self) -> None:
         """
@@ -186,9 +149,7 @@ class Store:
             applied = self._records.apply(batches, at_ms)
             # Told to the loop before the caller is, and whether or not the caller still waits.
             records = self._records
-            self._loop.call_soon_threadsafe(
-                self._committed, applied, records.cursor, records.horizon, records.synced_at_ms
-            )
+            self._thread.tell(partial(self._committed, applied, records.cursor, records.horizon, records.synced_at_ms))
             return applied
 
         return await self._run(commit)
@@ -249,7 +210,7 @@ class Store:
             changes = self._records.write_locally(write, expected)
             if changes is None:
                 return None
-            self._loop.call_soon_threadsafe(self.feed.publish, changes)
+            self._thread.tell(partial(self.feed.publish, changes))
             return changes[-1].revision
 
         return await self._run(commit)
@@ -258,7 +219,8 @@ class Store:
         """Forget a local write, because the cloud has it or never will. One made since has another number and stays."""
 
         def commit() -> None:
-            self._loop.call_soon_threadsafe(self.feed.publish, self._records.settle_locally(seq))
+            changes = self._records.settle_locally(seq)
+            self._thread.tell(partial(self.feed.publish, changes))
 
         await self._run(commit)
 
@@ -357,21 +319,12 @@ class Store:
         async with self._room[urgent]:
             if self._closed:
                 raise StoreClosed(self.path, "the store is closed")
-            done: Future[T] = Future()
-            self._turns.put(partial(_do, work, done), urgent=urgent)
-            self._thread.submit(self._next)
             try:
-                return await asyncio.wrap_future(done)
+                return await self._thread.do(work, urgent=urgent)
             except StoreCorrupt:
                 mark_corrupt(self.path)
                 self._damaged.set()
                 raise
-
-    def _next(self) -> None:
-        """In the thread: one call, whichever is next."""
-        call, began = self._turns.take(), time.perf_counter()
-        call()
-        self._turns.took(time.perf_counter() - began)
 
     def _count(self) -> None:
         self._counts = self._records.outbox.counts
@@ -400,15 +353,3 @@ class Store:
         namespace: "" for all. limit: most objects, 0 for all. after: only keys that follow this one.
         """
         return await self._run(lambda: self._records.list(resource, namespace, labels, fields, limit, after))
-
-
-def _do(work: Callable[[], T], done: "Future[T]") -> None:
-    """In the thread. Who no longer waits is not served: what had not begun when its caller was cancelled never does."""
-    if not done.set_running_or_notify_cancel():
-        return
-    try:
-        result = work()
-    except BaseException as exc:  # for the caller, whatever it is
-        done.set_exception(exc)
-    else:
-        done.set_result(result)

@@ -126,6 +126,7 @@ CORES = (
     "edgehub.backlog",
     "edgehub.lifetimes",
     "edgehub.redial",
+    "edgehub.arrivals",
     "edgehub.session",
     "link.callcodec",
     "link.codec",

@@ -8,7 +8,6 @@ import os
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,7 @@ from apimachinery.resources import CONFIG_MAPS
 from apimachinery.selectors import parse_fields, parse_labels
 from link.frames import MAX_HORIZON, MAX_TERM, Cursor, Position
 from metamanager.errors import StoreClosed, StoreCorrupt, StoreFull
-from metamanager.store import Store, Turns
+from metamanager.store import Store
 from tests.harness.store_history import GADGETS, batch, broken, event_of, removal, report_of, upsert
 
 
@@ -141,26 +140,6 @@ async def test_files_are_private(tmp_path: Path) -> None:
         os.chmod(directory / "edge.db", 0o644)
     async with opened(directory):
         assert (directory / "edge.db").stat().st_mode & 0o777 == 0o600
-
-
-@pytest.mark.parametrize(("read_s", "least", "most"), [(0.1, 0.22, 0.28), (0.001, 0.0, 0.0)])
-def test_devices_have_a_quarter_of_the_time_of_a_thread_and_not_of_its_calls(
-    read_s: float, least: float, most: float
-) -> None:
-    """All wait all the time. Quick reads, as many as there are, are not three quarters of it."""
-    turns, spent = Turns(), [0.0, 0.0]
-    for _ in range(400):
-        for place, seconds in enumerate((read_s, 0.3)):
-            turns.put(partial(add, spent, place, seconds), urgent=place == 0)
-    for _ in range(400):
-        before = sum(spent)
-        turns.take()()
-        turns.took(sum(spent) - before)
-    assert least <= spent[1] / sum(spent) <= most
-
-
-def add(spent: list[float], place: int, seconds: float) -> None:
-    spent[place] += seconds
 
 
 async def test_a_closed_store_says_so(tmp_path: Path) -> None:

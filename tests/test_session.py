@@ -203,7 +203,7 @@ def test_a_large_delta_is_taken_once_it_is_unfolded_and_pushes_go_on_meanwhile()
     before = edge.woken
     edge.hear(Part(1, len(wire), wire), Push(1, (), True))
     assert edge.woken == before + 2, "somebody is to unfold it"
-    assert edge.session.take_arrived() == wire
+    assert edge.session.take_arrived() == bytearray(wire)
     edge.session.committed(edge.session.take_batches(), {})
     edge.hear(Part(2, 9, b"x"))
     assert edge.wire.take() == [Ack(1)]

@@ -57,7 +57,7 @@ def test_what_is_handed_over_takes_its_room_until_it_is_committed_or_dropped() -
     assert arriving.hand_over(1) is None, "it is not whole"
     arriving.take(Part(1, 0, b""))
     arriving.take(Part(2, 1, b"x"))
-    assert arriving.hand_over(2) == b"x"
+    assert arriving.hand_over(2) == bytearray(b"x")
     assert (arriving.hand_over(2), arriving.hand_over(3)) == (None, None)
     assert (2 in arriving, len(arriving), arriving.size) == (True, 1, 1)
     assert arriving.claim(2, 1) == b""

@@ -50,11 +50,11 @@ KEYS = st.builds(
     ObjectKey, st.builds(Resource, NAMES, FULL_NAMES, FULL_NAMES, FULL_NAMES, st.booleans()), NAMES, FULL_NAMES
 )
 VERSIONS = st.builds(ObjectVersion, NAMES, FULL_NAMES)
-WHOLE = st.builds(Delta, KEYS, VERSIONS, st.binary(max_size=99), st.just(""), st.just(0))
+WHOLE = st.builds(Delta, KEYS, VERSIONS, st.binary(max_size=99), st.just(""), st.just(0), taken=st.none())
 SIZES = st.integers(1, 4000)
-PATCHED = st.builds(Delta, KEYS, VERSIONS, st.binary(max_size=99), FULL_NAMES, SIZES)
-PACKED = st.builds(Delta, KEYS, VERSIONS, st.binary(max_size=99), st.just(""), SIZES)
-REMOVED = st.builds(Delta, KEYS, st.none(), st.just(b""), st.just(""), st.just(0))
+PATCHED = st.builds(Delta, KEYS, VERSIONS, st.binary(max_size=99), FULL_NAMES, SIZES, taken=st.none())
+PACKED = st.builds(Delta, KEYS, VERSIONS, st.binary(max_size=99), st.just(""), SIZES, taken=st.none())
+REMOVED = st.builds(Delta, KEYS, st.none(), st.just(b""), st.just(""), st.just(0), taken=st.none())
 DELTAS = WHOLE | PATCHED | PACKED | REMOVED
 SECONDS = st.floats(0, 86_400)
 
