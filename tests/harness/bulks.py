@@ -54,9 +54,12 @@ class Bulks:
 def main() -> None:
     port, kubeconfig, path, size, pause_s = sys.argv[1:]
     bulks = Bulks(Api.as_admin(Path(kubeconfig), int(port)), path, int(size), float(pause_s))
-    commands = {"begin": bulks.begin, "stop": bulks.stop, "stats": lambda: None}
     for line in sys.stdin:
-        commands[line.strip()]()
+        match line.strip():
+            case "begin":
+                bulks.begin()
+            case "stop":
+                bulks.stop()
         print(json.dumps({"sent": bulks.sent}), flush=True)
 
 
