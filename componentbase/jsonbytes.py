@@ -6,13 +6,18 @@ With orjson where it is installed: 20 us less for a twin's answer than the stand
 bytes. What is compared by its bytes is apimachinery.objects.canonical's: it sorts, and writes fractions in one way.
 `sorted_` has canonical's bytes, for who writes often or at length: a third of the time for a Device, 0.5 ms for 3 MB.
 
+`parsed` reads for who only looks: 3 ms for 3 MB, where the standard library holds the interpreter for 9.
+
 The home of orjson.
 """
 
+import contextlib
 import json
 from collections.abc import Callable, Iterable
 
 from apimachinery.objects import JSON, canonical
+
+SHALLOW = 500  # brackets that open: orjson goes deeper than the standard library, which others read the same with
 
 # Made once: json.dumps with arguments makes one for each call, a third of the time of a small value.
 _ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False, allow_nan=False)
@@ -23,9 +28,19 @@ def plain(value: object) -> bytes:
     return _ENCODER.encode(value).encode()
 
 
+def _parsed(data: bytes) -> JSON:
+    value: JSON = json.loads(data, parse_constant=_refuse)
+    return value
+
+
+def _refuse(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON value")
+
+
 try:
     import orjson
 except ImportError:
+    parsed: Callable[[bytes], JSON] = _parsed
     compact: Callable[[object], bytes] = plain
     sorted_: Callable[[JSON], bytes] = canonical
 else:
@@ -48,6 +63,18 @@ else:
             return _dumps(value, option=_SORTED)
         except TypeError:
             return canonical(value)  # as above
+
+    def parsed(data: bytes) -> JSON:
+        """
+        The value in these bytes; an integer of more than 64 bits may come as a fraction.
+
+        Raises ValueError for what is no JSON, as NaN, and RecursionError for what is nested too deeply.
+        """
+        if data.count(b"[") + data.count(b"{") <= SHALLOW:
+            with contextlib.suppress(ValueError):  # it takes less: no half of a surrogate pair, for one
+                value: JSON = orjson.loads(data)
+                return value
+        return _parsed(data)
 
     def _written_alike(values: Iterable[JSON]) -> bool:
         """Whether there are no fractions in them, which orjson writes in its own way, and null for infinity."""

@@ -39,7 +39,7 @@ from link.frames import ReportEntry
 logger = logging.getLogger(__name__)
 
 BATCH = 64  # messages per transaction, some 5 ms of the thread that a pod's change waits for, and one sync of the disk
-REST = 3  # times what devices took, while the cluster changes something else
+REST = 7  # times what devices took, while the cluster changes something else
 TURN_S = 0.002  # in which nobody else gets the loop: a pod's change needs four turns of it, and is to be there in 50 ms
 DECLARE_SLICE = 4  # devices whose objects are read before the clock is looked at
 SEAL_SLICE = 8  # devices whose documents are written before the clock is looked at

@@ -7,10 +7,10 @@ would be served under a wrong name for ever, so it is looked at once, here, befo
 Pure: no I/O.
 """
 
-import json
 from collections.abc import Mapping
 
 from apimachinery.objects import JSON, Object, revision_of
+from componentbase.jsonbytes import parsed
 from link.frames import MAX_NAME_BYTES, Delta, Refusal
 from link.packing import Unpackable, unpack, unpack_against
 
@@ -93,7 +93,7 @@ def _check_key(delta: Delta) -> None:
 
 def _decode(body: bytes) -> dict[str, JSON]:
     try:
-        value = json.loads(body, parse_constant=_refuse_constant)
+        value = parsed(body)
     except RecursionError:
         raise Untakable("the body is nested too deeply") from None
     except ValueError as exc:
@@ -101,10 +101,6 @@ def _decode(body: bytes) -> dict[str, JSON]:
     if not isinstance(value, dict):
         raise Untakable("the body is not a JSON object")
     return value
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a JSON value")
 
 
 def _check_identity(delta: Delta, value: Mapping[str, JSON], metadata: Mapping[str, JSON]) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apimachinery.objects import NotJSON, canonical
-from componentbase.jsonbytes import compact, plain, sorted_
+from componentbase.jsonbytes import SHALLOW, compact, parsed, plain, sorted_
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.text(),
@@ -22,6 +22,36 @@ VALUES = st.recursive(
 def test_both_ways_give_the_same_bytes(value: object) -> None:
     assert compact(value) == plain(value)
     assert json.loads(compact(value)) == value
+
+
+SMALL = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.text()
+    | st.floats(allow_nan=False, allow_infinity=False),
+    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(), inner, max_size=5),
+    max_leaves=20,
+)
+
+
+@given(SMALL)
+def test_what_is_parsed_is_what_the_standard_library_reads(value: object) -> None:
+    assert parsed(json.dumps(value).encode()) == value
+
+
+@pytest.mark.parametrize("text", [b"[NaN]", b"[1,]", b"{", b"\xff", b"[1] 2", b"-Infinity"])
+def test_what_is_no_json_is_not_parsed(text: bytes) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011  whatever its words
+        parsed(text)
+
+
+def test_what_others_could_not_read_is_not_parsed_either() -> None:
+    assert parsed(b'["\\ud800"]') == ["\ud800"], "they can"
+    assert parsed(b"[" * SHALLOW + b"]" * SHALLOW) == json.loads("[" * SHALLOW + "]" * SHALLOW)
+    for depth in (2_000, 200_000):
+        with pytest.raises(RecursionError):
+            parsed(b"[" * depth + b"]" * depth)
 
 
 @given(VALUES, st.floats(allow_nan=False, allow_infinity=False))

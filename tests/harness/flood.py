@@ -17,19 +17,16 @@ With a BadLine the flooded node is behind it, and the calling thread must be in 
 behind it.
 """
 
-import base64
 import contextlib
 import http.client
 import itertools
 import json
-import random
 import re
-import ssl
 import sys
 import threading
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -40,8 +37,8 @@ from tests.harness.badline import BadLine
 from tests.harness.commanded import Commanded
 from tests.harness.flooder import name_of
 from tests.harness.mosquitto import Mosquitto, free_port
+from tests.harness.plainapi import WITHIN_S, Api
 from tests.harness.site import Site
-from tests.harness.watchreader import wake_reader, watched
 
 FLOODED, OTHER = NODES = ("flooded", "other")
 LEASE_S, GRACE_S, HEARTBEAT_S = 1.0, 4.0, 1.0
@@ -51,7 +48,6 @@ join: {{advertise: [ADDRESS]}}
 link: {{heartbeatSeconds: {HEARTBEAT_S:g}}}
 nodes: {{graceSeconds: {GRACE_S:g}, renewSeconds: {LEASE_S:g}}}
 """
-WITHIN_S = 60.0
 ASK_S = 3.0
 LOOK_S = 0.25  # between two looks at every Device's status, each of which is work for the apiserver
 PODS = 10  # of each node; changed by turns, PER_S of each node a second
@@ -62,33 +58,6 @@ NAME = re.compile(rb'"name":"([a-z]+-[0-9]+)"')
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
 CORE = "/api/v1/namespaces/default"
 GROUP = f"/apis/{DEVICES.api_version}/namespaces/default"
-
-
-class Api:
-    """A kept-alive connection to an apiserver, or to a node's local API."""
-
-    def __init__(self, connection: http.client.HTTPConnection, token: str = "") -> None:
-        self._connection = connection
-        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
-
-    def ask(self, method: str, path: str, body: object = None) -> dict[str, Any]:
-        """Raises AssertionError for any answer but success."""
-        kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
-        content = None if body is None else json.dumps(body)
-        self._connection.request(method, path, content, {**self._headers, "Content-Type": kind})
-        answer = self._connection.getresponse()
-        told = answer.read()
-        assert answer.status in (200, 201), told[:500]
-        value: dict[str, Any] = json.loads(told)
-        return value
-
-    def lines(self, path: str) -> Iterator[tuple[float, bytes]]:
-        """Lines of a watch, and when they came."""
-        return watched(self._connection, path, self._headers)
-
-    def close(self) -> None:
-        wake_reader(self._connection)
-        self._connection.close()
 
 
 class Change(NamedTuple):
@@ -152,15 +121,13 @@ class Flood(Site):
         self._stack = contextlib.ExitStack()
         self.flooder: Commanded
         self.wishes: Commanded
+        self._bulks: Commanded
         self._threads: list[threading.Thread] = []
-        self._stop = threading.Event()
         self._sightings: dict[str, Sightings] = {}
         self.renewals: dict[str, list[float]] = {node: [] for node in NODES}
         """When each node's Lease was seen to be renewed."""
         self.unready: list[str] = []
         """Nodes that were seen not to be Ready, with when."""
-        self.bulks = 0
-        """Large ConfigMaps sent."""
         self._number = 0
 
     def __enter__(self) -> Self:
@@ -175,7 +142,6 @@ class Flood(Site):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stop.set()
         self._stack.close()
         for thread in self._threads:
             thread.join(10)
@@ -183,6 +149,8 @@ class Flood(Site):
 
     def _begin(self) -> None:
         self.wishes = self._child("tests.harness.watchlines", str(self.ports["api"]), str(self.kubeconfig))
+        bulk = (f"{CORE}/configmaps/bulk", str(BULK_BYTES), str(BULK_PAUSE_S))
+        self._bulks = self._child("tests.harness.bulks", str(self.ports["api"]), str(self.kubeconfig), *bulk)
         self._relayed = self.directory / "kubeconfig-relayed"
         port = self.wishes.answer()["port"]
         config = json.loads(super().hub_kubeconfig().read_text())
@@ -245,11 +213,7 @@ class Flood(Site):
 
     def connect(self) -> Api:
         """To the real apiserver, as admin."""
-        config = json.loads(self.kubeconfig.read_text())
-        authority = base64.b64decode(config["clusters"][0]["cluster"]["certificate-authority-data"]).decode()
-        context = ssl.create_default_context(cadata=authority)
-        connection = http.client.HTTPSConnection("127.0.0.1", self.ports["api"], timeout=WITHIN_S, context=context)
-        return self._opened(Api(connection, config["users"][0]["user"]["token"]))
+        return self._opened(Api.as_admin(self.kubeconfig, self.ports["api"]))
 
     def local(self, node: str) -> Api:
         """The node's local API."""
@@ -351,20 +315,17 @@ class Flood(Site):
         """From now on: reports and changed wishes a second, a large ConfigMap as soon as the last one is held."""
         self.flow(reports, wishes)
         if bulk:
-            api, rng = self.connect(), random.Random(1)
-            self._run(lambda: self._bulk(api, rng), "bulk")
+            self._bulks.ask("begin")
 
     def flow(self, reports: float, wishes: float) -> None:
         """From now on so many a second."""
         self.flooder.ask(f"flood {reports}")
         self.wishes.ask(f"wish {wishes}")
 
-    def _bulk(self, api: Api, rng: random.Random) -> None:
-        while not self._stop.is_set():
-            text = base64.b64encode(rng.randbytes(BULK_BYTES * 3 // 4)).decode()
-            api.ask("PATCH", f"{CORE}/configmaps/bulk", {"data": {"text": text}})
-            self.bulks += 1
-            self._stop.wait(BULK_PAUSE_S)
+    @property
+    def bulks(self) -> int:
+        """Large ConfigMaps sent."""
+        return int(self._bulks.ask("stats")["sent"])
 
     def changes(
         self, seconds: float, nodes: Sequence[str] = NODES, *, per_s: float = PER_S, within_s: float = WITHIN_S
@@ -397,7 +358,7 @@ class Flood(Site):
 
     def end(self) -> dict[str, Any]:
         """Stop the load; returns the flooder's figures once every last value is where it belongs."""
-        self._stop.set()
+        self._bulks.ask("stop")
         wished = self.wishes.ask("wish 0")["wished"]
         self.flooder.ask("flood 0")
         self.wish(5_000_000)
