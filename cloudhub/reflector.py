@@ -221,9 +221,12 @@ class Reflector:
                 advance = Advance("")
                 self._synced.set()
             case WatchEvent():
-                reached = item.resume_version if self._conflation is None else self._conflation.reached
+                reached = newest = item.resume_version
+                if self._conflation is not None:
+                    # What was held back is older than what was given since: it takes nothing of that back.
+                    reached, newest = self._conflation.reached, self._conflation.newest
                 changes = self._cache.apply(item._replace(resume_version=reached), self.resource)
-                ahead = "" if reached == item.resume_version else item.resume_version
+                ahead = "" if reached == newest else newest
                 advance = Advance(reached, is_bookmark=item.object is None, ahead=ahead)
             case _:
                 assert_never(item)
@@ -245,8 +248,9 @@ class Reflector:
 
     async def _list_and_watch(self) -> AsyncGenerator[_Item, None]:
         while True:
-            while self._conflation is not None and (held := self._conflation.pop()) is not None:
-                yield self._seen(held)
+            async with aclosing(self._waiting()) as events:
+                async for event in events:
+                    yield event
             if self._must_list:
                 self._phase = Phase.LISTING if self._phase is Phase.WATCHING else self._phase
                 try:
@@ -314,11 +318,25 @@ class Reflector:
         if not lasted:
             raise Unavailable(f"the watch of {self.resource.collection} was ended at once")
 
+    async def _waiting(self) -> AsyncGenerator[WatchEvent, None]:
+        """What is held back, due or not: the watch that told it has ended."""
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + TURN_S
+        while self._conflation is not None and (held := self._conflation.pop()) is not None:
+            try:
+                event = self._seen(held)
+            except ApiError:
+                self._must_list = True  # no watch tells it again
+                raise
+            yield event
+            if loop.time() >= ends_at:
+                await asyncio.sleep(0)
+                ends_at = loop.time() + TURN_S
+
     def _is_held(self, event: Event) -> bool:
         """Whether this waits for now. Raises what went wrong with something that had waited."""
         if self._problem_held is not None:
             problem, self._problem_held = self._problem_held, None
-            self._must_list = True
             raise problem
         if self._conflation is None or not self._conflation.holds(event, asyncio.get_running_loop().time()):
             return False
@@ -339,7 +357,7 @@ class Reflector:
             while loop.time() < ends_at and (event := self._conflation.due(loop.time())) is not None:
                 self._take_in(self._seen(event))
         except Exception as problem:  # it belongs to whoever runs this, and reaches him with the next event
-            self._problem_held = problem
+            self._problem_held, self._must_list = problem, True
         self._wait_for_held()
 
     def _seen(self, event: Event) -> WatchEvent:
