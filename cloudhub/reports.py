@@ -376,8 +376,9 @@ class Reports(Generic[S]):
             return None
         yields = self._yields()
         return devices.take(
-            lambda node: (flying[node] < NODE_WRITES or len(devices) == 1)
-            and (not yields or self._rests.may_begin(node, now))
+            lambda node: (
+                (flying[node] < NODE_WRITES or len(devices) == 1) and (not yields or self._rests.may_begin(node, now))
+            )
         )
 
     def _next_room(self, now: float) -> float | None:
