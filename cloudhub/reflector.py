@@ -149,7 +149,8 @@ class Reflector:
         projection: applied before the cache, so that what it removes makes no change; of nobody else. None for one
         that nobody looks through.
         observe: sees each object as the apiserver has it, when listed, added or modified, before the
-        cache and the consumer do. It must not raise.
+        cache and the consumer do; each state of what waits at once, and the one that is taken in again. It must not
+        raise.
         advanced: told how far it has come, after the cache and the consumer were.
         failed: told why it cannot follow for now, each time.
         conflation: decides which states may wait, or be passed over; None takes all in as they come.
@@ -340,6 +341,9 @@ class Reflector:
             raise problem
         if self._conflation is None or not self._conflation.holds(event, asyncio.get_running_loop().time()):
             return False
+        if event.object is not None:
+            # Whoever writes an object needs its last version, or is told of a conflict each time.
+            self._observe(event.object)
         self._wait_for_held()
         return True
 

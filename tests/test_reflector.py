@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +21,7 @@ from cloudhub.apiclient import ApiClient
 from cloudhub.buckets import Rate
 from cloudhub.conflation import SPACING_S, Conflation
 from cloudhub.horizon import Advance
+from cloudhub.projection import Projection
 from cloudhub.reading import Sent
 from cloudhub.reflector import TURN_S, Phase, Reflector, Selection
 from tests.harness.devapi import apply_device_definitions, dev_api
@@ -499,14 +500,14 @@ async def test_while_what_waited_is_taken_in_at_the_end_of_a_watch_others_have_t
 async def test_what_cannot_be_read_when_a_watch_ends_is_listed(tmp_path: Path) -> None:
     problems: list[str] = []
 
-    def observe(item: Sent) -> None:
+    def look(item: Sent, _before: object, _same: Collection[str]) -> None:
         if item.member("spec") == {"x": 3} and not problems:
             raise Unavailable("the apiserver sent what is not JSON")
 
     def failed(_resource: Resource, problem: str) -> None:
         problems.append(problem)
 
-    async with follow(tmp_path, conflation=strict(), observe=observe, failed=failed) as f:
+    async with follow(tmp_path, conflation=strict(), projection=Projection(PODS, look), failed=failed) as f:
         await until(lambda: f.api.watchers == 1)
         for number in range(4):
             await f.api.put(PODS, pod("a", x=number), "ns")
@@ -522,14 +523,14 @@ async def test_what_cannot_be_read_when_a_watch_ends_is_listed(tmp_path: Path) -
 async def test_what_cannot_be_read_when_its_time_has_come_is_listed(tmp_path: Path) -> None:
     problems: list[str] = []
 
-    def observe(item: Sent) -> None:
+    def look(item: Sent, _before: object, _same: Collection[str]) -> None:
         if item.member("spec") == {"x": 3} and not problems:
             raise Unavailable("the apiserver sent what is not JSON")
 
     def failed(_resource: Resource, problem: str) -> None:
         problems.append(problem)
 
-    async with follow(tmp_path, conflation=strict(), observe=observe, failed=failed) as f:
+    async with follow(tmp_path, conflation=strict(), projection=Projection(PODS, look), failed=failed) as f:
         await until(lambda: f.api.watchers == 1)
         for number in range(4):
             await f.api.put(PODS, pod("a", x=number), "ns")
