@@ -500,7 +500,7 @@ async def test_while_what_waited_is_taken_in_at_the_end_of_a_watch_others_have_t
 async def test_what_cannot_be_read_when_a_watch_ends_is_listed(tmp_path: Path) -> None:
     problems: list[str] = []
 
-    def look(item: Sent, _before: object, _same: Collection[str]) -> None:
+    def look(item: Sent, before: object, same: Collection[str]) -> None:
         if item.member("spec") == {"x": 3} and not problems:
             raise Unavailable("the apiserver sent what is not JSON")
 
@@ -523,7 +523,7 @@ async def test_what_cannot_be_read_when_a_watch_ends_is_listed(tmp_path: Path) -
 async def test_what_cannot_be_read_when_its_time_has_come_is_listed(tmp_path: Path) -> None:
     problems: list[str] = []
 
-    def look(item: Sent, _before: object, _same: Collection[str]) -> None:
+    def look(item: Sent, before: object, same: Collection[str]) -> None:
         if item.member("spec") == {"x": 3} and not problems:
             raise Unavailable("the apiserver sent what is not JSON")
 
