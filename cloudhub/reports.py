@@ -374,9 +374,12 @@ class Reports(Generic[S]):
             return infrastructure.take(lambda _: True)
         if not self._pace.has_room(now):
             return None
-        if self._yields():
-            return devices.take(lambda node: self._rests.may_begin(node, now))
-        return devices.take(lambda node: flying[node] < NODE_WRITES or len(devices) == 1)
+        yields = self._yields()
+        return devices.take(
+            lambda node: (
+                (flying[node] < NODE_WRITES or len(devices) == 1) and (not yields or self._rests.may_begin(node, now))
+            )
+        )
 
     def _next_room(self, now: float) -> float | None:
         """When a device may be written that may not now, though no write ends before."""
