@@ -823,3 +823,17 @@ def test_of_a_node_at_rest_what_is_no_device_is_written_at_once() -> None:
     reports.take(EDGE, "s", event(1))
     [write] = reports.due(0.0, 8)
     assert write.key == events_of(EDGE)
+
+
+def test_what_is_brought_up_to_date_is_so_in_the_turns_of_its_node() -> None:
+    reports = Desk(yields=lambda: True)
+    reports.touch(LAMP, node=EDGE)
+    reports.touch(FAN, node=EDGE)
+    reports.touch(GATE, node=OTHER)
+    writes = reports.due(0.0, 8)
+    assert [(write.key, write.node, write.turn) for write in writes] == [
+        (LAMP, Node(""), EDGE),
+        (GATE, Node(""), OTHER),
+    ]
+    reports.done(writes[0], Taken(), 0.02)
+    assert [write.key for write in reports.due(0.02 + REST * 0.02, 8)] == [FAN]
