@@ -176,16 +176,21 @@ def same(left: JSON, right: JSON) -> bool:
 
 
 def _same_types(left: JSON, right: JSON) -> bool:
-    """Whether two values that Python takes for equal are written alike."""
-    if left is right:
-        return True
-    if type(left) is not type(right):
-        return False
-    if isinstance(left, dict):
-        return all(_same_types(value, right[name]) for name, value in left.items())
-    if isinstance(left, list):
-        return all(map(_same_types, left, right))
-    return not isinstance(left, float) or str(left) == str(right)  # 0.0 and -0.0
+    """Whether two values that Python takes for equal are written alike, however deep they are."""
+    pairs = [(left, right)]
+    while pairs:
+        one, other = pairs.pop()
+        if one is other:
+            continue
+        if type(one) is not type(other):
+            return False
+        if isinstance(one, dict):
+            pairs += [(value, other[name]) for name, value in one.items()]
+        elif isinstance(one, list):
+            pairs += zip(one, other, strict=True)
+        elif isinstance(one, float) and str(one) != str(other):  # 0.0 and -0.0
+            return False
+    return True
 
 
 def _parts(value: JSON, of: Type) -> Mapping[str, JSON] | None:

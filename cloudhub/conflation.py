@@ -33,7 +33,7 @@ FREE = Rate(per_s=50.0, burst=100.0)  # changes of hasty objects that need not w
 class _Held(NamedTuple):
     event: Event
     before: str
-    """Up to which version everything had been given when this object began to wait."""
+    """What had been told when this object began to wait: all of it is given once nobody waits who waited then."""
 
 
 class Conflation:
@@ -48,6 +48,8 @@ class Conflation:
         """When each that is held is to be given."""
         self._free = Bucket(free, now)
         self._told = ""
+        self.newest = ""
+        """The version of the last state that was told, be it that it waits; a bookmark tells none."""
 
     def __len__(self) -> int:
         """Objects that wait."""
@@ -55,14 +57,15 @@ class Conflation:
 
     @property
     def reached(self) -> str:
-        """A version up to which nothing waits."""
+        """A version up to which nothing waits; less than SPACING_S behind what was told."""
         return next(iter(self._held.values())).before if self._held else self._told
 
     def holds(self, event: Event, now: float) -> bool:
         """Whether this event is to wait; else it is to be taken in at once."""
-        before, self._told = self.reached, event.resume_version
+        before, self._told = self._told, event.resume_version
         if event.object is None:
             return False
+        self.newest = event.resume_version
         key = event.object.key
         if event.type is not EventType.MODIFIED:
             if self._held.pop(key, None) is not None:
@@ -104,7 +107,7 @@ class Conflation:
         """Everything was listed as it is at this version: what waits is out of date."""
         while self.pop() is not None:
             pass
-        self._told = version
+        self._told = self.newest = version
 
     def _give(self, key: ObjectKey, now: float) -> None:
         self._given[key] = now

@@ -149,7 +149,8 @@ class Reflector:
         projection: applied before the cache, so that what it removes makes no change; of nobody else. None for one
         that nobody looks through.
         observe: sees each object as the apiserver has it, when listed, added or modified, before the
-        cache and the consumer do. It must not raise.
+        cache and the consumer do; each state of what waits at once, and the one that is taken in again. It must not
+        raise.
         advanced: told how far it has come, after the cache and the consumer were.
         failed: told why it cannot follow for now, each time.
         conflation: decides which states may wait, or be passed over; None takes all in as they come.
@@ -221,9 +222,12 @@ class Reflector:
                 advance = Advance("")
                 self._synced.set()
             case WatchEvent():
-                reached = item.resume_version if self._conflation is None else self._conflation.reached
+                reached = newest = item.resume_version
+                if self._conflation is not None:
+                    # What was held back is older than what was given since: it takes nothing of that back.
+                    reached, newest = self._conflation.reached, self._conflation.newest
                 changes = self._cache.apply(item._replace(resume_version=reached), self.resource)
-                ahead = "" if reached == item.resume_version else item.resume_version
+                ahead = "" if reached == newest else newest
                 advance = Advance(reached, is_bookmark=item.object is None, ahead=ahead)
             case _:
                 assert_never(item)
@@ -245,8 +249,9 @@ class Reflector:
 
     async def _list_and_watch(self) -> AsyncGenerator[_Item, None]:
         while True:
-            while self._conflation is not None and (held := self._conflation.pop()) is not None:
-                yield self._seen(held)
+            async with aclosing(self._waiting()) as events:
+                async for event in events:
+                    yield event
             if self._must_list:
                 self._phase = Phase.LISTING if self._phase is Phase.WATCHING else self._phase
                 try:
@@ -314,14 +319,31 @@ class Reflector:
         if not lasted:
             raise Unavailable(f"the watch of {self.resource.collection} was ended at once")
 
+    async def _waiting(self) -> AsyncGenerator[WatchEvent, None]:
+        """What is held back, due or not: the watch that told it has ended."""
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + TURN_S
+        while self._conflation is not None and (held := self._conflation.pop()) is not None:
+            try:
+                event = self._seen(held)
+            except ApiError:
+                self._must_list = True  # no watch tells it again
+                raise
+            yield event
+            if loop.time() >= ends_at:
+                await asyncio.sleep(0)
+                ends_at = loop.time() + TURN_S
+
     def _is_held(self, event: Event) -> bool:
         """Whether this waits for now. Raises what went wrong with something that had waited."""
         if self._problem_held is not None:
             problem, self._problem_held = self._problem_held, None
-            self._must_list = True
             raise problem
         if self._conflation is None or not self._conflation.holds(event, asyncio.get_running_loop().time()):
             return False
+        if event.object is not None:
+            # Whoever writes an object needs its last version, or is told of a conflict each time.
+            self._observe(event.object)
         self._wait_for_held()
         return True
 
@@ -339,7 +361,7 @@ class Reflector:
             while loop.time() < ends_at and (event := self._conflation.due(loop.time())) is not None:
                 self._take_in(self._seen(event))
         except Exception as problem:  # it belongs to whoever runs this, and reaches him with the next event
-            self._problem_held = problem
+            self._problem_held, self._must_list = problem, True
         self._wait_for_held()
 
     def _seen(self, event: Event) -> WatchEvent:

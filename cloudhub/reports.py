@@ -83,6 +83,9 @@ NOT_ITS_OWN = "NotItsOwn"
 S = TypeVar("S", bound=Hashable)
 
 
+NOBODY = Node("")
+
+
 class Write(NamedTuple):
     """What the shell is to write into one object's status."""
 
@@ -94,7 +97,7 @@ class Write(NamedTuple):
     """By field: "property/NAME", "state", "nodeInfo"; an Event by its namespace and name."""
     failures: int
     """How often this object's write has failed in a row."""
-    turn: Node = Node("")
+    turn: Node = NOBODY
     """Whose turn it was."""
 
 
@@ -173,7 +176,7 @@ class _Target(Generic[S]):
     )
 
     def __init__(self) -> None:
-        self.node = Node("")
+        self.node = NOBODY
         self.pending: dict[str, _Slot[S]] = {}
         self.flying: dict[str, _Slot[S]] | None = None
         """None when no write is under way; empty when one without values is."""
@@ -289,10 +292,11 @@ class Reports(Generic[S]):
             raise _NotItsOwn(reason)
         return parse(entry)
 
-    def touch(self, key: ObjectKey, at: float = 0.0) -> None:
+    def touch(self, key: ObjectKey, at: float = 0.0, node: Node = NOBODY) -> None:
         """
         Bring this object's status up to date, though nothing was reported: give it a Write.
 
+        node: in whose turns that is.
         at: no earlier than then, unless a report comes first. One that is coming anyway then costs no write of its own.
         """
         target = self._targets.setdefault(key, _Target())
@@ -300,6 +304,7 @@ class Reports(Generic[S]):
             return
         target.touched = True
         if target.flying is None and not target.pending and not target.is_due:
+            target.node = node
             self._agenda.set(key, max(target.not_before, at))
 
     def close(self, session: S) -> None:
@@ -361,7 +366,7 @@ class Reports(Generic[S]):
             if traffic is Traffic.DEVICES:
                 self._pace.begin(key, now)
                 self._rests.begin(target.node, key, now)
-            writes.append(Write(key, target.node if values else Node(""), values, target.failures, target.node))
+            writes.append(Write(key, target.node if values else NOBODY, values, target.failures, target.node))
         self._paced_until = self._next_room(now) if self._turns[Traffic.DEVICES] else None
         return writes
 
@@ -374,9 +379,12 @@ class Reports(Generic[S]):
             return infrastructure.take(lambda _: True)
         if not self._pace.has_room(now):
             return None
-        if self._yields():
-            return devices.take(lambda node: self._rests.may_begin(node, now))
-        return devices.take(lambda node: flying[node] < NODE_WRITES or len(devices) == 1)
+        yields = self._yields()
+        return devices.take(
+            lambda node: (
+                (flying[node] < NODE_WRITES or len(devices) == 1) and (not yields or self._rests.may_begin(node, now))
+            )
+        )
 
     def _next_room(self, now: float) -> float | None:
         """When a device may be written that may not now, though no write ends before."""

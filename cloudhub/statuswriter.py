@@ -58,7 +58,7 @@ from cloudhub.fences import Fences, Permit
 from cloudhub.horizon import number
 from cloudhub.ledgers import Acknowledgement
 from cloudhub.reading import Sent
-from cloudhub.reports import MIN_INTERVAL_S, MOVED, WRITES, Outcome, Refused, Reports, Retry, Taken, Write
+from cloudhub.reports import MIN_INTERVAL_S, MOVED, NOBODY, WRITES, Outcome, Refused, Reports, Retry, Taken, Write
 from cloudhub.reportvalues import NodeReport, Value
 from cloudhub.tally import Client, CountedClient, RefusedWrite, Tally
 from link.frames import Report, ReportAck
@@ -247,7 +247,8 @@ class StatusWriter(Generic[S]):
     def _touch(self, keys: Iterable[ObjectKey]) -> None:
         at = self._loop.time() + TOUCH_DELAY_S
         for key in keys:
-            self._reports.touch(key, at)
+            attachment = self._attached.get(key)
+            self._reports.touch(key, at, NOBODY if attachment is None else attachment.node)
 
     # What is done about it
 

@@ -71,7 +71,9 @@ class Handover:
         self._is_working = False
         """Whether the thread looks for more before it sleeps."""
         self._last: Callable[[], None] | None = None
-        """What is done when nothing is left."""
+        """What is done when nothing is left, and not yet."""
+        self._is_over = False
+        """Whether it is: the thread's own."""
         self._told: deque[Callable[[], None]] = deque()
         self._wake: SimpleQueue[None] = SimpleQueue()
         threading.Thread(target=self._serve, name=name, daemon=True).start()
@@ -125,16 +127,17 @@ class Handover:
                 call()
                 del call  # it has what was asked for and what came of it
                 self._turns.took(time.perf_counter() - began)
-            if self._last is not None:
-                self._last()
+            if self._is_over:
                 return
 
     def _next(self) -> Callable[[], None] | None:
         with self._lock:
             if self._turns:
                 return self._turns.take()
-            self._is_working = False
-            return None
+            # Looked for with the lock held, or what is put just before close() might come after it.
+            last, self._last = self._last, None
+            self._is_working, self._is_over = last is not None, self._is_over or last is not None
+            return last
 
     def _do(self, work: Callable[[], T], done: "asyncio.Future[T]") -> None:
         if done.cancelled():

@@ -106,7 +106,11 @@ class Outbox:
         return Parked.from_bytes(self.documents(PARKED_DOCUMENT).get(PARKED_DOCUMENT))
 
     def pending(self, after: int, limit_bytes: int, traffic: Traffic | None = None) -> list[tuple[int, ReportEntry]]:
-        """Reports and Events of a class, numbered after `after`, oldest first: about `limit_bytes`, at least one."""
+        """
+        Reports and Events of a class, numbered after `after`, oldest first: about `limit_bytes`, at least one if any.
+
+        No more than a frame may have (MAX_REPORT_ENTRIES), whatever `limit_bytes` is.
+        """
         found: list[tuple[int, ReportEntry]] = []
         with self._database.transaction():
             if traffic is None:

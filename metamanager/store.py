@@ -274,6 +274,7 @@ class Store:
         """
         Reports and Events numbered after `after`, oldest first: about `limit_bytes` of them, but at least one if any.
 
+        No more than MAX_REPORT_ENTRIES, which a frame may have: more may wait even where `limit_bytes` is large.
         The field of an Event is "event" and its key its own. traffic: of this class only.
         """
         is_urgent = traffic is Traffic.INFRASTRUCTURE

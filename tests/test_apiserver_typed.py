@@ -1,6 +1,7 @@
 """Typed values: what differs, what is claimed, what a merge makes of two."""
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -184,6 +185,15 @@ ALIKE = st.recursive(
 def test_the_same_is_what_is_written_alike(left: Any, right: Any) -> None:
     assert same(left, right) == (canonical(left) == canonical(right))
     assert same(left, copy.deepcopy(left))
+
+
+@pytest.mark.parametrize("step", [lambda inner: {"a": inner}, lambda inner: [inner]])
+def test_what_is_nested_as_deeply_as_json_is_read_is_compared(step: Callable[[Any], Any]) -> None:
+    one: Any = 1
+    other: Any = 1
+    for _ in range(800):
+        one, other = step(one), step(other)
+    assert same(one, other)
 
 
 def test_entries_that_cannot_be_told_apart_make_a_list_one_thing() -> None:

@@ -111,3 +111,33 @@ def test_devices_have_a_quarter_of_the_time_of_a_thread_and_not_of_its_calls(
 
 def add(spent: list[float], place: int, seconds: float) -> None:
     spent[place] += seconds
+
+
+async def test_what_is_put_and_closed_behind_just_as_the_thread_finds_nothing_more_is_done_first() -> None:
+    thread, order = Handover("t"), list[str]()
+    found_nothing, may_go_on = threading.Event(), threading.Event()
+    lock = thread._lock
+
+    class Watched:
+        """The thread's lock, with a pause where it has let go of it having found nothing."""
+
+        def __enter__(self) -> None:
+            lock.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            is_idle = threading.current_thread() is not threading.main_thread() and not thread._is_working
+            lock.release()
+            if is_idle and not found_nothing.is_set():
+                found_nothing.set()
+                may_go_on.wait(10)
+
+    thread._lock = Watched()  # type: ignore[assignment]
+    await thread.do(lambda: None)
+    while not found_nothing.is_set():
+        await asyncio.sleep(0.001)
+    async with asyncio.timeout(5), asyncio.TaskGroup() as group:
+        group.create_task(thread.do(partial(order.append, "put")))
+        group.create_task(_closed(thread, partial(order.append, "closed")))
+        await asyncio.sleep(0.01)
+        may_go_on.set()
+    assert order == ["put", "closed"]

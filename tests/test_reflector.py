@@ -3,8 +3,9 @@
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from cloudhub.apiclient import ApiClient
 from cloudhub.buckets import Rate
 from cloudhub.conflation import SPACING_S, Conflation
 from cloudhub.horizon import Advance
+from cloudhub.projection import Projection
 from cloudhub.reading import Sent
 from cloudhub.reflector import TURN_S, Phase, Reflector, Selection
 from tests.harness.devapi import apply_device_definitions, dev_api
@@ -430,7 +432,7 @@ async def test_of_an_object_that_changes_all_the_time_its_last_state_is_taken_in
         await until(lambda: f.cache.resume_version(PODS) == newest)
         assert values(f)[-1] == 29
         assert len(values(f)) <= 4, "most of its states were passed over"
-        assert told[-1] == Advance(newest, ahead="" if last == newest else last)
+        assert told[-1] == Advance(newest), "the last state of what waited is older than what was given since"
 
 
 async def test_what_waits_when_a_watch_breaks_is_taken_in_and_not_told_again(tmp_path: Path) -> None:
@@ -450,17 +452,85 @@ async def test_what_waits_when_a_watch_breaks_is_taken_in_and_not_told_again(tmp
         assert f.reflector.status().lists == 1
 
 
-async def test_what_cannot_be_read_when_its_time_has_come_is_listed(tmp_path: Path) -> None:
+async def test_what_waited_and_is_given_late_takes_back_nothing_of_how_far_others_were_seen(tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    def advanced(_resource: Resource, advance: Advance) -> None:
+        seen.append(int(advance.ahead or advance.reached))
+
+    async with follow(tmp_path, conflation=strict(), advanced=advanced) as f:
+        await until(lambda: f.api.watchers == 1)
+        for name in ("a", "b"):
+            for number in range(3):
+                await f.api.put(PODS, pod(name, x=number), "ns")
+        await f.api.put(PODS, pod("c"), "ns")
+        await until(lambda: f.cache.resume_version(PODS) == str(f.api.revision))
+        assert values(f) == [0, 1, 2]
+        assert seen == sorted(seen)
+
+
+async def test_while_what_waited_is_taken_in_at_the_end_of_a_watch_others_have_their_turn(tmp_path: Path) -> None:
+    turns: list[int] = []
+
+    def advanced(_resource: Resource, _advance: Advance) -> None:
+        if turns:
+            time.sleep(TURN_S)
+
+    async with follow(tmp_path, conflation=strict(), advanced=advanced) as f:
+        await until(lambda: f.api.watchers == 1)
+        for number in range(3):
+            for name in range(20):
+                await f.api.put(PODS, pod(f"lamp-{name}", x=number), "ns")
+        await f.api.put(PODS, pod("last"), "ns")
+        await until(lambda: "last" in f.names())
+        at_first = len(f.consumer.changes)
+
+        def count() -> None:
+            turns.append(len(f.consumer.changes))
+            if f.reflector.status().watches < 2:
+                asyncio.get_running_loop().call_soon(count)
+
+        count()
+        await f.api.break_watches()
+        await until(lambda: f.reflector.status().watches == 2)
+        assert turns[-1] - at_first > 10, "else it shows nothing"
+        assert max(later - earlier for earlier, later in pairwise(turns)) <= 2
+
+
+async def test_what_cannot_be_read_when_a_watch_ends_is_listed(tmp_path: Path) -> None:
     problems: list[str] = []
 
-    def observe(item: Sent) -> None:
+    def look(item: Sent, before: object, same: Collection[str]) -> None:
         if item.member("spec") == {"x": 3} and not problems:
             raise Unavailable("the apiserver sent what is not JSON")
 
     def failed(_resource: Resource, problem: str) -> None:
         problems.append(problem)
 
-    async with follow(tmp_path, conflation=strict(), observe=observe, failed=failed) as f:
+    async with follow(tmp_path, conflation=strict(), projection=Projection(PODS, look), failed=failed) as f:
+        await until(lambda: f.api.watchers == 1)
+        for number in range(4):
+            await f.api.put(PODS, pod("a", x=number), "ns")
+        await f.api.put(PODS, pod("b"), "ns")
+        await until(lambda: "b" in f.names())
+        await f.api.break_watches()
+        await until(lambda: problems)
+        await until(lambda: values(f)[-1] == 3)
+        assert problems[0] == "the apiserver sent what is not JSON"
+        assert f.reflector.status().lists == 2
+
+
+async def test_what_cannot_be_read_when_its_time_has_come_is_listed(tmp_path: Path) -> None:
+    problems: list[str] = []
+
+    def look(item: Sent, before: object, same: Collection[str]) -> None:
+        if item.member("spec") == {"x": 3} and not problems:
+            raise Unavailable("the apiserver sent what is not JSON")
+
+    def failed(_resource: Resource, problem: str) -> None:
+        problems.append(problem)
+
+    async with follow(tmp_path, conflation=strict(), projection=Projection(PODS, look), failed=failed) as f:
         await until(lambda: f.api.watchers == 1)
         for number in range(4):
             await f.api.put(PODS, pod("a", x=number), "ns")

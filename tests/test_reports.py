@@ -796,6 +796,26 @@ def test_while_the_cluster_changes_something_a_nodes_devices_rest_between_two_wr
     assert [write.key for write in reports.due(0.09, 8)] == here[2:], "and do not rest where nothing changes"
 
 
+def test_while_the_cluster_changes_something_a_node_whose_writes_hang_leaves_others_theirs() -> None:
+    owners = Owners()
+    reports = Desk(owners, yields=lambda: True)
+    here, there = ([ObjectKey(DEVICES, "default", f"{name}-{at}") for at in range(20)] for name in ("here", "there"))
+    owners.of |= {**dict.fromkeys(here, EDGE), **dict.fromkeys(there, OTHER)}
+    reports.take(EDGE, "s", *(entry("1", key=key) for key in here))
+    reports.take(OTHER, "t", *(entry("1", key=key) for key in there))
+    hanging: list[Write] = []
+    written: list[ObjectKey] = []
+    for step in range(10):
+        now = step * (REST + 2) * YOUNG_S
+        for write in reports.due(now, WRITES - len(hanging)):
+            if write.node == EDGE:
+                hanging.append(write)
+            else:
+                written.append(write.key)
+                reports.done(write, Taken(), now + YOUNG_S)
+    assert (len(hanging), written) == (NODE_WRITES, there[:10])
+
+
 def test_of_a_node_at_rest_what_is_no_device_is_written_at_once() -> None:
     reports = Desk(yields=lambda: True)
     reports.take(EDGE, "s", entry("1"), entry("1", key=FAN))
@@ -803,3 +823,17 @@ def test_of_a_node_at_rest_what_is_no_device_is_written_at_once() -> None:
     reports.take(EDGE, "s", event(1))
     [write] = reports.due(0.0, 8)
     assert write.key == events_of(EDGE)
+
+
+def test_what_is_brought_up_to_date_is_so_in_the_turns_of_its_node() -> None:
+    reports = Desk(yields=lambda: True)
+    reports.touch(LAMP, node=EDGE)
+    reports.touch(FAN, node=EDGE)
+    reports.touch(GATE, node=OTHER)
+    writes = reports.due(0.0, 8)
+    assert [(write.key, write.node, write.turn) for write in writes] == [
+        (LAMP, Node(""), EDGE),
+        (GATE, Node(""), OTHER),
+    ]
+    reports.done(writes[0], Taken(), 0.02)
+    assert [write.key for write in reports.due(0.02 + REST * 0.02, 8)] == [FAN]

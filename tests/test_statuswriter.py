@@ -23,6 +23,8 @@ from apimachinery.resources import DEVICE_MODELS, DEVICE_STATUSES, DEVICES, LEAS
 from apimachinery.watchcache import WatchCache
 from apiserver.messages import Request
 from cloudhub.apiclient import ApiClient
+from cloudhub.buckets import Rate
+from cloudhub.conflation import Conflation
 from cloudhub.fences import REPLICA_ANNOTATION, TERM_ANNOTATION, Fences
 from cloudhub.nodes import NodeLifecycle
 from cloudhub.pace import LONG_S, YOUNG_S
@@ -189,7 +191,10 @@ async def furnish(api: TinyApi, *, model: bool = True, node: bool = True, device
 
 
 @asynccontextmanager
-async def running(tmp_path: Path, api: TinyApi | None = None, *more: Resource) -> AsyncIterator[Hub]:
+async def running(
+    tmp_path: Path, api: TinyApi | None = None, *more: Resource, free: Rate | None = None
+) -> AsyncIterator[Hub]:
+    """free: of the states of Devices how many need not wait; None where none ever does."""
     async with tiny_api(api) as api:
         if not api.objects:
             await furnish(api)
@@ -204,6 +209,9 @@ async def running(tmp_path: Path, api: TinyApi | None = None, *more: Resource) -
                         hub.cache,
                         hub,
                         observe=hub.observe,
+                        conflation=Conflation(asyncio.get_running_loop().time(), free)
+                        if free is not None and resource == DEVICES
+                        else None,
                         jitter=lambda: 0.01,
                     )
                     for resource in (DEVICES, DEVICE_MODELS, NODES, *more)
@@ -323,6 +331,19 @@ async def test_conflicts_are_read_again(tmp_path: Path) -> None:
         after = hub.api.objects[LAMP_STATUS]["status"]
         assert hub.twins(LAMP_STATUS) == {"level": "1", "mode": "eco"}
         assert after["extensions"] == {"a": 1}
+
+
+async def test_a_device_whose_states_wait_is_written_without_a_conflict(tmp_path: Path) -> None:
+    async with running(tmp_path, free=Rate(per_s=1e-9, burst=0.5)) as hub:
+        await hub.taken(reported("level", "1"))
+        await settle(hub)
+        for number in range(2, 5):
+            device = hub.api.objects[LAMP]
+            await hub.api.put(DEVICES, {**device, **lamp(level=str(number)), "metadata": device["metadata"]}, "default")
+            await settle(hub)
+            await hub.taken(reported("level", str(number)))
+        assert hub.twins() == {"level": "4"}
+        assert hub.writer.counters()["conflicts"] == 0
 
 
 async def test_what_the_watch_tells_late_is_passed_over(tmp_path: Path) -> None:
