@@ -28,11 +28,7 @@ from jsonschema.protocols import Validator
 from apimachinery.errors import Cause
 from apimachinery.objects import JSON
 from apiserver import pruning
-from apiserver.compiled import EMBEDDED as _EMBEDDED
-from apiserver.compiled import INT_OR_STRING as _INT_OR_STRING
-from apiserver.compiled import LIST_KEYS as _LIST_KEYS
-from apiserver.compiled import LIST_TYPE as _LIST_TYPE
-from apiserver.compiled import compiled
+from apiserver.compiled import EMBEDDED, INT_OR_STRING, LIST_KEYS, LIST_TYPE, compiled
 from apiserver.pruning import PRESERVE, ROOT_FIELDS
 
 MAX_CAUSES = 20  # more than anybody reads; a list of 10,000 wrong items shall not make 10,000 sentences
@@ -120,7 +116,7 @@ def _check_definition(schema: JSON, path: str, causes: list[Cause], *, depth: in
         return
     kind = schema.get("type")
     if kind is None or kind == "":
-        if is_structure and not (schema.get(_INT_OR_STRING) or schema.get(PRESERVE)):
+        if is_structure and not (schema.get(INT_OR_STRING) or schema.get(PRESERVE)):
             causes.append(
                 Cause(f"{path}.type", "FieldValueRequired", "Required value: must not be empty for specified fields")
             )
@@ -150,34 +146,34 @@ def _check_definition(schema: JSON, path: str, causes: list[Cause], *, depth: in
 
 def _extension_causes(schema: Mapping[str, JSON], path: str) -> Iterator[Cause]:
     """What is wrong with the x-kubernetes-* fields that say how lists and objects are merged and kept."""
-    for name, allowed in ((_LIST_TYPE, ("atomic", "map", "set")), (_MAP_TYPE, ("atomic", "granular"))):
+    for name, allowed in ((LIST_TYPE, ("atomic", "map", "set")), (_MAP_TYPE, ("atomic", "granular"))):
         given = schema.get(name)
         if given is not None and given not in allowed:
             supported = ", ".join(f'"{value}"' for value in allowed)
             message = f"Unsupported value: {_shown(given)}: supported values: {supported}"
             yield Cause(f"{path}.{name}", "FieldValueNotSupported", message)
-    if schema.get(_LIST_TYPE) is not None and schema.get("type") != "array":
-        message = f"Invalid value: {_shown(schema.get('type'))}: must be array if {_LIST_TYPE} is specified"
+    if schema.get(LIST_TYPE) is not None and schema.get("type") != "array":
+        message = f"Invalid value: {_shown(schema.get('type'))}: must be array if {LIST_TYPE} is specified"
         yield Cause(f"{path}.type", "FieldValueInvalid", message)
-    keys = schema.get(_LIST_KEYS)
-    if schema.get(_LIST_TYPE) == "map" and not keys:
-        message = f"Required value: must not be empty if {_LIST_TYPE} is map"
-        yield Cause(f"{path}.{_LIST_KEYS}", "FieldValueRequired", message)
-    elif keys and schema.get(_LIST_TYPE) != "map":
-        message = f"Invalid value: {_shown(schema.get(_LIST_TYPE))}: must be map if {_LIST_KEYS} is non-empty"
-        yield Cause(f"{path}.{_LIST_TYPE}", "FieldValueInvalid", message)
+    keys = schema.get(LIST_KEYS)
+    if schema.get(LIST_TYPE) == "map" and not keys:
+        message = f"Required value: must not be empty if {LIST_TYPE} is map"
+        yield Cause(f"{path}.{LIST_KEYS}", "FieldValueRequired", message)
+    elif keys and schema.get(LIST_TYPE) != "map":
+        message = f"Invalid value: {_shown(schema.get(LIST_TYPE))}: must be map if {LIST_KEYS} is non-empty"
+        yield Cause(f"{path}.{LIST_TYPE}", "FieldValueInvalid", message)
     items = schema.get("items")
     properties = items.get("properties") if isinstance(items, Mapping) else None
     for place, key in enumerate(keys if isinstance(keys, list) else ()):
         if not isinstance(properties, Mapping) or key not in properties:
-            message = f"Invalid value: {_shown(key)}: entries in {_LIST_KEYS} must all be names of item properties"
-            yield Cause(f"{path}.{_LIST_KEYS}[{place}]", "FieldValueInvalid", message)
-    if schema.get(_EMBEDDED):
+            message = f"Invalid value: {_shown(key)}: entries in {LIST_KEYS} must all be names of item properties"
+            yield Cause(f"{path}.{LIST_KEYS}[{place}]", "FieldValueInvalid", message)
+    if schema.get(EMBEDDED):
         if schema.get("type") != "object":
-            message = f"Invalid value: {_shown(schema.get('type'))}: must be object if {_EMBEDDED} is true"
+            message = f"Invalid value: {_shown(schema.get('type'))}: must be object if {EMBEDDED} is true"
             yield Cause(f"{path}.type", "FieldValueInvalid", message)
         if not schema.get("properties") and not schema.get(PRESERVE):
-            message = f"Required value: must not be empty if {_EMBEDDED} is true without {PRESERVE}"
+            message = f"Required value: must not be empty if {EMBEDDED} is true without {PRESERVE}"
             yield Cause(f"{path}.properties", "FieldValueRequired", message)
 
 
@@ -225,7 +221,7 @@ def _translated(schema: Mapping[str, JSON], *, root: bool = False, depth: int = 
     if depth > MAX_DEPTH:
         raise ValueError(f"the schema is nested more than {MAX_DEPTH} deep")
     out = {name: schema[name] for name in _COPIED if name in schema}
-    if schema.get(_INT_OR_STRING):
+    if schema.get(INT_OR_STRING):
         out["type"] = ["integer", "string"]
     elif schema.get("type"):
         out["type"] = [schema["type"]]
@@ -354,10 +350,10 @@ def _list_causes(value: JSON, schema: JSON, path: str) -> Iterator[Cause]:
     if not isinstance(schema, Mapping):
         return
     if isinstance(value, list):
-        keys = schema.get(_LIST_KEYS)
+        keys = schema.get(LIST_KEYS)
         seen: set[str] = set()
         for place, item in enumerate(value):
-            match schema.get(_LIST_TYPE):
+            match schema.get(LIST_TYPE):
                 case "map" if isinstance(item, Mapping) and isinstance(keys, list):
                     identity: JSON = {key: item.get(key) for key in keys}
                 case "set":
@@ -371,7 +367,7 @@ def _list_causes(value: JSON, schema: JSON, path: str) -> Iterator[Cause]:
                 seen.add(text)
             yield from _list_causes(item, schema.get("items"), f"{path}[{place}]")
     elif isinstance(value, Mapping):
-        for name in ("apiVersion", "kind") if schema.get(_EMBEDDED) else ():
+        for name in ("apiVersion", "kind") if schema.get(EMBEDDED) else ():
             if not value.get(name):
                 yield Cause(f"{path}.{name}", "FieldValueRequired", "Required value: must not be empty")
         for name, item in value.items():

@@ -35,6 +35,7 @@ class Bulks:
         self._bodies = itertools.cycle([json.dumps({"data": {"text": text}}).encode() for text in texts])
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="bulks", daemon=True)
+        self._problem: Exception | None = None
 
     def begin(self) -> None:
         self._thread.start()
@@ -44,11 +45,20 @@ class Bulks:
         if self._thread.is_alive():
             self._thread.join()
 
+    def stats(self) -> dict[str, int]:
+        """Raises what a change failed with."""
+        if self._problem is not None:
+            raise self._problem
+        return {"sent": self.sent}
+
     def _run(self) -> None:
-        while not self._stop.is_set():
-            self._api.send("PATCH", self._path, next(self._bodies))
-            self.sent += 1
-            self._stop.wait(self._pause_s)
+        try:
+            while not self._stop.is_set():
+                self._api.send("PATCH", self._path, next(self._bodies))
+                self.sent += 1
+                self._stop.wait(self._pause_s)
+        except Exception as problem:  # told with the next answer
+            self._problem = problem
 
 
 def main() -> None:
@@ -60,7 +70,7 @@ def main() -> None:
                 bulks.begin()
             case "stop":
                 bulks.stop()
-        print(json.dumps({"sent": bulks.sent}), flush=True)
+        print(json.dumps(bulks.stats()), flush=True)
 
 
 if __name__ == "__main__":
