@@ -14,8 +14,10 @@ The home of orjson.
 import contextlib
 import json
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
-from apimachinery.objects import JSON, canonical
+if TYPE_CHECKING:
+    from apimachinery.objects import JSON
 
 SHALLOW = 500  # brackets that open: orjson goes deeper than the standard library, which others read the same with
 
@@ -28,7 +30,13 @@ def plain(value: object) -> bytes:
     return _ENCODER.encode(value).encode()
 
 
-def _parsed(data: bytes) -> JSON:
+def _canonical(value: "JSON") -> bytes:
+    from apimachinery.objects import canonical  # the broker writes JSON, too, and has no other use for it
+
+    return canonical(value)
+
+
+def _parsed(data: bytes) -> "JSON":
     value: JSON = json.loads(data, parse_constant=_refuse)
     return value
 
@@ -40,9 +48,9 @@ def _refuse(name: str) -> None:
 try:
     import orjson
 except ImportError:
-    parsed: Callable[[bytes], JSON] = _parsed
+    parsed: "Callable[[bytes], JSON]" = _parsed
     compact: Callable[[object], bytes] = plain
-    sorted_: Callable[[JSON], bytes] = canonical
+    sorted_: "Callable[[JSON], bytes]" = _canonical
 else:
     _dumps = orjson.dumps
     _SORTED = orjson.OPT_SORT_KEYS
@@ -55,16 +63,16 @@ else:
             # It takes less than the standard library does (integers of 64 bits, for one), and says it in other words.
             return plain(value)
 
-    def sorted_(value: JSON) -> bytes:
+    def sorted_(value: "JSON") -> bytes:
         """What `canonical` writes. Raises NotJSON."""
         if not _written_alike((value,)):
-            return canonical(value)
+            return _canonical(value)
         try:
             return _dumps(value, option=_SORTED)
         except TypeError:
-            return canonical(value)  # as above
+            return _canonical(value)  # as above
 
-    def parsed(data: bytes) -> JSON:
+    def parsed(data: bytes) -> "JSON":
         """
         The value in these bytes; an integer of more than 64 bits may come as a fraction.
 
@@ -76,7 +84,7 @@ else:
                 return value
         return _parsed(data)
 
-    def _written_alike(values: Iterable[JSON]) -> bool:
+    def _written_alike(values: "Iterable[JSON]") -> bool:
         """Whether there are no fractions in them, which orjson writes in its own way, and null for infinity."""
         for value in values:
             kind = type(value)

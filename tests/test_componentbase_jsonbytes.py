@@ -85,5 +85,7 @@ def test_what_is_no_json_is_refused() -> None:
 
 def test_without_orjson_the_standard_library_serves() -> None:
     code = "import sys; sys.modules['orjson'] = None; from componentbase import jsonbytes as it"
-    command = [sys.executable, "-c", f"{code}; print(it.compact is it.plain, it.sorted_ is it.canonical)"]
-    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "True True\n"
+    says = "print(it.compact is it.plain, it.sorted_({'b': 1.5, 'a': 2}), it.parsed(b'[1]'))"
+    command = [sys.executable, "-c", f"{code}; {says}"]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert told == """True b'{"a":2,"b":1.5}' [1]\n"""
