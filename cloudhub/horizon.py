@@ -15,9 +15,9 @@ happened to a pod.
 The versions are compared as numbers, which Kubernetes says they are for one resource ("Resource versions are
 comparable", KEP-5504; before that release it was so in fact). What is no number is left out: then nobody waits.
 
-A reflector may hold back states of objects that change all the time (cloudhub.conflation). Then *seen* is what it gave
-last, and *reached* lags behind that: a node is told that something as new as this has become known, and whoever speaks
-with it next waits until all of that is.
+A reflector may hold back states of objects that change all the time (cloudhub.conflation). Then *seen* is the
+newest that it was told, held back or not, and *reached* lags behind that: a node is told that something as new as this
+may have become known, and whoever speaks with it next waits until all of that is.
 
 Invariants
     both go back where the apiserver does, as after a restore from a backup
