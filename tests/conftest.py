@@ -5,9 +5,11 @@ A missing tool fails the test and says how to get it. Skipping would let a whole
 """
 
 import gc
+import logging
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -71,6 +73,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "kubectl" in metafunc.fixturenames:
         names = [name for name in KUBECTLS if (TOOLS / name).exists()]
         metafunc.parametrize("kubectl", names or ["kubectl"], indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """A command's main() sets the root logger up, on streams that its test takes away again."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    logging.captureWarnings(False)
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from componentbase.endpoints import Endpoint
 from devicetwin.broker.users import is_right, load
 from edgecore.__main__ import main
 from edgecore.settings import CloudConfig, EdgeConfig
-from tests.harness.logs import logging_restored
 
 
 @pytest.fixture
@@ -23,7 +22,7 @@ def node(tmp_path: Path) -> Path:
 
 
 def run(node: Path, *arguments: str, stdin: str = "") -> int:
-    with pytest.MonkeyPatch.context() as patch, logging_restored():
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["edgecore", "mqtt", "user", *arguments, "--data-dir", str(node)])
         patch.setattr(sys, "stdin", io.StringIO(stdin))
         with pytest.raises(SystemExit) as ended:

@@ -9,11 +9,10 @@ import cloudcore
 from cloudhub.settings import CloudConfig, LinkConfig
 from componentbase import config
 from componentbase.endpoints import Endpoint
-from tests.harness.logs import logging_restored
 
 
 def run(*arguments: str) -> int:
-    with pytest.MonkeyPatch.context() as patch, logging_restored():
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["cloudcore", *arguments])
         with pytest.raises(SystemExit) as ended:
             cloudcore.main()

@@ -5,7 +5,6 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -14,16 +13,6 @@ from hypothesis import strategies as st
 from componentbase import logs
 
 logger = logging.getLogger("tests.logs")
-
-
-@pytest.fixture(autouse=True)
-def _restored_logging() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield
-    logging.captureWarnings(False)
-    root.handlers[:] = handlers
-    root.setLevel(level)
 
 
 def written(format: logs.LogFormat, message: str, fields: dict[str, object], *, exc_info: bool = False) -> str:

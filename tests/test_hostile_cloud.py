@@ -283,6 +283,8 @@ async def test_a_hub_that_means_ill_is_outlived(ground: Ground) -> None:
     ):
         await hub.anew()
         hub.say(*[Answer(9, AnswerHead(200), b"x" * 15_000, False)] * 600)
+        # All at once they are more than the hub's own end of the connection lets lie unread (UNREAD_BYTES).
+        await hub.until(lambda: Taken(600) in hub.heard)
         for number in range(1, 301):
             hub.say(*[Part(number, 45_001, b"x" * 15_000)] * 3, Part(number, 0, b""))
         await hub.until(lambda: Taken(1800) in hub.heard)

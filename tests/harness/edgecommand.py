@@ -5,12 +5,11 @@ import sys
 import pytest
 
 from edgecore.__main__ import main
-from tests.harness.logs import logging_restored
 
 
 def edgecore(*arguments: str) -> int:
     """What it exits with."""
-    with pytest.MonkeyPatch.context() as patch, logging_restored():
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["edgecore", *arguments])
         with pytest.raises(SystemExit) as ended:
             main()
