@@ -25,6 +25,7 @@ from cloudhub.largeobjects import LargeObjects
 from cloudhub.outbox import Outbox
 from cloudhub.session import Session
 from cloudhub.wires import Wire, Wires, removal
+from componentbase.lately import Lately
 from link.frames import Traffic
 
 FRAME_BYTES = 64 << 10  # a quarter of the window: the node commits one while others come; 3 s on a 200 kbit/s line
@@ -45,8 +46,10 @@ class Pushes:
         horizon: Horizon,
         counters: Counters,
         ready: Callable[[Session], None],
+        now_s: Callable[[], float],
     ) -> None:
         """ready: called when a session has something left for another turn."""
+        self._urgent = Lately(now_s)
         self._cache = cache
         self._wires = wires
         self._desires = desires
@@ -55,6 +58,10 @@ class Pushes:
         self._counters = counters
         self._ready = ready
         self._large = LargeObjects(cache, wires, self._wire, self.push, ready)
+
+    def has_urgent(self) -> bool:
+        """Whether a push of infrastructure has gone out lately that is none of a large object."""
+        return self._urgent.is_so()
 
     def flush(self, session: Session) -> None:
         """Send a frame of each class that has something and room, and of what is large as much as there is room for."""
@@ -76,6 +83,8 @@ class Pushes:
                 changes, pieces = outbox.pull(desired, self._wire, budget, traffic, is_enough=is_enough)
                 if changes:
                     self.push(session, outbox, changes, pieces, traffic)
+                    if traffic is Traffic.INFRASTRUCTURE:
+                        self._urgent.happened()
                 if outbox.has_unsent and (changes or is_enough()):
                     self._ready(session)  # a frame of each class in a turn; whether there is room is asked then
         if outbox.large or session.transfers is not None:

@@ -116,6 +116,11 @@ class Sent:
         self._decoded: dict[str, JSON] = {}
 
     @property
+    def size(self) -> int:
+        """Bytes of its members, as they were sent."""
+        return sum(len(memoryview(raw)) for raw in self.members.values())
+
+    @property
     def labels(self) -> Mapping[str, str]:
         labels = self.metadata.get("labels")
         return {name: str(label) for name, label in labels.items()} if isinstance(labels, dict) else {}

@@ -27,6 +27,7 @@ import logging
 import random
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from functools import partial
 from typing import NamedTuple, NoReturn, Protocol, assert_never
 
 from apimachinery.errors import ApiError, Expired, NotFound, Unavailable
@@ -41,10 +42,12 @@ from cloudhub.conflation import Conflation
 from cloudhub.horizon import Advance
 from cloudhub.projection import Projection
 from cloudhub.reading import Sent
+from componentbase.aside import aside
 
 logger = logging.getLogger(__name__)
 
 BREATH_OBJECTS = 100  # projecting this many takes about 10 ms; then everybody else has a turn
+LARGE_BYTES = 256 << 10  # of one object, that it is projected aside: 1 ms, and 12 of the largest
 TURN_S = 0.001  # of one watch; a read of it may be fifty events, 10 ms of work that pods would wait for
 HASTY_S = 1.0  # a watch that the server ends sooner than this, without an event, is not worth repeating at once
 
@@ -303,7 +306,11 @@ class Reflector:
                 ends_at = 0.0
                 async for event in events:
                     came = True
-                    if not self._is_held(event):
+                    if self._is_held(event):
+                        pass
+                    elif self._conflation is None and event.object is not None and event.object.size > LARGE_BYTES:
+                        yield await self._seen_aside(event, event.object)
+                    else:
                         yield self._seen(event)
                     if loop.time() >= ends_at:
                         await asyncio.sleep(0)
@@ -370,7 +377,15 @@ class Reflector:
             return WatchEvent(event.type, None, event.resume_version)
         if event.type is not EventType.DELETED:
             self._observe(item)
-        seen = self._projection.seen(item)
+        return self._told(event, item, self._projection.seen(item))
+
+    async def _seen_aside(self, event: Event, item: Sent) -> WatchEvent:
+        """As _seen(), with the work in a thread: nobody else touches the projection, for a watch is read in order."""
+        if event.type is not EventType.DELETED:
+            self._observe(item)
+        return self._told(event, item, await aside(partial(self._projection.seen, item), "projection"))
+
+    def _told(self, event: Event, item: Sent, seen: Object) -> WatchEvent:
         if event.type is EventType.DELETED:
             self._projection.gone(item)
         return WatchEvent(event.type, seen, event.resume_version)

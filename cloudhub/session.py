@@ -7,6 +7,7 @@ uses it up. What concerns more than the one connection is its owner's business.
 Invariants
     a frame of a node costs the hub no more than its allowance, or the link ends; but reports are acknowledged later
     answers and transfers have turns, a chunk each
+    while changes that are urgent go out, to any node, a node gets a part of a transfer each PART_S at most
 
 Pure state, as far as its pump and clock are: no I/O of its own. Its owner is cloudhub.sessions.Hub.
 """
@@ -25,6 +26,7 @@ from cloudhub.transfers import Transfers
 from link.errors import LinkError, RemoteProtocolError
 from link.exchange import Whole
 from link.frames import (
+    CHUNK_BYTES,
     Ack,
     Answer,
     AnswerHead,
@@ -58,6 +60,7 @@ WANTED_BURST = (
 WANTED_PER_S = 8.0  # two small ones: a node says one when its programs read something new
 CHECKS_BURST = 20  # comparisons, each of which reads all that the node should hold: 44 ms for 10,000 objects
 CHECKS_PER_S = 1.0  # an edge at rest asks for one now and then
+PART_S = CHUNK_BYTES / (1 << 20)  # from one part of a large object to the next while pods change: 1 MiB/s
 MAX_INVENTORY = 1 << 17  # objects: about 50 MB here, and far more than a node's store is made for
 MAX_INVENTORY_BYTES = 128 * MAX_INVENTORY  # as they travel: usual ones take 86 to 121 B each, of the longest names 800
 MAX_REFUSALS_TOLD = 32  # of one session in the log: a node that refuses everything is one message, not ten thousand
@@ -119,6 +122,9 @@ class SessionOwner(Protocol):
 
     def serves(self, session: "Session") -> bool:
         """Whether this is its node's session, and there still."""
+
+    def has_urgent(self) -> bool:
+        """Whether changes that are urgent have gone out a moment ago, to whomever."""
 
 
 class Session:
@@ -300,15 +306,27 @@ class Session:
         return True
 
     def _send_part(self) -> bool:
-        found = None if self.transfers is None else self.transfers.next()
-        if found is None:
+        transfers = self.transfers
+        if transfers is None or not transfers.has_next:
             return False
+        now = self._clock.time()
+        if now < transfers.next_at and self._hub.has_urgent():
+            if not transfers.is_resting:
+                transfers.is_resting = True
+                self._clock.call_at(transfers.next_at, self._rested)
+            return False
+        transfers.next_at = now + PART_S
         self._is_answers_turn = True
-        part, transfer = found
+        part, transfer = transfers.next()
         self.pump.send(part)
         if transfer is not None and transfer.is_sent:
             transfer.chunk = self.pump.peer.chunks_sent
         return True
+
+    def _rested(self) -> None:
+        assert self.transfers is not None, "its rest was asked for"
+        self.transfers.is_resting = False
+        self.speak()
 
 
 def _wanted_cost(interests: Sequence[Interest]) -> int:

@@ -138,7 +138,7 @@ class Hub:
         self._wires = Wires(
             Patches() if patches is None else patches, aside=aside, made=self._made, awaits=self._awaits
         )
-        self._pushes = Pushes(cache, self._wires, self._desires, self._horizon, self.counters, self.ready)
+        self._pushes = Pushes(cache, self._wires, self._desires, self._horizon, self.counters, self.ready, clock.time)
 
     # From the reflectors
 
@@ -371,6 +371,10 @@ class Hub:
         return self._sessions.get(session.node) is session
 
     # What goes out
+
+    def has_urgent(self) -> bool:
+        """Whether changes that are urgent have gone out a moment ago, to whomever."""
+        return self._pushes.has_urgent()
 
     def work(self, most: int = 64) -> bool:
         """Give up to `most` sessions a turn each, for about TURN_S; returns whether more are waiting."""

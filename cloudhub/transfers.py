@@ -63,6 +63,10 @@ class Transfers:
         self._dropped: deque[int] = deque()
         """Numbers of which the node is to be told that they are of no use."""
         self._begun = 0
+        self.next_at = 0.0
+        """When a further part may go out beside what is urgent; the clock is cloudhub.session's."""
+        self.is_resting = False
+        """Whether somebody goes on then."""
 
     def __len__(self) -> int:
         return len(self._all)
@@ -98,12 +102,14 @@ class Transfers:
         if any(0 < transfer.seq <= seq for transfer in self._all):
             self._all = deque(transfer for transfer in self._all if not 0 < transfer.seq <= seq)
 
-    def next(self) -> tuple[Part, Transfer | None] | None:
-        """The next part to be sent, and of what; None where there is none."""
+    @property
+    def has_next(self) -> bool:
+        return bool(self._dropped or (self._all and not self._all[-1].is_sent))
+
+    def next(self) -> tuple[Part, Transfer | None]:
+        """The next part to be sent, and of what. Ask has_next first."""
         if self._dropped:
             return Part(self._dropped.popleft(), 0, b""), None
-        if not self._all or self._all[-1].is_sent:
-            return None
         return self._all[-1].next(), self._all[-1]
 
     def whole(self, taken: int, has_room: Callable[[ObjectKey], bool] = lambda _: True) -> Transfer | None:

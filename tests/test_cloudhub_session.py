@@ -1,5 +1,6 @@
 """One connection: what a node may say, how often, and what comes of it."""
 
+import itertools
 import uuid
 from collections.abc import Iterable, Sequence
 
@@ -8,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apimachinery.inventory import digest
-from apimachinery.keys import Node, ObjectKey, ObjectVersion
+from apimachinery.keys import Node, ObjectKey, ObjectVersion, Resource
 from apimachinery.resources import CONFIG_MAPS, DEVICES, PODS
 from cloudhub import session as bounds
 from cloudhub import sessions
-from cloudhub.session import MAX_REFUSALS_TOLD, REPORT_BYTES_PER_S, REPORTS_BURST, REPORTS_PER_S
+from cloudhub.session import MAX_REFUSALS_TOLD, PART_S, REPORT_BYTES_PER_S, REPORTS_BURST, REPORTS_PER_S
 from link.codec import encode
 from link.exchange import Whole
 from link.frames import (
@@ -36,6 +37,7 @@ from link.frames import (
     Inventory,
     Nack,
     Part,
+    Push,
     Refusal,
     Report,
     ReportAck,
@@ -141,6 +143,49 @@ def test_answers_and_transfers_go_in_turn() -> None:
         node.wire.say(Taken(taken))
         order += [type(frame).__name__ for frame in node.wire.take() if isinstance(frame, Part | Answer)]
     assert order[:4] == ["Answer", "Part", "Answer", "Part"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "node", "are_spaced"), [(PODS, "n1", True), (PODS, "n2", True), (DEVICES, "n1", False), (None, "", False)]
+)
+def test_while_anybody_is_told_of_pods_parts_come_one_by_one(
+    kind: Resource | None, node: str, are_spaced: bool
+) -> None:
+    site = Site()
+    other, wire = site.streaming("n2"), site.streaming("n1")
+    site.put(PODS, "large", spec={"nodeName": "n1", "text": LARGE})
+    came, transfer = list[float](), 0
+    while not transfer:
+        if kind is not None:
+            site.put(kind, "small", spec={"nodeName": node, "number": len(came), "at": site.clock.time()})
+        site.work()
+        other.say(Ack(max((frame.seq for frame in other.take() if isinstance(frame, Push)), default=0)))
+        for frame in wire.take():
+            if isinstance(frame, Part):
+                came.append(site.clock.time())
+                wire.say(Taken(len(came)))
+            elif isinstance(frame, Push):
+                transfer = transfer or frame.transfer
+                wire.say(Ack(frame.seq))
+        site.clock.run_for(PART_S / 4)
+    assert len(came) > 4
+    spaces = [later - earlier for earlier, later in itertools.pairwise(came)]
+    if are_spaced:  # but for what its window took before the first push of a pod
+        assert all(PART_S - 1e-6 < space < 1.5 * PART_S for space in spaces[1:])
+    else:
+        assert max(spaces) < PART_S / 2
+
+
+def test_a_link_that_is_lost_while_a_part_waits_is_not_missed() -> None:
+    site = Site()
+    node = Node1(site)
+    site.put(PODS, "large", spec={"nodeName": "n1", "text": LARGE})
+    site.put(PODS, "small", spec={"nodeName": "n1"})
+    site.work()
+    node.wire.say(Taken(1))
+    node.wire.pump.connection_lost("cut")
+    site.clock.run_for(1.0)
+    assert site.streaming("n1").take() != []
 
 
 def test_a_node_that_refuses_everything_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:

@@ -20,7 +20,8 @@ def begin(transfers: Transfers, name: str, size: int = CHUNK_BYTES + 1) -> None:
 def sent(transfers: Transfers, first_chunk: int = 1) -> int:
     """Send all parts that there are; the number of the last chunk."""
     chunk = first_chunk - 1
-    while (found := transfers.next()) is not None:
+    while transfers.has_next:
+        found = transfers.next()
         chunk += 1
         if found[1] is not None and found[1].is_sent:
             found[1].chunk = chunk
@@ -83,7 +84,7 @@ def test_of_what_is_dropped_the_node_is_told() -> None:
     [transfer] = transfers.pending
     transfers.drop(transfer)
     assert transfers.next() == (Part(1, 0, b""), None)
-    assert transfers.next() is None
+    assert not transfers.has_next
     begin(transfers, "b")
     [transfer] = transfers.pending
     assert transfer.number == 2, "a number is used once"

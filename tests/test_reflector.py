@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
@@ -14,7 +15,7 @@ import pytest
 from apimachinery.errors import Expired, Forbidden, NotFound, Unavailable
 from apimachinery.events import Change, EventType
 from apimachinery.keys import ObjectKey, Resource
-from apimachinery.resources import BUILT_IN, CUSTOM_RESOURCE_DEFINITIONS, DEVICES, NODES, PODS
+from apimachinery.resources import BUILT_IN, CONFIG_MAPS, CUSTOM_RESOURCE_DEFINITIONS, DEVICES, NODES, PODS
 from apimachinery.watchcache import WatchCache
 from apiserver.messages import Request
 from cloudhub.apiclient import ApiClient
@@ -23,7 +24,7 @@ from cloudhub.conflation import SPACING_S, Conflation
 from cloudhub.horizon import Advance
 from cloudhub.projection import Projection
 from cloudhub.reading import Sent
-from cloudhub.reflector import TURN_S, Phase, Reflector, Selection
+from cloudhub.reflector import LARGE_BYTES, TURN_S, Phase, Reflector, Selection
 from tests.harness.devapi import apply_device_definitions, dev_api
 from tests.harness.tinyapi import TinyApi, kubeconfig, tiny_api
 
@@ -300,6 +301,26 @@ async def test_everybody_else_has_turns_amid_many_events(tmp_path: Path) -> None
             await asyncio.sleep(0)
             most, before = max(most, len(seen) - before), len(seen)
         assert most <= 4
+
+
+async def test_what_is_large_is_projected_aside_and_keeps_its_place(tmp_path: Path) -> None:
+    where: dict[str, list[bool]] = {}
+
+    def look(item: Sent, before: object, same: Collection[str]) -> object:
+        where.setdefault(item.key.name, []).append(threading.current_thread() is threading.main_thread())
+        return None
+
+    large = {"data": {"text": "x" * LARGE_BYTES}}
+    async with follow(tmp_path, CONFIG_MAPS, projection=Projection(CONFIG_MAPS, look)) as f:
+        await until(lambda: f.api.watchers == 1)
+        await f.api.put(CONFIG_MAPS, {"metadata": {"name": "large"}, **large}, "ns")
+        await f.api.put(CONFIG_MAPS, {"metadata": {"name": "small"}}, "ns")
+        await f.api.put(CONFIG_MAPS, {"metadata": {"name": "large"}, **large, "immutable": True}, "ns")
+        await f.api.delete(ObjectKey(CONFIG_MAPS, "ns", "large"))
+        await until(lambda: len(f.consumer.changes) == 4)
+        told = [("ADDED", "large"), ("ADDED", "small"), ("MODIFIED", "large"), ("DELETED", "large")]
+        assert f.consumer.told() == told
+    assert where == {"large": [False] * 3, "small": [True]}
 
 
 async def test_troubles_are_told_once_and_outlasted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

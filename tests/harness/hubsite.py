@@ -16,7 +16,7 @@ from cloudhub.interests import GRANTED, UNKNOWN, Decision
 from cloudhub.lobby import Denial
 from cloudhub.placement import STANDARD_RULES, Placement, Rule
 from cloudhub.projection import project
-from cloudhub.session import Session
+from cloudhub.session import PART_S, Session
 from cloudhub.sessions import Hub
 from link.codec import decode, encode
 from link.exchange import Whole
@@ -235,9 +235,9 @@ class Node1:
         self.acks_upto()
 
     def acks_upto(self, chunks: int = 1 << 30) -> None:
-        """Go on until nothing comes any more, but for Taken of no more chunks than that."""
+        """Go on until nothing comes any more, nor after a part's rest, but for Taken of no more chunks than that."""
         self._take(chunks)
-        while frames := self.wire.take():
+        while frames := self.wire.take() or self._rested():
             for frame in frames:
                 if isinstance(frame, Part):
                     self.parts += 1
@@ -246,6 +246,10 @@ class Node1:
                     self.pushed.append(frame)
                     self.wire.say(Ack(frame.seq))
             self._take(chunks)
+
+    def _rested(self) -> list[Frame]:
+        self.site.clock.run_for(PART_S)
+        return self.wire.take()
 
     def _take(self, chunks: int) -> None:
         if taken := min(self.parts, chunks):
