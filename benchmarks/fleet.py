@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -52,6 +52,8 @@ class Memory:
 
     async def pending_reports(self, after: int, limit_bytes: int, traffic: Traffic) -> list[tuple[int, ReportEntry]]:
         return []
+
+    async def put_ahead(self, item: Object, goes_on: Callable[[], bool]) -> None: ...
 
     async def settle_reports(self, rows: Sequence[int], refused: Sequence[RefusedReport]) -> None: ...
 

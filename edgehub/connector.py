@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from apimachinery.errors import BadRequest, TooLarge, TooManyRequests
 from apimachinery.keys import Node, Resource
+from apimachinery.objects import Object
 from componentbase.aside import aside
 from componentbase.endpoints import Endpoint
 from componentbase.proxies import Proxy
@@ -82,6 +83,9 @@ class Store(Protocol):
     async def pending_reports(
         self, after: int, limit_bytes: int, traffic: Traffic
     ) -> list[tuple[int, ReportEntry]]: ...
+
+    async def put_ahead(self, item: Object, goes_on: Callable[[], bool]) -> None:
+        """Write what can be written of a large object before its batch comes; where goes_on() says no it ends."""
 
     async def settle_reports(self, rows: Sequence[int], refused: Sequence[RefusedReport]) -> None: ...
 
@@ -442,7 +446,11 @@ class Connector:
             await arrived.wait()
             arrived.clear()
             if (body := session.take_arrived()) is not None:
-                session.unfolded(await aside(partial(_unfolded, body, self._unfold), "unfold"))
+                made = await aside(partial(_unfolded, body, self._unfold), "unfold")
+                if isinstance(made, Delta) and isinstance(made.taken, Object):
+                    with contextlib.suppress(*self._store_errors):  # its commit meets it, too, and tells
+                        await self._store.put_ahead(made.taken, lambda: session.error is None)
+                session.unfolded(made)
 
     def _tell_decided(self, session: EdgeSession) -> None:
         for decided in session.take_decided():

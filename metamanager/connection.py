@@ -98,6 +98,15 @@ class Database:
         """An INSERT of one row; the number that the row got."""
         return int(self._connection.execute(statement, parameters).lastrowid or 0)
 
+    @contextlib.contextmanager
+    def left_as_it_is(self) -> Iterator[None]:
+        """What is deleted in the block is not overwritten in the file; of a Secret nothing may be."""
+        self._connection.execute("PRAGMA secure_delete = OFF").close()
+        try:
+            yield
+        finally:
+            self._connection.execute("PRAGMA secure_delete = ON").close()
+
     def check(self, is_whole: bool, what: str) -> None:
         """Raises StoreCorrupt where `what` was read and is not what was written."""
         if not is_whole:

@@ -171,7 +171,20 @@ _CLASSES = (
     "CREATE INDEX reports_of_no_device ON reports (seq) WHERE of_device = 0",
 )
 
-MIGRATIONS: Sequence[Sequence[str]] = (_FIRST, _EVENTS, _REPLICAS, _HISTORY, _LOCAL_API, _SEALED, _CLASSES)
+_PIECES = (
+    # Bodies that are too large for one transaction, in pieces; the row of the object says which (metamanager.
+    # largebodies).
+    """
+    CREATE TABLE pieces (
+        number INTEGER NOT NULL,
+        place INTEGER NOT NULL,
+        body BLOB NOT NULL,
+        PRIMARY KEY (number, place)
+    )
+    """,
+)
+
+MIGRATIONS: Sequence[Sequence[str]] = (_FIRST, _EVENTS, _REPLICAS, _HISTORY, _LOCAL_API, _SEALED, _CLASSES, _PIECES)
 """Statements by number: MIGRATIONS[n] turns a database of schema n into one of schema n + 1."""
 
 SCHEMA = len(MIGRATIONS)

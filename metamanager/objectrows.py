@@ -23,6 +23,7 @@ from metamanager import statements
 from metamanager.confidential import Confidential, is_confidential, lost
 from metamanager.connection import Database, Row
 from metamanager.errors import KeyLost, StoreCorrupt
+from metamanager.largebodies import LargeBodies, Pointer, is_large
 from metamanager.overlay import StoredObject
 from metamanager.resourcerows import ResourceRows
 
@@ -35,6 +36,9 @@ class ObjectRows:
         self._database = database
         self._resources = resources
         self._confidential = Confidential(keys)
+        self._large = LargeBodies(database, resources)
+        self._moved: dict[ObjectKey, Pointer | None] = {}
+        """Where rows of large objects point after the commit that is under way."""
         self._lost = lost(database, resources.by_number, self._confidential)
 
     @property
@@ -45,6 +49,7 @@ class ObjectRows:
     def replaced(self, keys: Iterable[ObjectKey]) -> None:
         """After a commit that wrote these anew or took them away: none of them is lost any more."""
         self._lost.difference_update(keys)
+        self._large.committed(self._moved)
 
     def check_readable(self, key: ObjectKey) -> None:
         """Raises KeyLost."""
@@ -96,10 +101,12 @@ class ObjectRows:
         """Each object's last state, None for one that is gone; how many are gone."""
         upserts: list[tuple[object, ...]] = []
         removals: list[tuple[object, ...]] = []
+        self._moved = {}
         for key, stored in latest.items():
             place = (self._resources.number(key.resource), key.namespace, key.name)
             if stored is None:
                 removals.append(place)
+                self._move(key, None)
                 continue
             item, revision = stored
             labels = json.dumps(item.labels) if item.labels else ""
@@ -107,15 +114,33 @@ class ObjectRows:
             if is_confidential(key.resource):
                 version, body = self._confidential.closed(item)
             checksum = row_checksum(key, item.version.uid, version, labels, body)
+            pointer = self._large.pointer(item) if is_large(item) else None
+            self._move(key, pointer)
+            if pointer is not None:
+                body = pointer.to_bytes()
             upserts.append((*place, item.version.uid, version, revision, labels, checksum, body))
         self._database.run_many(statements.UPSERT_OBJECT, upserts)
         self._database.run_many(statements.DELETE_OBJECT, removals)
         return len(removals)
 
+    def put_ahead(self, item: Object, place: int) -> None:
+        """A piece of a large body that a commit will bring; see LargeBodies.put()."""
+        self._large.put(item, place)
+
+    def has_put(self, item: Object, place: int) -> bool:
+        """After the commit of that piece; whether it was the last."""
+        return self._large.has_put(item, place)
+
+    def _move(self, key: ObjectKey, pointer: Pointer | None) -> None:
+        if self._large.leave(key, pointer) or pointer is not None:
+            self._moved[key] = pointer
+
     def _object(self, resource: Resource, row: Row) -> StoredObject:
         namespace, name, uid, version, revision, labels, checksum, body = row
         key = ObjectKey(resource, namespace, name)
         self.check_readable(key)
+        if not is_confidential(resource):
+            body = self._large.body(body)
         self._database.check(checksum == row_checksum(key, uid, version, labels, body), str(key))
         known = self._version(key, uid, version)
         if is_confidential(resource):

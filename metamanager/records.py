@@ -32,6 +32,7 @@ from metamanager.errors import StoreCorrupt, StoreFull
 from metamanager.history import MAX_ROWS
 from metamanager.intake import intake
 from metamanager.interestrows import InterestRows
+from metamanager.largebodies import is_large
 from metamanager.objectrows import ObjectRows
 from metamanager.outbox import Outbox
 from metamanager.overlay import LocalWrite, StoredObject, shown, survives
@@ -161,6 +162,21 @@ class Records:
             self._local.take({key: writes for key, writes in local.items() if writes})
         self._tidy(removed)
         return applied
+
+    def put_ahead(self, item: Object, place: int) -> bool:
+        """
+        Write a piece of the body of an object that a batch will bring; whether there are more.
+
+        place: the first is 0, and each is the one after the last. There is nothing to be put ahead of an object that is
+        not large, nor where there is no room: its commit will see to it.
+        """
+        if not is_large(item):
+            return False
+        with self._database.transaction():
+            if self._database.used_bytes + len(item.body) > MAX_STORE_BYTES:
+                return False
+            self._objects.put_ahead(item, place)
+        return not self._objects.has_put(item, place)
 
     def note_in_sync(self, now_ms: int) -> None:
         """Remember that the node held all that the hub had at this time. Nothing before the first `synced`."""

@@ -12,6 +12,7 @@ TABLE_NAMES = frozenset(
         "interests",
         "local_writes",
         "objects",
+        "pieces",
         "reports",
         "resources",
         "series",
@@ -64,6 +65,14 @@ UPSERT_OBJECT = (
     "excluded.body"
 )
 DELETE_OBJECT = "DELETE FROM objects WHERE objects.resource = ? AND objects.namespace = ? AND objects.name = ?"
+SELECT_POINTERS = (
+    "SELECT objects.resource, objects.namespace, objects.name, objects.uid, objects.version, objects.body FROM objects "
+    "WHERE length(objects.body) = 9"
+)
+SELECT_LARGE = "SELECT DISTINCT pieces.number FROM pieces"
+PUT_PIECE = "INSERT OR REPLACE INTO pieces (number, place, body) VALUES (?, ?, ?)"
+SELECT_PIECES = "SELECT pieces.body FROM pieces WHERE pieces.number = ? ORDER BY pieces.place"
+DELETE_PIECES = "DELETE FROM pieces WHERE pieces.number = ?"
 SELECT_DOCUMENTS = (
     "SELECT documents.name, documents.checksum, documents.value FROM documents WHERE substr(documents.name, 1, "
     "length(?)) = ? ORDER BY documents.name"

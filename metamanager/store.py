@@ -29,6 +29,7 @@ from typing import TypeVar
 
 from apimachinery.keys import ObjectKey, Resource
 from apimachinery.kubeevents import KubeEvent
+from apimachinery.objects import Object
 from apimachinery.selectors import ALL_FIELDS, EVERYTHING, FieldSelector, LabelSelector
 from componentbase.sealing import Keyring
 from link.frames import Batch, Cursor, Held, Position, RefusedReport, ReportEntry, Traffic
@@ -44,6 +45,7 @@ from metamanager.parked import Parked
 from metamanager.records import Applied, Look, Records
 
 QUEUE = 64
+REST = 3  # times as long as a piece of a large object took
 
 T = TypeVar("T")
 
@@ -153,6 +155,26 @@ class Store:
             return applied
 
         return await self._run(commit)
+
+    async def put_ahead(self, item: Object, goes_on: Callable[[], bool]) -> None:
+        """
+        Write what can be written of a large object before the batch that brings it, which then commits quickly.
+
+        In turns with everybody else, and with rests in which the disk is theirs; where goes_on() says no it ends. One
+        object at a time: what was put ahead of another, and has not come, is forgotten. Raises a StoreError, after
+        which the batch is as good as without this.
+        """
+        place, is_more = 0, True
+        while is_more and goes_on():
+
+            def put(place: int = place) -> tuple[bool, float]:
+                began = time.perf_counter()
+                return self._records.put_ahead(item, place), time.perf_counter() - began
+
+            is_more, took_s = await self._run(put, urgent=False)
+            place += 1
+            if is_more:
+                await asyncio.sleep(REST * took_s)
 
     async def is_synced(self) -> bool:
         """Whether a batch that said `synced` was ever committed. Before, what is held may be a part only."""

@@ -38,6 +38,7 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.sql.expression import ClauseElement
 
 from componentbase.sealing import HEAD_BYTES
+from metamanager.largebodies import POINTER_BYTES
 
 TABLES = MetaData()
 
@@ -80,6 +81,13 @@ _objects = Table(
     Column("checksum", Integer, nullable=False),
     Column("body", BLOB, nullable=False),
     UniqueConstraint("resource", "namespace", "name"),
+)
+_pieces = Table(
+    "pieces",
+    TABLES,
+    Column("number", Integer, primary_key=True),
+    Column("place", Integer, primary_key=True),
+    Column("body", BLOB, nullable=False),
 )
 _documents = Table(
     "documents",
@@ -256,6 +264,23 @@ UPSERT_OBJECT = _text(
     *_OBJECT,
 )
 DELETE_OBJECT = _text(delete(_objects).where(*_object_key), *_KEY)
+
+# Rows that have no body but say where it is. Asked is for the length: of a longer one SQLite reads no more than that.
+SELECT_POINTERS = _text(
+    select(
+        *(_objects.c.resource, _objects.c.namespace, _objects.c.name, _objects.c.uid, _objects.c.version),
+        _objects.c.body,
+    ).where(func.length(_objects.c.body) == literal_column(str(POINTER_BYTES)))
+)
+SELECT_LARGE = _text(select(_pieces.c.number).distinct())
+PUT_PIECE = _text(
+    insert(_pieces).prefix_with("OR REPLACE").values(_bound(_pieces, "number", "place", "body")),
+    *("number", "place", "body"),
+)
+SELECT_PIECES = _text(
+    select(_pieces.c.body).where(_pieces.c.number == bindparam("number")).order_by(_pieces.c.place), "number"
+)
+DELETE_PIECES = _text(delete(_pieces).where(_pieces.c.number == bindparam("number")), "number")
 
 _prefix = bindparam("prefix", type_=Text)
 SELECT_DOCUMENTS = _text(

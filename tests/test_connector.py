@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import sqlite3
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -325,7 +326,7 @@ async def test_a_store_that_is_full_ends_the_link_and_loses_nothing(tmp_path: Pa
     await store.close()
 
 
-async def test_a_pod_does_not_wait_for_a_large_object_that_is_unpacked_in_a_thread(tmp_path: Path) -> None:
+async def test_a_pod_does_not_wait_for_a_large_object_that_is_unpacked_and_written_ahead(tmp_path: Path) -> None:
     cloud, store = Cloud(tmp_path), await Store.open(tmp_path / "edge.db")
     may_go_on, threads = threading.Event(), list[str]()
 
@@ -334,7 +335,7 @@ async def test_a_pod_does_not_wait_for_a_large_object_that_is_unpacked_in_a_thre
         assert may_go_on.wait(10)
         return prepared(delta)
 
-    bulk, text = ObjectKey(CONFIG_MAPS, "default", "bulk"), random.Random(1).randbytes(60_000).hex()
+    bulk, text = ObjectKey(CONFIG_MAPS, "default", "bulk"), random.Random(1).randbytes(200_000).hex()
     async with cloud.serving():
         cloud.put("web", spec={"nodeName": NODE, "volumes": [{"name": "v", "configMap": {"name": "bulk"}}]})
         async with connected(cloud, store, unfold=unfold) as connector:
@@ -353,6 +354,9 @@ async def test_a_pod_does_not_wait_for_a_large_object_that_is_unpacked_in_a_thre
             assert held.object.parse()["data"]["text"] == text
             assert threads == ["unfold"]
     await store.close()
+    connection = sqlite3.connect(tmp_path / "edge.db")
+    assert connection.execute("SELECT sum(length(body)) FROM pieces").fetchone() == (len(held.object.body),)
+    connection.close()
 
 
 # ---- interests and calls

@@ -1,0 +1,134 @@
+"""
+Bodies that are too large for one transaction: put into a table of their own, a piece at a time, ahead of the commit
+that needs them.
+
+A transaction of 3 MB is 25 ms of a quick processor's work, and a second of an SD card's; a pod's change that comes
+meanwhile waits for it. Between two pieces others have their turn, and what the commit then writes of the object is
+where its body is.
+
+Of what is taken from such a table nothing is zeroed, for that would write it all once more: no Secret may be in it.
+
+Invariants
+    what a row points to has all its pieces, or the row's checksum tells
+    a body that no row points to is the one that was put last, or is being put; opening takes away all others
+    what is remembered here is what the last commit left
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from apimachinery.keys import ObjectKey, ObjectVersion
+from apimachinery.objects import Object
+from metamanager import statements
+from metamanager.confidential import is_confidential
+from metamanager.connection import Database
+from metamanager.resourcerows import ResourceRows
+
+LARGE_BYTES = 256 << 10  # 2 ms in one transaction; twice the time and more in pieces, but nobody waits for it
+PIECE_BYTES = 128 << 10  # 1 ms; 25 ms of a card that writes 5 MB/s
+POINTER_BYTES = 9
+_NUL = b"\0"  # begins no JSON
+
+
+class Pointer(NamedTuple):
+    """Where a body is, and what it is."""
+
+    number: int
+    version: ObjectVersion
+
+    def to_bytes(self) -> bytes:
+        return _NUL + self.number.to_bytes(POINTER_BYTES - 1, "big")
+
+
+def is_large(item: Object) -> bool:
+    """Whether its body is put ahead."""
+    return len(item.body) > LARGE_BYTES and not is_confidential(item.key.resource)
+
+
+class LargeBodies:
+    """Those of one database. Its methods are called inside a transaction, but for those that say otherwise."""
+
+    def __init__(self, database: Database, resources: ResourceRows) -> None:
+        """Takes away what no row points to: whoever put it was killed before its commit. Raises a StoreError."""
+        self._database = database
+        there = [int(row[0]) for row in database.rows(statements.SELECT_LARGE)]
+        # Mostly there is none, and then no row is looked at.
+        rows = database.rows(statements.SELECT_POINTERS) if there else ()
+        self._pointers = {
+            ObjectKey(resources.resource(number), namespace, name): Pointer(_number(body), ObjectVersion(uid, version))
+            for number, namespace, name, uid, version, body in rows
+            if body.startswith(_NUL)
+        }
+        self._put: tuple[ObjectKey, Pointer] | None = None
+        """What was put last and has all its pieces."""
+        self._putting = 0
+        """The number of what is being put, or was last; 0: nothing was."""
+        pointed_at = {pointer.number for pointer in self._pointers.values()}
+        self._last = max(there, default=0)
+        for number in there:
+            if number not in pointed_at:
+                self._take_away(number)
+
+    # Ahead of the commit
+
+    def put(self, item: Object, place: int) -> None:
+        """The piece at this place; with the first one what was put before for nothing goes."""
+        if place == 0 and all(pointer.number != self._putting for pointer in self._pointers.values()):
+            self._take_away(self._putting)
+        piece = item.body[place * PIECE_BYTES : (place + 1) * PIECE_BYTES]
+        self._database.run(statements.PUT_PIECE, (self._next(place), place, piece))
+
+    def has_put(self, item: Object, place: int) -> bool:
+        """After the commit of that piece; whether it was the last."""
+        self._putting = self._last = self._next(place)
+        is_whole = (place + 1) * PIECE_BYTES >= len(item.body)
+        self._put = (item.key, Pointer(self._putting, item.version)) if is_whole else None
+        return is_whole
+
+    def _next(self, place: int) -> int:
+        return self._putting if place else self._last + 1
+
+    # With it
+
+    def pointer(self, item: Object) -> Pointer | None:
+        """Where the body of this very object is, from now on or as before; None where it is nowhere but in its row."""
+        here = self._pointers.get(item.key)
+        if here is not None and here.version == item.version:
+            return here
+        if self._put is not None and self._put[0] == item.key and self._put[1].version == item.version:
+            return self._put[1]
+        return None
+
+    def leave(self, key: ObjectKey, now: Pointer | None) -> bool:
+        """The row of this object points there from now on, None for nowhere; whether it points elsewhere by now."""
+        before = self._pointers.get(key)
+        if before is None or before == now:
+            return False
+        self._take_away(before.number)
+        return True
+
+    def committed(self, moved: Mapping[ObjectKey, Pointer | None]) -> None:
+        """After a commit: where rows point now."""
+        for key, pointer in moved.items():
+            if pointer is not None:
+                self._pointers[key] = pointer
+            else:
+                self._pointers.pop(key, None)
+
+    # Later
+
+    def body(self, stored: bytes) -> bytes:
+        """What is meant by what stands in a row."""
+        return b"".join(self._pieces(_number(stored))) if stored.startswith(_NUL) else stored
+
+    def _pieces(self, number: int) -> Iterator[bytes]:
+        for (piece,) in self._database.rows(statements.SELECT_PIECES, (number,)):
+            yield piece
+
+    def _take_away(self, number: int) -> None:
+        with self._database.left_as_it_is():
+            self._database.run(statements.DELETE_PIECES, (number,))
+
+
+def _number(stored: bytes) -> int:
+    return int.from_bytes(stored[len(_NUL) :], "big")
