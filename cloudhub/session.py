@@ -326,7 +326,8 @@ class Session:
     def _rested(self) -> None:
         assert self.transfers is not None, "its rest was asked for"
         self.transfers.is_resting = False
-        self.speak()
+        if self._hub.serves(self):
+            self.speak()
 
 
 def _wanted_cost(interests: Sequence[Interest]) -> int:

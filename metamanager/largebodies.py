@@ -10,7 +10,8 @@ Of what is taken from such a table nothing is zeroed, for that would write it al
 
 Invariants
     what a row points to has all its pieces, or the row's checksum tells
-    a body that no row points to is the one that was put last, or is being put; opening takes away all others
+    a body that no row points to is the one that was put last, or is being put; tidy() takes away all others
+    what was put is pointed to by one commit at most: once its row points elsewhere it is gone
     what is remembered here is what the last commit left
 """
 
@@ -27,7 +28,7 @@ from metamanager.resourcerows import ResourceRows
 LARGE_BYTES = 256 << 10  # 2 ms in one transaction; twice the time and more in pieces, but nobody waits for it
 PIECE_BYTES = 128 << 10  # 1 ms; 25 ms of a card that writes 5 MB/s
 POINTER_BYTES = 9
-_NUL = b"\0"  # begins no JSON
+_NUL = b"\0"  # begins no JSON of so few bytes
 
 
 class Pointer(NamedTuple):
@@ -37,7 +38,7 @@ class Pointer(NamedTuple):
     version: ObjectVersion
 
     def to_bytes(self) -> bytes:
-        return _NUL + self.number.to_bytes(POINTER_BYTES - 1, "big")
+        return _NUL + self.number.to_bytes(POINTER_BYTES - 1, "big", signed=True)
 
 
 def is_large(item: Object) -> bool:
@@ -49,7 +50,7 @@ class LargeBodies:
     """Those of one database. Its methods are called inside a transaction, but for those that say otherwise."""
 
     def __init__(self, database: Database, resources: ResourceRows) -> None:
-        """Takes away what no row points to: whoever put it was killed before its commit. Raises a StoreError."""
+        """Raises a StoreError."""
         self._database = database
         there = [int(row[0]) for row in database.rows(statements.SELECT_LARGE)]
         # Mostly there is none, and then no row is looked at.
@@ -57,36 +58,54 @@ class LargeBodies:
         self._pointers = {
             ObjectKey(resources.resource(number), namespace, name): Pointer(_number(body), ObjectVersion(uid, version))
             for number, namespace, name, uid, version, body in rows
-            if body.startswith(_NUL)
+            if _is_pointer(body)
         }
         self._put: tuple[ObjectKey, Pointer] | None = None
-        """What was put last and has all its pieces."""
+        """What was put last, has all its pieces, and no row has pointed to."""
         self._putting = 0
         """The number of what is being put, or was last; 0: nothing was."""
-        pointed_at = {pointer.number for pointer in self._pointers.values()}
+        self._is_given_up = False
+        """Whether that lacks pieces, and is not to go on."""
         self._last = max(there, default=0)
-        for number in there:
-            if number not in pointed_at:
+
+    def tidy(self) -> None:
+        """At the start: take away what no row points to. Whoever put it was killed before its commit."""
+        for (number,) in list(self._database.rows(statements.SELECT_LARGE)):
+            if self._is_unused(number):
                 self._take_away(number)
 
     # Ahead of the commit
 
-    def put(self, item: Object, place: int) -> None:
-        """The piece at this place; with the first one what was put before for nothing goes."""
-        if place == 0 and all(pointer.number != self._putting for pointer in self._pointers.values()):
+    def put(self, item: Object, place: int) -> bool:
+        """The piece at this place; with the first one what was put before for nothing goes. False: it was given up."""
+        if place and self._is_given_up:
+            return False
+        if place == 0 and self._is_unused(self._putting):
             self._take_away(self._putting)
         piece = item.body[place * PIECE_BYTES : (place + 1) * PIECE_BYTES]
         self._database.run(statements.PUT_PIECE, (self._next(place), place, piece))
+        return True
 
     def has_put(self, item: Object, place: int) -> bool:
         """After the commit of that piece; whether it was the last."""
-        self._putting = self._last = self._next(place)
+        self._putting, self._is_given_up = self._next(place), False
+        self._last = self._putting
         is_whole = (place + 1) * PIECE_BYTES >= len(item.body)
         self._put = (item.key, Pointer(self._putting, item.version)) if is_whole else None
         return is_whole
 
+    def give_up(self) -> None:
+        """Take away what was put for a commit that has not come: others need the room."""
+        # Also if this is rolled back: then the next put takes its pieces away.
+        self._put, self._is_given_up = None, True
+        if self._is_unused(self._putting):
+            self._take_away(self._putting)
+
     def _next(self, place: int) -> int:
         return self._putting if place else self._last + 1
+
+    def _is_unused(self, number: int) -> bool:
+        return all(pointer.number != number for pointer in self._pointers.values())
 
     # With it
 
@@ -112,6 +131,8 @@ class LargeBodies:
         for key, pointer in moved.items():
             if pointer is not None:
                 self._pointers[key] = pointer
+                if self._put is not None and self._put[1] == pointer:
+                    self._put = None  # it goes with its row, and the same version may then come again
             else:
                 self._pointers.pop(key, None)
 
@@ -119,7 +140,7 @@ class LargeBodies:
 
     def body(self, stored: bytes) -> bytes:
         """What is meant by what stands in a row."""
-        return b"".join(self._pieces(_number(stored))) if stored.startswith(_NUL) else stored
+        return b"".join(self._pieces(_number(stored))) if _is_pointer(stored) else stored
 
     def _pieces(self, number: int) -> Iterator[bytes]:
         for (piece,) in self._database.rows(statements.SELECT_PIECES, (number,)):
@@ -130,5 +151,10 @@ class LargeBodies:
             self._database.run(statements.DELETE_PIECES, (number,))
 
 
+def _is_pointer(stored: bytes) -> bool:
+    # By the length, too: JSON in UTF-16 may begin with a NUL, and so may what is damaged.
+    return len(stored) == POINTER_BYTES and stored.startswith(_NUL)
+
+
 def _number(stored: bytes) -> int:
-    return int.from_bytes(stored[len(_NUL) :], "big")
+    return int.from_bytes(stored[len(_NUL) :], "big", signed=True)  # of damage, too, one that SQLite can look for

@@ -123,13 +123,25 @@ class ObjectRows:
         self._database.run_many(statements.DELETE_OBJECT, removals)
         return len(removals)
 
-    def put_ahead(self, item: Object, place: int) -> None:
+    def tidy(self) -> None:
+        """See LargeBodies.tidy()."""
+        self._large.tidy()
+
+    def has_body(self, item: Object) -> bool:
+        """Whether the body of this very object is written already."""
+        return is_large(item) and self._large.pointer(item) is not None
+
+    def put_ahead(self, item: Object, place: int) -> bool:
         """A piece of a large body that a commit will bring; see LargeBodies.put()."""
-        self._large.put(item, place)
+        return self._large.put(item, place)
 
     def has_put(self, item: Object, place: int) -> bool:
         """After the commit of that piece; whether it was the last."""
         return self._large.has_put(item, place)
+
+    def give_up_put(self) -> None:
+        """Take away what was put ahead of a commit that has not come."""
+        self._large.give_up()
 
     def _move(self, key: ObjectKey, pointer: Pointer | None) -> None:
         if self._large.leave(key, pointer) or pointer is not None:

@@ -32,7 +32,7 @@ from metamanager.errors import StoreCorrupt, StoreFull
 from metamanager.history import MAX_ROWS
 from metamanager.intake import intake
 from metamanager.interestrows import InterestRows
-from metamanager.largebodies import is_large
+from metamanager.largebodies import PIECE_BYTES, is_large
 from metamanager.objectrows import ObjectRows
 from metamanager.outbox import Outbox
 from metamanager.overlay import LocalWrite, StoredObject, shown, survives
@@ -94,6 +94,8 @@ class Records:
                 self._give_up_cursor()
             self._local = WriteRows(database, self._resources)
             self.outbox = Outbox(database, self._resources, history_rows, int(state[4]))
+        with contextlib.suppress(StoreFull), database.transaction():  # it needs room to make room; at another start
+            self._objects.tidy()
         self.digest()
 
     @property
@@ -112,7 +114,7 @@ class Records:
         cursor, horizon = batches[-1].cursor, _followed(self.horizon, batches)
         local = dict(self._local.by_key)
         given_up: list[LocalWrite] = []
-        with self._resources.writing():
+        with self._giving_way(), self._resources.writing():
             room = MAX_STORE_BYTES - self._database.used_bytes
             for batch in batches:
                 for delta in batch.deltas:
@@ -122,7 +124,9 @@ class Records:
                     wanted = None if delta.version is None else intake(delta, before)
                     if isinstance(wanted, Object):
                         grows = max(0, len(wanted.body) - (len(before.body) if before else 0))
-                        if grows > room:
+                        if self._objects.has_body(wanted):
+                            pass  # it is among what is used
+                        elif grows > room:
                             wanted = Refusal(
                                 key, f"there is no room: the node's store may have {MAX_STORE_BYTES} bytes"
                             )
@@ -172,10 +176,11 @@ class Records:
         """
         if not is_large(item):
             return False
-        with self._database.transaction():
-            if self._database.used_bytes + len(item.body) > MAX_STORE_BYTES:
+        with self._giving_way(), self._database.transaction():
+            if self._database.used_bytes + len(item.body) - place * PIECE_BYTES > MAX_STORE_BYTES:
                 return False
-            self._objects.put_ahead(item, place)
+            if not self._objects.put_ahead(item, place):
+                return False
         return not self._objects.has_put(item, place)
 
     def note_in_sync(self, now_ms: int) -> None:
@@ -296,6 +301,8 @@ class Records:
             self._local.drop([found])
             self._database.run(statements.UPDATE_REVISION, (revision,))
         self.revision = revision
+        if held is not None:
+            self._objects.replaced((key,))
         others = {other: writes for other, writes in self._local.by_key.items() if other != key}
         self._local.take({**others, key: rest} if rest else others)
         return changes
@@ -305,6 +312,16 @@ class Records:
         return self._local.all()
 
     # Parts of the above, inside its transaction
+
+    @contextlib.contextmanager
+    def _giving_way(self) -> Iterator[None]:
+        """Around a transaction: where the disk is full, what was put ahead and has not come makes room for others."""
+        try:
+            yield
+        except StoreFull:
+            with contextlib.suppress(StoreFull), self._database.transaction():
+                self._objects.give_up_put()
+            raise
 
     def _shown(self, key: ObjectKey) -> StoredObject | None:
         held, writes = self._objects.get(key), self._local.of(key)

@@ -183,8 +183,11 @@ def test_a_link_that_is_lost_while_a_part_waits_is_not_missed() -> None:
     site.put(PODS, "small", spec={"nodeName": "n1"})
     site.work()
     node.wire.say(Taken(1))
-    node.wire.pump.connection_lost("cut")
+    pump = node.wire.pump
+    pump.connection_lost("cut")
+    sent = pump.bytes_sent
     site.clock.run_for(1.0)
+    assert pump.bytes_sent == sent
     assert site.streaming("n1").take() != []
 
 

@@ -15,12 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apimachinery.keys import Resource
-from apimachinery.objects import Object
+from apimachinery.objects import Object, revision_of
 from apimachinery.resources import CONFIG_MAPS, SECRETS
 from link.frames import Delta
+from metamanager import records
 from metamanager.errors import StoreCorrupt, StoreFull
 from metamanager.intake import take
 from metamanager.largebodies import LARGE_BYTES, PIECE_BYTES, is_large
+from metamanager.overlay import LocalWrite
 from metamanager.store import Store
 from tests.harness.store_history import batch, removal, upsert
 
@@ -103,6 +105,50 @@ async def test_nothing_is_put_ahead_of_what_is_small_or_secret(delta: Delta, tmp
     await store.close()
 
 
+@pytest.mark.parametrize("between", [removal(made("ab")), come(made("cd"))], ids=["a removal", "another version"])
+async def test_a_version_that_comes_again_without_being_put_is_not_looked_for_where_it_was(
+    between: Delta, tmp_path: Path
+) -> None:
+    large = made("ab")
+    store = await Store.open(tmp_path / "edge.db")
+    await put(store, large)
+    await store.apply([batch(1, come(large))])
+    await store.apply([batch(2, between)])
+    await store.apply([batch(3, come(large))])
+    assert await body(store, large) == large.body
+    await store.close()
+
+
+async def test_a_local_write_that_is_settled_leaves_what_it_was_laid_over_where_it_is(tmp_path: Path) -> None:
+    large = made("ab")
+    assert large.version is not None
+    store = await Store.open(tmp_path / "edge.db")
+    await store.apply([batch(1, come(large))])  # as a difference brings it
+    await put(store, large)
+    held = await store.get(large.key)
+    assert held is not None
+    patch = b'{"status":{"phase":"Running"}}'
+    write = LocalWrite(0, large.key, "status", large.version.uid, False, "user", 0, 0, patch)
+    await store.write_locally(write, held.revision)
+    (kept,) = await store.local_writes()
+    await store.settle_locally(kept.seq)
+    await put(store, made("cd"))
+    assert await body(store, large) == large.body
+    await store.close()
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-be", "utf-32-be"])
+async def test_json_that_begins_with_a_nul_is_no_pointer(encoding: str, tmp_path: Path) -> None:
+    plain = upsert(CONFIG_MAPS, "wide", "x")
+    assert plain.version is not None
+    text = plain.body.decode().encode(encoding)
+    wide = plain._replace(version=plain.version._replace(revision=revision_of(text)), body=text)
+    store = await Store.open(tmp_path / "edge.db")
+    await store.apply([batch(1, wide)])
+    assert await body(store, wide) == text
+    await store.close()
+
+
 TEXTS = ("a", "b", "c")
 STEPS = st.lists(
     st.one_of(
@@ -159,6 +205,45 @@ async def test_where_the_disk_is_full_the_piece_is_not_there_and_nothing_else_is
     await put(store, other)
     await store.apply([batch(2, come(other))])
     assert [await body(store, each) for each in (kept, large, other)] == [kept.body, other.body, other.body]
+    await store.close()
+
+
+async def test_what_does_not_fit_takes_nobody_elses_room(tmp_path: Path) -> None:
+    large, pod = made("ab", length=8 * PIECE_BYTES), upsert(CONFIG_MAPS, "pod", "x" * PIECE_BYTES)
+    store = await Store.open(tmp_path / "edge.db", max_bytes=6 * PIECE_BYTES)
+    with pytest.raises(StoreFull):
+        await put(store, large)
+    await store.apply([batch(1, pod)])
+    assert await body(store, pod) == pod.body
+    await store.close()
+
+
+async def test_what_made_room_for_others_amid_its_pieces_is_written_by_its_commit(tmp_path: Path) -> None:
+    large, pod = made("ab"), upsert(CONFIG_MAPS, "pod", "x" * 4 * PIECE_BYTES)
+    store = await Store.open(tmp_path / "edge.db", max_bytes=5 * PIECE_BYTES)
+    others = list[asyncio.Task[object]]()
+
+    def goes_on() -> bool:
+        if pieces(tmp_path) and not others:
+            others.append(asyncio.create_task(store.apply([batch(1, pod)]), name="pod"))
+        return True
+
+    await store.put_ahead(item(large), goes_on)
+    (outcome,) = await asyncio.gather(*others, return_exceptions=True)
+    assert isinstance(outcome, StoreFull)
+    await store.apply([batch(2, come(large))])
+    assert await body(store, large) == large.body
+    await store.close()
+
+
+async def test_what_is_put_ahead_counts_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    large = made("ab", length=8 * PIECE_BYTES)
+    monkeypatch.setattr(records, "MAX_STORE_BYTES", len(large.body) + 3 * PIECE_BYTES)
+    store = await Store.open(tmp_path / "edge.db")
+    await put(store, large)
+    applied = await store.apply([batch(1, come(large))])
+    assert applied.refusals == {}
+    assert set(pieces(tmp_path).values()) == {9}, "it was put ahead, all of it"
     await store.close()
 
 
