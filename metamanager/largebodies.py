@@ -15,10 +15,10 @@ Invariants
     what is remembered here is what the last commit left
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
-from apimachinery.keys import ObjectKey, ObjectVersion
+from apimachinery.keys import ObjectKey
 from apimachinery.objects import Object
 from metamanager import statements
 from metamanager.confidential import is_confidential
@@ -35,7 +35,8 @@ class Pointer(NamedTuple):
     """Where a body is, and what it is."""
 
     number: int
-    version: ObjectVersion
+    checksum: int
+    """Of the row with this body: a hub may say a version that is not the digest of what it sends."""
 
     def to_bytes(self) -> bytes:
         return _NUL + self.number.to_bytes(POINTER_BYTES - 1, "big", signed=True)
@@ -49,15 +50,16 @@ def is_large(item: Object) -> bool:
 class LargeBodies:
     """Those of one database. Its methods are called inside a transaction, but for those that say otherwise."""
 
-    def __init__(self, database: Database, resources: ResourceRows) -> None:
-        """Raises a StoreError."""
+    def __init__(self, database: Database, resources: ResourceRows, checksum: Callable[[Object], int]) -> None:
+        """checksum: that of an object's row. Raises a StoreError."""
         self._database = database
+        self._checksum = checksum
         there = [int(row[0]) for row in database.rows(statements.SELECT_LARGE)]
         # Mostly there is none, and then no row is looked at.
         rows = database.rows(statements.SELECT_POINTERS) if there else ()
         self._pointers = {
-            ObjectKey(resources.resource(number), namespace, name): Pointer(_number(body), ObjectVersion(uid, version))
-            for number, namespace, name, uid, version, body in rows
+            ObjectKey(resources.resource(number), namespace, name): Pointer(_number(body), checksum)
+            for number, namespace, name, checksum, body in rows
             if _is_pointer(body)
         }
         self._put: tuple[ObjectKey, Pointer] | None = None
@@ -91,7 +93,7 @@ class LargeBodies:
         self._putting, self._is_given_up = self._next(place), False
         self._last = self._putting
         is_whole = (place + 1) * PIECE_BYTES >= len(item.body)
-        self._put = (item.key, Pointer(self._putting, item.version)) if is_whole else None
+        self._put = (item.key, Pointer(self._putting, self._checksum(item))) if is_whole else None
         return is_whole
 
     def give_up(self) -> None:
@@ -109,12 +111,16 @@ class LargeBodies:
 
     # With it
 
-    def pointer(self, item: Object) -> Pointer | None:
-        """Where the body of this very object is, from now on or as before; None where it is nowhere but in its row."""
-        here = self._pointers.get(item.key)
-        if here is not None and here.version == item.version:
+    def pointer(self, key: ObjectKey, checksum: int) -> Pointer | None:
+        """
+        Where the body of this very object is, from now on or as before; None where it is nowhere but in its row.
+
+        checksum: of the row.
+        """
+        here = self._pointers.get(key)
+        if here is not None and here.checksum == checksum:
             return here
-        if self._put is not None and self._put[0] == item.key and self._put[1].version == item.version:
+        if self._put is not None and self._put[0] == key and self._put[1].checksum == checksum:
             return self._put[1]
         return None
 

@@ -36,7 +36,7 @@ class ObjectRows:
         self._database = database
         self._resources = resources
         self._confidential = Confidential(keys)
-        self._large = LargeBodies(database, resources)
+        self._large = LargeBodies(database, resources, _checksum)
         self._moved: dict[ObjectKey, Pointer | None] = {}
         """Where rows of large objects point after the commit that is under way."""
         self._lost = lost(database, resources.by_number, self._confidential)
@@ -109,12 +109,12 @@ class ObjectRows:
                 self._move(key, None)
                 continue
             item, revision = stored
-            labels = json.dumps(item.labels) if item.labels else ""
+            labels = _written(item.labels)
             version, body = item.version.revision, item.body
             if is_confidential(key.resource):
                 version, body = self._confidential.closed(item)
             checksum = row_checksum(key, item.version.uid, version, labels, body)
-            pointer = self._large.pointer(item) if is_large(item) else None
+            pointer = self._large.pointer(key, checksum) if is_large(item) else None
             self._move(key, pointer)
             if pointer is not None:
                 body = pointer.to_bytes()
@@ -129,7 +129,7 @@ class ObjectRows:
 
     def has_body(self, item: Object) -> bool:
         """Whether the body of this very object is written already."""
-        return is_large(item) and self._large.pointer(item) is not None
+        return is_large(item) and self._large.pointer(item.key, _checksum(item)) is not None
 
     def put_ahead(self, item: Object, place: int) -> bool:
         """A piece of a large body that a commit will bring; see LargeBodies.put()."""
@@ -173,6 +173,15 @@ class ObjectRows:
             yield
         except SealingError as exc:
             raise StoreCorrupt(self._database.path, f"the database is damaged ({key}: {exc})") from None
+
+
+def _written(labels: Mapping[str, str]) -> str:
+    return json.dumps(labels) if labels else ""
+
+
+def _checksum(item: Object) -> int:
+    """That of the row of an object that is not confidential."""
+    return row_checksum(item.key, item.version.uid, item.version.revision, _written(item.labels), item.body)
 
 
 def row_checksum(key: ObjectKey, uid: str, version: str, labels: str, body: bytes) -> int:

@@ -124,14 +124,12 @@ class Records:
                     wanted = None if delta.version is None else intake(delta, before)
                     if isinstance(wanted, Object):
                         grows = max(0, len(wanted.body) - (len(before.body) if before else 0))
-                        if self._objects.has_body(wanted):
-                            pass  # it is among what is used
-                        elif grows > room:
+                        if grows > room and not self._objects.has_body(wanted):  # which is among what is used
                             wanted = Refusal(
                                 key, f"there is no room: the node's store may have {MAX_STORE_BYTES} bytes"
                             )
                         else:
-                            room -= grows
+                            room = max(0, room - grows)
                     if isinstance(wanted, Refusal):
                         applied.refusals.setdefault(batch.cursor.seq, []).append(wanted)
                         continue

@@ -66,8 +66,8 @@ UPSERT_OBJECT = (
 )
 DELETE_OBJECT = "DELETE FROM objects WHERE objects.resource = ? AND objects.namespace = ? AND objects.name = ?"
 SELECT_POINTERS = (
-    "SELECT objects.resource, objects.namespace, objects.name, objects.uid, objects.version, objects.body FROM objects "
-    "WHERE length(objects.body) = 9"
+    "SELECT objects.resource, objects.namespace, objects.name, objects.checksum, objects.body FROM objects WHERE "
+    "length(objects.body) = 9"
 )
 SELECT_LARGE = "SELECT DISTINCT pieces.number FROM pieces"
 PUT_PIECE = "INSERT OR REPLACE INTO pieces (number, place, body) VALUES (?, ?, ?)"

@@ -267,10 +267,9 @@ DELETE_OBJECT = _text(delete(_objects).where(*_object_key), *_KEY)
 
 # Rows that have no body but say where it is. Asked is for the length: of a longer one SQLite reads no more than that.
 SELECT_POINTERS = _text(
-    select(
-        *(_objects.c.resource, _objects.c.namespace, _objects.c.name, _objects.c.uid, _objects.c.version),
-        _objects.c.body,
-    ).where(func.length(_objects.c.body) == literal_column(str(POINTER_BYTES)))
+    select(_objects.c.resource, _objects.c.namespace, _objects.c.name, _objects.c.checksum, _objects.c.body).where(
+        func.length(_objects.c.body) == literal_column(str(POINTER_BYTES))
+    )
 )
 SELECT_LARGE = _text(select(_pieces.c.number).distinct())
 PUT_PIECE = _text(

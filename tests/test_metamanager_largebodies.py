@@ -137,6 +137,20 @@ async def test_a_local_write_that_is_settled_leaves_what_it_was_laid_over_where_
     await store.close()
 
 
+async def test_a_version_that_is_said_of_two_bodies_is_not_taken_for_one(tmp_path: Path) -> None:
+    large, other = made("ab"), made("cd")
+    same = other._replace(version=large.version)
+    store = await Store.open(tmp_path / "edge.db")
+    await put(store, large)
+    await store.apply([batch(1, come(same))])
+    assert await body(store, large) == other.body
+    await store.apply([batch(2, removal(same))])
+    await put(store, large)
+    await store.apply([batch(3, come(large))])
+    assert await body(store, large) == large.body
+    await store.close()
+
+
 @pytest.mark.parametrize("encoding", ["utf-16-be", "utf-32-be"])
 async def test_json_that_begins_with_a_nul_is_no_pointer(encoding: str, tmp_path: Path) -> None:
     plain = upsert(CONFIG_MAPS, "wide", "x")
@@ -241,7 +255,7 @@ async def test_what_is_put_ahead_counts_once(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(records, "MAX_STORE_BYTES", len(large.body) + 3 * PIECE_BYTES)
     store = await Store.open(tmp_path / "edge.db")
     await put(store, large)
-    applied = await store.apply([batch(1, come(large))])
+    applied = await store.apply([batch(1, come(large), come(large))])
     assert applied.refusals == {}
     assert set(pieces(tmp_path).values()) == {9}, "it was put ahead, all of it"
     await store.close()
