@@ -302,8 +302,8 @@ def _tuning_sqlite(durability: Durability) -> Callable[[JSON, object], None]:
 
     def tune(connection: JSON, _record: object) -> None:
         cursor = connection.cursor()
-        # Everybody's next write waits for the one that is under way, and 3 MB in pages of 4 KiB take half as long again.
-        # A small one costs the same. A file that was made with another size keeps it.
+        # The next write waits for the one that is under way, and 3 MB in pages of 4 KiB take half as long again;
+        # a small one costs the same. A file that was made with another size keeps it.
         for pragma in (
             f"page_size={PAGE_BYTES}",
             "journal_mode=WAL",
