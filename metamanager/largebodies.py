@@ -25,8 +25,8 @@ from metamanager.confidential import is_confidential
 from metamanager.connection import Database
 from metamanager.resourcerows import ResourceRows
 
-LARGE_BYTES = 256 << 10  # 2 ms in one transaction; twice the time and more in pieces, but nobody waits for it
-PIECE_BYTES = 128 << 10  # 1 ms; 25 ms of a card that writes 5 MB/s
+PIECE_BYTES = 256 << 10  # 2 ms; 50 ms of a card that writes 5 MB/s. Smaller ones were more syncs of it
+LARGE_BYTES = PIECE_BYTES
 POINTER_BYTES = 9
 _NUL = b"\0"  # begins no JSON of so few bytes
 

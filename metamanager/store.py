@@ -45,7 +45,8 @@ from metamanager.parked import Parked
 from metamanager.records import Applied, Look, Records
 
 QUEUE = 64
-REST = 3  # times as long as a piece of a large object took
+REST = 3  # times as long as a piece of a large object took, for others' turns
+REST_MOST_S = 0.05  # a disk whose syncs take longer than that has the object seconds later as it is
 
 T = TypeVar("T")
 
@@ -174,7 +175,7 @@ class Store:
             is_more, took_s = await self._run(put, urgent=False)
             place += 1
             if is_more:
-                await asyncio.sleep(REST * took_s)
+                await asyncio.sleep(min(REST * took_s, REST_MOST_S))
 
     async def is_synced(self) -> bool:
         """Whether a batch that said `synced` was ever committed. Before, what is held may be a part only."""
