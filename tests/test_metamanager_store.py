@@ -233,20 +233,20 @@ async def test_a_full_disk_refuses_and_loses_nothing(tmp_path: Path) -> None:
 
 async def test_a_store_opens_on_a_full_disk_with_what_a_killed_process_had_put_ahead(tmp_path: Path) -> None:
     with cramped(tmp_path / "disk") as (disk, max_bytes):
-        large, left = upsert(CONFIG_MAPS, "large", "x" * 1_000_000), iter(range(5))
+        large, left = upsert(CONFIG_MAPS, "large", "x" * 600_000), iter(range(2))
         async with opened(disk, max_bytes) as store:
             await store.apply([batch(1, upsert(CONFIG_MAPS, "c1", 1))])
             await store.put_ahead(take(large), lambda: next(left, None) is not None)
         found = os.statvfs(disk)
         with (disk / "ballast").open("wb") as ballast:
             if max_bytes is None:
-                # What opening itself takes is an index of the log; to empty five pieces takes more.
+                # What opening itself takes is an index of the log; to take pieces away takes more.
                 ballast.write(bytes(found.f_bavail * found.f_frsize - (40 << 10)))
         async with opened(disk, max_bytes) as store:
             await check_full(store, 1)
         (disk / "ballast").unlink()
         async with opened(disk, max_bytes) as store:
-            await store.apply([batch(2, upsert(CONFIG_MAPS, "c2", "x" * 800_000))])
+            await store.apply([batch(2, upsert(CONFIG_MAPS, "c2", "x" * 400_000))])
 
 
 # ---- Events
