@@ -195,10 +195,10 @@ class Wires:
         is_awaited, self._making, self._is_busy = self._making is not None, None, False
         if is_awaited:  # it may have been deleted meanwhile, and made anew
             entry = self._made.get(item.key)
-            if entry is None or entry[0] == item.version:
-                self._keep(item, held, parts)
+            is_current = entry is None or entry[0] == item.version
+            wire = self._keep(item, held, parts) if is_current else self._wire(item, held, parts)
             self._earlier.pop(item.key, None)
-            self._earlier[item.key] = (item.version, held, self._wire(item, held, parts))
+            self._earlier[item.key] = (item.version, held, wire)
             while len(self._earlier) > MAX_EARLIER:
                 self._earlier.pop(next(iter(self._earlier)))
             self._tell(item.key)
