@@ -47,6 +47,7 @@ from apiserver.tokens import InvalidToken, Signer
 from apiserver.users import ADMIN, TokenFileError, User
 from apiserver.writes import PlannedWrites, facts
 from componentbase import cli, pki
+from componentbase.allocator import keep_large_blocks_apart
 from componentbase.cli import CommandError
 from componentbase.endpoints import Endpoint
 from componentbase.files import lock_dir, open_private_dir, write_atomic
@@ -102,6 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli.add_log_flags(run)
     args = parser.parse_args(argv)
     cli.configure_logs(args)
+    keep_large_blocks_apart()
     read_little_at_a_time()
     return cli.run(_run(args), prog="apiserver")
 
