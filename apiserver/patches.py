@@ -17,6 +17,7 @@ import jsonpatch
 from apimachinery.errors import ApiError, BadRequest, Invalid, TooLarge, UnsupportedMediaType
 from apimachinery.objects import JSON
 from apiserver import strategic
+from componentbase.jsonbytes import read
 
 JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
@@ -50,7 +51,7 @@ class Patch:
         self._wrong = ""
         self._value: JSON = None
         try:
-            self._value = json.loads(patch)
+            self._value = read(patch)
         except (ValueError, RecursionError) as exc:
             self._wrong = f"the patch is not JSON: {exc}"
 

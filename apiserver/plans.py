@@ -29,6 +29,7 @@ from apiserver.metadata import Facts, metadata_of
 from apiserver.requests import ApiRequest
 from apiserver.scale import scaling
 from apiserver.typed import Comparison
+from componentbase.jsonbytes import read
 
 PROTECTED_NAMESPACES = ("default", "kube-node-lease", "kube-system")
 CRD_FINALIZER = "customresourcecleanup.apiextensions.k8s.io"
@@ -307,7 +308,8 @@ def _held(view: View, key: ObjectKey) -> dict[str, JSON]:
         raise NotFound(
             f'{resource.collection} "{key.name}" not found', kind=resource.plural, group=resource.group, name=key.name
         )
-    return found.parse()
+    body: dict[str, JSON] = read(found.body)
+    return body
 
 
 def _check_envelope(body: dict[str, JSON], asked: ApiRequest) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apimachinery.objects import NotJSON, canonical
-from componentbase.jsonbytes import SHALLOW, compact, parsed, plain, sorted_
+from componentbase.jsonbytes import LONG_BYTES, SHALLOW, compact, parsed, plain, read, sorted_
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.text(),
@@ -38,6 +38,21 @@ SMALL = st.recursive(
 @given(SMALL)
 def test_what_is_parsed_is_what_the_standard_library_reads(value: object) -> None:
     assert parsed(json.dumps(value).encode()) == value
+
+
+@given(VALUES, st.sampled_from(["", "9" * 30, "-18446744073709551616", "1.0", "1e400", "NaN", '"\\ud800"']))
+def test_what_is_read_is_what_the_standard_library_reads_to_the_last_digit(value: object, special: str) -> None:
+    text = json.dumps([value, "x" * LONG_BYTES])[:-1] + (f", {special}]" if special else "]")
+    assert repr(read(text.encode())) == repr(json.loads(text))
+
+
+@pytest.mark.parametrize("text", [b"[" + b"1," * LONG_BYTES, b"[" * LONG_BYTES, b'{"a": ' + b" " * LONG_BYTES])
+def test_what_cannot_be_read_raises_as_the_standard_library_does(text: bytes) -> None:
+    with pytest.raises((ValueError, RecursionError)) as expected:
+        json.loads(text)
+    with pytest.raises(type(expected.value)) as raised:
+        read(text)
+    assert str(raised.value) == str(expected.value)
 
 
 @pytest.mark.parametrize("text", [b"[NaN]", b"[1,]", b"{", b"\xff", b"[1] 2", b"-Infinity"])
