@@ -119,9 +119,13 @@ class Hub:
         for first, last in ack.later:
             for number in range(first, last + 1):
                 entry = self.open.pop((session, ack.traffic, number))
-                if entry is self.last[entry.key, entry.field]:
-                    again = partial(self.report, entry, session=session)
-                    asyncio.get_running_loop().call_later(0.03, again)  # as an edge does, which waits for longer
+                again = partial(self._report_again, entry, session)
+                asyncio.get_running_loop().call_later(0.03, again)  # as an edge does, which waits for longer
+
+    def _report_again(self, entry: ReportEntry, session: str) -> None:
+        """Unless there is a newer value by now, which has taken its place."""
+        if entry is self.last[entry.key, entry.field]:
+            self.report(entry, session=session)
 
     def observe(self, item: Object | Sent) -> None:
         self._late.append(item)
