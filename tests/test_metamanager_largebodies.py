@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apimachinery.keys import Resource
-from apimachinery.objects import Object, revision_of
+from apimachinery.objects import revision_of
 from apimachinery.resources import CONFIG_MAPS, SECRETS
 from link.frames import Delta
 from metamanager import records
@@ -37,10 +37,6 @@ def come(delta: Delta) -> Delta:
     return delta._replace(body=b"", size=len(delta.body), taken=take(delta))
 
 
-def item(delta: Delta) -> Object:
-    return take(delta)
-
-
 def pieces(path: Path) -> dict[int, int]:
     """How many there are, by the number of the body."""
     connection = sqlite3.connect(path / "edge.db")
@@ -58,7 +54,7 @@ async def put(store: Store, delta: Delta, most: int = 1 << 30) -> None:
         left -= 1
         return left >= 0
 
-    await store.put_ahead(item(delta), goes_on)
+    await store.put_ahead(take(delta), goes_on)
 
 
 async def body(store: Store, delta: Delta) -> bytes | None:
@@ -96,7 +92,7 @@ async def test_what_was_put_ahead_is_what_the_commit_brings_and_others_commit_in
     ids=["small", "a Secret"],
 )
 async def test_nothing_is_put_ahead_of_what_is_small_or_secret(delta: Delta, tmp_path: Path) -> None:
-    assert not is_large(item(delta))
+    assert not is_large(take(delta))
     store = await Store.open(tmp_path / "edge.db")
     await put(store, delta)
     assert pieces(tmp_path) == {}
@@ -242,7 +238,7 @@ async def test_what_made_room_for_others_amid_its_pieces_is_written_by_its_commi
             others.append(asyncio.create_task(store.apply([batch(1, pod)]), name="pod"))
         return True
 
-    await store.put_ahead(item(large), goes_on)
+    await store.put_ahead(take(large), goes_on)
     (outcome,) = await asyncio.gather(*others, return_exceptions=True)
     assert isinstance(outcome, StoreFull)
     await store.apply([batch(2, come(large))])
