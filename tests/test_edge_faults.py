@@ -193,7 +193,7 @@ def test_a_database_damaged_while_down_is_set_aside_and_rebuilt_from_the_cloud(l
         line.soon(lambda: reported(line, node) == {"p3": 33}, "the report that was not sent")
     with publisher(line.ports[f"{node}-mqtt"], node) as device:
         device.report({"p4": 44})
-    line.soon(lambda: reported(line, node).get("p4") == 44, "the next report")
+        line.soon(lambda: reported(line, node).get("p4") == 44, "the next report")
     line.equal(node)
 
 
