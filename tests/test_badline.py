@@ -82,9 +82,13 @@ def ping(line: BadLine) -> float:
 @pytest.mark.parametrize("delay_s", [0.025, 0.1])
 def test_a_ping_takes_twice_the_delay(line: BadLine, delay_s: float) -> None:
     line.set(delay_s=delay_s)
-    # The shortest of a few: a machine that is busy may add to any of them, and takes from none.
-    shortest = min(ping(line) for _ in range(3))
-    assert 2 * delay_s <= shortest < 2 * delay_s + 0.05
+    # A machine that is busy may add to any of them, and takes from none: so as many as it takes for one that it left be.
+    # A line that delays one way twice takes three.
+    most = max(2 * delay_s + 0.05, 3 * delay_s)
+    by, took = time.monotonic() + WITHIN_S, [ping(line)]
+    while min(took) >= most and time.monotonic() < by:
+        took.append(ping(line))
+    assert 2 * delay_s <= min(took) < most
 
 
 @needs_root
@@ -104,7 +108,7 @@ def test_datagrams_are_lost_and_doubled_by_the_share_and_a_blackhole_swallows_al
             for number in range(count):
                 source.sendto(struct.pack("!I", number), sink.getsockname())
                 if number % 50 == 0:
-                    time.sleep(0.002)  # a device holds 500 packets
+                    line.counts()  # a device holds 500 packets: those before are taken from it once this is answered
             after = line.counts()["up"]
             line.reset()
             source.sendto(struct.pack("!I", upto), sink.getsockname())
@@ -136,7 +140,8 @@ def test_a_tcp_stream_gets_its_rate_and_not_more(line: BadLine) -> None:
         with peer:
             peer.sendall(bytes(size))
 
-    with server:
+    def got() -> float:
+        """Bits a second of one stream."""
         thread = threading.Thread(target=send)
         thread.start()
         with line.edge, socket.create_connection(server.getsockname(), WITHIN_S) as client:
@@ -145,5 +150,12 @@ def test_a_tcp_stream_gets_its_rate_and_not_more(line: BadLine) -> None:
                 left -= len(data)
             lasted = time.perf_counter() - began
         thread.join(WITHIN_S)
-    assert left == 0
-    assert 0.6 * rate < size * 8 / lasted < rate
+        assert left == 0
+        return size * 8 / lasted
+
+    with server:
+        # A machine that is busy makes any of them slower, and none quicker.
+        by, rates = time.monotonic() + 2 * WITHIN_S, [got()]
+        while max(rates) <= 0.6 * rate and time.monotonic() < by:
+            rates.append(got())
+    assert 0.6 * rate < max(rates) < rate
