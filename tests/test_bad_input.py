@@ -672,6 +672,8 @@ def test_a_disk_that_becomes_full_stops_nothing_else_and_is_over_when_there_is_s
         port = free_port()
         process = site.start("full", *edgecore(home, **{"mqtt-listen": f"127.0.0.1:{port}", "api": LOCAL}))
         site.until(lambda: site.ask("edgecore", "full").get("inSync"), "in sync", process)
+        # Its twin begins a moment after being in sync; before that it is no device of this node.
+        site.until(lambda: site.ask("edgecore", "full")["devices"], "the node knows its device")
         api = site.ask("edgecore", "full")["api"]
         disk.fill(process.pid)
         with listening(port) as mapper:

@@ -176,7 +176,7 @@ def test_a_database_damaged_while_down_is_set_aside_and_rebuilt_from_the_cloud(l
     path = line.directory / node / "edge.db"
     damage(path)
     process = line.start_edge(node, wait=False)
-    line.soon(lambda: line.edge(node), "edgecore serves")
+    line.soon(lambda: line.edge(node).get("api"), "edgecore serves")
     log = process.log.read_text()
     assert "the database was damaged; it was set aside and begun anew" in log
     assert path.with_name("edge.db.corrupt-1").exists()
@@ -363,7 +363,8 @@ def test_a_broker_whose_name_hangs_in_dns_does_not_hold_up_a_stop(
     monkeypatch.setitem(line.environment, "PYTHONPATH", str(tmp_path))
     process = line.start_edge(node, mqtt="mqtt://broker.invalid:1883")
     line.soon(lambda: line.edge(node)["mqttProblem"], "it says that the broker does not answer")
-    assert line.is_quiet(node), "all else goes on"
+    line.soon(lambda: line.is_quiet(node), "all else goes on")
+    assert line.edge(node)["mqttProblem"], "it does so while the name still hangs"
     start = time.monotonic()
     assert process.stop() == 0
     figure("stop while the broker's name hangs in DNS", f"{time.monotonic() - start:.2f} s")
