@@ -309,9 +309,10 @@ def test_the_devices_own_time_and_what_the_node_has_confirmed_are_shown(tmp_path
         set_point(site, kubectl, "20")
         early = site.kubectl(kubectl, "wait", "--for=condition=Synced", "--timeout=2s", DEVICE_REF, check=False)
         assert early.returncode == 1
+        unconfirmed = "1/1 in step; the node has not confirmed the latest edit yet"
+        site.until(lambda: condition(site, "Synced")["message"] == unconfirmed, "the hub has seen both edits")
         synced = condition(site, "Synced")
         assert (synced["status"], synced["observedGeneration"]) == ("True", 2)
-        assert synced["message"] == "1/1 in step; the node has not confirmed the latest edit yet"
         site.start_edge(NODE)
         wait_for(site, kubectl, "Synced")
 
