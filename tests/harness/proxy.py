@@ -30,6 +30,8 @@ class Connection:
     def __init__(self) -> None:
         self.up = 0
         self.down = 0
+        self.up_at = self.down_at = 0.0
+        """When the last bytes came that were not swallowed, by time.monotonic()."""
         self.is_open = True
         self.is_stalled = False
 
@@ -251,9 +253,14 @@ class _Pipe:
         return self._wire.far if self._towards_target else self._wire.near
 
     def put(self, data: bytes) -> None:
-        if self._wire.count.is_stalled:
+        count, now = self._wire.count, self._wire.proxy._loop.time()
+        if count.is_stalled:
             return
-        self._pieces.append((self._wire.proxy._loop.time() + self._wire.proxy.delay_s, data))
+        if self._towards_target:
+            count.up_at = now
+        else:
+            count.down_at = now
+        self._pieces.append((now + self._wire.proxy.delay_s, data))
         self._held += len(data)
         if self._held > (HELD_BYTES if self._rate is None else SLOW_HELD_BYTES) and self._source is not None:
             self._source.pause_reading()
