@@ -142,7 +142,7 @@ def flooded(flood: Flood, where: str, seconds: float, most_ms: float, times: flo
         Figure(f"reports taken by the broker, {where}", "1/s", [(now["acked"] - before["acked"]) / took]),
         Figure(f"wishes changed, {where}", "1/s", [wished / took], note="in the watch that cloudcore reads"),
         Figure(f"wishes told to the mapper, {where}", "1/s", [(now["wishes"] - before["wishes"]) / took]),
-        Figure(f"ConfigMaps of 3 MB sent, {where}", "", [flood.bulks]),
+        Figure(f"ConfigMaps of 3 MB held, one after the other, {where}", "", [flood.bulks]),
         Figure(
             f"longest time between two renewals of a Lease, {where}",
             "s",
