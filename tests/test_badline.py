@@ -82,8 +82,8 @@ def ping(line: BadLine) -> float:
 @pytest.mark.parametrize("delay_s", [0.025, 0.1])
 def test_a_ping_takes_twice_the_delay(line: BadLine, delay_s: float) -> None:
     line.set(delay_s=delay_s)
-    # A machine that is busy may add to any of them, and takes from none: so as many as it takes for one that it left be.
-    # A line that delays one way twice takes three.
+    # A machine that is busy may add to any of them, and takes from none: so as many as it takes for one that it let be.
+    # A line that delays one way twice takes three times the delay.
     most = max(2 * delay_s + 0.05, 3 * delay_s)
     by, took = time.monotonic() + WITHIN_S, [ping(line)]
     while min(took) >= most and time.monotonic() < by:

@@ -493,7 +493,7 @@ def test_what_was_acknowledged_to_a_device_survives_kill_9_in_the_middle_of_burs
         line.soon(lambda: line.edge(node)["reportsWaiting"] == 0, "nothing is left to send")
 
 
-@pytest.mark.timeout(150)  # a node that finds no broker waits up to 15 s before it looks again, and there are four rounds
+@pytest.mark.timeout(150)  # a node that found no broker looks again within 15 s, and there are four rounds
 def test_a_broker_killed_after_the_answer_loses_nothing(line: Line) -> None:
     node = "mqtt-killed"
     with Mosquitto(persistent=True) as mosquitto:
