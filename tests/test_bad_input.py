@@ -675,8 +675,11 @@ def test_a_disk_that_becomes_full_stops_nothing_else_and_is_over_when_there_is_s
         # Its twin begins a moment after being in sync; before that it is no device of this node.
         site.until(lambda: site.ask("edgecore", "full")["devices"], "the node knows its device")
         api = site.ask("edgecore", "full")["api"]
-        disk.fill(process.pid)
         with listening(port) as mapper:
+            # An answer comes after the commit of all before it. A twin that still waits for its own answers nobody.
+            mapper.publish(topic("on-a-full-disk", GET), '{"event_id": "there"}')
+            mapper.answer(topic("on-a-full-disk", ANSWERS[GET]), "there")
+            disk.fill(process.pid)
             twin = {"temperature": {"actual": {"value": "33"}}}
             mapper.publish(topic("on-a-full-disk", UPDATE), update("kept", twin))
             refused = mapper.answer(topic("on-a-full-disk", "twin/update/result"), "kept")

@@ -919,9 +919,9 @@ def test_a_node_that_does_not_read_costs_bounded_memory_and_delays_nobody(
         # The new bodies are 6 MB more in the cache, the old ones are kept for deltas: both are the objects', not its.
         assert peak - before < 40 << 10
         # Who waited for that node would wait two seconds for each of its pods. A machine that is busy with something
-        # else holds up one in many.
-        assert percentile(again, 0.9) < 5 * percentile(idle, 0.9) + 0.05
-        assert percentile(loaded, 0.9) < 0.5
+        # else holds up one in many, which of sixty are the slowest two or three.
+        assert percentile(again, 0.95) < 5 * percentile(idle, 0.95) + 0.05
+        assert percentile(loaded, 0.95) < 0.5
         if how == "stopped":
             line.soon(lambda: not line.session(BULK)["connected"], "the hub gives it up")
             os.kill(line.processes[BULK].pid, signal.SIGCONT)
