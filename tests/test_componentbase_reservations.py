@@ -29,7 +29,7 @@ def test_those_that_share_it_may_listen_and_get_every_connection() -> None:
         assert endpoint.port
         with listener(endpoint.port, shared=True) as two:
             clients = [socket.create_connection(("127.0.0.1", endpoint.port), timeout=5) for _ in range(20)]
-            accepted = []
+            accepted: list[socket.socket] = []
             while len(accepted) < len(clients):
                 # A client is connected a moment before there is somebody to accept, where the kernel is busy.
                 found, _, _ = select.select([one, two], [], [], 5)
