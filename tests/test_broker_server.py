@@ -31,6 +31,7 @@ from devicetwin.broker.packets import (
 )
 from devicetwin.broker.server import BrokerServer, ListenError, listen
 from devicetwin.broker.users import UserFile, changing, hashed
+from tests.harness.pahoclient import hang_up
 
 DEADLINE_S = 10.0
 REPORT = "$hw/events/device/default/d/twin/update"
@@ -312,8 +313,7 @@ async def test_mapper_is_acknowledged_when_paho_has_acknowledged_by_hand() -> No
         await mapper.ask(Pingreq(), Pingresp())  # and no PUBACK yet
         twin.ack(message.mid, message.qos)
         assert await mapper.next() == Puback(5)
-        twin.disconnect()
-        await asyncio.to_thread(twin.loop_stop)
+        await asyncio.to_thread(hang_up, twin)
         mapper.writer.close()
 
 
@@ -336,8 +336,7 @@ async def test_flood_before_the_twin_is_there_waits_in_the_socket_and_arrives_wh
         for n in range(1, 501):
             assert await mapper.next() == Puback(n)
         await flood
-        twin.disconnect()
-        await asyncio.to_thread(twin.loop_stop)
+        await asyncio.to_thread(hang_up, twin)
         mapper.writer.close()
         other.writer.close()
 
@@ -368,7 +367,7 @@ async def test_who_guesses_is_slowed_down_and_keeps_nobody_away(tmp_path: Path) 
         guesses = [
             tasks.create_task(login(server.port, f"guess-{n}", "modbus", f"guess {n}"), name="guess") for n in range(12)
         ]
-        await until(lambda: sum(each.done() for each in guesses) == 8)  # told to come again, at once
+        await until(lambda: sum(each.done() for each in guesses) >= 8)  # told to come again, at once
         code, again = await login(server.port, "mapper", "modbus", "right password")
         assert code == 0, "known already: in, though every place for a login is taken"
         assert await mapper.next() is None, "taken over"

@@ -118,22 +118,27 @@ def test_bug_is_told_with_a_traceback_in_the_log(
 # ---- processes
 
 
-def script(body: str) -> list[str]:
-    """A process that is told to stop within half a second, and prints `up` when signals are handled."""
+def script(body: str, stop_within_s: float) -> list[str]:
+    """A process that prints `up` when signals are handled."""
     head = """
         import asyncio, signal, sys, time
         from componentbase import cli, logs
         logs.configure()
         def up(): print("up", flush=True)
     """
-    tail = 'sys.exit(cli.run(main(), prog="x", stop_within_s=0.5))'
+    tail = f'sys.exit(cli.run(main(), prog="x", stop_within_s={stop_within_s}))'
     return [sys.executable, "-c", "\n".join([textwrap.dedent(head), textwrap.dedent(body), tail])]
 
 
 @contextmanager
-def started(body: str) -> Iterator["subprocess.Popen[str]"]:
-    """The process once it is up; killed and waited for at the end, whatever happened."""
-    process = subprocess.Popen(script(body), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def started(body: str, stop_within_s: float = 30.0) -> Iterator["subprocess.Popen[str]"]:
+    """
+    The process once it is up; killed and waited for at the end, whatever happened.
+
+    stop_within_s: longer than anybody waits here, so that of those that do stop none is ended for being slow.
+    """
+    command = script(body, stop_within_s)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     with process:
         try:
             assert process.stdout is not None
@@ -189,7 +194,7 @@ def test_process_that_hangs_while_stopping_is_ended(hang: str) -> None:
         finally:
             {hang}
     """
-    with started(body) as process:
+    with started(body, stop_within_s=0.5) as process:
         before = time.monotonic()
         process.terminate()
         _out, err = process.communicate(timeout=20)

@@ -60,6 +60,11 @@ class House:
             while len(self.door) != count:
                 await asyncio.sleep(0.005)
 
+    async def until_refused(self, why: str, count: int = 1) -> None:
+        async with asyncio.timeout(5):
+            while self.door.refusals[why] != count:
+                await asyncio.sleep(0.005)
+
 
 @contextlib.asynccontextmanager
 async def house(
@@ -81,10 +86,10 @@ async def comes(port: int, source: str = "127.0.0.1") -> tuple[asyncio.StreamRea
     return await asyncio.open_connection("127.0.0.1", port, local_addr=(source, 0))
 
 
-async def is_turned_away(port: int, source: str = "127.0.0.1") -> bool:
+async def is_turned_away(port: int, source: str = "127.0.0.1", within_s: float = 5.0) -> bool:
     reader, writer = await comes(port, source)
     try:
-        async with asyncio.timeout(0.3):
+        async with asyncio.timeout(within_s):
             return await reader.read() == b""
     except TimeoutError:
         return False
@@ -105,7 +110,7 @@ async def test_one_address_leaves_room_for_the_others_and_all_together_have_a_bo
         assert made.door.refusals[NO_ROOM] == 2
         kept.pop()[1].close()
         await made.until(2)
-        assert not await is_turned_away(made.port, "127.0.0.3")
+        assert not await is_turned_away(made.port, "127.0.0.3", within_s=0.3)
         for _, writer in kept:
             writer.close()
 
@@ -128,19 +133,27 @@ async def test_whoever_has_left_the_door_does_not_count_and_says_so_as_often_as_
 
 async def test_a_handshake_counts_from_its_first_byte_and_ends_in_time(tmp_path: Path) -> None:
     context, _ = contexts(tmp_path, ["127.0.0.1"], [])
-    async with house(Limits(each=2, overall=9), context, handshake_s=0.2) as made:
-        slow = [await comes(made.port) for _ in range(2)]
-        slow[0][1].write(b"\x16\x03\x01\x02\x00\x01")  # a ClientHello begins, and drips
-        await made.until(2)
-        assert await is_turned_away(made.port)
-        await made.until(0)
-        assert made.guests[0].transport is None, "nobody came through"
-        rubbish = await comes(made.port)
-        rubbish[1].write(b"GET / HTTP/1.1\r\n\r\n")
-        assert await rubbish[0].read(1) in (b"", b"\x15")
-        await made.until(0)
-        for _, writer in (*slow, rubbish):
-            writer.close()
+    # Whoever is to be found at the door has as long as all of this takes; whoever is to be gone has not.
+    for handshake_s in (30.0, 0.2):
+        async with house(Limits(each=2, overall=9), context, handshake_s) as made:
+            slow = [await comes(made.port) for _ in range(2)]
+            slow[0][1].write(b"\x16\x03\x01\x02\x00\x01")  # a ClientHello begins, and drips
+            if handshake_s > 1:
+                await made.until(2)
+                assert await is_turned_away(made.port)
+                assert made.door.refusals[NO_ROOM] == 1
+            else:
+                await made.until_refused(TIMEOUT, 2)
+                assert len(made.door) == 0
+            for _, writer in slow:
+                writer.close()
+            await made.until(0)
+            assert made.guests[0].transport is None, "nobody came through"
+            rubbish = await comes(made.port)
+            rubbish[1].write(b"GET / HTTP/1.1\r\n\r\n")
+            assert await rubbish[0].read(1) in (b"", b"\x15")
+            await made.until(0)
+            rubbish[1].close()
 
 
 async def shakes_hands(port: int, context: ssl.SSLContext) -> None:
@@ -157,23 +170,25 @@ async def test_handshakes_that_came_to_nothing_are_counted_by_why(tmp_path: Path
     _, [stranger] = contexts(tmp_path / "others", ["127.0.0.1"], ["n"])
     stranger.load_verify_locations(tmp_path / "ca")
     nobody = ssl.create_default_context(cafile=str(tmp_path / "ca"))
-    async with house(Limits(each=1, overall=9), context, handshake_s=0.3) as made, asyncio.timeout(10):
-        for come in (stranger, nobody):
+    none = dict.fromkeys((UNTRUSTED, NO_CERTIFICATE, BROKEN, TIMEOUT, NO_ROOM), 0)
+    async with house(Limits(each=1, overall=9), context, handshake_s=30.0) as made:
+        for come, why in ((stranger, UNTRUSTED), (nobody, NO_CERTIFICATE)):
             await shakes_hands(made.port, come)
-            await made.until(0)
+            await made.until_refused(why)
         _, rubbish = await comes(made.port)
         rubbish.write(b"GET / HTTP/1.1\r\n\r\n")
-        while not made.door.refusals[BROKEN]:
-            await asyncio.sleep(0.005)
-        slow = await comes(made.port)
-        await made.until(1)
-        assert await is_turned_away(made.port)
-        await made.until(0)
+        await made.until_refused(BROKEN)
         _, guest = await asyncio.open_connection("127.0.0.1", made.port, ssl=node)
         await made.until(1)
-        assert made.door.refusals == dict.fromkeys((UNTRUSTED, NO_CERTIFICATE, BROKEN, TIMEOUT, NO_ROOM), 1)
-        for writer in (rubbish, slow[1], guest):
+        assert await is_turned_away(made.port)
+        assert made.door.refusals == none | dict.fromkeys((UNTRUSTED, NO_CERTIFICATE, BROKEN, NO_ROOM), 1)
+        for writer in (rubbish, guest):
             writer.close()
+    async with house(Limits(each=1, overall=9), context, handshake_s=0.3) as made:
+        _, slow = await comes(made.port)
+        await made.until_refused(TIMEOUT)
+        assert (len(made.door), made.door.refusals) == (0, none | {TIMEOUT: 1})
+        slow.close()
 
 
 async def test_a_process_without_file_descriptors_accepts_again_when_it_has_some(

@@ -98,16 +98,16 @@ def test_what_is_no_proxy_is_said_without_its_password(url: str, told: str) -> N
 async def proxying(answer: bytes) -> AsyncIterator[tuple[Proxy, list[bytes]]]:
     """One that answers each request so; where that is 200 it passes on what follows."""
     heard: list[bytes] = []
-    tasks: list[asyncio.Task[None]] = []
+    serving: set[asyncio.Task[None] | None] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        serving.add(asyncio.current_task())
         heard.append(head := await reader.readuntil(b"\r\n\r\n"))
         if b" 200 " in answer:
             host, _, port = head.split()[1].decode().rpartition(":")
             inner_reader, inner = await asyncio.open_connection(host, int(port))
             writer.write(answer)
-            tasks.append(asyncio.create_task(copied(inner_reader, writer), name="down"))
-            await copied(reader, inner)
+            await asyncio.gather(copied(inner_reader, writer), copied(reader, inner))
             return
         writer.write(answer)
         writer.close()
@@ -122,8 +122,8 @@ async def proxying(answer: bytes) -> AsyncIterator[tuple[Proxy, list[bytes]]]:
         yield Proxy(Endpoint("127.0.0.1", server.sockets[0].getsockname()[1]), "us er:pw"), heard
     finally:
         server.close()
-        for task in tasks:
-            task.cancel()
+        # Who dialled has an answer or has hung up; what either end still has to close is closed here.
+        await asyncio.gather(*filter(None, serving))
 
 
 async def test_the_link_goes_through_a_proxy_and_says_who_it_is() -> None:

@@ -32,7 +32,7 @@ from link.frames import Delta as LinkDelta
 from metamanager.errors import StoreError
 from metamanager.store import Store
 from tests.harness.mosquitto import Mosquitto
-from tests.harness.pahoclient import hang_up
+from tests.harness.pahoclient import hang_up, vanish
 
 DEADLINE_S = 15.0
 THERMO = DeviceId("default", "thermo-1")
@@ -95,10 +95,7 @@ class MapperClient:
 
     def die(self) -> None:
         """As if killed: the socket goes without a DISCONNECT."""
-        self.client.loop_stop()
-        sock = self.client.socket()
-        assert sock is not None
-        sock.close()
+        vanish(self.client)
 
 
 class Edge:
@@ -369,6 +366,8 @@ class FullStore:
         self.store = store
         self.space = True
         self.refused = 0
+        self.reports: list[ReportEntry] = []
+        """All that were saved, oldest first; the store itself keeps the last of each."""
 
     async def documents(self, prefix: str = "") -> dict[str, bytes]:
         return await self.store.documents(prefix)
@@ -385,6 +384,7 @@ class FullStore:
             self.refused += 1
             raise StoreError(self.store.path, "no space left on the device")
         await self.store.save(documents, reports, events, samples, gone)
+        self.reports += reports
 
 
 async def test_what_could_not_be_stored_is_not_acknowledged_and_comes_again_after_a_restart(
@@ -485,7 +485,8 @@ async def test_who_subscribes_late_finds_the_current_twin_and_nothing_of_a_devic
 async def test_silence_makes_a_reading_stale_and_a_dead_mapper_an_event(tmp_path: Path, mosquitto: Mosquitto) -> None:
     edge = Edge(tmp_path, mosquitto.port)
     edge.store = await Store.open(tmp_path / "edge.db")
-    edge.make(edge.store, stale_after_ms=1500)
+    disk = FullStore(edge.store)
+    edge.make(disk, stale_after_ms=1500)
     await edge.push((DEVICE_MODELS, "thermostat", MODEL), (DEVICES, "thermo-1", device()))
     will = (mapper_state_topic("m1"), MapperState("", 0, "offline").encode())
     async with edge_running(edge):
@@ -498,7 +499,8 @@ async def test_silence_makes_a_reading_stale_and_a_dead_mapper_an_event(tmp_path
             twin = {"temperature": {"actual": {"value": "21", "metadata": {"timestamp": 77}}}}
             mapper.say(TWIN + "update", {"event_id": "e1", "twin": twin})
             await until(lambda: watcher.on(TWIN + "update/result", "e1"), "the report is taken")
-            reported = (await edge.reports())["thermo-1", "property/temperature"]
+            # Of all that was reported, for on a slow machine the last may be stale by now.
+            reported = next(json.loads(each.value) for each in disk.reports if each.field == "property/temperature")
             assert (reported["deviceAt"], reported.get("stale")) == (77, None)
 
             def turned() -> list[dict[str, Any]]:
@@ -523,11 +525,12 @@ async def test_while_the_cluster_changes_something_devices_rest_as_long_as_they_
     turn = Turn(lambda: yields)
     began = loop.time()
     while not turn.is_over:
-        assert loop.time() < began + 1.0
+        assert loop.time() < began + DEADLINE_S
     turn.stop()
     await asyncio.sleep(0.02)  # for something else
     turn.go_on()
     resting = loop.time()
     await turn.next()
     assert loop.time() - resting >= (TURN_S if yields else 0.0)
-    assert not turn.is_over
+    # What was held before counts no more. A turn is so short that it may be over by now all the same.
+    assert turn.is_over <= (loop.time() - resting >= TURN_S)

@@ -239,7 +239,9 @@ def test_a_pod_uses_its_nodes_api_as_it_would_the_clusters(
 
     site.until(lambda: "operator" in run("get", "pods", "-o", "name", check=False).stdout, "its pod is there")
     in_cloud("create", "configmap", "told", "--from-literal=a=1")
-    assert "told" in run("get", "configmaps", "-o", "name").stdout
+    site.until(
+        lambda: "told" in run("get", "configmaps", "-o", "name", check=False).stdout, "what the cloud has is told"
+    )
     assert 'cannot list resource "secrets"' in run("get", "secrets", check=False).stderr
     assert 'cannot create resource "configmaps"' in run("create", "configmap", "x", check=False).stderr
     assert run("auth", "can-i", "list", "pods").stdout.strip() == "yes"

@@ -391,8 +391,8 @@ async def test_the_mapper_serves_a_device_that_is_killed_and_comes_back(device: 
         (refusal,) = [line for line in mapper.log() if line["message"] == "device refuses the desired value"]
         assert refusal["reason"] == "level: PATCH /set: the device answers 422 Unprocessable Entity"
 
+        device.kill()  # first, or it may have taken what it then forgets
         edge.desire(LAMP, 3, level="71")
-        device.kill()
         await edge.until(lambda: edge.states_of(LAMP)[-1] == "offline", "offline")
         device.start()
         await edge.until(lambda: edge.states_of(LAMP)[-1] == "online", "online again")

@@ -42,7 +42,7 @@ def server() -> Iterator[Server]:
 def a_device(settings: Mapping[str, JSON], properties: Properties = PLANT, name: str = "plant") -> Device:
     return Device(
         f"default/{name}",
-        {"timeout": 0.2, **settings},
+        {"timeout": 4, **settings},
         {
             name: Property(PropertyModel(name, kind, True, "", "", ""), visitors, 1.0, 60.0, True, 0.0)
             for name, (kind, visitors) in properties.items()
@@ -171,7 +171,7 @@ async def test_a_device_of_which_nothing_can_be_read_counts_as_silent(server: Se
 
 
 async def test_silence_names_the_unit_and_the_properties(server: Server) -> None:
-    async with connected(at(server, slaveID=7)) as driver:
+    async with connected(at(server, slaveID=7, timeout=0.2)) as driver:
         with pytest.raises(DeviceSilent, match=r"no answer from unit 7 at 127\.0\.0\.1:\d+ about .*speed"):
             await driver.read(["speed"])
 
@@ -179,9 +179,9 @@ async def test_silence_names_the_unit_and_the_properties(server: Server) -> None
 async def test_units_behind_one_gateway_share_its_connection(server: Server) -> None:
     lines = Lines()
     async with (
-        connected(at(server, slaveID=1), lines) as one,
-        connected(at(server, slaveID=2), lines) as other,
-        connected(at(server, slaveID=7), lines) as dead,
+        connected(at(server, slaveID=1, timeout=0.5), lines) as one,
+        connected(at(server, slaveID=2, timeout=0.5), lines) as other,
+        connected(at(server, slaveID=7, timeout=0.5), lines) as dead,
     ):
         assert one._line is other._line is dead._line
         async with asyncio.TaskGroup() as group:

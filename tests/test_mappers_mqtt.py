@@ -154,15 +154,16 @@ async def test_an_answer_by_way_of_mosquitto_does_not_wait_for_a_delayed_acknowl
         edge.subscribe(["chat/report"])
         await soon(device, "chat/answer")
         await soon(edge, "chat/report")
-        slow = 0
+        took_s = []
         for _ in range(20):
             start = time.monotonic()
             device.publish(Message("chat/report", b"1"))
             await next_message(edge)
             edge.publish(Message("chat/answer", b"1"))
             await next_message(device)
-            slow += time.monotonic() - start > 0.03  # the kernel's delay is 40 ms
-        assert slow < 10
+            took_s.append(time.monotonic() - start)
+        # The kernel's delay is 40 ms, and would be in each of them; a machine that is busy delays not all.
+        assert min(took_s) < 0.03
 
 
 async def test_nobody_there_is_said_plainly(free_port: int) -> None:

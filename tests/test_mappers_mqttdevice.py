@@ -15,6 +15,7 @@ from devicetwin.messages import DeviceConfig, DeviceId, PropertyConfig, Protocol
 from mappers.driver import BadConfig, Device, DeviceSilent, Property, Reading, Sink, WriteRefused
 from mappers.mqtt import Message, connect
 from mappers.mqttdevice import MqttDevice
+from mappers.sink import Word
 from tests.harness.devices import a_device, a_property
 from tests.harness.mapper import MapperProcess
 from tests.harness.mosquitto import Mosquitto
@@ -73,9 +74,11 @@ def room(broker: Mosquitto, settings: dict[str, object] | None = None, **propert
 class Ears:
     """The device's task, as far as a driver sees it."""
 
-    def __init__(self, driver: MqttDevice, names: list[str]) -> None:
+    def __init__(self, driver: MqttDevice, names: list[str], *, at_once: bool) -> None:
+        """at_once: it listens to each word, whatever comes right after it; else to what there is when it looks."""
         self.driver = driver
-        self.sink = Sink(names, lambda: None)
+        self.sink = Sink(names, self.listen if at_once else lambda: None)
+        self.words: list[Word] = []
         self.values: dict[str, Reading | None] = {}
         self.away: str | None = "never heard of"
         self.lost: Exception | None = None
@@ -88,6 +91,7 @@ class Ears:
         except DeviceSilent as exc:
             self.lost = exc
             return
+        self.words.append(word)
         self.values.update(word.readings)
         self.away = word.away
 
@@ -105,9 +109,9 @@ class Ears:
 
 
 @asynccontextmanager
-async def heard(device: Device) -> AsyncIterator[Ears]:
+async def heard(device: Device, *, at_once: bool = False) -> AsyncIterator[Ears]:
     driver = MqttDevice(device)
-    ears = Ears(driver, list(device.properties))
+    ears = Ears(driver, list(device.properties), at_once=at_once)
     try:
         await driver.connect()
         assert set(await driver.subscribe(ears.sink)) == set(device.properties)
@@ -232,13 +236,13 @@ async def test_what_cannot_be_read_is_told_once_and_disturbs_nothing(
 
 async def test_a_device_that_says_nothing_for_too_long_is_gone_until_it_speaks(broker: Mosquitto) -> None:
     level = a_property("INT", state="room/level", ask="room/ask")
-    async with heard(room(broker, {"silentAfter": 0.2}, level=level)) as ears:
+    async with heard(room(broker, {"silentAfter": 0.2}, level=level), at_once=True) as ears:
         await say(broker, "room/level", b"7")
-        await ears.until(lambda: ears.value("level") == 7, "a word")
+        await ears.until(lambda: Word({"level": Reading(7)}, None) in ears.words, "a word")
         await ears.until(lambda: ears.away == "nothing has come from it for 0.2 s", "the silence")
         assert await ears.driver.read(["level"]) == {}
         await say(broker, "room/level", b"8")
-        await ears.until(lambda: ears.away is None and ears.value("level") == 8, "the next word")
+        await ears.until(lambda: Word({"level": Reading(8)}, None) in ears.words, "the next word")
 
 
 async def test_a_device_that_speaks_only_when_asked_is_asked_again_after_a_silence(broker: Mosquitto) -> None:

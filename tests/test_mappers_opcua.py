@@ -1,6 +1,7 @@
 """The driver for OPC UA against a real server in a process of its own, with real certificates."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -59,7 +60,7 @@ def server() -> Iterator[Server]:
 def a_device(server: Server, properties: Mapping[str, str] = PLANT, collect_s: float = 0.1, **settings: JSON) -> Device:
     return Device(
         "default/plant",
-        {"url": f"opc.tcp://127.0.0.1:{server.port}/device", "timeout": 2, **settings},
+        {"url": f"opc.tcp://127.0.0.1:{server.port}/device", "timeout": 5, **settings},
         {
             name: Property(
                 PropertyModel(name, PropertyType(kind), True, "", "", ""),
@@ -254,7 +255,7 @@ async def test_a_killed_server_is_noticed_and_found_again() -> None:
 async def test_a_server_that_falls_silent_is_noticed() -> None:
     with Server("tests.harness.opcua_device", "0") as server:
         listener = Listener(PLANT)
-        async with connected(a_device(server, timeout=0.5)) as driver:
+        async with connected(a_device(server, timeout=2)) as driver:
             await driver.subscribe(listener.sink)
             await listener.until(lambda: listener.words, "a word")
             os.kill(server.pid, signal.SIGSTOP)
@@ -262,12 +263,12 @@ async def test_a_server_that_falls_silent_is_noticed() -> None:
             with pytest.raises((DeviceSilent, OSError)):
                 await driver.read(["speed"])
             began = time.monotonic()
-        assert time.monotonic() - began < 1.0, "a silent server holds up the goodbye"
+        assert time.monotonic() - began < 2, "a silent server holds up the goodbye: for `timeout` at least"
 
 
 async def test_a_subscription_that_the_server_forgot_is_made_again(server: Server) -> None:
     listener = Listener(PLANT)
-    async with connected(a_device(server, timeout=0.5)) as driver:
+    async with connected(a_device(server, timeout=1)) as driver:
         await driver.subscribe(listener.sink)
         await listener.until(lambda: listener.words, "a word")
         await command(server, "end")
@@ -281,14 +282,12 @@ async def test_a_subscription_that_the_server_forgot_is_made_again(server: Serve
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"ERRF\xff\xff\xff\xff" + b"x" * 100])
 async def test_rubbish_and_silence_at_the_door_are_silence(answer: bytes) -> None:
-    over = asyncio.Event()
-
     async def rubbish(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read(4)
-        writer.write(answer)
-        await reader.read()
+        with contextlib.suppress(ConnectionError):  # where the driver has given up before it read this
+            await reader.read(4)
+            writer.write(answer)
+            await reader.read()
         writer.close()
-        over.set()
 
     fake = await asyncio.start_server(rubbish, "127.0.0.1", 0)
     port = fake.sockets[0].getsockname()[1]
@@ -297,10 +296,10 @@ async def test_rubbish_and_silence_at_the_door_are_silence(answer: bytes) -> Non
     with pytest.raises((DeviceSilent, OSError)):
         await driver.connect()
     await driver.close()
-    async with asyncio.timeout(DEADLINE_S):
-        await over.wait()
     fake.close()
-    await fake.wait_closed()
+    async with asyncio.timeout(DEADLINE_S):
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(others)
 
 
 # --- security
@@ -381,7 +380,8 @@ async def test_a_wrong_password_is_a_matter_of_configuration_and_not_shown(secur
 async def test_a_server_that_is_not_the_one_and_a_missing_file_end_the_connection(
     secured: tuple[Server, Path], settings: Mapping[str, str], words: str
 ) -> None:
-    driver = OpcUa(a_secured_device(secured, **{name: str(secured[1] / file) for name, file in settings.items()}))
+    files = {name: str(secured[1] / file) for name, file in settings.items()}
+    driver = OpcUa(a_secured_device(secured, timeout=2, **files))
     with pytest.raises((DeviceSilent, OSError), match=words):
         await driver.connect()
     await driver.close()

@@ -119,7 +119,7 @@ async def test_a_server_that_does_not_answer_is_given_up_and_delays_nothing(coll
             with pytest.raises(OSError, match="timed out"):
                 await write(target, "1")
             ticking.cancel()
-        assert ticks > 5
+        assert ticks > 1  # none, where the loop waits as well; a busy machine makes them few
         assert not [each for each in threading.enumerate() if each.name.startswith("push[") and not each.daemon]
 
 

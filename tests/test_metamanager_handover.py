@@ -63,16 +63,18 @@ async def test_a_call_raises_what_the_work_raises_and_the_next_is_done() -> None
 
 
 async def test_what_had_not_begun_when_its_caller_was_cancelled_is_not_done() -> None:
-    thread, may_go_on, done = Handover("t"), threading.Event(), list[str]()
+    thread, has_begun, may_go_on, done = Handover("t"), threading.Event(), threading.Event(), list[str]()
 
     def begin() -> None:
+        has_begun.set()
         may_go_on.wait(10)
         done.append("begun")
 
     async with asyncio.TaskGroup() as group:
         begun = group.create_task(thread.do(begin))
         waiting = group.create_task(thread.do(partial(done.append, "waiting")))
-        await asyncio.sleep(0.01)
+        while not has_begun.is_set():
+            await asyncio.sleep(0.001)
         begun.cancel()
         waiting.cancel()
         await asyncio.sleep(0)

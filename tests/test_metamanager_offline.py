@@ -9,6 +9,7 @@ import pytest
 
 from apimachinery.resources import LEASES
 from apiserver.requests import ApiRequest, Verb
+from metamanager.interests import FETCH_S
 from metamanager.offline import MAX_LOCAL_EVENTS, is_nodes_own
 from tests.harness.edgeapi import CONFIG, POD, EdgeApi, edge_and_cloud, started
 
@@ -134,7 +135,7 @@ async def test_everything_else_is_refused_at_once_with_the_reason(
 ) -> None:
     began = time.monotonic()
     answer = await edge.ask(method, target, body)
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < FETCH_S / 2  # as long as a reader waits for what may come
     assert (answer.status, answer.body["reason"]) == (503, "ServiceUnavailable")
     assert "not connected to the cloud" in answer.body["message"]
     assert "retry-after" not in answer.headers, "kubectl would try ten times"

@@ -262,7 +262,7 @@ async def test_a_row_that_is_not_what_was_written_is_not_given_out(tmp_path: Pat
     async with opened(tmp_path) as store:
         with pytest.raises(StoreCorrupt, match="damaged"):
             await store.get(delta.key)
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(10):
             await store.wait_damaged()
     async with opened(tmp_path) as store:
         assert await store.held() == []
