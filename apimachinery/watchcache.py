@@ -47,7 +47,11 @@ class ChangeWindow:
         self._window, self._window_bytes = window, window_bytes
         self._changes: deque[Change] = deque()
         self._bytes = 0
-        self.revision = revision
+        self._start = self.revision = revision
+        self._last: dict[Resource, int] = {}
+        """The revision of the last change of each resource."""
+        self._forgotten: dict[Resource, int] = {}
+        """And of the last one that is forgotten."""
 
     def append(self, change: Change) -> None:
         if change.revision != self.revision + 1:
@@ -55,6 +59,7 @@ class ChangeWindow:
         changes = self._changes
         changes.append(change)
         self._bytes += len(change.object.body)
+        self._last[change.object.key.resource] = change.revision
         while len(changes) > self._window:
             self._forget()
         self.revision = change.revision
@@ -69,11 +74,17 @@ class ChangeWindow:
             self._forget()
 
     def _forget(self) -> None:
-        self._bytes -= len(self._changes.popleft().object.body)
+        change = self._changes.popleft()
+        self._bytes -= len(change.object.body)
+        self._forgotten[change.object.key.resource] = change.revision
 
-    def since(self, revision: int) -> list[Change]:
+    def last(self, resource: Resource) -> int:
+        """The revision of the last change of a resource; that of the start where there was none."""
+        return self._last.get(resource, self._start)
+
+    def since(self, revision: int, resource: Resource | None = None) -> list[Change]:
         """
-        The changes after `revision`, oldest first.
+        The changes after `revision`, oldest first; with a resource only its own.
 
         Raises Expired when some of them are forgotten, or when the revision has not been reached yet
         (a client that saw a later state than we have did not see it here).
@@ -81,9 +92,19 @@ class ChangeWindow:
         missing = self.revision - revision
         if missing < 0:
             raise Expired(f"too large resource version: {revision}, current: {self.revision}")
-        if missing > len(self._changes):
-            raise Expired(f"too old resource version: {revision} ({self.revision - len(self._changes)})")
-        return list(islice(self._changes, len(self._changes) - missing, None))
+        kept_from = self.revision - len(self._changes)
+        if resource is not None:
+            # What is forgotten of others is nothing to who asks for this one: it may change once a day.
+            kept_from = self._forgotten.get(resource, self._start)
+        if revision < kept_from:
+            raise Expired(f"too old resource version: {revision} ({kept_from})")
+        if resource is not None and self.last(resource) <= revision:
+            return []
+        # From the end: who keeps up asks for a few of thousands.
+        newest = islice(reversed(self._changes), min(missing, len(self._changes)))
+        found = [each for each in newest if resource is None or each.object.key.resource == resource]
+        found.reverse()
+        return found
 
 
 class WatchCache:
@@ -156,9 +177,13 @@ class WatchCache:
         self._resume.pop(resource, None)
         return [self._record(EventType.DELETED, item, item) for item in held.values()]
 
-    def since(self, revision: int) -> list[Change]:
-        """Changes after `revision`; raises Expired when the window no longer reaches back that far."""
-        return self._history.since(revision)
+    def last(self, resource: Resource) -> int:
+        """The revision of the last change of a resource."""
+        return self._history.last(resource)
+
+    def since(self, revision: int, resource: Resource | None = None) -> list[Change]:
+        """Changes after `revision`, as ChangeWindow has them; raises Expired when some are forgotten."""
+        return self._history.since(revision, resource)
 
     def _upsert(self, held: dict[ObjectKey, Object], item: Object) -> Change | None:
         previous = held.get(item.key)

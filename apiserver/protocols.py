@@ -73,8 +73,12 @@ class Storage(Protocol):
         Raises Expired when some are forgotten or the revision was never reached.
         """
 
-    async def wait(self, revision: int) -> None:
-        """Return once there is a change after `revision`. May be cancelled and called again at any time."""
+    async def wait(self, revision: int, resource: Resource | None = None) -> None:
+        """
+        Return once there is a change after `revision`, of this resource where one is given; it may return sooner.
+
+        May be cancelled and called again at any time.
+        """
 
     def render(self, item: Object, revision: int) -> bytes:
         """The object's JSON for a client: its body with metadata.resourceVersion saying `revision`."""

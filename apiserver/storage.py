@@ -357,7 +357,8 @@ class Storage:
         self._catalogue = Catalogue(())
         self._owners = _Owners()
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(MAX_WAITING)
-        self._moved = asyncio.Event()
+        self._moved: dict[Resource | None, asyncio.Event] = {}
+        """By resource what those wait for who wait for its changes; a change of a Pod wakes nobody else's watch."""
         self._doubtful: list[Change] = []
         """Changes that may or may not be in the database. While there are some, nothing else is written."""
 
@@ -428,11 +429,12 @@ class Storage:
     def since(self, revision: int, resource: Resource | None = None) -> Sequence[Change]:
         if revision < self._floor:
             raise Expired(f"too old resource version: {revision} ({self._floor})")
-        return self._cache.since(revision)
+        return self._cache.since(revision, resource)
 
-    async def wait(self, revision: int) -> None:
-        while self._cache.revision <= revision:
-            await self._moved.wait()
+    async def wait(self, revision: int, resource: Resource | None = None) -> None:
+        last = self.revision if resource is None else self._cache.last(resource)
+        if last <= revision:
+            await self._moved.setdefault(resource, asyncio.Event()).wait()
 
     def render(self, item: Object, revision: int) -> bytes:
         if item.version.revision == str(revision):
@@ -538,17 +540,21 @@ class Storage:
     def _show(self, changes: Iterable[Change]) -> None:
         """Let readers see what has become durable."""
         redefined = False
+        moved: set[Resource | None] = {None}
         self._cache.shorten()
         for change in changes:
             shown = self._cache.apply(WatchEvent(change.type, change.object, change.object.version.revision))
             assert [step.revision for step in shown] == [change.revision], "the cache counts as the database does"
             self._owners.observe(change)
+            moved.add(change.object.key.resource)
             redefined = redefined or change.object.key.resource == CUSTOM_RESOURCE_DEFINITIONS
         if redefined:
             crds = self._cache.list(CUSTOM_RESOURCE_DEFINITIONS)[0]
             self._catalogue = _catalogue_of(crd.parse() for crd in crds)
-        moved, self._moved = self._moved, asyncio.Event()
-        moved.set()
+            moved.update(self._moved)  # a watch ends with its definition
+        for resource in moved:
+            if (waiting := self._moved.pop(resource, None)) is not None:
+                waiting.set()
 
     def _restore(self, revision: int, rows: Iterable[_Row]) -> None:
         """Take the database's content in."""

@@ -69,7 +69,7 @@ async def watch(storage: Storage, asked: ApiRequest, definition: Definition) -> 
                 return
             try:
                 async with asyncio.timeout_at(due_at):
-                    await storage.wait(revision)
+                    await storage.wait(revision, place)
             except TimeoutError:
                 continue
     except ApiError as exc:

@@ -104,7 +104,7 @@ class HeldObjects:
     def since(self, revision: int, resource: Resource | None = None) -> Sequence[Change]:
         return self._store.feed.since(revision, () if resource is None else (resource,))
 
-    async def wait(self, revision: int) -> None:
+    async def wait(self, revision: int, resource: Resource | None = None) -> None:
         try:
             await self._store.feed.wait(revision)
         except FeedClosed:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apimachinery.keys import ObjectKey, Resource
-from apimachinery.resources import CONFIG_MAPS
+from apimachinery.resources import CONFIG_MAPS, PODS
 from apiserver import watching
 from apiserver.plans import Plan, Put, Remove, View
 from apiserver.requests import ApiRequest, parse
@@ -34,9 +34,16 @@ def watch(storage: Storage, query: str = "", accept: str = "") -> AsyncIterator[
     return watching.watch(storage, asked, definition)
 
 
-async def put(storage: Storage, name: str, colour: str = "red", namespace: str = "d", **rest: Any) -> None:
+async def put(
+    storage: Storage,
+    name: str,
+    colour: str = "red",
+    namespace: str = "d",
+    resource: Resource = CONFIG_MAPS,
+    **rest: Any,
+) -> None:
     metadata = {"name": name, "namespace": namespace, "uid": name, "labels": {"colour": colour}}
-    plan = Plan(200, (Put(ObjectKey(CONFIG_MAPS, namespace, name), {"metadata": metadata, **rest}),))
+    plan = Plan(200, (Put(ObjectKey(resource, namespace, name), {"metadata": metadata, **rest}),))
     await storage.commit(lambda _: plan)
 
 
@@ -75,6 +82,19 @@ class Lines:
             while True:
                 found.append(await self.short())
         return found
+
+
+async def test_other_kinds_changes_wake_no_watch_and_take_nothing_from_its_window(storage: Storage) -> None:
+    await put(storage, "first")
+    lines = Lines(watch(storage, f"resourceVersion={storage.revision}"))
+    told = asyncio.create_task(lines.short())
+    woken = asyncio.create_task(storage.wait(storage.revision, CONFIG_MAPS))
+    for _ in range(40):
+        await put(storage, "pod", resource=PODS)
+    assert not woken.done()
+    await put(storage, "second")
+    await woken
+    assert await told == f"ADDED second {storage.revision}"
 
 
 async def test_without_a_version_a_watch_begins_with_what_there_is(storage: Storage) -> None:

@@ -9,6 +9,10 @@ def test_a_figure_is_the_median_of_its_runs() -> None:
     assert Figure("x", "s", [9.0, 1.0, 2.0]).value == 2.0
 
 
+def test_of_what_must_not_happen_the_worst_run_counts() -> None:
+    assert Figure("x", "", [0.0, 0.0, 1.0], 0.0, is_worst=True).is_met is False
+
+
 @pytest.mark.parametrize(
     ("value", "at_least", "is_met"), [(9.0, False, True), (11.0, False, False), (9.0, True, False), (11.0, True, True)]
 )

@@ -8,7 +8,7 @@ from apimachinery.errors import Expired
 from apimachinery.events import Change, EventType, WatchEvent
 from apimachinery.keys import ObjectKey
 from apimachinery.objects import Object, from_json
-from apimachinery.resources import CONFIG_MAPS, PODS
+from apimachinery.resources import CONFIG_MAPS, NODES, PODS
 from apimachinery.selectors import parse_labels
 from apimachinery.watchcache import ChangeWindow, WatchCache
 
@@ -116,6 +116,32 @@ def test_the_window_is_bounded_and_says_so() -> None:
         cache.since(1)
     with pytest.raises(Expired, match="too large"):
         cache.since(6)
+
+
+def test_of_one_resource_only_its_own_changes_count_as_forgotten() -> None:
+    window = ChangeWindow(10, window=3)
+
+    def commit(revision: int, item: Object) -> None:
+        window.append(Change(revision, EventType.MODIFIED, item, None))
+
+    quiet = from_json(PODS, {"metadata": {"name": "a", "namespace": "default", "uid": "a", "resourceVersion": "1"}})
+    commit(11, quiet)
+    for revision in range(12, 30):
+        commit(revision, an_object("a", revision))
+    assert (window.last(PODS), window.last(CONFIG_MAPS)) == (11, 29)
+    assert window.since(11, PODS) == []
+    with pytest.raises(Expired, match=r"too old resource version: 10 \(11\)"):
+        window.since(10, PODS)
+    with pytest.raises(Expired):
+        window.since(25, CONFIG_MAPS)
+    commit(30, quiet)
+    assert [change.revision for change in window.since(11, PODS)] == [30]
+    assert [change.revision for change in window.since(27, CONFIG_MAPS)] == [28, 29]
+    assert [change.revision for change in window.since(27)] == [28, 29, 30]
+    with pytest.raises(Expired):
+        window.since(9, NODES)  # before there was a history
+    with pytest.raises(Expired, match="too large"):
+        window.since(31, PODS)
 
 
 def test_the_window_is_bounded_in_bytes_but_for_what_is_committed_together() -> None:

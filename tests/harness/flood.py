@@ -52,7 +52,6 @@ ASK_S = 3.0
 LOOK_S = 0.25  # between two looks at every Device's status, each of which is work for the apiserver
 PODS = 10  # of each node; changed by turns, PER_S of each node a second
 PER_S = 20
-BULK_PAUSE_S = 1.0  # between two large ConfigMaps; each costs the apiserver some 30 ms, in steps of up to 8
 MARK = re.compile(rb'"mark":"([0-9]+)"')
 NAME = re.compile(rb'"name":"([a-z]+-[0-9]+)"')
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
@@ -149,7 +148,7 @@ class Flood(Site):
 
     def _begin(self) -> None:
         self.wishes = self._child("tests.harness.watchlines", str(self.ports["api"]), str(self.kubeconfig))
-        bulk = (f"{CORE}/configmaps/bulk", str(BULK_BYTES), str(BULK_PAUSE_S))
+        bulk = ("default", "bulk", str(BULK_BYTES), str(self.directory / FLOODED / "edge.db"))
         self._bulks = self._child("tests.harness.bulks", str(self.ports["api"]), str(self.kubeconfig), *bulk)
         self._relayed = self.directory / "kubeconfig-relayed"
         port = self.wishes.answer()["port"]
@@ -324,8 +323,8 @@ class Flood(Site):
 
     @property
     def bulks(self) -> int:
-        """Large ConfigMaps sent."""
-        return int(self._bulks.ask("stats")["sent"])
+        """Large ConfigMaps that the node has committed, one after the other."""
+        return int(self._bulks.ask("stats")["held"])
 
     def changes(
         self, seconds: float, nodes: Sequence[str] = NODES, *, per_s: float = PER_S, within_s: float = WITHIN_S
