@@ -233,7 +233,7 @@ def _p99_ms(trips: list[float]) -> float:
 
 
 def _waited_ms(process: Process) -> float:
-    """Of its main thread and ours, able to run and not running, so far (proc(5), schedstat); 0 where Linux keeps none."""
+    """Of its main thread and ours, able to run and not running, so far (proc(5), schedstat); 0 where none is kept."""
     waited_ns = 0
     for pid in (process.pid, os.getpid()):
         with contextlib.suppress(FileNotFoundError):
