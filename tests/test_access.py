@@ -175,14 +175,14 @@ async def test_what_was_decided_stays_while_the_apiserver_does_not_answer(tmp_pa
         site.want(N1, known)
         await until(lambda: site.told)
         site.is_down = True
-        site.want(N1, known, new)
-        await until(lambda: "does not say whether" in site.access.decision(N1, new).reason)
-        assert (site.access.decision(N1, new).code, site.access.decision(N1, new).is_pending) == (UNKNOWN, False)
+        site.want(N2, new)
+        await until(lambda: "does not say whether" in site.access.decision(N2, new).reason)
+        assert (site.access.decision(N2, new).code, site.access.decision(N2, new).is_pending) == (UNKNOWN, False)
         asked = len(site.asked())
         await until(lambda: len(site.asked()) > asked + 2)
         assert site.access.decision(N1, known).code == GRANTED
         site.is_down = False
-        await until(lambda: site.access.decision(N1, new).code == GRANTED)
+        await until(lambda: site.access.decision(N2, new).code == GRANTED)
 
 
 async def test_what_nobody_wants_any_more_is_not_asked_for_and_not_believed_for_ever(tmp_path: Path) -> None:

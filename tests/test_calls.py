@@ -203,18 +203,17 @@ async def test_what_is_not_passed_on_costs_no_request(tmp_path: Path) -> None:
 
 
 async def test_an_apiserver_that_is_away_or_slow_is_told_of(tmp_path: Path) -> None:
+    async def never() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.sleep(30)
+
     async with desk(tmp_path, call_s=0.1) as it:
-        it.api.answer = lambda request: InternalError("boom")
-        assert (await it.ask("GET", "/version"))[0].status == 500
-
-        async def never() -> AsyncIterator[bytes]:
-            yield b"{"
-            await asyncio.sleep(30)
-
         it.api.answer = lambda request: Response(200, [], never())
         head, body = await it.ask("GET", "/version")
         assert (head.status, body["reason"]) == (504, "Timeout")
     async with desk(tmp_path) as it:
+        it.api.answer = lambda request: InternalError("boom")
+        assert (await it.ask("GET", "/version"))[0].status == 500
         it.calls._client._http.base_url = "http://127.0.0.1:1"  # type: ignore[attr-defined]
         head, body = await it.ask("GET", "/version")
         assert (head.status, body["reason"]) == (503, "ServiceUnavailable")

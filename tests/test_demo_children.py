@@ -80,14 +80,14 @@ async def test_all_are_stopped_last_first_within_the_budget(tmp_path: Path) -> N
         "signal.signal(signal.SIGTERM, stop); print('up', flush=True); time.sleep(60)"
     )
     family = [child(tmp_path, f"NAME={name!r}\n{code}", name) for name in "abc"]
-    family.insert(1, child(tmp_path, STUBBORN, "s"))
+    family.append(child(tmp_path, STUBBORN, "s"))  # and the others have their shares all the same
     for each in family:
         await each.start()
     for each in family:
         await each.until(up(tmp_path, each.name), 20)
     began = time.monotonic()
-    await stop_all(family, 3.0)
-    assert time.monotonic() - began < 4
+    await stop_all(family, 8.0)
+    assert time.monotonic() - began < 8
     assert order.read_text() == "cba"
     assert not any(is_alive(pid_of(each)) for each in family)
 

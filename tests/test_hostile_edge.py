@@ -125,7 +125,7 @@ class Ground:
         async with cost(name, self.site.processes["cloud"], self.good.round_trips) as told:
             yield told
         assert told.grown_mib < most_mib, name
-        assert told.p99_ms < P99_MS + 10 * told.before_ms, name
+        assert told.p99_ms < P99_MS + 10 * told.before_ms + told.waited_ms, name
 
 
 @pytest.fixture
@@ -361,14 +361,21 @@ async def test_a_certificate_that_has_expired_is_none(tmp_path: Path) -> None:
 async def test_a_hub_without_file_descriptors_serves_those_it_has_and_lets_others_in_later(ground: Ground) -> None:
     cloud = ground.site.processes["cloud"]
     edge = await ground.evil()
-    used = {int(path.name) for path in Path(f"/proc/{cloud.pid}/fd").iterdir()}
     limits = resource.prlimit(cloud.pid, resource.RLIMIT_NOFILE)
     told = cloud.log.read_text().count("connections have to wait")
-    async with ground.attacked("no file descriptor is left"):
+
+    def leave_none() -> None:
+        used = {int(path.name) for path in Path(f"/proc/{cloud.pid}/fd").iterdir()}
         resource.prlimit(cloud.pid, resource.RLIMIT_NOFILE, (min(set(range(len(used) + 1)) - used), limits[1]))
+
+    async with ground.attacked("no file descriptor is left"):
+        leave_none()
         try:
             waiting = asyncio.create_task(ground.dialled("robbed"))
             while cloud.log.read_text().count("connections have to wait") == told:
+                if waiting.done():  # it got one that the hub had closed meanwhile
+                    leave_none()
+                    waiting = asyncio.create_task(ground.dialled("robbed"))
                 await asyncio.sleep(0.02)
             edge.say(Ping(1))
             while 1 not in edge.pongs:
@@ -445,7 +452,9 @@ async def test_a_flood_of_what_carries_nothing_ends_the_link_that_it_comes_from(
 async def test_a_flood_of_greetings_and_of_refused_reports_is_served_in_turn(ground: Ground) -> None:
     async with ground.attacked("40 connections that say Hello, each over the last"):
         edges = [await ground.evil() for _ in range(40)]
-        assert [edge.is_lost for edge in edges[:-2]] == [True] * 38
+        for edge in edges[:-1]:
+            assert (await edge.goodbye()).startswith("superseded: ")
+        assert not edges[-1].is_lost
         await edges[-1].close()
     async with ground.attacked("100 reports of 100 values that are refused, as fast as they are taken"):
         edge = await ground.evil()
@@ -471,6 +480,8 @@ async def test_the_join_endpoint_takes_what_it_said_and_no_more(ground: Ground) 
         )
         status = await reader.read(12)
         writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()  # until then it counts as one of that address
         return status[9:]
 
     async with ground.attacked("the join endpoint: too large, nested, compressed, chunked without end, half a request"):
@@ -490,7 +501,7 @@ async def test_the_join_endpoint_takes_what_it_said_and_no_more(ground: Ground) 
         writer.write(b"GET /v1/ca HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         assert b"200" in await reader.readline(), "another address is served"
         for each in (writer, *idle):
-            each.close()
+            each.transport.abort()
 
 
 @pytest.mark.soak

@@ -88,7 +88,7 @@ async def test_a_hub_that_has_gone_is_noticed_by_silence(certificates: Certifica
     async with quic_hub(hub.opened, certificates) as listener, asyncio.timeout(10), nat(listener.port) as between:
         connection = await connected(edge, between.port, certificates.node())
         between.is_blocked = True
-        assert "nothing heard for 0." in str(await edge.lost)
+        assert "nothing heard for " in str(await edge.lost)
         between.is_blocked = False
         await connection.lost
 

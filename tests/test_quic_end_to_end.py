@@ -35,8 +35,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 
 
 def start_cloud(site: Site, *, has_quic: bool = True) -> None:
-    # An idle edge hears that its hub was killed when it speaks next; over TCP the kernel would have told it.
-    (site.directory / "cloudcore.yaml").write_text("link: {heartbeatSeconds: 1}\n")
+    # An idle edge hears that its hub was killed when it speaks next; over TCP the kernel would have told it. The hub is
+    # to be back before the edge gives it up for its silence, two and a half heartbeats later.
+    (site.directory / "cloudcore.yaml").write_text("link: {heartbeatSeconds: 4}\n")
     flags = ("--quic-listen", f"127.0.0.1:{site.ports['quic']}") if has_quic else ()
     site.start_cloud(flags=("--config", str(site.directory / "cloudcore.yaml"), *flags))
 

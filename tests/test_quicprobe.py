@@ -21,8 +21,8 @@ async def test_a_hub_with_quic_answers_under_any_of_its_names() -> None:
 
 
 async def test_where_nobody_listens_the_kernel_says_so_at_once(unused_udp_port: int) -> None:
-    async with asyncio.timeout(0.3):
-        assert await probe("127.0.0.1", unused_udp_port) is None
+    async with asyncio.timeout(5):
+        assert await probe("127.0.0.1", unused_udp_port, try_s=60.0) is None
 
 
 async def test_silence_is_two_tries_and_no_more() -> None:

@@ -9,6 +9,7 @@ Ends of the link that keep to nothing, and a well-behaved neighbour by which is 
 import asyncio
 import contextlib
 import itertools
+import os
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
@@ -164,6 +165,8 @@ class Cost:
         """Of a neighbour's, or a local client's, round trip meanwhile."""
         self.before_ms = 0.0
         """... and before it."""
+        self.waited_ms = 0.0
+        """For how long meanwhile the machine let either end wait for a processor: that is no cost of the attack."""
 
 
 Probe = Callable[[], list[float]]
@@ -216,16 +219,26 @@ async def cost(name: str, process: Process, probe: Probe) -> AsyncIterator[Cost]
     await asyncio.sleep(BEFORE_S)
     told.before_ms = _p99_ms(probe())
     _reset_peak(process)
-    before, began = process.rss_kb()[0], time.monotonic()
+    before, began, waited_ms = process.rss_kb()[0], time.monotonic(), _waited_ms(process)
     yield told
     told.took_s = time.monotonic() - began
     told.p99_ms = _p99_ms(probe())
+    told.waited_ms = _waited_ms(process) - waited_ms
     told.grown_mib = max(0, _peak_kb(process) - before) / 1024
     print(f"| {name} | +{told.grown_mib:.1f} MiB | {told.p99_ms:.0f} ms ({told.before_ms:.0f}) |")
 
 
 def _p99_ms(trips: list[float]) -> float:
     return 1000 * sorted(trips)[int(0.99 * (len(trips) - 1))] if trips else 0.0
+
+
+def _waited_ms(process: Process) -> float:
+    """Of its main thread and ours, able to run and not running, so far (proc(5), schedstat); 0 where none is kept."""
+    waited_ns = 0
+    for pid in (process.pid, os.getpid()):
+        with contextlib.suppress(FileNotFoundError):
+            waited_ns += int(Path(f"/proc/{pid}/schedstat").read_text().split()[1])
+    return waited_ns / 1e6
 
 
 def _reset_peak(process: Process) -> None:
