@@ -104,7 +104,14 @@ class Access:
     # For the hub
 
     def want(self, node: Node, interests: Sequence[Interest]) -> None:
-        for question in self._needed.pop(node, ()):
+        needed, still = self._needed.pop(node, set()), set()
+        for interest in interests:
+            with contextlib.suppress(Forbidden):
+                still.add(self._question(node, interest))
+        # What it goes on to want keeps its answer, also where that was to be asked for again by now.
+        if needed & still:
+            self._needed[node] = needed & still
+        for question in needed - still:
             self._reviews[question].nodes.discard(node)
             self._let_go(question)
         if interests:
@@ -114,14 +121,14 @@ class Access:
 
     def decision(self, node: Node, interest: Interest) -> Decision:
         try:
-            identity = identity_of(node, interest.user, self._placement, self._cache)
+            question = self._question(node, interest)
         except Forbidden as error:
             return Decision(error.code, str(error))
-        resource, namespace, name, _ = interest
+        resource, namespace, _, _ = interest
         if not _PLURAL.fullmatch(resource.plural):
             # With a dot it would be reviewed as one resource and watched as another.
             return Decision(BadRequest.code, f'"{resource.plural}" is no name of a resource')
-        may = self._review(_Question(identity, resource, namespace, name), node).decision
+        may = self._review(question, node).decision
         if may.code != GRANTED:
             return may
         found = self._demand.state(resource.collection, namespace)
@@ -134,6 +141,11 @@ class Access:
         for node, interests in list(self._wanted.items()):
             if any(interest.resource.collection == collection for interest in interests):
                 self._decided(node)
+
+    def _question(self, node: Node, interest: Interest) -> _Question:
+        """Raises Forbidden where the node may not ask for this user."""
+        resource, namespace, name, user = interest
+        return _Question(identity_of(node, user, self._placement, self._cache), resource, namespace, name)
 
     def _review(self, question: _Question, node: Node) -> _Review:
         review = self._reviews.get(question)

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -183,6 +184,22 @@ async def test_what_was_decided_stays_while_the_apiserver_does_not_answer(tmp_pa
         assert site.access.decision(N1, known).code == GRANTED
         site.is_down = False
         await until(lambda: site.access.decision(N2, new).code == GRANTED)
+
+
+async def test_who_goes_on_wanting_keeps_an_answer_that_was_to_be_asked_for_again(tmp_path: Path) -> None:
+    async with desk(tmp_path, recheck_s=0.05) as site:
+        known, new = Interest(SECRETS), Interest(PODS)
+        site.want(N1, known)
+        await until(lambda: site.told)
+        site.is_down = True
+        time.sleep(0.06)  # noqa: ASYNC251  the loop has no turn in which it could ask
+        kept, asked = site.want(N1, known, new)
+        assert (kept.code, asked.is_pending) == (GRANTED, True)
+        await until(lambda: "does not say whether" in site.access.decision(N1, new).reason)
+        assert site.access.decision(N1, known).code == GRANTED
+        assert len(site.access._reviews) == 2
+        site.want(N1, new)
+        await until(lambda: len(site.access._reviews) == 1)
 
 
 async def test_what_nobody_wants_any_more_is_not_asked_for_and_not_believed_for_ever(tmp_path: Path) -> None:
