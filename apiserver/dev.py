@@ -15,6 +15,7 @@ import argparse
 import asyncio
 import base64
 import contextlib
+import gc
 import json
 import logging
 import secrets
@@ -156,6 +157,8 @@ async def _serve(storage: Storage, directory: Path, args: argparse.Namespace) ->
         logger.info(
             "serving", extra={"endpoint": endpoint, "kubeconfig": str(kubeconfig), "revision": storage.revision}
         )
+        # What was imported stays; left in, every full collection would walk it, and hold everybody up for 36 ms.
+        gc.freeze()
         async with asyncio.TaskGroup() as group:  # which goes on until the process is told to stop
             group.create_task(collect(storage), name="apiserver[collector]")
             group.create_task(signer.sign(storage, identity.client_ca), name="apiserver[signer]")
