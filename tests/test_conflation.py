@@ -1,5 +1,6 @@
 """Of objects that change all the time the newest state is taken in now and then, and nothing else waits."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -8,7 +9,7 @@ from apimachinery.objects import canonical
 from apimachinery.resources import DEVICES
 from cloudhub.apiwire import Event, event_of
 from cloudhub.buckets import Rate
-from cloudhub.conflation import FREE, SPACING_S, Conflation
+from cloudhub.conflation import FREE, SPACING_S, TURNS, Conflation
 
 
 def event(name: str, version: int, kind: EventType = EventType.MODIFIED) -> Event:
@@ -49,9 +50,14 @@ def test_of_what_waits_the_newest_state_is_given_when_its_time_has_come() -> Non
     assert not it.holds(event("lamp", 1), 0.0), "an object's first change is given whatever others do"
     assert it.holds(event("lamp", 2), 0.1)
     assert it.holds(event("lamp", 3), 0.2)
-    assert it.next_deadline() == SPACING_S
-    assert it.due(SPACING_S - 0.01) is None
-    assert version(it.due(SPACING_S)) == "3"
+    turn = it.next_deadline()
+    assert turn is not None
+    assert 0.1 < turn < 0.1 + SPACING_S
+    assert it.due(turn - 0.01) is None
+    assert version(it.due(turn)) == "3"
+    assert it.holds(event("lamp", 4), turn + 0.01)
+    assert it.next_deadline() == pytest.approx(turn + SPACING_S)
+    assert version(it.pop()) == "4"
     assert (it.due(9.0), it.next_deadline(), len(it)) == (None, None, 0)
 
 
@@ -67,17 +73,17 @@ def test_what_is_deleted_or_made_anew_does_not_wait_and_takes_the_place_of_what_
 def test_nothing_counts_as_reached_that_waits_and_everything_does_once_it_was_given() -> None:
     it = hasty()
     it.holds(event("lamp", 1), 0.0)
-    it.holds(event("fan", 2), 0.0)
+    it.holds(event("meter", 2), 0.0)
     assert it.reached == "2"
     assert it.holds(event("lamp", 3), 0.1)
     assert it.reached == "2"
-    assert it.holds(event("fan", 4), 0.1)
-    assert it.holds(event("lamp", 5), 0.2), "its newest state is later than that of the fan, its first one earlier"
+    assert it.holds(event("meter", 4), 0.1)
+    assert it.holds(event("lamp", 5), 0.2), "its newest state is later than that of the meter, its first one earlier"
     assert not it.holds(bookmark(9), 0.2)
     assert it.reached == "2"
-    assert version(it.due(SPACING_S)) == "5"
-    assert it.reached == "3", "the fan waits since 4"
-    assert version(it.due(SPACING_S)) == "4"
+    assert version(it.due(SPACING_S)) == "5", "the lamp's turn comes first"
+    assert it.reached == "3", "the meter waits since 4"
+    assert version(it.due(2 * SPACING_S)) == "4"
     assert (it.reached, it.newest) == ("9", "5")
 
 
@@ -90,6 +96,23 @@ def test_what_is_reached_goes_on_where_something_waits_all_the_time() -> None:
             pass
         assert number < 50 or number - int(it.reached) <= 1000 * SPACING_S, "no further behind than what waits longest"
     assert len(it)
+
+
+def test_what_began_to_wait_together_is_not_given_together() -> None:
+    it, now = hasty(), 0.0
+    names = [f"lamp-{number}" for number in range(50)]
+    for name in names:
+        it.holds(event(name, 1), now)
+    for number in range(2, 6):
+        for name in names:
+            assert it.holds(event(name, number), now + 0.001)
+        for turn in range(TURNS):
+            now += SPACING_S / TURNS
+            together = 0
+            while it.due(now) is not None:
+                together += 1
+            assert together <= 10, turn
+        assert not len(it)
 
 
 def test_a_list_makes_what_waits_out_of_date() -> None:

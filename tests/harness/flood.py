@@ -8,10 +8,11 @@ A node whose devices flood it, both ways, while pods change: real apiserver, hub
         flood.end()                              # every last value is where it belongs, or AssertionError
 
 Reports come from tests.harness.flooder, wishes from tests.harness.watchlines, for no apiserver makes 1,000 edits a
-second beside all this. `changes` patches pods of both nodes by turns and times each: to its event on a watch of the
-apiserver, and to its event on a watch of the node's local API, which is after its commit there. It does not wait for
-one before it makes the next, or what holds all of them up for a second would be one slow change among many quick
-ones.
+second beside all this. `changes` patches pods of each node at even times, and times each: to its event on a watch of
+the apiserver, and to its event on a watch of the node's local API, which is after its commit there. It does not wait
+for one before it makes the next, or what holds all of them up for a second would be one slow change among many quick
+ones. And each node's come from a connection of their own: whoever came after the other's answer would always come
+right after what held that up, and never into it.
 
 With a BadLine the flooded node is behind it, and the calling thread must be in its cloud; the other node is not
 behind it.
@@ -27,6 +28,7 @@ import threading
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -127,7 +129,9 @@ class Flood(Site):
         """When each node's Lease was seen to be renewed."""
         self.unready: list[str] = []
         """Nodes that were seen not to be Ready, with when."""
-        self._number = 0
+        self._changing: dict[str, Api] = {}
+        """The connection by which each node's pods are changed."""
+        self._marks = itertools.count(1)
 
     def __enter__(self) -> Self:
         super().__enter__()
@@ -329,25 +333,33 @@ class Flood(Site):
     def changes(
         self, seconds: float, nodes: Sequence[str] = NODES, *, per_s: float = PER_S, within_s: float = WITHIN_S
     ) -> list[Change]:
-        """Pods of these nodes by turns, for so long; AssertionError where one does not come within `within_s`."""
-        made: list[tuple[str, str, int, float]] = []
-        began = time.perf_counter()
-        for turn in range(round(seconds * per_s)):
-            time.sleep(max(0.0, began + turn / per_s - time.perf_counter()))
-            for node in nodes:
-                self._number += 1
-                pod, at = f"{node}-{turn % PODS}", time.perf_counter()
-                body = {"metadata": {"annotations": {"mark": str(self._number)}}}
-                self.api.ask("PATCH", f"{CORE}/pods/{pod}", body)
-                made.append((node, pod, self._number, at))
-            if time.perf_counter() > began + seconds:
-                break  # the apiserver does not take so many
+        """Pods of each of these nodes, so many a second. AssertionError where one does not come within `within_s`."""
+        for node in nodes:
+            if node not in self._changing:
+                self._changing[node] = self.connect()
+        with ThreadPoolExecutor(len(nodes)) as threads:
+            offsets = [place / len(nodes) / per_s for place in range(len(nodes))]
+            running = threads.map(lambda node, offset: self._change(node, seconds, per_s, offset), nodes, offsets)
+            made = list(itertools.chain.from_iterable(running))
         by = time.perf_counter() + within_s
         found = []
         for node, pod, mark, at in made:
             seen, held = (self._sighted(name, pod, mark, by) for name in ("cluster", node))
             found.append(Change(node, (seen - at) * 1000, (held - at) * 1000))
         return found
+
+    def _change(self, node: str, seconds: float, per_s: float, offset_s: float) -> list[tuple[str, str, int, float]]:
+        """Node, pod, mark and time of each change that was made."""
+        made, api = [], self._changing[node]
+        began = time.perf_counter() + offset_s
+        for turn in range(round(seconds * per_s)):
+            time.sleep(max(0.0, began + turn / per_s - time.perf_counter()))
+            pod, mark, at = f"{node}-{turn % PODS}", next(self._marks), time.perf_counter()
+            api.ask("PATCH", f"{CORE}/pods/{pod}", {"metadata": {"annotations": {"mark": str(mark)}}})
+            made.append((node, pod, mark, at))
+            if time.perf_counter() > began + seconds:
+                break  # the apiserver does not take so many
+        return made
 
     def _sighted(self, name: str, pod: str, mark: int, by: float) -> float:
         while (at := self._sightings[name].when(pod, mark)) is None:
