@@ -48,7 +48,7 @@ from apiserver.tokens import InvalidToken, Signer
 from apiserver.users import ADMIN, TokenFileError, User
 from apiserver.writes import PlannedWrites, facts
 from componentbase import cli, pki
-from componentbase.allocator import use_large_blocks_again
+from componentbase.allocator import give_back_holes, use_large_blocks_again
 from componentbase.cli import CommandError
 from componentbase.endpoints import Endpoint
 from componentbase.files import lock_dir, open_private_dir, write_atomic
@@ -58,6 +58,8 @@ logger = logging.getLogger(__name__)
 
 SWITCH_S = 0.0005
 """How long the loop keeps the interpreter from the database's thread, which asks for it ten times in each commit."""
+QUIET_S = 5.0
+"""Giving back takes some 10 ms, and new pages cost a large object a third of its time: not while they come."""
 FIRST_NAMESPACES = ("default", "kube-system", NODE_LEASE_NAMESPACE)
 CA_DAYS = 3650
 CERTIFICATE_DAYS = 365  # a process that runs for a year is restarted for other reasons
@@ -166,6 +168,19 @@ async def _serve(storage: Storage, directory: Path, args: argparse.Namespace) ->
             group.create_task(collect(storage), name="apiserver[collector]")
             group.create_task(signer.sign(storage, identity.client_ca), name="apiserver[signer]")
             group.create_task(namespaces.follow(storage, identity.ca_pem), name="apiserver[namespaces]")
+            group.create_task(tidy(storage), name="apiserver[tidy]")
+
+
+async def tidy(storage: Storage, quiet_s: float = QUIET_S) -> None:
+    """Give back what large objects took, once none has come for so long; until cancelled."""
+    before = given_back = storage.large_writes
+    while True:
+        await asyncio.sleep(quiet_s)
+        now = storage.large_writes
+        if now == before != given_back:
+            give_back_holes()
+            given_back = now
+        before = now
 
 
 def read_token_file(path: Path) -> Mapping[str, User]:

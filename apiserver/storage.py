@@ -61,6 +61,7 @@ MAX_BATCH = 64  # writes in one transaction: an fsync costs as much as making so
 SCHEMA_VERSION = 1
 PAGE_BYTES = 16 << 10  # of SQLite's file
 LOG_BYTES = 8 << 20  # of its log between two checkpoints
+LARGE_BYTES = 256 << 10  # of a body
 RETRY_S = 1.0  # between looks at a database that is away
 CONNECT_S = 5
 ANSWER_S = 20.0  # a database in another process that has not answered by then is taken for lost
@@ -359,6 +360,8 @@ class Storage:
         self._queue: asyncio.Queue[_Waiting] = asyncio.Queue(MAX_WAITING)
         self._moved: dict[Resource | None, asyncio.Event] = {}
         """By resource what those wait for who wait for its changes; a change of a Pod wakes nobody else's watch."""
+        self.large_writes = 0
+        """Bodies of more than LARGE_BYTES that were written."""
         self._doubtful: list[Change] = []
         """Changes that may or may not be in the database. While there are some, nothing else is written."""
 
@@ -546,6 +549,7 @@ class Storage:
             shown = self._cache.apply(WatchEvent(change.type, change.object, change.object.version.revision))
             assert [step.revision for step in shown] == [change.revision], "the cache counts as the database does"
             self._owners.observe(change)
+            self.large_writes += len(change.object.body) > LARGE_BYTES
             moved.add(change.object.key.resource)
             redefined = redefined or change.object.key.resource == CUSTOM_RESOURCE_DEFINITIONS
         if redefined:

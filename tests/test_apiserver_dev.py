@@ -4,6 +4,7 @@
 Tests share one process and have a namespace each, but for those of what all namespaces share, and of start and end.
 """
 
+import asyncio
 import base64
 import contextlib
 import copy
@@ -23,10 +24,15 @@ from typing import Any
 
 import pytest
 
-from apiserver.dev import FIRST_NAMESPACES, Identity, accept_clients, read_token_file
+from apimachinery.keys import ObjectKey
+from apimachinery.resources import CONFIG_MAPS
+from apiserver.dev import FIRST_NAMESPACES, Identity, accept_clients, read_token_file, tidy
+from apiserver.plans import Plan, Put
+from apiserver.storage import Storage
 from componentbase.cli import CommandError
 from tests.conftest import GO, KUBECTLS, find_tool
 from tests.harness import forkserver
+from tests.harness.heap import Hole, anonymous_kb
 
 DEADLINE_S = 20.0
 ROOT = Path(__file__).resolve().parent.parent
@@ -638,3 +644,31 @@ def test_an_identity_is_made_once(tmp_path: Path) -> None:
     config = json.loads(second.kubeconfig("https://127.0.0.1:1"))
     assert config["clusters"][0]["cluster"]["server"] == "https://127.0.0.1:1"
     assert first.kubeconfig("x") == second.kubeconfig("x")
+
+
+async def test_what_large_objects_took_is_given_back_once_none_comes_any_more(tmp_path: Path) -> None:
+    key = ObjectKey(CONFIG_MAPS, "d", "large")
+
+    async def put(storage: Storage, size: int) -> None:
+        value = {"metadata": {"name": "large", "namespace": "d", "uid": "large"}, "data": {"text": "x" * size}}
+        await storage.commit(lambda _: Plan(200, (Put(key, value),)))
+
+    async with Storage.open(f"sqlite:///{tmp_path / 'a.db'}") as storage:
+        await put(storage, 100)
+        assert storage.large_writes == 0
+        await put(storage, 300_000)  # what the first one takes for good is not looked at below
+        async with asyncio.timeout(20):
+            task = asyncio.create_task(tidy(storage, quiet_s=0.02))
+            await asyncio.sleep(0)
+            with Hole() as hole:
+                before = anonymous_kb()
+                await put(storage, 400_000)
+                assert storage.large_writes == 2
+                while before - anonymous_kb() < hole.kb * 0.25:  # the object lies in some of it
+                    await asyncio.sleep(0.01)
+            with Hole():
+                before = anonymous_kb()
+                await asyncio.sleep(0.05)
+                assert before - anonymous_kb() < hole.kb * 0.1, "once for each time that some came"
+            task.cancel()
+            await asyncio.wait([task])
