@@ -9,7 +9,8 @@ The contract, in the manner of client-go's shared_informer.go
     had, in the source's order, and ends with the source's last. States may be skipped, none is made up
     and none comes back. Nothing is promised about order between objects beyond that of the revisions.
     A consumer that does list() and then since(the list's revision) misses nothing. One that falls
-    behind the window gets Expired, and must list again; it is never waited for.
+    behind the window gets Expired, and must list again; it is never waited for. Of one resource only
+    its own changes count: it may change once a day, and the window be filled by others in a second.
 
 Invariants
     revision is dense: every Change raises it by one
