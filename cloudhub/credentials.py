@@ -18,7 +18,10 @@ if TYPE_CHECKING:  # the client is 20 MB, and a supervisor of workers has this m
 def add_flag(parser: argparse.ArgumentParser) -> None:
     """--kubeconfig, for client()."""
     parser.add_argument(
-        "--kubeconfig", type=Path, metavar="FILE", help="$KUBECONFIG or a pod's service account by default"
+        "--kubeconfig",
+        type=Path,
+        metavar="FILE",
+        help="$KUBECONFIG, a pod's service account or ~/.kube/config by default",
     )
 
 
