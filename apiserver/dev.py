@@ -36,6 +36,7 @@ from apiserver.admission import Admission
 from apiserver.authentication import Authentication
 from apiserver.authorizer import Authorizer
 from apiserver.collector import collect
+from apiserver.database import Durability, StorageError
 from apiserver.discovery import About
 from apiserver.handlers import Api
 from apiserver.http import ListenError, Request, Response, serve
@@ -43,7 +44,7 @@ from apiserver.plans import Plan, View
 from apiserver.requests import ApiRequest, Verb
 from apiserver.reviews import Reviews
 from apiserver.serviceaccounts import ISSUER, ServiceAccounts
-from apiserver.storage import Durability, Storage, StorageError
+from apiserver.storage import Storage
 from apiserver.tokens import InvalidToken, Signer
 from apiserver.users import ADMIN, TokenFileError, User
 from apiserver.writes import PlannedWrites, facts

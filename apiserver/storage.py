@@ -11,8 +11,7 @@ Invariants
     what a reader or a watcher saw is in the database
     of two processes on one database at most one writes, and the other notices before it shows anything
 
-All SQL is here. The statements are SQLAlchemy Core, so that SQLite and PostgreSQL are two URLs; what is one
-database's own is in `_tuning_sqlite`, `_tuning_postgresql` and `_lock`. One thread owns the connection.
+The database is apiserver.database's, in a thread of its own.
 
 A commit whose answer did not come (the database was killed) may have happened or not. Such changes are held
 in doubt: reads go on, writes are refused, and what became of them is read from the database once it is back.
@@ -20,35 +19,34 @@ in doubt: reads go on, writes are refused, and what became of them is read from 
 
 import asyncio
 import contextlib
-import enum
 import json
 import logging
-import os
-import secrets
-import socket
-import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from functools import partial
+from typing import TypeVar
 
-import sqlalchemy as sa
-
-from apimachinery.errors import Expired, TooManyRequests, Unavailable
+from apimachinery.errors import ApiError, Expired, TooManyRequests, Unavailable
 from apimachinery.events import Change, EventType, WatchEvent
 from apimachinery.keys import ObjectKey, Resource
-from apimachinery.objects import JSON, Object, from_json
+from apimachinery.objects import JSON, NotJSON, Object, from_json
 from apimachinery.resources import CUSTOM_RESOURCE_DEFINITIONS
 from apimachinery.selectors import FieldSelector, LabelSelector
 from apimachinery.watchcache import WatchCache
 from apiserver.builtins import BUILT_IN, REVIEWS
 from apiserver.crds import defined_by, is_established
+from apiserver.database import Database, Durability, Row, StorageError, Superseded
 from apiserver.definitions import Catalogue, Definition
+from apiserver.largebodies import LARGE_BYTES, LargeBodies, Place, is_pointer
+from apiserver.looking import Looking
 from apiserver.metadata import owner_uids
 from apiserver.plans import Plan, Remove, View
 from apiserver.protocols import Page, Stored
 from apiserver.selection import order, selects
 from apiserver.writes import Committed
+from componentbase.aside import aside
+from componentbase.files import Unusable
 from componentbase.jsonbytes import sorted_
 
 logger = logging.getLogger(__name__)
@@ -58,283 +56,8 @@ _T = TypeVar("_T")
 WINDOW = 4096  # changes kept for watches to resume; a hub restarted amid 500 edits/s of 2 KB has 8 s to come back
 MAX_WAITING = 256  # writes; more get 429, which every client waits for and repeats
 MAX_BATCH = 64  # writes in one transaction: an fsync costs as much as making some fifty plans
-SCHEMA_VERSION = 1
-PAGE_BYTES = 16 << 10  # of SQLite's file
-LOG_BYTES = 8 << 20  # of its log between two checkpoints
-LARGE_BYTES = 256 << 10  # of a body
 RETRY_S = 1.0  # between looks at a database that is away
-CONNECT_S = 5
 ANSWER_S = 20.0  # a database in another process that has not answered by then is taken for lost
-LOCK_S = 3  # a database needs a moment to notice that the process before this one was killed
-LOCK_ID = 0x6661_6972_6C65_6164  # any number will do, as long as each version of this program takes the same
-
-_tables = sa.MetaData()
-_objects = sa.Table(
-    "objects",
-    _tables,
-    sa.Column("api_group", sa.Text, primary_key=True),
-    sa.Column("plural", sa.Text, primary_key=True),
-    sa.Column("namespace", sa.Text, primary_key=True),
-    sa.Column("name", sa.Text, primary_key=True),
-    sa.Column("revision", sa.BigInteger, nullable=False),
-    sa.Column("body", sa.LargeBinary, nullable=False),
-)
-_counters = sa.Table(
-    "counters",
-    _tables,
-    sa.Column("name", sa.Text, primary_key=True),
-    sa.Column("value", sa.BigInteger, nullable=False),
-)
-
-# Made once: building a statement costs more than running it.
-_at = sa.and_(
-    _objects.c.api_group == sa.bindparam("at_group"),
-    _objects.c.plural == sa.bindparam("at_plural"),
-    _objects.c.namespace == sa.bindparam("at_namespace"),
-    _objects.c.name == sa.bindparam("at_name"),
-)
-_new: dict[str, sa.BindParameter[JSON]] = {"revision": sa.bindparam("new_revision"), "body": sa.bindparam("new_body")}
-_INSERT = sa.insert(_objects).values(
-    api_group=sa.bindparam("at_group"),
-    plural=sa.bindparam("at_plural"),
-    namespace=sa.bindparam("at_namespace"),
-    name=sa.bindparam("at_name"),
-    **_new,
-)
-_UPDATE = sa.update(_objects).where(_at).values(**_new)
-_DELETE = sa.delete(_objects).where(_at)
-_writer = sa.alias(_counters)
-_COUNT = (
-    sa.update(_counters)
-    .where(_counters.c.name == "revision", _counters.c.value == sa.bindparam("old_revision"))
-    .where(sa.exists().where(_writer.c.name == "writer", _writer.c.value == sa.bindparam("own_writer")))
-    .values(value=sa.bindparam("new_revision"))
-)
-"""Touches a row only for the process that opened the database last, and only at the revision it knows."""
-_COUNTERS = sa.select(_counters.c.name, _counters.c.value)
-
-
-class Durability(enum.StrEnum):
-    """What an answered write survives."""
-
-    POWER_CUT = "power-cut"
-    """Every commit is flushed to the disk before it is answered."""
-    CRASH = "crash"
-    """The process may be killed at any time; what a power cut leaves is whole, but may be some seconds old."""
-
-
-class StorageError(Exception):
-    """The database cannot be used; the text says which and why."""
-
-
-class Superseded(StorageError):
-    """The database is not where this process left it: it must stop, for what it has in memory is not so."""
-
-
-class _Row(NamedTuple):
-    """One object as the database keeps it."""
-
-    group: str
-    plural: str
-    namespace: str
-    name: str
-    body: bytes
-
-
-class _Database:
-    """The database, used from one thread only. Every method may raise StorageError."""
-
-    def __init__(self, url: str, durability: Durability) -> None:
-        self._own = secrets.randbits(62)
-        self._line: socket.socket | None = None
-        """A second handle on the connection to a database server, to cut it from another thread."""
-        try:
-            parsed = sa.make_url(url)
-        except sa.exc.ArgumentError:
-            raise StorageError(f"the database's URL cannot be read: write {_EXAMPLE_URL}") from None
-        self._shown = parsed.render_as_string(hide_password=True)
-        options: dict[str, JSON] = {}
-        tuning = _tuning_sqlite(durability)
-        if parsed.get_backend_name() == "postgresql":
-            tuning, options = _tuning_postgresql, {"connect_timeout": CONNECT_S, **_KEEP_ALIVE}
-        elif parsed.get_backend_name() != "sqlite":
-            raise StorageError(f"{self._shown}: SQLite and PostgreSQL are supported: write {_EXAMPLE_URL}")
-        with self._errors():
-            try:
-                self._engine = sa.create_engine(parsed, connect_args=options)
-            except ModuleNotFoundError as exc:
-                raise StorageError(
-                    f"{self._shown}: the driver {exc.name} is not installed: "
-                    "pip install 'fairlead[apiserver-postgresql]', which has psycopg"
-                ) from exc
-            sa.event.listen(self._engine, "connect", tuning)
-            self._connection = self._connect()
-
-    def _connect(self) -> sa.Connection:
-        """A connection that has this database for itself, where the database can say so."""
-        connection = self._engine.connect()
-        if self._engine.dialect.name == "postgresql":
-            try:
-                with connection.begin():
-                    connection.execute(sa.select(sa.func.pg_advisory_lock(LOCK_ID)))
-            except sa.exc.OperationalError as exc:
-                connection.close()
-                if getattr(exc.orig, "sqlstate", "") == _LOCK_NOT_AVAILABLE:
-                    raise StorageError(
-                        f"{self._shown}: in use by another apiserver; stop that one or choose another database"
-                    ) from exc
-                raise
-            driven: JSON = connection.connection.driver_connection
-            self._hang_up()
-            self._line = socket.socket(fileno=os.dup(driven.fileno()))
-        return connection
-
-    def cut(self) -> None:
-        """End a call that waits for a database server, from any thread: it fails, as where the server was killed."""
-        if self._line is not None:
-            with contextlib.suppress(OSError):
-                self._line.shutdown(socket.SHUT_RDWR)
-
-    def _hang_up(self) -> None:
-        if self._line is not None:
-            self._line.close()
-            self._line = None
-
-    def load(self) -> tuple[int, list[_Row]]:
-        """Make the tables if they are missing; the last revision and all rows."""
-        with self._errors(), self._connection.begin():
-            _tables.create_all(self._connection)
-            counters = dict(self._connection.execute(_COUNTERS).all())
-            schema = counters.setdefault("schema", SCHEMA_VERSION)
-            if schema != SCHEMA_VERSION:
-                raise StorageError(
-                    f"{self._shown} was written by a newer version of this program (schema {schema}, "
-                    f"this one knows {SCHEMA_VERSION}): use that version, or another data directory"
-                )
-            counters.setdefault("revision", 0)
-            counters["writer"] = self._own
-            self._connection.execute(sa.delete(_counters))
-            rows = [{"name": name, "value": value} for name, value in counters.items()]
-            self._connection.execute(sa.insert(_counters), rows)
-            columns = _objects.c
-            query = sa.select(columns.api_group, columns.plural, columns.namespace, columns.name, columns.body)
-            objects = [_Row(*row) for row in self._connection.execute(query.order_by(columns.revision))]
-        return counters["revision"], objects
-
-    def write(self, changes: Sequence[Change]) -> None:
-        """Store the changes in one transaction. Returns once they are durable."""
-        with self._errors(), self._connection.begin():
-            for change in changes:
-                key = change.object.key
-                place = {
-                    "at_group": key.resource.group,
-                    "at_plural": key.resource.plural,
-                    "at_namespace": key.namespace,
-                    "at_name": key.name,
-                }
-                if change.type is EventType.DELETED:
-                    self._connection.execute(_DELETE, place)
-                else:
-                    statement = _INSERT if change.type is EventType.ADDED else _UPDATE
-                    new = {"new_revision": change.revision, "new_body": change.object.body}
-                    self._connection.execute(statement, place | new)
-            count = {
-                "old_revision": changes[0].revision - 1,
-                "new_revision": changes[-1].revision,
-                "own_writer": self._own,
-            }
-            if self._connection.execute(_COUNT, count).rowcount != 1:
-                raise StorageError(f"{self._shown}: it was changed by somebody else")
-
-    def settle(self, changes: Sequence[Change]) -> bool:
-        """Whether changes whose write failed are in the database after all. Raises Superseded or StorageError."""
-        with self._errors():
-            if self._connection.closed or self._connection.invalidated:
-                self._connection.close()
-                self._connection = self._connect()
-            with self._connection.begin():
-                counters = dict(self._connection.execute(_COUNTERS).all())
-        if counters.get("writer") != self._own:
-            raise Superseded(f"{self._shown}: another apiserver has taken the database over; this one stops")
-        before, after, found = changes[0].revision - 1, changes[-1].revision, counters.get("revision")
-        if found not in (before, after):
-            raise Superseded(
-                f"{self._shown}: it is at revision {found} instead of {before}: was a backup restored, or does the "
-                "database lose commits (fsync off)? start again to go on from there"
-            )
-        return bool(found == after)
-
-    def close(self) -> None:
-        with self._errors():
-            self._connection.close()
-            self._engine.dispose()
-            self._hang_up()
-
-    @contextlib.contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except sa.exc.SQLAlchemyError as exc:
-            cause = exc.orig if isinstance(exc, sa.exc.DBAPIError) else exc
-            raise StorageError(f"{self._shown}: {_said(cause)}") from exc
-
-
-_EXAMPLE_URL = "postgresql+psycopg://USER:PASSWORD@HOST/DATABASE"
-_LOCK_NOT_AVAILABLE = "55P03"  # postgresql.org/docs/current/errcodes-appendix.html
-_KEEP_ALIVE = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 20_000}
-
-
-def _said(cause: BaseException | None) -> str:
-    """A database's error in one line; SQLite calls a lack of space by two names (sqlite.org/rescode.html)."""
-    code = getattr(cause, "sqlite_errorcode", 0)
-    if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE):
-        return "the file system is full, free some space"
-    return " ".join(str(cause).split())
-
-
-def _tuning_sqlite(durability: Durability) -> Callable[[JSON, object], None]:
-    """
-    SQLite with a write-ahead log, flushed to the disk at every commit unless the owner wants it otherwise.
-
-    Unflushed, a power cut takes the revision back: clients that saw the lost changes then take new states
-    for old ones, and an edge that was told "stored" has deleted its report.
-    """
-    synchronous = "FULL" if durability is Durability.POWER_CUT else "NORMAL"
-
-    def tune(connection: JSON, _record: object) -> None:
-        cursor = connection.cursor()
-        # The next write waits for the one that is under way, and 3 MB in pages of 4 KiB take half as long again;
-        # a small one costs the same. A file that was made with another size keeps it.
-        for pragma in (
-            f"page_size={PAGE_BYTES}",
-            "journal_mode=WAL",
-            f"wal_autocheckpoint={LOG_BYTES // PAGE_BYTES}",
-            f"synchronous={synchronous}",
-            "busy_timeout=2000",
-        ):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
-
-    return tune
-
-
-def _tuning_postgresql(connection: JSON, _record: object) -> None:
-    """
-    PostgreSQL, with every commit flushed: unflushed, killing the server alone would take the revision back.
-
-    It looks every ten seconds whether this process is still there, so that its lock does not outlive it for hours.
-    """
-    cursor = connection.cursor()
-    for setting in (
-        "synchronous_commit = on",
-        f"lock_timeout = '{LOCK_S}s'",
-        "tcp_keepalives_idle = 10",
-        "tcp_keepalives_interval = 5",
-        "tcp_keepalives_count = 3",
-    ):
-        cursor.execute(f"SET {setting}")
-    cursor.close()
-    connection.commit()
 
 
 @dataclass(eq=False, slots=True)
@@ -344,14 +67,34 @@ class _Waiting:
     make: Callable[[View], Plan]
     done: asyncio.Future[Committed]
     rehearsal: bool
+    ahead: "_Ahead | None" = None
+
+
+@dataclass(eq=False, slots=True)
+class _Ahead:
+    """A plan of one large object that was made before its turn, and where the object's bytes are by now."""
+
+    plan: Plan
+    looked: Looking
+    file: str
+    pointer: bytes
+    is_used: bool = False
 
 
 class Storage:
     """`apiserver.protocols.Storage` and `apiserver.writes.Committer` in one, over one database."""
 
-    def __init__(self, database: _Database, thread: ThreadPoolExecutor, window: int) -> None:
+    def __init__(
+        self, database: Database, thread: ThreadPoolExecutor, window: int, bodies: LargeBodies | None, *, ahead: bool
+    ) -> None:
+        """bodies: None where all are in their rows. ahead: whether there may be more of them."""
         self._database = database
         self._thread = thread
+        self._bodies = bodies
+        self._puts_ahead = ahead
+        self._putting = asyncio.Lock()
+        self._files: dict[int, str] = {}
+        """By revision the file that its row names, of the write under way or in doubt."""
         self._window = window
         self._cache = WatchCache()
         self._floor = 0  # no history reaches back behind the start of this process
@@ -379,9 +122,12 @@ class Storage:
         loop = asyncio.get_running_loop()
         failure: Exception | None = None
         with ThreadPoolExecutor(1, "database") as thread:
-            database = await loop.run_in_executor(thread, _Database, url, durability)
+            database = await loop.run_in_executor(thread, Database, url, durability)
             try:
-                storage = cls(database, thread, window)
+                bodies = None if database.aside is None else LargeBodies(database.aside)
+                # Unflushed, a power cut takes the database back, and to files that are something else by then.
+                ahead = bodies is not None and durability is Durability.POWER_CUT
+                storage = cls(database, thread, window, bodies, ahead=ahead)
                 storage._restore(*await loop.run_in_executor(thread, database.load))
                 try:
                     async with asyncio.TaskGroup() as group:
@@ -450,14 +196,52 @@ class Storage:
 
     # Writes.
 
-    async def commit(self, make: Callable[[View], Plan]) -> Committed:
-        return await self._enqueue(make, rehearsal=False)
+    async def commit(self, make: Callable[[View], Plan], *, is_large: bool = False) -> Committed:
+        ahead = await self._put_ahead(make) if is_large and self._puts_ahead else None
+        try:
+            return await self._enqueue(make, rehearsal=False, ahead=ahead)
+        finally:
+            if ahead is not None and not ahead.is_used:
+                self._large.give_back(ahead.file)
 
     async def rehearse(self, make: Callable[[View], Plan]) -> Plan:
         return (await self._enqueue(make, rehearsal=True)).plan
 
-    async def _enqueue(self, make: Callable[[View], Plan], *, rehearsal: bool) -> Committed:
-        waiting = _Waiting(make, asyncio.get_running_loop().create_future(), rehearsal)
+    @property
+    def _large(self) -> LargeBodies:
+        assert self._bodies is not None, "there is a directory for them"
+        return self._bodies
+
+    async def _put_ahead(self, make: Callable[[View], Plan]) -> _Ahead | None:
+        """Make the plan and write its object while others have their turns; None where that is of no use."""
+        async with self._putting:  # one at a time: each is megabytes
+            return await self._put(make)
+
+    async def _put(self, make: Callable[[View], Plan]) -> _Ahead | None:
+        looked = Looking(self.view(), self.revision)
+        try:
+            plan = make(looked)
+            writes = plan.writes
+            if len(writes) != 1 or isinstance(writes[0], Remove):
+                return None
+            body = _object_at(writes[0].key.resource, writes[0].body, self.revision).body
+        except (ApiError, NotJSON):
+            return None  # for its turn to find out, and to tell
+        if len(body) <= LARGE_BYTES:
+            return None
+        name = self._large.take()
+        try:
+            pointer = await aside(partial(self._large.fill, name, body), "body")
+        except (OSError, Unusable) as exc:  # a cancelled one's thread may still be writing: the file is nobody's then
+            self._large.give_back(name)
+            logger.warning("cannot write a large object ahead", extra={"problem": str(exc)})
+            return None
+        return _Ahead(plan, looked, name, pointer)
+
+    async def _enqueue(
+        self, make: Callable[[View], Plan], *, rehearsal: bool, ahead: _Ahead | None = None
+    ) -> Committed:
+        waiting = _Waiting(make, asyncio.get_running_loop().create_future(), rehearsal, ahead)
         try:
             self._queue.put_nowait(waiting)
         except asyncio.QueueFull:
@@ -491,6 +275,10 @@ class Storage:
         doubtful, self._doubtful = self._doubtful, []
         if committed:
             self._show(doubtful)
+        else:
+            for name in self._files.values():
+                self._large.give_back(name)
+            self._files.clear()
         return True
 
     async def _ask(self, call: Callable[[Sequence[Change]], _T], changes: Sequence[Change]) -> _T:
@@ -512,20 +300,27 @@ class Storage:
         staged = _Staged(self._cache, self._owners, self._catalogue)
         planned: list[tuple[_Waiting, Committed]] = []
         refused: list[tuple[_Waiting, Exception]] = []
+        pointers: dict[int, bytes] = {}
         for waiting in batch:
             if planned or refused:
                 await asyncio.sleep(0)  # each plan takes a millisecond or two, and others wait for the loop
             if waiting.done.done():
                 continue  # its client has left
             try:
-                plan = waiting.make(staged)
-                planned.append((waiting, Committed(plan, [] if waiting.rehearsal else staged.take(plan))))
+                if (ahead := waiting.ahead) is not None and self._is_so(ahead.looked, staged):
+                    plan, objects = ahead.plan, staged.take(ahead.plan)
+                    revision = int(objects[0].version.revision)
+                    self._files[revision], pointers[revision], ahead.is_used = ahead.file, ahead.pointer, True
+                else:
+                    plan = waiting.make(staged)
+                    objects = [] if waiting.rehearsal else staged.take(plan)
+                planned.append((waiting, Committed(plan, objects)))
             except Exception as exc:  # an ApiError for the client, or a bug that its handler reports
                 # Told after the commit: who hears that a name is taken must then find who has it.
                 refused.append((waiting, exc))
         if staged.changes:
             try:
-                await self._ask(self._database.write, staged.changes)
+                await self._ask(lambda changes: self._database.write(changes, pointers), staged.changes)
             except StorageError as exc:
                 logger.error("write failed", extra={"error": str(exc), "writes": len(staged.changes)})
                 self._doubtful = staged.changes
@@ -540,6 +335,13 @@ class Storage:
             if not waiting.done.done():
                 waiting.done.set_result(committed)
 
+    def _is_so(self, looked: Looking, staged: "_Staged") -> bool:
+        """Whether a plan that has looked at this is as good as a new one."""
+        try:
+            return looked.is_so(staged.catalogue, (*self.since(looked.revision), *staged.changes))
+        except Expired:
+            return False
+
     def _show(self, changes: Iterable[Change]) -> None:
         """Let readers see what has become durable."""
         redefined = False
@@ -550,6 +352,8 @@ class Storage:
             assert [step.revision for step in shown] == [change.revision], "the cache counts as the database does"
             self._owners.observe(change)
             self.large_writes += len(change.object.body) > LARGE_BYTES
+            if self._puts_ahead:
+                self._large.named(_place(change.object.key), self._files.pop(change.revision, None))
             moved.add(change.object.key.resource)
             redefined = redefined or change.object.key.resource == CUSTOM_RESOURCE_DEFINITIONS
         if redefined:
@@ -560,10 +364,10 @@ class Storage:
             if (waiting := self._moved.pop(resource, None)) is not None:
                 waiting.set()
 
-    def _restore(self, revision: int, rows: Iterable[_Row]) -> None:
+    def _restore(self, revision: int, rows: Iterable[Row]) -> None:
         """Take the database's content in."""
-        by_place: dict[tuple[str, str], list[_Row]] = {}
-        for row in rows:
+        by_place: dict[tuple[str, str], list[Row]] = {}
+        for row in map(self._whole, rows):
             by_place.setdefault((row.group, row.plural), []).append(row)
         definitions = by_place.get((CUSTOM_RESOURCE_DEFINITIONS.group, CUSTOM_RESOURCE_DEFINITIONS.plural), [])
         self._catalogue = _catalogue_of(json.loads(row.body) for row in definitions)
@@ -574,11 +378,29 @@ class Storage:
         # history of them is hidden behind the floor.
         self._cache = WatchCache(revision - sum(map(len, found.values())), self._window)
         for resource, held in found.items():
-            objects = (from_json(resource, json.loads(row.body)) for row in held)
+            # What was written ahead of its turn says another revision.
+            objects = [_object_at(resource, json.loads(row.body), row.revision) for row in held]
             for change in self._cache.replace(resource, objects, "0"):
                 self._owners.observe(change)
         assert self._cache.revision == revision, "every object took a revision to come about"
         self._floor = revision
+        if self._puts_ahead:
+            self._large.clear()
+
+    def _whole(self, row: Row) -> Row:
+        """The row with its body, wherever that is. Raises StorageError."""
+        if self._bodies is None or not is_pointer(row.body):
+            return row
+        try:
+            body, file = self._bodies.read(row.body)
+        except (OSError, ValueError) as exc:
+            raise StorageError(
+                f"{row.plural} {row.namespace}/{row.name} is in a file beside the database, which cannot be read: "
+                f"{exc}; restore that directory from the same backup as the database"
+            ) from exc
+        if self._puts_ahead:
+            self._bodies.named(row[:4], file)
+        return row._replace(body=body)
 
 
 class _Staged:
@@ -656,6 +478,10 @@ class _Owners:
 
     def place_of(self, uid: str) -> ObjectKey | None:
         return self._places.get(uid)
+
+
+def _place(key: ObjectKey) -> Place:
+    return key.resource.group, key.resource.plural, key.namespace, key.name
 
 
 def _catalogue_of(crds: Iterable[Mapping[str, JSON]]) -> Catalogue:

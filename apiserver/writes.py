@@ -19,6 +19,7 @@ from apiserver import managed, patches, plans, protobuf
 from apiserver.admission import Admission, judge_unknown
 from apiserver.builtins import REVIEWS
 from apiserver.definitions import Catalogue
+from apiserver.largebodies import LARGE_BYTES
 from apiserver.messages import Request
 from apiserver.metadata import Facts
 from apiserver.plans import DeleteOptions, Plan, View
@@ -50,8 +51,12 @@ class Committer(Protocol):
 
     def catalogue(self) -> Catalogue: ...
 
-    async def commit(self, make: Callable[[View], Plan]) -> Committed:
-        """Make the plan against the state at its turn and carry it out durably. What `make` raises comes out."""
+    async def commit(self, make: Callable[[View], Plan], *, is_large: bool = False) -> Committed:
+        """
+        Make the plan against the state at its turn and carry it out durably. What `make` raises comes out.
+
+        is_large: whether it may write a large object. `make` may then be called before its turn, and again.
+        """
 
     async def rehearse(self, make: Callable[[View], Plan]) -> Plan:
         """Make the plan against the state at its turn and leave it at that."""
@@ -110,7 +115,9 @@ class PlannedWrites:
         if self._guard is not None:
             make = self._guard(make, http.user or ANONYMOUS)
         try:
-            plan, objects = await self._carry_out(make, dry_run=dry_run)
+            # What a create makes of its body it makes once.
+            is_large = len(http.body) > LARGE_BYTES and request.verb in (Verb.UPDATE, Verb.PATCH)
+            plan, objects = await self._carry_out(make, dry_run=dry_run, is_large=is_large)
         except NotJSON as exc:
             raise BadRequest(f"the object cannot be written as JSON: {exc}") from None
         shown = sorted_(plan.answer) if plan.answer is not None else objects[0]
@@ -118,9 +125,11 @@ class PlannedWrites:
             shown = self._scale(request, shown)
         return Answer(plan.status, shown, (*warnings, *plan.warnings))
 
-    async def _carry_out(self, make: Callable[[View], Plan], *, dry_run: bool) -> tuple[Plan, list[bytes]]:
+    async def _carry_out(
+        self, make: Callable[[View], Plan], *, dry_run: bool, is_large: bool
+    ) -> tuple[Plan, list[bytes]]:
         if not dry_run:
-            committed = await self._storage.commit(make)
+            committed = await self._storage.commit(make, is_large=is_large)
             return committed.plan, [item.body for item in committed.objects]
         plan = await self._storage.rehearse(make)
         return plan, [sorted_(write.body) for write in plan.writes]

@@ -30,8 +30,9 @@ from apimachinery.keys import ObjectKey
 from apimachinery.resources import PODS
 from apiserver import plans
 from apiserver.admission import Admission
+from apiserver.database import Durability
 from apiserver.requests import ApiRequest, Verb
-from apiserver.storage import Durability, Storage
+from apiserver.storage import Storage
 from apiserver.writes import facts
 from benchmarks.figures import Figure
 from benchmarks.fleet import Fleet

@@ -30,7 +30,7 @@ from cloudhub.apiwire import Event
 from cloudhub.buckets import Bucket, Rate
 
 SPACING_S = 0.5  # as far apart as a Device's status is written at least
-TURNS = 16  # in SPACING_S; a few objects together cost an edge one commit
+TURNS = 8  # in SPACING_S; a few objects together cost an edge one commit, and a card one sync
 FREE = Rate(per_s=50.0, burst=100.0)  # changes of hasty objects that need not wait: 15 ms of a second
 
 

@@ -17,6 +17,7 @@ import signal
 import ssl
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,6 +34,7 @@ from componentbase.cli import CommandError
 from tests.conftest import GO, KUBECTLS, find_tool
 from tests.harness import forkserver
 from tests.harness.heap import Hole, anonymous_kb
+from tests.harness.plainapi import Api
 
 DEADLINE_S = 20.0
 ROOT = Path(__file__).resolve().parent.parent
@@ -474,6 +476,34 @@ def test_after_a_restart_everything_is_there_and_old_versions_are_expired(own_la
     assert json.loads(told)["object"]["code"] == 410
     own_lamps("patch", "lamp", "desk", "--type", "merge", "-p", '{"spec":{"watts":77}}')
     assert int(own_lamps.object("lamp/desk")["metadata"]["resourceVersion"]) > int(version)
+
+
+def test_a_kill_amid_large_patches_loses_none_that_was_answered(tmp_path: Path) -> None:
+    server, path, answered = Apiserver(tmp_path), "/api/v1/namespaces/default/configmaps", 0
+    server.start()
+    try:
+        with contextlib.closing(Api.as_admin(server.kubeconfig, server.port)) as api:
+            api.ask("POST", path, {"metadata": {"name": "large"}, "data": {"n": "0"}})
+        for wait_s in (0.05, 0.11, 0.17, 0.23):
+            with contextlib.closing(Api.as_admin(server.kubeconfig, server.port)) as api:
+                killing = threading.Timer(wait_s, server.stop, [signal.SIGKILL])
+                with contextlib.suppress(OSError, http.client.HTTPException):
+                    while True:
+                        data = {"n": str(answered + 1), "text": str(answered % 10) * 1_000_000}
+                        answered = int(api.ask("PATCH", f"{path}/large", {"data": data})["data"]["n"])
+                        if killing.ident is None:
+                            killing.start()
+                killing.join()
+            server.start()
+            with contextlib.closing(Api.as_admin(server.kubeconfig, server.port)) as api:
+                found = api.ask("GET", f"{path}/large")
+            assert int(found["data"]["n"]) in (answered, answered + 1), "what was under way may have been done"
+            answered = int(found["data"]["n"])
+            assert found["data"]["text"] == str((answered - 1) % 10) * 1_000_000
+            assert len([*(server.data / "apiserver.db-large").iterdir()]) == 1
+    finally:
+        if server.is_running:
+            server.stop()
 
 
 @pytest.mark.skipif(not list(CRDS.glob("*.yaml")), reason="the device kinds are not written yet")

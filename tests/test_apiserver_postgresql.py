@@ -14,7 +14,8 @@ import pytest
 
 from apimachinery.errors import Unavailable
 from apiserver import storage as storage_module
-from apiserver.storage import Storage, StorageError
+from apiserver.database import StorageError
+from apiserver.storage import Storage
 from tests.harness.databases import PASSWORD, Postgres
 from tests.harness.proxy import Proxy
 from tests.test_apiserver_dev import DEADLINE_S, Apiserver, fails, running

@@ -18,8 +18,11 @@ from apimachinery.objects import NotJSON, canonical
 from apimachinery.resources import CONFIG_MAPS, CUSTOM_RESOURCE_DEFINITIONS
 from apimachinery.selectors import ALL_FIELDS, EVERYTHING, parse_fields, parse_labels
 from apiserver import storage as storage_module
+from apiserver.database import Durability, StorageError
+from apiserver.largebodies import LARGE_BYTES, SPARE, is_pointer
 from apiserver.plans import Plan, Put, Remove, View
-from apiserver.storage import Durability, Storage, StorageError
+from apiserver.storage import Storage
+from tests.harness.small_disk import SmallDisk
 from tests.test_apiserver_crds import crd
 
 NOW = "2027-01-15T08:00:00Z"
@@ -256,54 +259,225 @@ async def test_a_failed_commit_shows_nothing_and_the_next_one_works(tmp_path: Pa
         assert await listed(storage) == [("a", 1), ("b", 2)]
 
 
-async def test_a_file_that_is_no_database_is_said_in_words(tmp_path: Path) -> None:
-    (tmp_path / "a.db").write_bytes(b"this is no database, it only looks like a file" * 100)
-    with pytest.raises(StorageError, match=r"a\.db: file is not a database"):
-        async with Storage.open(url(tmp_path)):
-            pass
-
-
-async def test_a_newer_schema_is_left_alone(tmp_path: Path) -> None:
-    async with Storage.open(url(tmp_path)):
-        pass
-    with contextlib.closing(sqlite3.connect(tmp_path / "a.db")) as other, other:
-        other.execute("UPDATE counters SET value = 99 WHERE name = 'schema'")
-    with pytest.raises(StorageError, match="newer version"):
-        async with Storage.open(url(tmp_path)):
-            pass
-
-
 async def test_what_the_block_raises_comes_out_as_it_is(tmp_path: Path) -> None:
     with pytest.raises(KeyError, match="mine"):
         async with Storage.open(url(tmp_path)):
             raise KeyError("mine")
 
 
-@pytest.mark.parametrize(("durability", "synchronous"), [(Durability.POWER_CUT, 2), (Durability.CRASH, 1)])
-async def test_the_disk_is_flushed_as_often_as_was_asked(
-    tmp_path: Path, durability: Durability, synchronous: int
+# ---- what is large
+
+
+LARGE = "x" * (LARGE_BYTES + 1)
+
+
+def edit(name: str, calls: list[str] | None = None, **data: str) -> Callable[[View], Plan]:
+    """The object with these data added to what it has."""
+
+    def make(view: View) -> Plan:
+        if calls is not None:
+            calls.append(name)
+        found = view.get(key(name))
+        before = found.parse().get("data", {}) if found is not None else {}
+        return put(name, data=before | data)(view)
+
+    return make
+
+
+async def data_of(storage: Storage, name: str) -> dict[str, str]:
+    found = await storage.get(key(name))
+    assert found is not None
+    assert found.object.parse()["metadata"]["resourceVersion"] == str(found.revision)
+    data: dict[str, str] = found.object.parse().get("data", {})
+    return data
+
+
+def row(directory: Path, name: str) -> bytes:
+    with contextlib.closing(sqlite3.connect(directory / "a.db")) as database:
+        body: bytes = database.execute("SELECT body FROM objects WHERE name = ?", (name,)).fetchone()[0]
+    return body
+
+
+def large_files(directory: Path) -> list[Path]:
+    return [*(directory / "a.db-large").iterdir()] if (directory / "a.db-large").exists() else []
+
+
+async def test_a_large_object_is_written_ahead_of_its_turn_and_others_do_not_wait(tmp_path: Path) -> None:
+    calls: list[str] = []
+    async with Storage.open(url(tmp_path)) as storage:
+        await asyncio.gather(storage.commit(edit("a", calls, text=LARGE), is_large=True), storage.commit(put("b")))
+        assert await listed(storage) == [("a", 2), ("b", 1)]
+        assert calls == ["a"], "what it looked at has not changed"
+        assert is_pointer(row(tmp_path, "a"))
+        (file,) = large_files(tmp_path)
+        assert file.stat().st_size > LARGE_BYTES
+        before = await storage.get(key("a"))
+    async with Storage.open(url(tmp_path)) as storage:
+        assert await storage.get(key("a")) == before
+        assert await data_of(storage, "a") == {"text": LARGE}
+
+
+async def test_a_plan_is_made_anew_where_what_it_looked_at_has_changed(tmp_path: Path) -> None:
+    calls: list[str] = []
+    async with Storage.open(url(tmp_path)) as storage:
+        await storage.commit(put("a"))
+        large = storage.commit(edit("a", calls, text=LARGE), is_large=True)
+        await asyncio.gather(large, storage.commit(edit("a", other="1")))
+        assert calls == ["a", "a"]
+        assert await data_of(storage, "a") == {"text": LARGE, "other": "1"}
+        assert not is_pointer(row(tmp_path, "a"))
+        await storage.commit(edit("a", more="1"), is_large=True)
+        assert is_pointer(row(tmp_path, "a"))
+        assert len(large_files(tmp_path)) == 1, "the one that was of no use was used again"
+
+
+@pytest.mark.parametrize("make", [put("a", data={"x": "small"}), remove("a")], ids=["a small one", "a removal"])
+async def test_what_turns_out_not_to_be_large_is_written_as_ever(tmp_path: Path, make: Callable[[View], Plan]) -> None:
+    async with Storage.open(url(tmp_path)) as storage:
+        await storage.commit(put("a"))
+        await storage.commit(make, is_large=True)
+        assert storage.revision == 2
+    assert not large_files(tmp_path)
+
+
+async def test_an_error_of_a_large_plan_is_told_at_its_turn(storage: Storage) -> None:
+    with pytest.raises(NotFound):
+        await storage.commit(remove("nothing"), is_large=True)
+    with pytest.raises(NotJSON):
+        await storage.commit(put("a", data={"x": "\ud800" + LARGE}), is_large=True)
+    assert storage.revision == 0
+
+
+async def test_large_definitions_are_served_after_a_restart_and_what_lost_its_own_is_kept(
+    tmp_path: Path,
 ) -> None:
-    async with Storage.open(url(tmp_path), durability=durability) as storage:
-        connection = storage._database._connection
-        levels = await asyncio.get_running_loop().run_in_executor(
-            storage._thread,
-            lambda: [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous")],
-        )
-    assert levels == ["wal", synchronous]  # sqlite.org/pragma.html: 1 is NORMAL, 2 is FULL
+    place, body = ObjectKey(CUSTOM_RESOURCE_DEFINITIONS, "", "lamps.example.com"), crd()
+    body["status"] = {"conditions": [{"type": "Established", "status": "True"}]}
+    body["metadata"]["annotations"] = {"text": LARGE}
+    async with Storage.open(url(tmp_path)) as storage:
+        await storage.commit(lambda _: Plan(200, (Put(place, body),)), is_large=True)
+        lamps = storage.catalogue().resolve("example.com", "v1", "lamps")
+        assert lamps is not None
+        lamp = {"metadata": {"name": "l", "namespace": "d"}, "text": LARGE}
+        await storage.commit(lambda _: Plan(200, (Put(ObjectKey(lamps, "d", "l"), lamp),)), is_large=True)
+    async with Storage.open(url(tmp_path)) as storage:
+        assert await storage.get(ObjectKey(lamps, "d", "l")) is not None
+        await storage.commit(lambda _: Plan(200, (Remove(place, body),)))
+    async with Storage.open(url(tmp_path)) as storage:
+        assert len(large_files(tmp_path)) == 1
+        await storage.commit(lambda _: Plan(200, (Put(place, crd() | {"status": body["status"]}),)))
+    async with Storage.open(url(tmp_path)) as storage:
+        assert await storage.get(ObjectKey(lamps, "d", "l")) is not None
 
 
-@given(st.lists(st.tuples(st.sampled_from("abcd"), st.booleans()), max_size=20))
+async def test_an_object_that_changes_a_hundred_times_takes_two_files(tmp_path: Path) -> None:
+    async with Storage.open(url(tmp_path)) as storage:
+        for number in range(100):
+            await storage.commit(edit("a", n=str(number), text=LARGE), is_large=True)
+        assert len(large_files(tmp_path)) == 2
+        await storage.commit(put("a"))
+        await storage.commit(edit("b", text=LARGE), is_large=True)
+        assert len(large_files(tmp_path)) == 2
+    async with Storage.open(url(tmp_path)) as storage:
+        assert len(large_files(tmp_path)) == 1, "nobody names the other"
+        await storage.commit(remove("b"))
+    async with Storage.open(url(tmp_path)):
+        assert not large_files(tmp_path)
+
+
+async def test_what_was_written_ahead_of_a_commit_that_never_came_is_removed(tmp_path: Path) -> None:
+    async with Storage.open(url(tmp_path)) as storage:
+        await storage.commit(edit("a", text=LARGE), is_large=True)
+    (named,) = large_files(tmp_path)
+    (named.parent / "0123-1").write_bytes(b"of a process that was killed")
+    async with Storage.open(url(tmp_path)) as storage:
+        assert large_files(tmp_path) == [named]
+        assert await data_of(storage, "a") == {"text": LARGE}
+
+
+async def test_after_a_commit_that_failed_the_file_is_used_for_the_next(tmp_path: Path) -> None:
+    async with Storage.open(url(tmp_path)) as storage:
+        await storage.commit(edit("a", text=LARGE), is_large=True)
+        with contextlib.closing(sqlite3.connect(tmp_path / "a.db", isolation_level=None)) as other:
+            other.execute(
+                "CREATE TRIGGER refuse BEFORE UPDATE ON objects BEGIN SELECT RAISE(FAIL, 'disk is full'); END"
+            )
+            for _ in range(3):
+                with pytest.raises(Unavailable, match="disk is full"):
+                    await storage.commit(edit("a", more="1"), is_large=True)
+            assert await data_of(storage, "a") == {"text": LARGE}
+            other.execute("DROP TRIGGER refuse")
+        await storage.commit(edit("a", more="1"), is_large=True)
+        assert len(large_files(tmp_path)) == 1 + SPARE, "while one is in doubt the next needs another"
+    async with Storage.open(url(tmp_path)) as storage:
+        assert await data_of(storage, "a") == {"text": LARGE, "more": "1"}
+
+
+async def test_where_a_file_cannot_be_written_the_object_goes_into_the_database(tmp_path: Path) -> None:
+    (tmp_path / "a.db-large").write_text("somebody else's")
+    async with Storage.open(url(tmp_path)) as storage:
+        await storage.commit(edit("a", text=LARGE), is_large=True)
+        assert not is_pointer(row(tmp_path, "a"))
+        assert await data_of(storage, "a") == {"text": LARGE}
+
+
+async def test_a_full_disk_refuses_a_large_object_and_leaves_nothing_of_it() -> None:
+    with SmallDisk() as disk:
+        if not disk.is_mounted:
+            pytest.skip("only root may mount a small disk")
+        async with Storage.open(url(disk.path)) as storage:
+            await storage.commit(put("a"))
+            disk.fill()
+            with pytest.raises(Unavailable, match="the file system is full, free some space"):
+                await storage.commit(edit("a", text=LARGE), is_large=True)
+            assert not large_files(disk.path)
+            disk.free()
+            await storage.commit(edit("a", text=LARGE), is_large=True)
+            assert is_pointer(row(disk.path, "a"))
+
+
+async def test_without_its_file_an_object_is_missed_at_the_start(tmp_path: Path) -> None:
+    async with Storage.open(url(tmp_path)) as storage:
+        await storage.commit(edit("a", text=LARGE), is_large=True)
+    (file,) = large_files(tmp_path)
+    file.unlink()
+    with pytest.raises(StorageError, match=r"configmaps d/a is in a file .*No such file.* restore that directory"):
+        async with Storage.open(url(tmp_path)):
+            pass
+
+
+async def test_unflushed_nothing_is_put_into_files_and_none_is_touched(tmp_path: Path) -> None:
+    """A power cut takes such a database some commits back, and to rows that name what was written over since."""
+    async with Storage.open(url(tmp_path)) as storage:
+        await storage.commit(edit("a", text=LARGE), is_large=True)
+    (named,) = large_files(tmp_path)
+    content = named.read_bytes()
+    async with Storage.open(url(tmp_path), durability=Durability.CRASH) as storage:
+        assert await data_of(storage, "a") == {"text": LARGE}
+        for number in range(3):
+            await storage.commit(edit("a", n=str(number)), is_large=True)
+            await storage.commit(edit("b", n=str(number), text=LARGE), is_large=True)
+        assert large_files(tmp_path) == [named]
+        assert named.read_bytes() == content
+    async with Storage.open(url(tmp_path)) as storage:
+        assert await data_of(storage, "a") == {"text": LARGE, "n": "2"}
+        assert not large_files(tmp_path)
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from(("small", "large", "gone"))), max_size=20))
 @settings(max_examples=25, deadline=None)
 def test_after_any_history_a_restart_holds_the_same(
-    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, bool]]
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, str]]
 ) -> None:
     directory = tmp_path_factory.mktemp("history")
 
     async def run() -> None:
         async with Storage.open(url(directory)) as storage:
-            for number, (name, is_put) in enumerate(steps):
+            for number, (name, what) in enumerate(steps):
+                data = {"n": str(number), "text": LARGE if what == "large" else ""}
                 with contextlib.suppress(NotFound):
-                    await storage.commit(put(name, data={"n": str(number)}) if is_put else remove(name))
+                    make = remove(name) if what == "gone" else put(name, data=data)
+                    await storage.commit(make, is_large=what == "large")
             revision = storage.revision
             page = await storage.list(CONFIG_MAPS, "", EVERYTHING, ALL_FIELDS, 0, None)
         async with Storage.open(url(directory)) as storage:
