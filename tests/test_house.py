@@ -29,7 +29,14 @@ from tests.house import (
 )
 
 STARTED_BY_NAME = frozenset(
-    {*COMPOSITION_ROOTS, "apiserver.dev", "edgecore.__main__", "mappers.runtime", "demo.__main__"}
+    {
+        *COMPOSITION_ROOTS,
+        "apiserver.dev",
+        "componentbase.programs",
+        "edgecore.__main__",
+        "mappers.runtime",
+        "demo.__main__",
+    }
 )
 """What a person or a console script starts, so that nothing has to import it."""
 
