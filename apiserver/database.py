@@ -27,7 +27,7 @@ from apimachinery.events import Change, EventType
 from apimachinery.objects import JSON
 
 SCHEMA_VERSION = 2
-"""1 had every body in its row."""
+"""1 has every body in its row, as PostgreSQL always has."""
 PAGE_BYTES = 16 << 10  # of SQLite's file
 LOG_BYTES = 8 << 20  # of its log between two checkpoints
 CONNECT_S = 5
@@ -178,14 +178,14 @@ class Database:
         with self._errors(), self._connection.begin():
             _tables.create_all(self._connection)
             counters = dict(self._connection.execute(_COUNTERS).all())
-            schema = counters.setdefault("schema", SCHEMA_VERSION)
+            schema = counters.setdefault("schema", 1)
             if schema > SCHEMA_VERSION:
                 raise StorageError(
                     f"{self._shown} was written by a newer version of this program (schema {schema}, "
                     f"this one knows {SCHEMA_VERSION}): use that version, or another data directory"
                 )
             counters.setdefault("revision", 0)
-            counters |= {"schema": SCHEMA_VERSION, "writer": self._own}
+            counters |= {"schema": 1 if self.aside is None else SCHEMA_VERSION, "writer": self._own}
             self._connection.execute(sa.delete(_counters))
             rows = [{"name": name, "value": value} for name, value in counters.items()]
             self._connection.execute(sa.insert(_counters), rows)

@@ -17,6 +17,7 @@ Invariants
 """
 
 import contextlib
+import hashlib
 import os
 import secrets
 from pathlib import Path
@@ -25,8 +26,9 @@ from componentbase.files import PRIVATE_FILE, fsync_dir, open_private_dir
 
 LARGE_BYTES = 256 << 10  # of a body; below, another file and its flush cost more than they save
 SPARE = 2  # of an object that changes, its next and one more; each is as large as the largest that it held
+DIGEST_BYTES = 16
 _POINTER = b"file:"
-"""Of a row that names a file and its length instead of having a body: no JSON object begins like this."""
+"""Of a row that has a file's digest, length and name instead of having a body: no JSON object begins like this."""
 
 Place = tuple[str, str, str, str]
 """Of an object: API group, plural, namespace, name."""
@@ -35,6 +37,11 @@ Place = tuple[str, str, str, str]
 def is_pointer(body: bytes) -> bool:
     """Whether a row has this instead of a body."""
     return body.startswith(_POINTER)
+
+
+def _digest(body: bytes) -> bytes:
+    """Files are used again, and a copy of the directory may be of another moment than the database's."""
+    return hashlib.blake2b(body, digest_size=DIGEST_BYTES).hexdigest().encode()
 
 
 class LargeBodies:
@@ -60,6 +67,7 @@ class LargeBodies:
         path = self._directory / name
         if not self._directory.is_dir():
             open_private_dir(self._directory)
+            fsync_dir(self._directory.parent)
         is_new = not path.exists()
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE)
         try:
@@ -75,7 +83,7 @@ class LargeBodies:
             raise
         finally:
             os.close(file)
-        return b"%s%d:%s" % (_POINTER, len(body), name.encode())
+        return b"%s%s:%d:%s" % (_POINTER, _digest(body), len(body), name.encode())
 
     def give_back(self, name: str) -> None:
         """No row names it, nor will."""
@@ -93,11 +101,12 @@ class LargeBodies:
 
     def read(self, pointer: bytes) -> tuple[bytes, str]:
         """What a row with this points at, and the file's name. Raises OSError or ValueError."""
-        length, _, name = pointer.removeprefix(_POINTER).decode().partition(":")
+        digest, length, written = pointer.removeprefix(_POINTER).split(b":")
+        name = written.decode()
         with (self._directory / name).open("rb") as file:
             found = file.read(int(length))
-        if len(found) < int(length):
-            raise ValueError(f"{file.name} has {len(found)} bytes instead of {length}")
+        if _digest(found) != digest:
+            raise ValueError(f"{file.name} does not have what was written to it")
         return found, name
 
     def clear(self) -> None:

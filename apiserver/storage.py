@@ -38,14 +38,13 @@ from apiserver.builtins import BUILT_IN, REVIEWS
 from apiserver.crds import defined_by, is_established
 from apiserver.database import Database, Durability, Row, StorageError, Superseded
 from apiserver.definitions import Catalogue, Definition
-from apiserver.largebodies import LARGE_BYTES, LargeBodies, Place, is_pointer
+from apiserver.largebodies import LARGE_BYTES, SPARE, LargeBodies, Place, is_pointer
 from apiserver.looking import Looking
 from apiserver.metadata import owner_uids
 from apiserver.plans import Plan, Remove, View
 from apiserver.protocols import Page, Stored
 from apiserver.selection import order, selects
 from apiserver.writes import Committed
-from componentbase.aside import aside
 from componentbase.files import Unusable
 from componentbase.jsonbytes import sorted_
 
@@ -85,16 +84,23 @@ class Storage:
     """`apiserver.protocols.Storage` and `apiserver.writes.Committer` in one, over one database."""
 
     def __init__(
-        self, database: Database, thread: ThreadPoolExecutor, window: int, bodies: LargeBodies | None, *, ahead: bool
+        self,
+        database: Database,
+        thread: ThreadPoolExecutor,
+        window: int,
+        bodies: LargeBodies | None,
+        filler: ThreadPoolExecutor | None,
     ) -> None:
-        """bodies: None where all are in their rows. ahead: whether there may be more of them."""
+        """bodies: None where all are in their rows. filler: writes further ones; None where none may be."""
         self._database = database
         self._thread = thread
         self._bodies = bodies
-        self._puts_ahead = ahead
+        self._filler = filler
         self._putting = asyncio.Lock()
         self._files: dict[int, str] = {}
         """By revision the file that its row names, of the write under way or in doubt."""
+        self._disputed: list[str] = []
+        """Files of writes that failed, since the last that did not."""
         self._window = window
         self._cache = WatchCache()
         self._floor = 0  # no history reaches back behind the start of this process
@@ -121,13 +127,13 @@ class Storage:
         """
         loop = asyncio.get_running_loop()
         failure: Exception | None = None
-        with ThreadPoolExecutor(1, "database") as thread:
+        with ThreadPoolExecutor(1, "database") as thread, ThreadPoolExecutor(1, "bodies") as filler:
             database = await loop.run_in_executor(thread, Database, url, durability)
             try:
                 bodies = None if database.aside is None else LargeBodies(database.aside)
                 # Unflushed, a power cut takes the database back, and to files that are something else by then.
                 ahead = bodies is not None and durability is Durability.POWER_CUT
-                storage = cls(database, thread, window, bodies, ahead=ahead)
+                storage = cls(database, thread, window, bodies, filler if ahead else None)
                 storage._restore(*await loop.run_in_executor(thread, database.load))
                 try:
                     async with asyncio.TaskGroup() as group:
@@ -196,8 +202,18 @@ class Storage:
 
     # Writes.
 
-    async def commit(self, make: Callable[[View], Plan], *, is_large: bool = False) -> Committed:
-        ahead = await self._put_ahead(make) if is_large and self._puts_ahead else None
+    async def commit(self, make: Callable[[View], Plan], *, again: Callable[[View], Plan] | None = None) -> Committed:
+        ahead = None
+        if (
+            again is not None
+            and self._filler is not None
+            and not self._putting.locked()
+            and len(self._disputed) < SPARE
+        ):
+            # One at a time, for each is megabytes: where there are more they wait for their turns as all others do.
+            async with self._putting:
+                ahead = await self._put_ahead(make)
+            make = again
         try:
             return await self._enqueue(make, rehearsal=False, ahead=ahead)
         finally:
@@ -214,15 +230,12 @@ class Storage:
 
     async def _put_ahead(self, make: Callable[[View], Plan]) -> _Ahead | None:
         """Make the plan and write its object while others have their turns; None where that is of no use."""
-        async with self._putting:  # one at a time: each is megabytes
-            return await self._put(make)
-
-    async def _put(self, make: Callable[[View], Plan]) -> _Ahead | None:
         looked = Looking(self.view(), self.revision)
         try:
             plan = make(looked)
             writes = plan.writes
-            if len(writes) != 1 or isinstance(writes[0], Remove):
+            # Who may make an object is asked of no view, and so at its turn.
+            if len(writes) != 1 or isinstance(writes[0], Remove) or looked.get(writes[0].key) is None:
                 return None
             body = _object_at(writes[0].key.resource, writes[0].body, self.revision).body
         except (ApiError, NotJSON):
@@ -230,13 +243,23 @@ class Storage:
         if len(body) <= LARGE_BYTES:
             return None
         name = self._large.take()
+        filling = asyncio.get_running_loop().run_in_executor(self._filler, self._large.fill, name, body)
         try:
-            pointer = await aside(partial(self._large.fill, name, body), "body")
-        except (OSError, Unusable) as exc:  # a cancelled one's thread may still be writing: the file is nobody's then
+            pointer = await asyncio.shield(filling)
+        except asyncio.CancelledError:
+            filling.add_done_callback(partial(self._filled, name))  # until then its thread is writing
+            raise
+        except (OSError, Unusable) as exc:
             self._large.give_back(name)
             logger.warning("cannot write a large object ahead", extra={"problem": str(exc)})
             return None
         return _Ahead(plan, looked, name, pointer)
+
+    def _filled(self, name: str, filling: asyncio.Future[bytes]) -> None:
+        """Nobody waits for this any more."""
+        self._large.give_back(name)
+        if not filling.cancelled() and (problem := filling.exception()) is not None:
+            logger.warning("cannot write a large object ahead", extra={"problem": str(problem)})
 
     async def _enqueue(
         self, make: Callable[[View], Plan], *, rehearsal: bool, ahead: _Ahead | None = None
@@ -276,8 +299,8 @@ class Storage:
         if committed:
             self._show(doubtful)
         else:
-            for name in self._files.values():
-                self._large.give_back(name)
+            # Until another commit has taken its place, a restart may bring this one back from SQLite's log.
+            self._disputed += self._files.values()
             self._files.clear()
         return True
 
@@ -344,6 +367,8 @@ class Storage:
 
     def _show(self, changes: Iterable[Change]) -> None:
         """Let readers see what has become durable."""
+        while self._disputed:
+            self._large.give_back(self._disputed.pop())
         redefined = False
         moved: set[Resource | None] = {None}
         self._cache.shorten()
@@ -352,7 +377,7 @@ class Storage:
             assert [step.revision for step in shown] == [change.revision], "the cache counts as the database does"
             self._owners.observe(change)
             self.large_writes += len(change.object.body) > LARGE_BYTES
-            if self._puts_ahead:
+            if self._filler is not None:
                 self._large.named(_place(change.object.key), self._files.pop(change.revision, None))
             moved.add(change.object.key.resource)
             redefined = redefined or change.object.key.resource == CUSTOM_RESOURCE_DEFINITIONS
@@ -384,7 +409,7 @@ class Storage:
                 self._owners.observe(change)
         assert self._cache.revision == revision, "every object took a revision to come about"
         self._floor = revision
-        if self._puts_ahead:
+        if self._filler is not None:
             self._large.clear()
 
     def _whole(self, row: Row) -> Row:
@@ -398,7 +423,7 @@ class Storage:
                 f"{row.plural} {row.namespace}/{row.name} is in a file beside the database, which cannot be read: "
                 f"{exc}; restore that directory from the same backup as the database"
             ) from exc
-        if self._puts_ahead:
+        if self._filler is not None:
             self._bodies.named(row[:4], file)
         return row._replace(body=body)
 

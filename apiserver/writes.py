@@ -15,7 +15,8 @@ from typing import NamedTuple, Protocol
 
 from apimachinery.errors import BadRequest, Cause, Invalid, MethodNotAllowed, NotFound, UnsupportedMediaType
 from apimachinery.objects import JSON, NotJSON, Object
-from apiserver import managed, patches, plans, protobuf
+from apimachinery.resources import CERTIFICATE_SIGNING_REQUESTS
+from apiserver import managed, patches, plans, protobuf, rbac
 from apiserver.admission import Admission, judge_unknown
 from apiserver.builtins import REVIEWS
 from apiserver.definitions import Catalogue
@@ -33,10 +34,21 @@ from componentbase.jsonbytes import sorted_
 _REVIEWS = frozenset(definition.resource for definition in REVIEWS)
 _SUFFIX = "bcdfghjklmnpqrstvwxz2456789"  # no vowels and no look-alikes, so that no word comes of it
 YAML = "application/yaml"
+_JUDGED_BY_RIGHTS = frozenset((rbac.GROUP, CERTIFICATE_SIGNING_REQUESTS.group))
+"""API groups in which it depends on the rights of who writes what may be written: no view has those."""
 _POLICIES = ("Foreground", "Background", "Orphan")
 
 Guard = Callable[[Callable[[View], Plan], User], Callable[[View], Plan]]
 """A plan to the same plan, refused where its user may not have it carried out."""
+
+
+class _Maker(NamedTuple):
+    """What a request asks for."""
+
+    make: Callable[[View], Plan]
+    """To be called once."""
+    dry_run: bool
+    warnings: tuple[str, ...]
 
 
 class Committed(NamedTuple):
@@ -51,11 +63,12 @@ class Committer(Protocol):
 
     def catalogue(self) -> Catalogue: ...
 
-    async def commit(self, make: Callable[[View], Plan], *, is_large: bool = False) -> Committed:
+    async def commit(self, make: Callable[[View], Plan], *, again: Callable[[View], Plan] | None = None) -> Committed:
         """
         Make the plan against the state at its turn and carry it out durably. What `make` raises comes out.
 
-        is_large: whether it may write a large object. `make` may then be called before its turn, and again.
+        again: given where a large object may be written. Then `make` may be called before its turn, and this one at
+        it, should the first one's plan be void by then.
         """
 
     async def rehearse(self, make: Callable[[View], Plan]) -> Plan:
@@ -89,6 +102,26 @@ class PlannedWrites:
         _check_options(request, http)
         manager = request.field_manager or managed.user_agent_manager(http.headers.get("user-agent", ""))
         request = replace(request, field_manager=manager)
+        made = self._maker(request, http)
+        again = None
+        if (
+            len(http.body) > LARGE_BYTES
+            and request.verb in (Verb.UPDATE, Verb.PATCH)
+            and request.resource.group not in _JUDGED_BY_RIGHTS
+        ):
+            # From the bytes: a plan takes its body over, and admission writes into it.
+            again = lambda view: self._maker(request, http).make(view)  # noqa: E731
+        try:
+            plan, objects = await self._carry_out(made, again)
+        except NotJSON as exc:
+            raise BadRequest(f"the object cannot be written as JSON: {exc}") from None
+        shown = sorted_(plan.answer) if plan.answer is not None else objects[0]
+        if request.subresource == "scale":
+            shown = self._scale(request, shown)
+        return Answer(plan.status, shown, (*made.warnings, *plan.warnings))
+
+    def _maker(self, request: ApiRequest, http: Request) -> _Maker:
+        """Raises ApiError for a body that cannot be read."""
         warnings: tuple[str, ...] = ()
         dry_run = request.dry_run
         match request.verb:
@@ -114,24 +147,13 @@ class PlannedWrites:
                 raise MethodNotAllowed("the server does not allow this method on the requested resource")
         if self._guard is not None:
             make = self._guard(make, http.user or ANONYMOUS)
-        try:
-            # What a create makes of its body it makes once.
-            is_large = len(http.body) > LARGE_BYTES and request.verb in (Verb.UPDATE, Verb.PATCH)
-            plan, objects = await self._carry_out(make, dry_run=dry_run, is_large=is_large)
-        except NotJSON as exc:
-            raise BadRequest(f"the object cannot be written as JSON: {exc}") from None
-        shown = sorted_(plan.answer) if plan.answer is not None else objects[0]
-        if request.subresource == "scale":
-            shown = self._scale(request, shown)
-        return Answer(plan.status, shown, (*warnings, *plan.warnings))
+        return _Maker(make, dry_run, warnings)
 
-    async def _carry_out(
-        self, make: Callable[[View], Plan], *, dry_run: bool, is_large: bool
-    ) -> tuple[Plan, list[bytes]]:
-        if not dry_run:
-            committed = await self._storage.commit(make, is_large=is_large)
+    async def _carry_out(self, made: _Maker, again: Callable[[View], Plan] | None) -> tuple[Plan, list[bytes]]:
+        if not made.dry_run:
+            committed = await self._storage.commit(made.make, again=again)
             return committed.plan, [item.body for item in committed.objects]
-        plan = await self._storage.rehearse(make)
+        plan = await self._storage.rehearse(made.make)
         return plan, [sorted_(write.body) for write in plan.writes]
 
     def _scale(self, request: ApiRequest, body: bytes) -> bytes:

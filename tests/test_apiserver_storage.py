@@ -284,6 +284,14 @@ def edit(name: str, calls: list[str] | None = None, **data: str) -> Callable[[Vi
     return make
 
 
+async def large(storage: Storage, name: str, calls: list[str] | None = None, **data: str) -> None:
+    """Put a large object in the place of one that is there."""
+    if await storage.get(key(name)) is None:
+        await storage.commit(put(name))
+    make = edit(name, calls, text=LARGE, **data)
+    await storage.commit(make, again=make)
+
+
 async def data_of(storage: Storage, name: str) -> dict[str, str]:
     found = await storage.get(key(name))
     assert found is not None
@@ -298,6 +306,10 @@ def row(directory: Path, name: str) -> bytes:
     return body
 
 
+def putting(place: ObjectKey, body: dict[str, Any]) -> Callable[[View], Plan]:
+    return lambda _: Plan(200, (Put(place, body),))
+
+
 def large_files(directory: Path) -> list[Path]:
     return [*(directory / "a.db-large").iterdir()] if (directory / "a.db-large").exists() else []
 
@@ -305,8 +317,9 @@ def large_files(directory: Path) -> list[Path]:
 async def test_a_large_object_is_written_ahead_of_its_turn_and_others_do_not_wait(tmp_path: Path) -> None:
     calls: list[str] = []
     async with Storage.open(url(tmp_path)) as storage:
-        await asyncio.gather(storage.commit(edit("a", calls, text=LARGE), is_large=True), storage.commit(put("b")))
-        assert await listed(storage) == [("a", 2), ("b", 1)]
+        await storage.commit(put("a"))
+        await asyncio.gather(large(storage, "a", calls), storage.commit(put("b")))
+        assert await listed(storage) == [("a", 3), ("b", 2)]
         assert calls == ["a"], "what it looked at has not changed"
         assert is_pointer(row(tmp_path, "a"))
         (file,) = large_files(tmp_path)
@@ -321,12 +334,11 @@ async def test_a_plan_is_made_anew_where_what_it_looked_at_has_changed(tmp_path:
     calls: list[str] = []
     async with Storage.open(url(tmp_path)) as storage:
         await storage.commit(put("a"))
-        large = storage.commit(edit("a", calls, text=LARGE), is_large=True)
-        await asyncio.gather(large, storage.commit(edit("a", other="1")))
+        await asyncio.gather(large(storage, "a", calls), storage.commit(edit("a", other="1")))
         assert calls == ["a", "a"]
         assert await data_of(storage, "a") == {"text": LARGE, "other": "1"}
         assert not is_pointer(row(tmp_path, "a"))
-        await storage.commit(edit("a", more="1"), is_large=True)
+        await large(storage, "a", more="1")
         assert is_pointer(row(tmp_path, "a"))
         assert len(large_files(tmp_path)) == 1, "the one that was of no use was used again"
 
@@ -335,16 +347,22 @@ async def test_a_plan_is_made_anew_where_what_it_looked_at_has_changed(tmp_path:
 async def test_what_turns_out_not_to_be_large_is_written_as_ever(tmp_path: Path, make: Callable[[View], Plan]) -> None:
     async with Storage.open(url(tmp_path)) as storage:
         await storage.commit(put("a"))
-        await storage.commit(make, is_large=True)
+        await storage.commit(make, again=make)
         assert storage.revision == 2
     assert not large_files(tmp_path)
 
 
+async def test_who_may_make_a_large_object_is_asked_at_its_turn(tmp_path: Path) -> None:
+    async with Storage.open(url(tmp_path)) as storage:
+        make = put("a", data={"text": LARGE})
+        await storage.commit(make, again=make)
+        assert not is_pointer(row(tmp_path, "a"))
+
+
 async def test_an_error_of_a_large_plan_is_told_at_its_turn(storage: Storage) -> None:
-    with pytest.raises(NotFound):
-        await storage.commit(remove("nothing"), is_large=True)
-    with pytest.raises(NotJSON):
-        await storage.commit(put("a", data={"x": "\ud800" + LARGE}), is_large=True)
+    for make, error in ((remove("nothing"), NotFound), (put("a", data={"x": "\ud800" + LARGE}), NotJSON)):
+        with pytest.raises(error):
+            await storage.commit(make, again=make)
     assert storage.revision == 0
 
 
@@ -355,11 +373,17 @@ async def test_large_definitions_are_served_after_a_restart_and_what_lost_its_ow
     body["status"] = {"conditions": [{"type": "Established", "status": "True"}]}
     body["metadata"]["annotations"] = {"text": LARGE}
     async with Storage.open(url(tmp_path)) as storage:
-        await storage.commit(lambda _: Plan(200, (Put(place, body),)), is_large=True)
+        await storage.commit(lambda _: Plan(200, (Put(place, crd()),)))
+        make = putting(place, body)
+        await storage.commit(make, again=make)
         lamps = storage.catalogue().resolve("example.com", "v1", "lamps")
         assert lamps is not None
         lamp = {"metadata": {"name": "l", "namespace": "d"}, "text": LARGE}
-        await storage.commit(lambda _: Plan(200, (Put(ObjectKey(lamps, "d", "l"), lamp),)), is_large=True)
+        desk = ObjectKey(lamps, "d", "l")
+        await storage.commit(lambda _: Plan(200, (Put(desk, {"metadata": {"name": "l", "namespace": "d"}}),)))
+        make = putting(desk, lamp)
+        await storage.commit(make, again=make)
+        assert len(large_files(tmp_path)) == 2
     async with Storage.open(url(tmp_path)) as storage:
         assert await storage.get(ObjectKey(lamps, "d", "l")) is not None
         await storage.commit(lambda _: Plan(200, (Remove(place, body),)))
@@ -373,10 +397,10 @@ async def test_large_definitions_are_served_after_a_restart_and_what_lost_its_ow
 async def test_an_object_that_changes_a_hundred_times_takes_two_files(tmp_path: Path) -> None:
     async with Storage.open(url(tmp_path)) as storage:
         for number in range(100):
-            await storage.commit(edit("a", n=str(number), text=LARGE), is_large=True)
+            await large(storage, "a", n=str(number))
         assert len(large_files(tmp_path)) == 2
         await storage.commit(put("a"))
-        await storage.commit(edit("b", text=LARGE), is_large=True)
+        await large(storage, "b")
         assert len(large_files(tmp_path)) == 2
     async with Storage.open(url(tmp_path)) as storage:
         assert len(large_files(tmp_path)) == 1, "nobody names the other"
@@ -387,7 +411,7 @@ async def test_an_object_that_changes_a_hundred_times_takes_two_files(tmp_path: 
 
 async def test_what_was_written_ahead_of_a_commit_that_never_came_is_removed(tmp_path: Path) -> None:
     async with Storage.open(url(tmp_path)) as storage:
-        await storage.commit(edit("a", text=LARGE), is_large=True)
+        await large(storage, "a")
     (named,) = large_files(tmp_path)
     (named.parent / "0123-1").write_bytes(b"of a process that was killed")
     async with Storage.open(url(tmp_path)) as storage:
@@ -395,20 +419,29 @@ async def test_what_was_written_ahead_of_a_commit_that_never_came_is_removed(tmp
         assert await data_of(storage, "a") == {"text": LARGE}
 
 
-async def test_after_a_commit_that_failed_the_file_is_used_for_the_next(tmp_path: Path) -> None:
+async def test_a_file_of_a_commit_that_failed_is_left_alone_until_another_has_come(tmp_path: Path) -> None:
+    """What SQLite could not flush is in its log still, and a restart may bring it back: with the file's name."""
     async with Storage.open(url(tmp_path)) as storage:
-        await storage.commit(edit("a", text=LARGE), is_large=True)
+        await large(storage, "a")
+        await storage.commit(put("b"))
         with contextlib.closing(sqlite3.connect(tmp_path / "a.db", isolation_level=None)) as other:
             other.execute(
                 "CREATE TRIGGER refuse BEFORE UPDATE ON objects BEGIN SELECT RAISE(FAIL, 'disk is full'); END"
             )
-            for _ in range(3):
+            contents: dict[Path, bytes] = {}
+            for number in range(4):
                 with pytest.raises(Unavailable, match="disk is full"):
-                    await storage.commit(edit("a", more="1"), is_large=True)
+                    await large(storage, "ab"[number % 2], n=str(number))
+                for path, content in contents.items():
+                    assert path.read_bytes() == content
+                contents |= {path: path.read_bytes() for path in large_files(tmp_path)}
+            assert len(contents) == 2 + SPARE, "and then no more are put into files"
             assert await data_of(storage, "a") == {"text": LARGE}
             other.execute("DROP TRIGGER refuse")
-        await storage.commit(edit("a", more="1"), is_large=True)
-        assert len(large_files(tmp_path)) == 1 + SPARE, "while one is in doubt the next needs another"
+        await storage.commit(put("c"))
+        await large(storage, "a", more="1")
+        assert is_pointer(row(tmp_path, "a"))
+        assert {*large_files(tmp_path)} <= {*contents}, "those of before are used again"
     async with Storage.open(url(tmp_path)) as storage:
         assert await data_of(storage, "a") == {"text": LARGE, "more": "1"}
 
@@ -416,7 +449,7 @@ async def test_after_a_commit_that_failed_the_file_is_used_for_the_next(tmp_path
 async def test_where_a_file_cannot_be_written_the_object_goes_into_the_database(tmp_path: Path) -> None:
     (tmp_path / "a.db-large").write_text("somebody else's")
     async with Storage.open(url(tmp_path)) as storage:
-        await storage.commit(edit("a", text=LARGE), is_large=True)
+        await large(storage, "a")
         assert not is_pointer(row(tmp_path, "a"))
         assert await data_of(storage, "a") == {"text": LARGE}
 
@@ -429,16 +462,16 @@ async def test_a_full_disk_refuses_a_large_object_and_leaves_nothing_of_it() -> 
             await storage.commit(put("a"))
             disk.fill()
             with pytest.raises(Unavailable, match="the file system is full, free some space"):
-                await storage.commit(edit("a", text=LARGE), is_large=True)
+                await large(storage, "a")
             assert not large_files(disk.path)
             disk.free()
-            await storage.commit(edit("a", text=LARGE), is_large=True)
+            await large(storage, "a")
             assert is_pointer(row(disk.path, "a"))
 
 
 async def test_without_its_file_an_object_is_missed_at_the_start(tmp_path: Path) -> None:
     async with Storage.open(url(tmp_path)) as storage:
-        await storage.commit(edit("a", text=LARGE), is_large=True)
+        await large(storage, "a")
     (file,) = large_files(tmp_path)
     file.unlink()
     with pytest.raises(StorageError, match=r"configmaps d/a is in a file .*No such file.* restore that directory"):
@@ -446,17 +479,45 @@ async def test_without_its_file_an_object_is_missed_at_the_start(tmp_path: Path)
             pass
 
 
+async def test_a_file_of_another_moment_than_the_database_is_noticed_at_the_start(tmp_path: Path) -> None:
+    async with Storage.open(url(tmp_path)) as storage:
+        await large(storage, "a", n="1")
+    (file,) = large_files(tmp_path)
+    file.write_bytes(file.read_bytes().replace(b'"n":"1"', b'"n":"2"'))
+    with pytest.raises(StorageError, match="does not have what was written to it; restore that directory"):
+        async with Storage.open(url(tmp_path)):
+            pass
+
+
+async def test_a_write_that_is_cancelled_while_its_file_is_written_leaves_the_file_to_the_next(tmp_path: Path) -> None:
+    async with Storage.open(url(tmp_path)) as storage:
+        await storage.commit(put("a"))
+        for _ in range(10):
+            writing = asyncio.create_task(large(storage, "a"))
+            await asyncio.sleep(0)  # now it waits for its thread
+            writing.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await writing
+        async with asyncio.timeout(10):
+            while len(large_files(tmp_path)) > SPARE:
+                await asyncio.sleep(0.01)
+        assert storage.revision == 1
+        await large(storage, "a", more="1")
+        assert len(large_files(tmp_path)) <= 1 + SPARE
+        assert await data_of(storage, "a") == {"text": LARGE, "more": "1"}
+
+
 async def test_unflushed_nothing_is_put_into_files_and_none_is_touched(tmp_path: Path) -> None:
     """A power cut takes such a database some commits back, and to rows that name what was written over since."""
     async with Storage.open(url(tmp_path)) as storage:
-        await storage.commit(edit("a", text=LARGE), is_large=True)
+        await large(storage, "a")
     (named,) = large_files(tmp_path)
     content = named.read_bytes()
     async with Storage.open(url(tmp_path), durability=Durability.CRASH) as storage:
         assert await data_of(storage, "a") == {"text": LARGE}
         for number in range(3):
-            await storage.commit(edit("a", n=str(number)), is_large=True)
-            await storage.commit(edit("b", n=str(number), text=LARGE), is_large=True)
+            await large(storage, "a", n=str(number))
+            await large(storage, "b", n=str(number))
         assert large_files(tmp_path) == [named]
         assert named.read_bytes() == content
     async with Storage.open(url(tmp_path)) as storage:
@@ -477,7 +538,7 @@ def test_after_any_history_a_restart_holds_the_same(
                 data = {"n": str(number), "text": LARGE if what == "large" else ""}
                 with contextlib.suppress(NotFound):
                     make = remove(name) if what == "gone" else put(name, data=data)
-                    await storage.commit(make, is_large=what == "large")
+                    await storage.commit(make, again=make if what == "large" else None)
             revision = storage.revision
             page = await storage.list(CONFIG_MAPS, "", EVERYTHING, ALL_FIELDS, 0, None)
         async with Storage.open(url(directory)) as storage:

@@ -17,11 +17,13 @@ from apimachinery.errors import (
     NotFound,
     UnsupportedMediaType,
 )
+from apiserver.largebodies import LARGE_BYTES
 from apiserver.messages import Request
 from apiserver.protocols import Answer
 from apiserver.requests import parse
 from apiserver.storage import Storage
 from apiserver.writes import PlannedWrites, decode, facts
+from tests.test_apiserver_crds import crd
 
 PATH = "/api/v1/namespaces/d/configmaps"
 
@@ -301,3 +303,55 @@ def test_facts_differ_each_time() -> None:
     first, second = facts(), facts()
     assert first.uid != second.uid
     assert len(first.suffix) == 5
+
+
+def lamp_with_defaults(body: dict[str, Any]) -> None:
+    body["spec"]["names"] |= {"listKind": "LampList", "singular": "lamp"}
+    light = {"type": "object", "properties": {"lit": {"type": "boolean", "default": True}}}
+    fields: dict[str, Any] = {"text": {"type": "string"}, "colour": {"type": "string", "default": "red"}}
+    fields |= {"lights": {"type": "array", "items": light}}
+    properties = {"spec": {"type": "object", "properties": fields}, "other": {"type": "string"}}
+    body["spec"]["versions"][0]["schema"]["openAPIV3Schema"] = {"type": "object", "properties": properties}
+
+
+LAMPS = "/apis/example.com/v1/namespaces/d/lamps"
+LARGE_SPEC = {"text": "x" * (LARGE_BYTES + 1), "bogus": 1, "lights": [{"bogus": 1}]}
+LARGE_LAMP = {"apiVersion": "example.com/v1", "kind": "Lamp", "metadata": {"name": "a"}}
+
+
+@pytest.mark.parametrize(
+    ("media_type", "body"),
+    [
+        ("application/merge-patch+json", {"spec": LARGE_SPEC}),
+        ("application/json-patch+json", [{"op": "add", "path": "/spec", "value": LARGE_SPEC}]),
+        ("application/apply-patch+yaml", LARGE_LAMP | {"spec": {"text": LARGE_SPEC["text"], "lights": [{}]}}),
+    ],
+)
+async def test_a_large_write_whose_plan_was_void_comes_out_as_any(tmp_path: Path, media_type: str, body: Any) -> None:
+    """Admission prunes and defaults what it is given; the second plan is of what was sent, and not of that."""
+
+    async def written(directory: Path, *, is_void: bool) -> tuple[Any, Any]:
+        directory.mkdir()
+        async with Storage.open(f"sqlite:///{directory / 'a.db'}") as storage:
+            write = Writer(storage)
+            await write("POST", "/api/v1/namespaces", {"metadata": {"name": "d"}})
+            definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+            await write("POST", definitions, crd(lamp_with_defaults))
+            await write("POST", LAMPS, LARGE_LAMP)
+            small = write.ask("PATCH", f"{LAMPS}/a", {"other": "1"}, "application/merge-patch+json")
+            if not is_void:
+                await small
+            large = asyncio.create_task(write.ask("PATCH", f"{LAMPS}/a?fieldManager=m", body, media_type))
+            if is_void:
+                await asyncio.sleep(0)  # its plan is made, and its file being written
+                await small
+            answer = await large
+            assert len([*(directory / "a.db-large").iterdir()]) == 1
+        found = json.loads(answer.body)
+        for name in ("uid", "creationTimestamp"):
+            del found["metadata"][name]
+        for manager in found["metadata"].get("managedFields", ()):
+            manager.pop("time", None)
+        return found, answer.warnings
+
+    assert await written(tmp_path / "void", is_void=True) == await written(tmp_path / "not", is_void=False)
