@@ -33,6 +33,7 @@ LOG_BYTES = 8 << 20  # of its log between two checkpoints
 CONNECT_S = 5
 LOCK_S = 3  # a database needs a moment to notice that the process before this one was killed
 LOCK_ID = 0x6661_6972_6C65_6164  # any number will do, as long as each version of this program takes the same
+
 _tables = sa.MetaData()
 _objects = sa.Table(
     "objects",
@@ -77,9 +78,7 @@ _COUNT = (
 )
 """Touches a row only for the process that opened the database last, and only at the revision it knows."""
 _COUNTERS = sa.select(_counters.c.name, _counters.c.value)
-
-
-_COLUMNS = ("api_group", "plural", "namespace", "name", "revision", "body")  # a Row's
+_ROWS = sa.select(_objects).order_by(_objects.c.revision)
 
 
 class Durability(enum.StrEnum):
@@ -100,7 +99,7 @@ class Superseded(StorageError):
 
 
 class Row(NamedTuple):
-    """One object as the database keeps it."""
+    """One object as the database keeps it: the columns of its table, in their order."""
 
     group: str
     plural: str
@@ -189,9 +188,7 @@ class Database:
             self._connection.execute(sa.delete(_counters))
             rows = [{"name": name, "value": value} for name, value in counters.items()]
             self._connection.execute(sa.insert(_counters), rows)
-            columns = _objects.c
-            query = sa.select(*(columns[name] for name in _COLUMNS)).order_by(columns.revision)
-            objects = [Row(*row) for row in self._connection.execute(query)]
+            objects = [Row(*row) for row in self._connection.execute(_ROWS)]
         return counters["revision"], objects
 
     def write(self, changes: Sequence[Change], pointers: Mapping[int, bytes]) -> None:
