@@ -8,7 +8,7 @@ keepalive here (the heartbeat is Peer's) and no early data (docs/why/quic.md).
 
 Invariants
     a connection is heard of when its handshake is done, the other side's certificate is verified and all lanes are open
-    what a peer may have kept for it is link.quiccore.CREDIT_BYTES, link.quicsocket.OWN_PACKETS, and one message on each
+    what a peer may have kept for it is link.quiccore.CREDIT_BYTES, link.quicsocket.OWN_BYTES, and one message on each
     lane
 """
 

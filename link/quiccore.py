@@ -1,7 +1,7 @@
 """
 aioquic's connection, kept within our bounds: without I/O, as the library has it.
 
-The library is a complete QUIC and leaves nine things open, or does them in a way that a hub cannot afford. Each is
+The library is a complete QUIC and leaves ten things open, or does them in a way that a hub cannot afford. Each is
 mended here in the smallest way there is, by names that are the library's own (its version is pinned, and
 tests/test_quiccore.py fails where one of them has changed its meaning):
 
@@ -23,18 +23,31 @@ tests/test_quiccore.py fails where one of them has changed its meaning):
         not before MIN_PROBE_S
     streams take turns
         the more urgent lane goes first, but for every BULK_TURN-th packet
+    packets have 1,200 bytes, whatever the path carries
+        as many as it does (link.pathmtu), where there is enough to say for that to be worth a try
 """
 
 import hmac
 from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from typing import cast
 
 from aioquic._buffer import Buffer
 from aioquic.quic.configuration import QuicConfiguration
-from aioquic.quic.connection import Limit, NetworkAddress, QuicConnection, QuicConnectionError, QuicReceiveContext
-from aioquic.quic.packet import QuicErrorCode, QuicFrameType
-from aioquic.quic.packet_builder import QuicPacketBuilder
+from aioquic.quic.congestion.base import K_MINIMUM_WINDOW
+from aioquic.quic.congestion.reno import RenoCongestionControl
+from aioquic.quic.connection import (
+    END_STATES,
+    Limit,
+    NetworkAddress,
+    QuicConnection,
+    QuicConnectionError,
+    QuicNetworkPath,
+    QuicReceiveContext,
+)
+from aioquic.quic.packet import QuicErrorCode, QuicFrameType, QuicPacketType
+from aioquic.quic.packet_builder import QuicPacketBuilder, QuicSentPacket
 from aioquic.quic.rangeset import RangeSet
 from aioquic.quic.recovery import QuicPacketRecovery
 from aioquic.quic.stream import QuicStream
@@ -43,6 +56,7 @@ from aioquic.tls import AlertDescription, AlertIllegalParameter, Context, Epoch,
 from componentbase.pki import Certificate, decoded
 from link.frames import Lane
 from link.lanes import LANES
+from link.pathmtu import PathMtu
 from link.quictickets import Ticket
 
 CREDIT_BYTES = 1 << 20  # at 200 ms round trip 5 MB/s; of what a Peer may have under way it is the largest window
@@ -53,6 +67,7 @@ LANE_PIECES = 1000  # of one lane: of 1 MB in packets of 1,200 bytes every other
 MIN_PROBE_S = 0.2  # Linux' least RTO
 ACK_DELAY_S = 0.02  # of a single packet, for something may be said meanwhile; 25 ms is what peers are told to expect
 CREDIT_STEP_BYTES = CREDIT_BYTES // 4
+LARGER_FROM_BYTES = 64 << 10  # sent on a path; an edge that says less in an hour gains nothing by what a try costs
 BULK_TURN = (
     24  # looks at the queue, of which a packet takes three: every eighth packet begins with what is least urgent
 )
@@ -129,6 +144,33 @@ class Patient(QuicPacketRecovery):
         return max(super().get_probe_timeout(include_max_ack_delay=include_max_ack_delay), MIN_PROBE_S)
 
 
+class Control(RenoCongestionControl):
+    """Notes which packets a path carries; one that was only a try, or was made for another path, slows down nothing."""
+
+    mtu: PathMtu
+
+    def on_packet_acked(self, *, now: float, packet: QuicSentPacket) -> None:
+        super().on_packet_acked(now=now, packet=packet)
+        self.mtu.carried(packet.sent_bytes)
+
+    def on_packets_expired(self, *, packets: Iterable[QuicSentPacket]) -> None:
+        packets = list(packets)
+        super().on_packets_expired(packets=packets)
+        for each in packets:
+            self.mtu.lost(each.sent_bytes)
+
+    def on_packets_lost(self, *, now: float, packets: Iterable[QuicSentPacket]) -> None:
+        size = self.mtu.size
+        meant, tried = list[QuicSentPacket](), list[QuicSentPacket]()
+        for each in packets:
+            (meant if each.sent_bytes <= size else tried).append(each)
+        if meant:
+            super().on_packets_lost(now=now, packets=meant)
+            for each in meant:
+                self.mtu.lost(each.sent_bytes)
+        self.on_packets_expired(packets=tried)
+
+
 class Tls(Context):
     """Asks each client for its certificate that does not resume a session, and takes and gives no early data."""
 
@@ -184,6 +226,11 @@ class Connection(QuicConnection):
         self._local_max_data = self.credit = Credit(QuicFrameType.MAX_DATA, "max_data", CREDIT_BYTES)
         self._mark_ids()
         self._loss.__class__ = Patient
+        self._mtu = PathMtu()
+        self._path: QuicNetworkPath | None = None
+        """The one that it is of."""
+        self._control.__class__ = Control
+        self._control.mtu = self._mtu
         self._ack_delay = ACK_DELAY_S
         lanes = 0 if self._is_client else len(LANES)
         self._local_max_streams_bidi = Fixed(QuicFrameType.MAX_STREAMS_BIDI, "max_streams_bidi", lanes)
@@ -342,7 +389,59 @@ class Connection(QuicConnection):
         if space is not None and space.ack_at is not None and space.ack_at > now:
             has_more = any(not each.sender.buffer_is_empty for each in self._queue)
             space.ack_at = now if acknowledge or has_more else space.ack_at
-        return self.datagrams_to_send(now)
+        self._see_to_size()
+        return self.datagrams_to_send(now) + self._larger(now)
+
+    # How large packets may be
+
+    @property
+    def _control(self) -> Control:
+        return cast(Control, self._loss._cc)
+
+    def _handle_path_challenge_frame(self, context: QuicReceiveContext, frame_type: int, buf: Buffer) -> None:
+        # To a client its path looks as before; the server says by this that it does not.
+        super()._handle_path_challenge_frame(context, frame_type, buf)
+        self._mtu.restart()
+
+    def _see_to_size(self) -> None:
+        """Have packets as large as the path carries, before any are made."""
+        path = self._network_paths[0]
+        if path is not self._path:
+            # A challenge to it is filled as all packets are, and must not be as large as on the one before.
+            self._path = path
+            self._mtu.restart()
+        size = self._mtu.size
+        if size != self._max_datagram_size:
+            control = self._control
+            self._max_datagram_size = self._loss._pacer._max_datagram_size = control._max_datagram_size = size
+            control.congestion_window = max(control.congestion_window, K_MINIMUM_WINDOW * size)
+
+    def _larger(self, now: float) -> list[tuple[bytes, NetworkAddress]]:
+        """A packet that is only to show that the path carries it, if it is time for one."""
+        path = self._network_paths[0]
+        if (
+            path.bytes_sent < LARGER_FROM_BYTES
+            or not path.is_validated
+            or not self._handshake_confirmed
+            or self._state in END_STATES
+            or (size := self._mtu.due(now)) is None
+            or size > self._loss.congestion_window - self._loss.bytes_in_flight
+        ):
+            return []
+        assert self._version is not None, "the handshake is confirmed"
+        builder = QuicPacketBuilder(
+            host_cid=self.host_cid,
+            is_client=self._is_client,
+            max_datagram_size=size,
+            packet_number=self._packet_number,
+            peer_cid=self._peer_cid.cid,
+            spin_bit=self._spin_bit,
+            version=self._version,
+        )
+        builder.start_packet(QuicPacketType.ONE_RTT, self._cryptos[Epoch.ONE_RTT])
+        builder.start_frame(QuicFrameType.PING).push_bytes(bytes(builder.remaining_flight_space))
+        self._mtu.trying(size)
+        return self._flush_builder(builder=builder, network_path=path, peer_cid=self._peer_cid.cid, now=now)
 
     def write(self, lane: Lane, data: bytes) -> None:
         """On a lane that is open, or opens by this where we are the client."""

@@ -13,9 +13,10 @@ import socket
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from componentbase import udp
 from componentbase.aside import aside
+from link.pathmtu import BASE_BYTES
 
-PROBE_BYTES = 1200  # as RFC 9000, section 14.1, has a client's first packet; what comes back is smaller
 PROBE_VERSION = 0x1A2A3A4A  # of those that are kept free to be refused (RFC 9000, section 15)
 TRIES = 2
 TRY_S = 0.45  # two tries within a second
@@ -43,7 +44,7 @@ def question(ours: bytes, theirs: bytes) -> bytes:
             ours,
         )
     )
-    return head.ljust(PROBE_BYTES, b"\0")
+    return head.ljust(BASE_BYTES, b"\0")
 
 
 def answers(data: bytes, ours: bytes, theirs: bytes) -> bool:
@@ -74,6 +75,7 @@ class Probe:
         for each in found:
             sock = socket.socket(each.family, socket.SOCK_DGRAM)
             sock.setblocking(False)
+            udp.uncut(sock)
             self._sockets[sock] = each
             self._loop.add_reader(sock, self._read, sock)
             try:
@@ -115,7 +117,7 @@ class Probe:
 
     def _read(self, sock: socket.socket) -> None:
         try:
-            data = sock.recv(PROBE_BYTES)
+            data = sock.recv(BASE_BYTES)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:

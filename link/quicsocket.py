@@ -7,7 +7,8 @@ looked at in turn. Whoever sends more than the hub comes round to loses that him
 others do not wait for it. All who have no link yet, or none that we know of, are one of those that take turns.
 
 Invariants
-    no more than OWN_PACKETS of a connection wait, STRANGE_PACKETS of all strangers, ALL_PACKETS together
+    no more than OWN_BYTES of a connection wait, STRANGE_BYTES of all strangers, ALL_BYTES together, and one packet more
+    than that; each counts as BASE_BYTES at least
     a packet of a connection waits for one of each other connection, not for what those have sent
     packets of a connection are looked at in the order in which they came
 """
@@ -19,14 +20,15 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from componentbase import udp
+from link.pathmtu import BASE_BYTES, LARGEST_BYTES
 from link.transports import TURN_S
 
-DATAGRAM_BYTES = 2048  # that are read; QUIC's are 1200 here, and at most 1452 where there is an MTU of 1500
 READS = 1024  # datagrams of one socket, then others have a turn: 4 ms
 BUFFER_BYTES = 4 << 20  # of the kernel, for each socket: what does not fit is lost, and sent again
-OWN_PACKETS = 512  # half of link.quiccore.CREDIT_BYTES, 100 ms of work
-STRANGE_PACKETS = 1024  # as many as may be at the door (link.transports.AT_DOOR)
-ALL_PACKETS = 8192  # 10 MB; more stays in the kernel's buffer, or is lost
+OWN_BYTES = 512 * BASE_BYTES  # of a connection, half of link.quiccore.CREDIT_BYTES; 100 ms of work at most
+STRANGE_BYTES = 1024 * BASE_BYTES  # as many packets as may be at the door (link.transports.AT_DOOR)
+ALL_BYTES = 8192 * BASE_BYTES  # 10 MB; more stays in the kernel's buffer, or is lost
 logger = logging.getLogger(__name__)
 
 Address = tuple[Any, ...]
@@ -45,44 +47,63 @@ class Connected(Protocol):
     def transmit(self) -> None: ...
 
 
+class Own:
+    """Packets of one, in order."""
+
+    __slots__ = ("bytes", "packets")
+
+    def __init__(self) -> None:
+        self.packets: deque[Packet] = deque()
+        self.bytes = 0
+
+
 class Waiting:
     """Packets, by whom they are for; None is for nobody that is known."""
 
-    __slots__ = ("_by_owner", "count")
+    __slots__ = ("_by_owner", "bytes")
 
     def __init__(self) -> None:
-        self._by_owner: dict[Connected | None, deque[Packet]] = {}
+        self._by_owner: dict[Connected | None, Own] = {}
         """In the order of turns; nobody is in it for whom nothing waits."""
-        self.count = 0
+        self.bytes = 0
 
     def put(self, owner: Connected | None, packet: Packet) -> None:
         """At the end of what waits for the same; lost where that is too much already."""
         own = self._by_owner.get(owner)
         if own is None:
-            own = self._by_owner[owner] = deque()
-        if len(own) < (STRANGE_PACKETS if owner is None else OWN_PACKETS):
-            own.append(packet)
-            self.count += 1
+            own = self._by_owner[owner] = Own()
+        if own.bytes < (STRANGE_BYTES if owner is None else OWN_BYTES):
+            own.packets.append(packet)
+            size = _counted(packet)
+            own.bytes += size
+            self.bytes += size
 
     def next(self) -> tuple[Connected | None, Packet] | None:
         """One packet of whoever's turn it is."""
         for owner, own in self._by_owner.items():
-            del self._by_owner[owner]
-            if len(own) > 1:
-                self._by_owner[owner] = own
-            self.count -= 1
-            return owner, own.popleft()
+            packet = self._first(owner, own)
+            if own.packets:
+                self._by_owner[owner] = self._by_owner.pop(owner)
+            return owner, packet
         return None
 
     def take(self, owner: Connected) -> Packet | None:
         """The next of one, out of turn."""
         own = self._by_owner.get(owner)
-        if own is None:
-            return None
-        if len(own) == 1:
+        return None if own is None else self._first(owner, own)
+
+    def _first(self, owner: Connected | None, own: Own) -> Packet:
+        packet = own.packets.popleft()
+        size = _counted(packet)
+        own.bytes -= size
+        self.bytes -= size
+        if not own.packets:
             del self._by_owner[owner]
-        self.count -= 1
-        return own.popleft()
+        return packet
+
+
+def _counted(packet: Packet) -> int:
+    return max(len(packet[0]), BASE_BYTES)
 
 
 class Socket:
@@ -105,6 +126,7 @@ class Socket:
         sock.setblocking(False)
         for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
             sock.setsockopt(socket.SOL_SOCKET, option, BUFFER_BYTES)
+        udp.uncut(sock)
         self._loop.add_reader(sock, self._read)
 
     @property
@@ -157,10 +179,10 @@ class Socket:
     def _drain(self) -> None:
         """Put what has come where it belongs."""
         for _ in range(READS):
-            if self._waiting.count >= ALL_PACKETS:
+            if self._waiting.bytes >= ALL_BYTES:
                 return
             try:
-                data, address = self._sock.recvfrom(DATAGRAM_BYTES)
+                data, address = self._sock.recvfrom(LARGEST_BYTES)
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as exc:
@@ -185,7 +207,7 @@ class Socket:
 
     def _see_to_the_rest(self) -> None:
         """The kernel does not tell us again of what we have read."""
-        if self._waiting.count and not self._is_to_go_on:
+        if self._waiting.bytes and not self._is_to_go_on:
             self._is_to_go_on = True
             self._loop.call_soon(self._go_on)
 

@@ -144,6 +144,7 @@ CORES = (
     "link.nesting",
     "link.outstanding",
     "link.packing",
+    "link.pathmtu",
     "link.peer",
     "link.pump",
     "link.pushcodec",

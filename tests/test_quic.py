@@ -17,7 +17,20 @@ from componentbase import pki
 from componentbase.tls import LiveContext, client_context, server_context
 from link import websocket
 from link.errors import LinkClosed, LinkError
-from link.frames import Ack, Cancel, Frame, GoodbyeCode, Lane, Push, Report, ReportEntry, Welcome
+from link.frames import (
+    Ack,
+    Cancel,
+    Frame,
+    GoodbyeCode,
+    Lane,
+    Push,
+    Report,
+    ReportAck,
+    ReportEntry,
+    Span,
+    Traffic,
+    Welcome,
+)
 from link.lanes import framed
 from link.peer import Role
 from link.pump import Pump, Transport
@@ -348,6 +361,39 @@ async def test_an_edge_that_gets_another_address_keeps_its_connection() -> None:
                 networks.ip(netns.EDGE, "addr add 10.77.0.99/24 dev wire")
                 await pushed(hub, edge, 20)
                 assert hub.pump.transport.remote.startswith("10.77.0.99:")
+                assert not edge.lost.done()
+            finally:
+                await listener.close()
+
+
+@pytest.mark.skipif(bool(netns.why_not()), reason=netns.why_not())
+async def test_packets_are_as_large_as_the_wire_takes_and_as_it_becomes() -> None:
+    certificates = Certificates(("10.77.0.1",))
+    hub, edge = Side(Role.HUB), Side(Role.EDGE)
+    entries = tuple(ReportEntry(KEY, f"property/{at}", b"1" * 100_000) for at in range(9))
+
+    async def reported(first: int) -> int:
+        """How large packets are when all is there."""
+        edge.pump.report(entries)
+        while await hub.frames.get() != Report(first, entries):
+            pass
+        hub.pump.send(ReportAck(Traffic.INFRASTRUCTURE, (Span(first, first + len(entries) - 1),)))
+        assert isinstance(await edge.frames.get(), ReportAck)
+        transport = edge.pump.transport
+        assert isinstance(transport, Quic)
+        return transport._library._max_datagram_size
+
+    with netns.networks("10.77.0.1/24", "10.77.0.2/24") as networks:
+        async with asyncio.timeout(20):
+            with networks.inside(netns.HUB):
+                listener = await listen("10.77.0.1", 0, certificates.hub, hub.opened)
+            try:
+                with networks.inside(netns.EDGE):
+                    await connected(edge, listener.port, certificates.node(), "10.77.0.1")
+                assert await reported(1) == 1452
+                for which in (netns.HUB, netns.EDGE):
+                    networks.ip(which, "link set wire mtu 1300")
+                assert await reported(1 + len(entries)) == 1200
                 assert not edge.lost.done()
             finally:
                 await listener.close()

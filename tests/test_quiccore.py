@@ -18,12 +18,14 @@ from hypothesis import strategies as st
 
 from link.frames import Lane
 from link.lanes import LANES, OPENER
+from link.pathmtu import BASE_BYTES, LARGEST_BYTES, SIZES, TRIES
 from link.quiccore import (
     CREDIT_BYTES,
     HANDSHAKE_BYTES,
     HANDSHAKE_GAP_BYTES,
     HANDSHAKE_PIECES,
     LANE_PIECES,
+    LARGER_FROM_BYTES,
     MIN_PROBE_S,
     STREAM_STEP,
     Connection,
@@ -106,6 +108,27 @@ class Pair:
             for packet in self.sent(sender):
                 self.carried[sender].append(len(packet))
                 receiver.receive_datagram(packet, SERVER if receiver is self.edge else CLIENT, self.now)
+
+    def carry_up_to(self, most: int, rounds: int, source: tuple[str, int] = CLIENT) -> list[int]:
+        """
+        Everything that is no larger, both ways, with timers and what is tried; the size of each packet that was sent.
+
+        source: where the edge is now.
+        """
+        sizes = []
+        for _ in range(rounds):
+            self.now += 0.02
+            for sender, receiver in ((self.hub, self.edge), (self.edge, self.hub)):
+                if (at := sender.get_timer()) is not None and at <= self.now:
+                    sender.handle_timer(self.now)
+                for data, address in sender.packets(self.now, acknowledge=True):
+                    sizes.append(len(data))
+                    if len(data) <= most and (sender is self.edge or address == source):
+                        receiver.receive_datagram(data, SERVER if receiver is self.edge else source, self.now)
+                receiver.credit.taken += sum(
+                    len(each.data) for each in _events(receiver) if isinstance(each, StreamDataReceived)
+                )
+        return sizes
 
     def run(self, rounds: int) -> None:
         for _ in range(rounds):
@@ -231,6 +254,53 @@ def test_a_packet_lost_of_one_lane_holds_up_no_other(pair: Pair) -> None:
     came = pair.deliver(pair.edge, [*rest, *pair.sent(pair.hub)])
     assert lanes_of(came) == [Lane.PUSH]
     assert lost
+
+
+@pytest.mark.parametrize(("most", "found"), [(1300, 1200), (1472, 1452), (9000, 8952), (65_507, LARGEST_BYTES)])
+def test_packets_become_as_large_as_the_path_carries(pair: Pair, most: int, found: int) -> None:
+    pair.hub.write(Lane.BULK, bytes(1_000_000))
+    sizes = pair.carry_up_to(most, 200)
+    assert pair.hub.unsent_bytes == 0
+    assert pair.hub._max_datagram_size == found
+    assert sizes.count(found) > 10
+    assert [sizes.count(each) for each in SIZES if each > most][:1] in ([TRIES], [])
+    # A try that is lost is no sign that the line is full.
+    assert pair.hub._control._congestion_recovery_start_time == 0.0
+    assert pair.edge._max_datagram_size == BASE_BYTES, "it has said little"
+
+
+def test_who_says_little_tries_nothing(pair: Pair) -> None:
+    said = 0
+    while said < LARGER_FROM_BYTES // 2:
+        pair.hub.write(Lane.PUSH, bytes(1000))
+        said += 1000
+        assert max(pair.carry_up_to(65_507, 1), default=0) <= BASE_BYTES
+
+
+def test_a_path_that_becomes_narrower_loses_nothing_but_time(pair: Pair) -> None:
+    pair.hub.write(Lane.BULK, bytes(1_000_000))
+    pair.carry_up_to(65_507, 60)
+    assert pair.hub._max_datagram_size == LARGEST_BYTES
+    pair.hub.write(Lane.BULK, bytes(1_000_000))
+    pair.hub.write(Lane.PUSH, b"a push")
+    before = pair.edge.credit.taken
+    pair.carry_up_to(1472, 600)
+    assert pair.edge.credit.taken - before == 1_000_006
+    assert (pair.hub.unsent_bytes, pair.hub._max_datagram_size) == (0, 1452)
+
+
+def test_on_another_path_both_ends_begin_with_what_any_carries(pair: Pair) -> None:
+    """A challenge is filled as all packets are; where it were too large for the new path nobody would ever answer."""
+    for sender in (pair.hub, pair.edge):
+        sender.write(Lane.REPORT, bytes(600_000))
+    pair.carry_up_to(65_507, 100)
+    assert pair.hub._max_datagram_size == pair.edge._max_datagram_size == LARGEST_BYTES
+    pair.edge.write(Lane.CONTROL, b"I am here now")
+    sizes = pair.carry_up_to(1300, 12, ("10.0.0.99", 9))
+    assert pair.hub._network_paths[0].addr == ("10.0.0.99", 9)
+    assert pair.hub._network_paths[0].is_validated
+    assert pair.hub._max_datagram_size == pair.edge._max_datagram_size == BASE_BYTES
+    assert max(sizes) <= SIZES[0]
 
 
 def test_credit_stays_the_same_however_much_came_and_no_gap_is_larger(pair: Pair) -> None:

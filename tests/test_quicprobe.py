@@ -5,8 +5,9 @@ import socket
 import subprocess
 import sys
 
+from link.pathmtu import BASE_BYTES
 from link.peer import Role
-from link.quicprobe import PROBE_BYTES, Found, answers, probe, question
+from link.quicprobe import Found, answers, probe, question
 from tests.harness.quic import Certificates, quic_hub
 from tests.harness.sides import Side
 
@@ -31,7 +32,7 @@ async def test_silence_is_two_tries_and_no_more() -> None:
         silent.bind(("127.0.0.1", 0))
         silent.setblocking(False)
         assert await probe("127.0.0.1", silent.getsockname()[1], try_s=0.03) is None
-        assert [len(silent.recv(2048)) for _ in range(2)] == [PROBE_BYTES] * 2
+        assert [len(silent.recv(2048)) for _ in range(2)] == [BASE_BYTES] * 2
 
 
 def test_only_an_answer_to_the_very_question_counts() -> None:

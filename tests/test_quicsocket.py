@@ -8,7 +8,8 @@ from contextlib import contextmanager
 import pytest
 
 from link import quicsocket
-from link.quicsocket import OWN_PACKETS, STRANGE_PACKETS, Address, Socket, Waiting
+from link.pathmtu import BASE_BYTES, LARGEST_BYTES
+from link.quicsocket import OWN_BYTES, STRANGE_BYTES, Address, Socket, Waiting
 
 WHENCE = ("10.0.0.1", 1)
 
@@ -54,7 +55,7 @@ async def test_a_node_that_is_quiet_does_not_wait_for_one_that_is_not() -> None:
         writer.send(b"q1")
         hub._read()
         assert order[:5] == [b"n0", b"q0", b"strange", b"n1", b"q1"]
-        while hub._waiting.count:
+        while hub._waiting.bytes:
             hub._go_on()
         assert [each for each in order if each[:1] == b"n"] == [b"n%d" % at for at in range(300)]
 
@@ -98,34 +99,46 @@ async def test_one_that_looks_does_so_for_a_turn_only(monkeypatch: pytest.Monkey
             writer.send(b"n")
         hub.look(nodes[b"n"])
         assert 0 < len(order) < 9
-        assert hub._waiting.count == 9 - len(order)
+        assert hub._waiting.bytes == (9 - len(order)) * BASE_BYTES
 
 
 def test_what_is_over_its_share_is_lost_and_the_others_keep_theirs() -> None:
     waiting, node, other = Waiting(), Node(b"n", []), Node(b"q", [])
-    for at in range(OWN_PACKETS + 1):
+    for at in range(OWN_BYTES // BASE_BYTES + 1):
         waiting.put(node, (b"%d" % at, WHENCE))
-    for _ in range(STRANGE_PACKETS + 1):
+    for _ in range(STRANGE_BYTES // BASE_BYTES + 1):
         waiting.put(None, (b"strange", WHENCE))
     waiting.put(other, (b"mine", WHENCE))
-    assert waiting.count == OWN_PACKETS + STRANGE_PACKETS + 1
+    assert waiting.bytes == OWN_BYTES + STRANGE_BYTES + BASE_BYTES
     assert waiting.next() == (node, (b"0", WHENCE))
     assert waiting.next() == (None, (b"strange", WHENCE))
     assert waiting.next() == (other, (b"mine", WHENCE))
     assert waiting.next() == (node, (b"1", WHENCE))
     assert waiting.take(node) == (b"2", WHENCE)
     assert waiting.take(other) is None
-    assert waiting.count == OWN_PACKETS - 3 + STRANGE_PACKETS - 1
+    assert waiting.bytes == OWN_BYTES - 3 * BASE_BYTES + STRANGE_BYTES - BASE_BYTES
+
+
+def test_what_waits_is_counted_in_bytes_and_small_ones_as_more_than_they_are() -> None:
+    for size in (1, BASE_BYTES, LARGEST_BYTES):
+        waiting, node, came = Waiting(), Node(b"n", []), 0
+        for _ in range(2 * OWN_BYTES // BASE_BYTES):
+            waiting.put(node, (bytes(size), WHENCE))
+        assert OWN_BYTES <= waiting.bytes < OWN_BYTES + max(size, BASE_BYTES)
+        while waiting.take(node) is not None:
+            came += size
+        assert waiting.bytes == 0
+        assert came < OWN_BYTES + LARGEST_BYTES
 
 
 async def test_all_together_are_bounded_and_the_rest_stays_in_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quicsocket, "ALL_PACKETS", 3)
+    monkeypatch.setattr(quicsocket, "ALL_BYTES", 3 * BASE_BYTES)
     order: list[bytes] = []
     with sockets(order, {}) as (writer, hub):
         for _ in range(5):
             writer.send(b"x")
         hub._drain()
-        assert hub._waiting.count == 3
+        assert hub._waiting.bytes == 3 * BASE_BYTES
         hub._serve()
         hub._read()
         assert len(order) == 5

@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+MOST_BYTES = 1 << 16  # of a datagram
+
 
 class Nat:
     """Between a client, which sends to `port`, and a server on loopback. Made by nat()."""
@@ -52,12 +54,12 @@ class Nat:
         sock.close()
 
     def _from_client(self) -> None:
-        data, self._client = self._inner.recvfrom(2048)
+        data, self._client = self._inner.recvfrom(MOST_BYTES)
         if not self.is_blocked and self.lets_in(data):
             self._later(self._outer, data, self.server)
 
     def _from_server(self) -> None:
-        data, _ = self._outer.recvfrom(2048)
+        data, _ = self._outer.recvfrom(MOST_BYTES)
         if not self.is_blocked and self._client is not None:
             self._later(self._inner, data, self._client)
 
