@@ -79,7 +79,8 @@ class Conflation:
             self._held[key] = held._replace(event=event)
             return True
         is_hasty = self._given.get(key, float("-inf")) + SPACING_S > now
-        if not is_hasty or self._free.wait_s(1, now) <= 0:
+        # Once some wait, all do: one that passes them is a push of its own, and at the edge a commit.
+        if not is_hasty or (not self._held and self._free.wait_s(1, now) <= 0):
             if is_hasty:
                 self._free.charge(1, now)
             self._give(key, now)

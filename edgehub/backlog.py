@@ -38,6 +38,8 @@ class Backlog:
     def __init__(self) -> None:
         self.after = 0
         """Rows after this one are to be read."""
+        self.is_read = False
+        """Whether there are none, as far as is known here; whoever puts one sets it back."""
         self._under_way: dict[int, Name] = {}
         self._postponed: dict[Name, _Postponed] = {}
         self._first_left: int | None = None
@@ -49,6 +51,7 @@ class Backlog:
     def choose(self, rows: Sequence[Row], now: float) -> list[Row]:
         """Those of the rows just read that are to be sent; they count as read, and as under way."""
         chosen = []
+        self.is_read = not rows
         for number, entry in rows:
             self.after = number
             if number in self._under_way:
@@ -86,7 +89,7 @@ class Backlog:
         if due is None or now < due:
             return
         assert self._first_left is not None, "else nothing is due"
-        self.after = min(self.after, self._first_left - 1)
+        self.after, self.is_read = min(self.after, self._first_left - 1), False
         self._first_left, self._due, self._looked_at = None, float("inf"), now
         if any(postponed.until < now - FORGET_S for postponed in self._postponed.values()):
             sent = set(self._under_way.values())

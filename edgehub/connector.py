@@ -209,10 +209,13 @@ class Connector:
         """Whether the next Hello is to end in an inventory, whatever is held."""
         self._reports = asyncio.Event()
         self._reports.set()
+        self._has_put = False
+        """Whether something was put into the durable outbox that was not looked for yet."""
         self._redial = asyncio.Event()
 
     def reports_waiting(self) -> None:
         """Something was put into the durable outbox."""
+        self._has_put = True
         self._reports.set()
 
     def show(self, context: ssl.SSLContext) -> None:
@@ -502,11 +505,15 @@ class Connector:
     async def _report(self, session: EdgeSession, backlogs: Mapping[Traffic, Backlog], now: float) -> bool:
         """Send a frame of each class that has something to send, and room; whether there was any."""
         has_sent = False
+        if self._has_put:
+            self._has_put = False
+            for backlog in backlogs.values():
+                backlog.is_read = False
         for traffic, backlog in backlogs.items():
             backlog.look(now)
-            while room := session.report_room(traffic):
+            while not backlog.is_read and (room := session.report_room(traffic)):
                 read = await self._store.pending_reports(backlog.after, min(room, REPORT_BYTES), traffic)
-                if session.error is not None or not read:
+                if session.error is not None:
                     break
                 if rows := backlog.choose(read, now):
                     session.report(rows, traffic)

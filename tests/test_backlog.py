@@ -55,6 +55,20 @@ def test_a_later_value_of_what_was_handed_back_waits_with_it() -> None:
     assert backlog.choose([ROWS[1], ROWS[2], (4, entry("a")), (5, entry("d"))], LEAST_S) == [(4, entry("a"))]
 
 
+def test_who_has_read_all_knows_it_until_something_is_left_for_later() -> None:
+    backlog = Backlog()
+    known = []
+    backlog.choose(ROWS, 0.0)
+    known.append(backlog.is_read)
+    backlog.choose([], 0.0)
+    known.append(backlog.is_read)
+    backlog.hand_back([2], 0.0, lambda: 1.0)
+    for at in (LEAST_S / 2, LEAST_S):
+        backlog.look(at)
+        known.append(backlog.is_read)
+    assert known == [False, True, True, False]
+
+
 def test_names_of_what_is_gone_from_the_outbox_are_forgotten() -> None:
     backlog = Backlog()
     for number in range(1, 400):

@@ -207,6 +207,37 @@ async def test_the_line_down_up_and_through_a_restart_of_the_hub(tmp_path: Path)
     await store.close()
 
 
+async def test_the_outbox_is_not_looked_into_for_what_comes_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each look is a turn of the store's thread, before or behind a pod's commit."""
+    cloud, store = Cloud(tmp_path), await Store.open(tmp_path / "edge.db")
+    cloud.cache.replace(PODS, [], "1")
+    pending, looks = store.pending_reports, 0
+
+    async def counted(*arguments: Any) -> list[tuple[int, ReportEntry]]:
+        nonlocal looks
+        looks += 1
+        return await pending(*arguments)
+
+    monkeypatch.setattr(store, "pending_reports", counted)
+    async with cloud.serving(), connected(cloud, store) as connector:
+        await until(lambda: connector.status.synced)
+        await until(lambda: looks)
+        for number in range(20):
+            revision = store.feed.revision
+            cloud.put("web", spec={"nodeName": NODE, "x": number})
+            await until(lambda: store.feed.revision > revision)  # noqa: B023
+        before, looks = looks, 0
+        assert before <= 6, "until the link is there, and each class was read to its end"
+        report = ReportEntry(ObjectKey(DEVICES, "default", "d"), "state", b'{"state":"online"}')
+        await store.save({}, [report])
+        connector.reports_waiting()
+        await until(lambda: (report.key, "state") in cloud.sink.values)
+        assert 1 <= looks <= 6
+    await store.close()
+
+
 async def test_of_a_silent_hub_it_is_known_since_when(tmp_path: Path) -> None:
     cloud, store = Cloud(tmp_path), await Store.open(tmp_path / "edge.db")
     cloud.cache.replace(PODS, [], "1")

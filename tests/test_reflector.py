@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import random
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Collection
@@ -24,7 +25,7 @@ from cloudhub.conflation import Conflation
 from cloudhub.horizon import Advance
 from cloudhub.projection import Projection
 from cloudhub.reading import Sent
-from cloudhub.reflector import LARGE_BYTES, TURN_S, Phase, Reflector, Selection
+from cloudhub.reflector import GATHERED, LARGE_BYTES, TURN_S, Phase, Reflector, Selection
 from tests.harness.devapi import apply_device_definitions, dev_api
 from tests.harness.tinyapi import TinyApi, kubeconfig, tiny_api
 
@@ -496,6 +497,53 @@ async def test_what_waited_and_is_given_late_takes_back_nothing_of_how_far_other
         await until(lambda: f.cache.resume_version(PODS) == str(f.api.revision))
         assert values(f) == [0, 1, 2]
         assert seen == sorted(seen)
+
+
+async def test_what_waited_for_the_same_turn_is_told_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However little of it a turn of the loop takes: what is told one by one leaves one by one."""
+    monkeypatch.setattr("cloudhub.conflation.TURNS", 1)
+    monkeypatch.setattr("cloudhub.reflector.TURN_S", 1e-6)
+    names = [f"lamp-{number}" for number in range(GATHERED + 4)]
+    told: list[int] = []
+
+    def advanced(_resource: Resource, _advance: Advance) -> None:
+        told.append(len(f.consumer.changes))
+
+    async with follow(tmp_path, conflation=strict(monkeypatch, 2.0), advanced=advanced) as f:
+        await until(lambda: f.api.watchers == 1)
+        await asyncio.sleep(2.0 - asyncio.get_running_loop().time() % 2.0)  # their turn has just been
+        for number in range(3):  # each is made, changes, and is hasty
+            for name in names:
+                await f.api.put(PODS, pod(name, x=number), "ns")
+        await until(lambda: f.cache.resume_version(PODS) == str(f.api.revision))
+        assert told[-1] == 3 * len(names)
+        assert [later - earlier for earlier, later in pairwise(told)][-2:] == [GATHERED, len(names) - GATHERED]
+
+
+async def test_what_is_deleted_while_others_are_gathered_stays_deleted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cloudhub.reflector.TURN_S", 1e-6)
+    rng = random.Random(3)
+    async with follow(tmp_path, conflation=strict(monkeypatch, 0.02)) as f:
+        await until(lambda: f.api.watchers == 1)
+        for number in range(600):
+            name = f"lamp-{rng.randrange(8)}"
+            key = ObjectKey(PODS, "ns", name)
+            if key in f.api.objects and rng.random() < 0.1:
+                await f.api.delete(key)
+            else:
+                await f.api.put(PODS, pod(name, x=number), "ns")
+            if rng.random() < 0.1:
+                await asyncio.sleep(0.01)
+        await f.api.put(PODS, pod("last"), "ns")
+        await until(lambda: f.cache.resume_version(PODS) == str(f.api.revision))
+        assert {key.name: value["spec"]["x"] for key, value in f.api.objects.items() if key.name != "last"} == {
+            item.key.name: item.parse()["spec"]["x"] for item in f.cache.list(PODS)[0] if item.key.name != "last"
+        }
+        for name in f.names() - {"last"}:
+            of = [each.object.parse()["spec"]["x"] for each in f.consumer.changes if each.object.key.name == name]
+            assert of == sorted(of)
 
 
 async def test_while_what_waited_is_taken_in_at_the_end_of_a_watch_others_have_their_turn(
