@@ -279,8 +279,8 @@ class Flood(Site):
         if node == FLOODED:
             spec["volumes"] = [{"name": "bulk", "configMap": {"name": "bulk"}}]
             self.api.ask("POST", f"{CORE}/configmaps", {"metadata": {"name": "bulk"}, "data": {"text": ""}})
-            # The apiserver keeps a few that were replaced, for watches that were away: as many as it ever will, from now
-            # on. No node is sent one yet, for no pod refers to it.
+            # The apiserver keeps a few that were replaced, for watches that were away: from now on as many as it ever
+            # will. No node is sent one yet, for no pod refers to it.
             for text in ("a" * BULK_BYTES, "b" * BULK_BYTES, "c" * BULK_BYTES, ""):
                 self.api.ask("PATCH", f"{CORE}/configmaps/bulk", {"data": {"text": text}})
         for number in range(PODS):
