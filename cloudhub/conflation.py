@@ -8,8 +8,9 @@ SPACING_S ago waits for its turn, and what comes meanwhile takes its place. Each
 told by its name: those that begin to wait together would be given together for ever after, and fifty at once hold a
 pod's change up for 40 ms at the hub and at the edge.
 
-Only where there is much to do: as long as FREE allows it, nothing waits, however often one object changes. And
-only an object's own haste holds it up: who changes seldom never waits for those who do not.
+Only where there is much to do: as long as all hasty changes together are no more than FREE, nothing waits, however
+often one object changes. And only an object's own haste holds it up: who changes seldom never waits for those who do
+not.
 
 Invariants
     of an object, what is given keeps its order, and the last state told is given within SPACING_S
@@ -31,7 +32,7 @@ from cloudhub.buckets import Bucket, Rate
 
 SPACING_S = 0.5  # as far apart as a Device's status is written at least
 TURNS = 8  # in SPACING_S; a few objects together cost an edge one commit, and a card one sync
-FREE = Rate(per_s=50.0, burst=100.0)  # changes of hasty objects that need not wait: 15 ms of a second
+FREE = Rate(per_s=50.0, burst=100.0)  # changes of hasty objects, up to which none waits: 15 ms of a second
 
 
 class _Held(NamedTuple):
@@ -75,14 +76,17 @@ class Conflation:
             if self._held.pop(key, None) is not None:
                 self._agenda.discard(key)
             return False
-        if (held := self._held.get(key)) is not None:
+        held = self._held.get(key)
+        if held is None and self._given.get(key, float("-inf")) + SPACING_S <= now:
+            self._give(key, now)
+            return False
+        is_free = self._free.wait_s(1, now) <= 0
+        # Also what waits uses it up: else some of a flood would pass, each a push and at the edge a commit of its own.
+        self._free.charge(1, now)
+        if held is not None:
             self._held[key] = held._replace(event=event)
             return True
-        is_hasty = self._given.get(key, float("-inf")) + SPACING_S > now
-        # Once some wait, all do: one that passes them is a push of its own, and at the edge a commit.
-        if not is_hasty or (not self._held and self._free.wait_s(1, now) <= 0):
-            if is_hasty:
-                self._free.charge(1, now)
+        if is_free:
             self._give(key, now)
             return False
         self._held[key] = _Held(event, before)

@@ -249,7 +249,7 @@ class Reflector:
         for each in events:
             changes += self._cache.apply(each._replace(resume_version=reached), self.resource)
         ahead = "" if reached == newest else newest
-        self._tell(changes, Advance(reached, is_bookmark=events[-1].object is None, ahead=ahead))
+        self._tell(changes, Advance(reached, is_bookmark=all(each.object is None for each in events), ahead=ahead))
 
     def _tell(self, changes: list[Change], advance: Advance) -> None:
         if changes:
@@ -390,6 +390,7 @@ class Reflector:
                 self._take_gathered()
         except Exception as problem:  # it belongs to whoever runs this, and reaches him with the next event
             self._problem_held, self._must_list = problem, True
+            self._take_gathered()
         self._wait_for_held()
 
     def _seen(self, event: Event) -> WatchEvent:

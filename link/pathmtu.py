@@ -26,7 +26,7 @@ writes it in two bytes).
 LARGEST_BYTES = SIZES[-1]
 TRIES = 3  # of a size, before it is believed that it does not pass (RFC 8899, MAX_PROBES)
 AGAIN_S = 600.0  # then; a way may become wider (RFC 8899, PMTU_RAISE_TIMER)
-BLACK_HOLE = 4  # large packets lost one after the other, and none that arrived between
+BLACK_HOLE = 4  # large packets lost one after the other, and none as large that arrived between
 
 
 class PathMtu:
@@ -44,6 +44,9 @@ class PathMtu:
         self._left = TRIES
         self._again_at = 0.0
         self._vanished = 0
+        """Large ones in a row."""
+        self._smallest = 0
+        """Of those: that a smaller one passes says nothing of them."""
 
     def due(self, now: float) -> int | None:
         """
@@ -51,7 +54,7 @@ class PathMtu:
 
         now: in seconds, by whichever clock it is always asked.
         """
-        if self._trying is not None or self.size == LARGEST_BYTES:
+        if self._trying is not None or self._vanished or self.size == LARGEST_BYTES:
             return None
         if not self._left:
             if not self._again_at:
@@ -67,7 +70,7 @@ class PathMtu:
 
     def carried(self, size: int) -> None:
         """A packet of this size arrived."""
-        if size > BASE_BYTES:
+        if size >= self._smallest:
             self._vanished = 0
         if size == self._trying:
             self.size, self._trying, self._left = size, None, TRIES
@@ -78,6 +81,7 @@ class PathMtu:
             self._trying = None
             self._left -= 1
         elif BASE_BYTES < size <= self.size:
+            self._smallest = min(size, self._smallest) if self._vanished else size
             self._vanished += 1
             if self._vanished == BLACK_HOLE:
                 self.restart()

@@ -41,12 +41,27 @@ def test_nothing_waits_as_long_as_there_is_little_to_do() -> None:
     assert it.holds(event("lamp", 999), 0.0)
     later = 1 / FREE.per_s
     assert not it.holds(event("fan", 1000), later), "it did not change before"
-    assert it.holds(event("fan", 1001), later), "free or not: one waits, so that both can go together"
-    while it.due(SPACING_S + later) is not None:
-        pass
-    later += 2 * SPACING_S
-    assert not it.holds(event("fan", 1002), later)
-    assert not it.holds(event("fan", 1003), later), "nobody waits any more"
+    assert it.holds(event("fan", 1001), later), "the lamp has used that up, by waiting"
+    later += 5 / FREE.per_s
+    assert not it.holds(event("pump", 1002), later)
+    assert not it.holds(event("pump", 1003), later), "what is free again is anybody's"
+
+
+def test_a_burst_holds_nobody_up_for_longer_than_it_takes_to_make_up_for_it() -> None:
+    """Eight that change thrice a second are half of what is free, also where one of them waits all the time."""
+    it, now, held = Conflation(0.0), 0.0, 0
+    for number in range(1, 3 * round(FREE.burst)):
+        held += it.holds(event(f"lamp-{number % 8}", number), now)
+    assert held > FREE.burst
+    waited = []
+    for number in range(1000, 1000 + 24 * 20):
+        now += 1 / 24
+        while it.due(now) is not None:
+            pass
+        if it.holds(event(f"lamp-{number % 8}", number), now):
+            waited.append(now)
+    assert waited
+    assert max(waited) < 2 * FREE.burst / (FREE.per_s - 24)
 
 
 def test_of_what_waits_the_newest_state_is_given_when_its_time_has_come() -> None:

@@ -55,6 +55,22 @@ def test_large_ones_that_vanish_one_after_the_other_are_another_path() -> None:
     assert mtu.due(0.0) == SIZES[0]
 
 
+def test_a_middling_one_that_passes_hides_no_black_hole() -> None:
+    mtu = searched(9000)
+    for _ in range(BLACK_HOLE):
+        assert mtu.size == 8952
+        mtu.lost(1500)
+        assert mtu.due(AGAIN_S * 9) is None or mtu.size == BASE_BYTES, "nothing is tried while it is in doubt"
+        mtu.carried(1280)
+    assert mtu.size == BASE_BYTES
+    mtu = searched(9000)
+    for _ in range(2):
+        for _ in range(BLACK_HOLE - 1):
+            mtu.lost(1500)
+        mtu.carried(1500)
+    assert mtu.size == 8952
+
+
 def test_what_was_tried_on_the_path_before_says_nothing_of_this_one() -> None:
     mtu = PathMtu()
     mtu.trying(SIZES[0])

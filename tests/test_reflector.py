@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from apimachinery.errors import Expired, Forbidden, NotFound, Unavailable
-from apimachinery.events import Change, EventType
+from apimachinery.events import Change, EventType, WatchEvent
 from apimachinery.keys import ObjectKey, Resource
 from apimachinery.resources import BUILT_IN, CONFIG_MAPS, CUSTOM_RESOURCE_DEFINITIONS, DEVICES, NODES, PODS
 from apimachinery.watchcache import WatchCache
@@ -518,6 +518,23 @@ async def test_what_waited_for_the_same_turn_is_told_together(tmp_path: Path, mo
         await until(lambda: f.cache.resume_version(PODS) == str(f.api.revision))
         assert told[-1] == 3 * len(names)
         assert [later - earlier for earlier, later in pairwise(told)][-2:] == [GATHERED, len(names) - GATHERED]
+
+
+async def test_a_bookmark_that_takes_gathered_ones_with_it_is_none_to_who_is_told(tmp_path: Path) -> None:
+    told: list[Advance] = []
+
+    def advanced(_resource: Resource, advance: Advance) -> None:
+        told.append(advance)
+
+    api = TinyApi()
+    await api.put(PODS, pod("a"), "ns")
+    async with follow(tmp_path, api=api, advanced=advanced) as f:
+        await f.reflector.wait_synced()
+        held = f.cache.list(PODS)[0][0]
+        f.reflector._gathered.append(WatchEvent(EventType.MODIFIED, held._replace(body=b"{}"), "6"))
+        f.reflector._take_in(WatchEvent(EventType.BOOKMARK, None, "9"))
+        f.reflector._take_in(WatchEvent(EventType.BOOKMARK, None, "10"))
+        assert told[-2:] == [Advance("9"), Advance("10", is_bookmark=True)]
 
 
 async def test_what_is_deleted_while_others_are_gathered_stays_deleted(
