@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import re
 import ssl
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -344,31 +345,37 @@ async def test_a_nat_that_forgets_its_port_does_not_end_the_connection(certifica
         await connection.lost
 
 
-@pytest.mark.skipif(bool(netns.why_not()), reason=netns.why_not())
-async def test_an_edge_that_gets_another_address_keeps_its_connection() -> None:
+@contextlib.asynccontextmanager
+async def wired(hub: Side, edge: Side) -> AsyncIterator[netns.Networks]:
+    """Each in a network of the kernel's own, and connected."""
     certificates = Certificates(("10.77.0.1",))
-    hub, edge = Side(Role.HUB), Side(Role.EDGE)
     with netns.networks("10.77.0.1/24", "10.77.0.2/24") as networks:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(20):
             with networks.inside(netns.HUB):
                 listener = await listen("10.77.0.1", 0, certificates.hub, hub.opened)
             try:
                 with networks.inside(netns.EDGE):
                     await connected(edge, listener.port, certificates.node(), "10.77.0.1")
-                assert hub.pump.transport.remote.startswith("10.77.0.2:")
-                networks.ip(netns.EDGE, "addr del 10.77.0.2/24 dev wire")
-                edge.pump.send(Cancel(1))  # there is no way now, and that is not the end of it
-                networks.ip(netns.EDGE, "addr add 10.77.0.99/24 dev wire")
-                await pushed(hub, edge, 20)
-                assert hub.pump.transport.remote.startswith("10.77.0.99:")
+                yield networks
                 assert not edge.lost.done()
             finally:
                 await listener.close()
 
 
 @pytest.mark.skipif(bool(netns.why_not()), reason=netns.why_not())
+async def test_an_edge_that_gets_another_address_keeps_its_connection() -> None:
+    hub, edge = Side(Role.HUB), Side(Role.EDGE)
+    async with wired(hub, edge) as networks:
+        assert hub.pump.transport.remote.startswith("10.77.0.2:")
+        networks.ip(netns.EDGE, "addr del 10.77.0.2/24 dev wire")
+        edge.pump.send(Cancel(1))  # there is no way now, and that is not the end of it
+        networks.ip(netns.EDGE, "addr add 10.77.0.99/24 dev wire")
+        await pushed(hub, edge, 20)
+        assert hub.pump.transport.remote.startswith("10.77.0.99:")
+
+
+@pytest.mark.skipif(bool(netns.why_not()), reason=netns.why_not())
 async def test_packets_are_as_large_as_the_wire_takes_and_as_it_becomes() -> None:
-    certificates = Certificates(("10.77.0.1",))
     hub, edge = Side(Role.HUB), Side(Role.EDGE)
     entries = tuple(ReportEntry(KEY, f"property/{at}", b"1" * 100_000) for at in range(9))
 
@@ -383,20 +390,11 @@ async def test_packets_are_as_large_as_the_wire_takes_and_as_it_becomes() -> Non
         assert isinstance(transport, Quic)
         return transport._library._max_datagram_size
 
-    with netns.networks("10.77.0.1/24", "10.77.0.2/24") as networks:
-        async with asyncio.timeout(20):
-            with networks.inside(netns.HUB):
-                listener = await listen("10.77.0.1", 0, certificates.hub, hub.opened)
-            try:
-                with networks.inside(netns.EDGE):
-                    await connected(edge, listener.port, certificates.node(), "10.77.0.1")
-                assert await reported(1) == 1452
-                for which in (netns.HUB, netns.EDGE):
-                    networks.ip(which, "link set wire mtu 1300")
-                assert await reported(1 + len(entries)) == 1200
-                assert not edge.lost.done()
-            finally:
-                await listener.close()
+    async with wired(hub, edge) as networks:
+        assert await reported(1) == 1452
+        for which in (netns.HUB, netns.EDGE):
+            networks.ip(which, "link set wire mtu 1300")
+        assert await reported(1 + len(entries)) == 1200
 
 
 # ---- what it is not to do
