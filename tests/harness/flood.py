@@ -376,6 +376,7 @@ class Flood(Site):
         self._bulks.ask("stop")
         wished = self.wishes.ask("wish 0")["wished"]
         self.flooder.ask("flood 0")
+        self.api = self.connect()  # the other one was not used for minutes, perhaps, and then an apiserver ends it
         self.wish(5_000_000)
         told = self.flooder.ask("settle")
         self.until_heard(5_000_000)
