@@ -213,6 +213,8 @@ class Reflector:
     def _take_in(self, item: _Item) -> None:
         if isinstance(item, WatchEvent):
             self._gathered.append(item)  # behind what was not taken in yet, which may be of the same object
+            self._take_gathered()
+            return
         self._take_gathered()
         changes: list[Change]
         match item:
@@ -230,8 +232,6 @@ class Reflector:
                 changes += self._cache.replace(self.resource, (), "")
                 advance = Advance("")
                 self._synced.set()
-            case WatchEvent():
-                return
             case _:
                 assert_never(item)
         self._tell(changes, advance)

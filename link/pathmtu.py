@@ -3,8 +3,9 @@ How large the packets may be that a path carries: found by trying, and given up 
 
 Nobody on the way tells a sender of UDP what passes, or tells it in a message that a firewall drops. So a packet of the
 next size is sent that has nothing in it, and if it is acknowledged, what follows may be as large. What is lost of a
-size that had passed is lost for many reasons, and is no sign by itself; several in a row and none that arrives are: the
-way has changed to one that is narrower. Then all begins anew, with what every way carries that QUIC is for.
+size that had passed is lost for many reasons, and is no sign by itself; several in a row, and none as large that
+arrives, are: the way has changed to one that is narrower. Then all begins anew, with what every way carries that QUIC
+is for.
 
     mtu = PathMtu()
     if (size := mtu.due(now)) is not None:
