@@ -28,13 +28,14 @@ from typing import Any, NamedTuple, Self
 
 from benchmarks import procfs
 from benchmarks.figures import Figure, Measured, percentile
-from tests.harness.badline import BadLine, why_not
+from tests.harness.badline import BadLine, tcp_ways, why_not
 from tests.harness.mosquitto import free_port
 from tests.harness.site import Site
 from tests.harness.watchreader import following
 
 NODE = "edge-1"
 TRANSPORTS = ("websocket", "quic")
+BBR = "bbr"  # the other way of TCP that kernels have and operators choose; shown where it makes a difference
 OBJECTS, CHANGES, PER_S = 1000, 100, 10
 WITHIN_S = 300.0
 BLACKHOLE_S = 60.0
@@ -192,6 +193,12 @@ def measure(runs: int, quick: bool) -> Iterator[list[Measured]]:
             for name in QUICK if quick else LINES:
                 for transport in TRANSPORTS:
                     yield _figures(f"{name}, {transport}", [_taken(site, name, transport, quick) for _ in range(runs)])
+                if "loss" in LINES[name] and BBR in tcp_ways():
+                    line.set_tcp(BBR)
+                    yield _figures(
+                        f"{name}, websocket with BBR", [_taken(site, name, "websocket", quick) for _ in range(runs)]
+                    )
+                    line.set_tcp()
             for transport in TRANSPORTS:
                 yield _blackhole(site, transport, 5.0 if quick else BLACKHOLE_S)
     finally:

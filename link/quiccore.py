@@ -19,8 +19,8 @@ tests/test_quiccore.py fails where one of them has changed its meaning):
         made of a key that outlives the process, so that an edge need not wait until the heartbeat tells it
     a client acknowledges the first packet also when it is done, and such a packet must be filled to 1,200 bytes
         not then: what says that it is done says that, too, and ends those packets
-    what may be lost is sent again as soon as a line could tell, and not a hub that is busy
-        not before MIN_PROBE_S
+    what may be lost is sent again as soon as a line could tell, and not a hub that is busy; what is late is lost
+        not before link.quicrecovery.MIN_PROBE_S, and what comes late teaches patience
     streams take turns
         the more urgent lane goes first, but for every BULK_TURN-th packet
     packets have 1,200 bytes, whatever the path carries
@@ -31,12 +31,10 @@ import hmac
 from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import cast
 
 from aioquic._buffer import Buffer
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.congestion.base import K_MINIMUM_WINDOW
-from aioquic.quic.congestion.reno import RenoCongestionControl
 from aioquic.quic.connection import (
     END_STATES,
     Limit,
@@ -47,9 +45,8 @@ from aioquic.quic.connection import (
     QuicReceiveContext,
 )
 from aioquic.quic.packet import QuicErrorCode, QuicFrameType, QuicPacketType
-from aioquic.quic.packet_builder import QuicPacketBuilder, QuicSentPacket
+from aioquic.quic.packet_builder import QuicPacketBuilder
 from aioquic.quic.rangeset import RangeSet
-from aioquic.quic.recovery import QuicPacketRecovery
 from aioquic.quic.stream import QuicStream
 from aioquic.tls import AlertDescription, AlertIllegalParameter, Context, Epoch, SessionTicket, State
 
@@ -57,6 +54,7 @@ from componentbase.pki import Certificate, decoded
 from link.frames import Lane
 from link.lanes import LANES
 from link.pathmtu import PathMtu
+from link.quicrecovery import taken_over
 from link.quictickets import Ticket
 
 CREDIT_BYTES = 1 << 20  # at 200 ms round trip 5 MB/s; of what a Peer may have under way it is the largest window
@@ -64,7 +62,6 @@ HANDSHAKE_PIECES = 128  # of the handshake, that wait for one between: twelve pa
 HANDSHAKE_GAP_BYTES = 32 << 10  # beyond what came of it in order: twice what is sent before anything is acknowledged
 HANDSHAKE_BYTES = 64 << 10  # of one message of TLS; a chain of four certificates is 4 KB
 LANE_PIECES = 1000  # of one lane: of 1 MB in packets of 1,200 bytes every other one is lost, and as much again
-MIN_PROBE_S = 0.2  # Linux' least RTO
 ACK_DELAY_S = 0.02  # of a single packet, for something may be said meanwhile; 25 ms is what peers are told to expect
 CREDIT_STEP_BYTES = CREDIT_BYTES // 4
 LARGER_FROM_BYTES = 64 << 10  # sent on a path; an edge that says less in an hour gains nothing by what a try costs
@@ -132,45 +129,6 @@ class Pieces(RangeSet):
         pieces[at:end] = (range(start, stop),)
 
 
-class Patient(QuicPacketRecovery):
-    """
-    Waits MIN_PROBE_S at least before it sends again what may be lost, as TCP does.
-
-    On a fast line the library waits 30 ms, and a hub of 100 nodes needs longer to come round to an acknowledgement:
-    then all is sent twice, which takes it twice as long.
-    """
-
-    def get_probe_timeout(self, *, include_max_ack_delay: bool = True) -> float:
-        return max(super().get_probe_timeout(include_max_ack_delay=include_max_ack_delay), MIN_PROBE_S)
-
-
-class Control(RenoCongestionControl):
-    """Notes which packets a path carries; one that was only a try, or was made for another path, slows down nothing."""
-
-    mtu: PathMtu
-
-    def on_packet_acked(self, *, now: float, packet: QuicSentPacket) -> None:
-        super().on_packet_acked(now=now, packet=packet)
-        self.mtu.carried(packet.sent_bytes)
-
-    def on_packets_expired(self, *, packets: Iterable[QuicSentPacket]) -> None:
-        packets = list(packets)
-        super().on_packets_expired(packets=packets)
-        for each in packets:
-            self.mtu.lost(each.sent_bytes)
-
-    def on_packets_lost(self, *, now: float, packets: Iterable[QuicSentPacket]) -> None:
-        size = self.mtu.size
-        meant, tried = list[QuicSentPacket](), list[QuicSentPacket]()
-        for each in packets:
-            (meant if each.sent_bytes <= size else tried).append(each)
-        if meant:
-            super().on_packets_lost(now=now, packets=meant)
-            for each in meant:
-                self.mtu.lost(each.sent_bytes)
-        self.on_packets_expired(packets=tried)
-
-
 class Tls(Context):
     """Asks each client for its certificate that does not resume a session, and takes and gives no early data."""
 
@@ -225,12 +183,10 @@ class Connection(QuicConnection):
         )
         self._local_max_data = self.credit = Credit(QuicFrameType.MAX_DATA, "max_data", CREDIT_BYTES)
         self._mark_ids()
-        self._loss.__class__ = Patient
         self._mtu = PathMtu()
+        self._control = taken_over(self._loss, self._mtu)
         self._path: QuicNetworkPath | None = None
         """The one that it is of."""
-        self._control.__class__ = Control
-        self._control.mtu = self._mtu
         self._ack_delay = ACK_DELAY_S
         lanes = 0 if self._is_client else len(LANES)
         self._local_max_streams_bidi = Fixed(QuicFrameType.MAX_STREAMS_BIDI, "max_streams_bidi", lanes)
@@ -393,10 +349,6 @@ class Connection(QuicConnection):
         return self.datagrams_to_send(now) + self._larger(now)
 
     # How large packets may be
-
-    @property
-    def _control(self) -> Control:
-        return cast(Control, self._loss._cc)
 
     def _handle_path_challenge_frame(self, context: QuicReceiveContext, frame_type: int, buf: Buffer) -> None:
         # To a client its path looks as before; the server says by this that it does not.

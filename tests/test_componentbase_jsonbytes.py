@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apimachinery.objects import NotJSON, canonical
-from componentbase.jsonbytes import LONG_BYTES, SHALLOW, compact, parsed, plain, read, sorted_
+from componentbase.jsonbytes import LONG_BYTES, SEARCHED_BYTES, SHALLOW, compact, parsed, plain, read, sorted_
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.text(),
@@ -67,6 +67,11 @@ def test_what_others_could_not_read_is_not_parsed_either() -> None:
     for depth in (2_000, 200_000):
         with pytest.raises(RecursionError):
             parsed(b"[" * depth + b"]" * depth)
+    for opens, closes in ((b"[", b"]"), (b'{"a":', b"}")):
+        long = b'"' + b"x" * SEARCHED_BYTES + b'"'
+        assert parsed(opens * SHALLOW + long + closes * SHALLOW)
+        with pytest.raises(RecursionError):
+            parsed(opens * 2_000 + long + closes * 2_000)
 
 
 @given(VALUES, st.floats(allow_nan=False, allow_infinity=False))

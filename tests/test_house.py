@@ -137,6 +137,7 @@ CORES = (
     "edgehub.session",
     "link.callcodec",
     "link.codec",
+    "link.delivery",
     "link.errors",
     "link.exchange",
     "link.fields",

@@ -6,18 +6,17 @@ from collections.abc import Callable
 
 import pytest
 from aioquic.buffer import encode_uint_var
-from aioquic.quic.connection import QuicConnection
 from aioquic.quic.crypto import CryptoPair
 from aioquic.quic.events import ConnectionTerminated, HandshakeCompleted, QuicEvent, StreamDataReceived
 from aioquic.quic.packet import QuicErrorCode, QuicPacketType, QuicStreamFrame
 from aioquic.quic.packet_builder import QuicPacketBuilder
 from aioquic.quic.rangeset import RangeSet
-from aioquic.tls import Epoch, State
+from aioquic.tls import Epoch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from link.frames import Lane
-from link.lanes import LANES, OPENER
+from link.lanes import LANES
 from link.pathmtu import BASE_BYTES, LARGEST_BYTES, SIZES, TRIES
 from link.quiccore import (
     CREDIT_BYTES,
@@ -26,121 +25,18 @@ from link.quiccore import (
     HANDSHAKE_PIECES,
     LANE_PIECES,
     LARGER_FROM_BYTES,
-    MIN_PROBE_S,
     STREAM_STEP,
     Connection,
     Pieces,
     lane_of_stream,
     reset_token,
 )
-from link.quictickets import Ticket, Tickets
+from link.quicrecovery import MIN_PROBE_S
+from link.quictickets import Tickets
 from tests.harness.quic import RESET_KEY, Certificates
+from tests.harness.quicpair import CLIENT, SERVER, Pair, events
 
 FILLED = 1200  # RFC 9000, section 14.1
-CLIENT, SERVER = ("10.0.0.1", 1), ("10.0.0.2", 2)
-
-
-class Pair:
-    """A node's end and a hub's, the handshake done, all lanes open."""
-
-    def __init__(
-        self,
-        certificates: Certificates,
-        *,
-        shown: bytes | None = None,
-        tickets: Tickets | None = None,
-        former: Ticket | None = None,
-    ) -> None:
-        """tickets: what the hub knows, where it gives any. former: the node's."""
-        assert certificates.hub.now is not None
-        self.now = 0.0
-        node = certificates.node(shown).configuration
-        node.server_name = "127.0.0.1"
-        self.edge = Connection(node, former=former)
-        self.hub = Connection(
-            certificates.hub.now.configuration,
-            original_destination_connection_id=self.edge.original_destination_connection_id,
-            reset_key=RESET_KEY,
-            find=None if tickets is None else tickets.take,
-        )
-        self.edge.connect(SERVER, self.now)
-        self.carried: dict[Connection, list[int]] = {self.edge: [], self.hub: []}
-        """How many bytes each packet had, by who sent it."""
-        self.round_trips = 0
-        """Until the edge may say something."""
-        for _ in range(5):
-            self.round_trips += self.edge.tls.state is not State.CLIENT_POST_HANDSHAKE
-            self.carry()
-        for lane in LANES:
-            self.edge.write(lane, OPENER)
-        self.carry()
-        self.events = {self.edge: list(_events(self.edge)), self.hub: list(_events(self.hub))}
-
-    def sent(self, sender: Connection) -> list[bytes]:
-        """What it puts on the wire now."""
-        self.now += 0.02
-        return [data for data, _ in sender.datagrams_to_send(self.now)]
-
-    def deliver(self, receiver: Connection, packets: list[bytes]) -> list[QuicEvent]:
-        for packet in packets:
-            receiver.receive_datagram(packet, SERVER if receiver is self.edge else CLIENT, self.now)
-        return list(_events(receiver))
-
-    def forged(self, payload: bytes) -> bytes:
-        """A packet of the edge's with this in it."""
-        edge = self.edge
-        builder = QuicPacketBuilder(
-            host_cid=edge.host_cid,
-            is_client=True,
-            max_datagram_size=1200,
-            packet_number=edge._packet_number,
-            peer_cid=edge._peer_cid.cid,
-            version=edge._version or 1,
-        )
-        builder.start_packet(QuicPacketType.ONE_RTT, edge._cryptos[Epoch.ONE_RTT])
-        builder.start_frame(payload[0] & 0x3F, capacity=len(payload)).push_bytes(payload[1:])
-        edge._packet_number += 1
-        return builder.flush()[0][0]
-
-    def carry(self) -> None:
-        """Everything, both ways, without a look at what comes of it."""
-        for sender, receiver in ((self.edge, self.hub), (self.hub, self.edge)):
-            for packet in self.sent(sender):
-                self.carried[sender].append(len(packet))
-                receiver.receive_datagram(packet, SERVER if receiver is self.edge else CLIENT, self.now)
-
-    def carry_up_to(self, most: int, rounds: int, source: tuple[str, int] = CLIENT) -> list[int]:
-        """
-        Everything that is no larger, both ways, with timers and what is tried; the size of each packet that was sent.
-
-        source: where the edge is now.
-        """
-        sizes = []
-        for _ in range(rounds):
-            self.now += 0.02
-            for sender, receiver in ((self.hub, self.edge), (self.edge, self.hub)):
-                if (at := sender.get_timer()) is not None and at <= self.now:
-                    sender.handle_timer(self.now)
-                for data, address in sender.packets(self.now, acknowledge=True):
-                    sizes.append(len(data))
-                    if len(data) <= most and (sender is self.edge or address == source):
-                        receiver.receive_datagram(data, SERVER if receiver is self.edge else source, self.now)
-                receiver.credit.taken += sum(
-                    len(each.data) for each in _events(receiver) if isinstance(each, StreamDataReceived)
-                )
-        return sizes
-
-    def run(self, rounds: int) -> None:
-        for _ in range(rounds):
-            self.carry()
-            for side in (self.edge, self.hub):
-                side.credit.taken += sum(
-                    len(each.data) for each in _events(side) if isinstance(each, StreamDataReceived)
-                )
-
-
-def _events(connection: QuicConnection) -> list[QuicEvent]:
-    return list(iter(connection.next_event, None))
 
 
 def lanes_of(events: list[QuicEvent]) -> list[Lane | None]:
@@ -323,7 +219,7 @@ def test_what_is_not_taken_is_not_credited(pair: Pair) -> None:
     pair.edge.write(Lane.REPORT, bytes(3 * CREDIT_BYTES))
     for _ in range(400):
         pair.carry()
-    came = sum(len(each.data) for each in _events(pair.hub) if isinstance(each, StreamDataReceived))
+    came = sum(len(each.data) for each in events(pair.hub) if isinstance(each, StreamDataReceived))
     assert CREDIT_BYTES - 1200 < came <= CREDIT_BYTES
 
 
@@ -461,7 +357,7 @@ def test_a_long_chain_passes_over_a_line_that_loses_and_mixes(certificates: Cert
                 if rng.random() > 0.2:
                     receiver.receive_datagram(packet, SERVER if receiver is edge else CLIENT, now)
             assert sender.ended is None
-            if any(isinstance(each, HandshakeCompleted) for each in _events(sender)):
+            if any(isinstance(each, HandshakeCompleted) for each in events(sender)):
                 done.add(sender)
             if (at := sender.get_timer()) is not None and at <= now:
                 sender.handle_timer(now)
@@ -537,5 +433,5 @@ def test_who_is_refused_is_told_why(certificates: Certificates) -> None:
     pair.deliver(pair.edge, pair.sent(pair.hub))
     assert pair.edge.ended == "not you"
     pair.edge.handle_timer(pair.now + 100)
-    ended = [each for each in _events(pair.edge) if isinstance(each, ConnectionTerminated)]
+    ended = [each for each in events(pair.edge) if isinstance(each, ConnectionTerminated)]
     assert ended[0].error_code == QuicErrorCode.CRYPTO_ERROR + 116

@@ -42,11 +42,13 @@ from typing import Self
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MTU = 1500
+TCP = "cubic"  # what Linux does if it is not told otherwise: a machine that is would compare something else
 TUNSETIFF = 0x400454CA  # linux/if_tun.h
 IFF_TUN, IFF_NO_PI = 0x0001, 0x1000
 CLONE_NEWNET = 0x40000000
 SOME, MOST = 64, 4096  # packets taken of one device before the clock is looked at; more than a device holds
 WAYS = ("up", "down")
+AVAILABLE = Path("/proc/sys/net/ipv4/tcp_available_congestion_control")
 """From the edge to the cloud, and back."""
 
 
@@ -130,6 +132,7 @@ class Namespace:
         self.name = name
         self.address = address
         self._fd = -1
+        self._way: tuple[str, ...] = ()
         self._entered = threading.local()
 
     def make(self, device: str, peer: str) -> None:
@@ -141,6 +144,13 @@ class Namespace:
         _ip(*inside, "link", "set", "lo", "up")
         _ip(*inside, "addr", "add", f"{self.address}/32", "peer", f"{peer}/32", "dev", device)
         _ip(*inside, "link", "set", device, "mtu", str(MTU), "up")
+        self._way = (*inside, "route", "replace", f"{peer}/32", "dev", device, "src", self.address)
+        if TCP in tcp_ways():
+            self.set_tcp(TCP)
+
+    def set_tcp(self, name: str) -> None:
+        """How TCP slows down on the line, for connections that begin here from now on. Raises RuntimeError."""
+        _ip(*self._way, "congctl", name)
 
     def remove(self) -> None:
         if self._fd >= 0:
@@ -218,6 +228,11 @@ class BadLine:
         self._qualities = {way: Quality() for way in WAYS}
         self._ask()
 
+    def set_tcp(self, name: str = TCP) -> None:
+        """At both ends, as Namespace.set_tcp()."""
+        for each in (self.edge, self.cloud):
+            each.set_tcp(name)
+
     def set(self, *, way: str = "", **quality: float | bool | None) -> None:
         """These fields of Quality, of one way or both; what is on its way already is not touched."""
         for each in (way,) if way else WAYS:
@@ -241,6 +256,11 @@ class BadLine:
         line = told.readline()
         assert line, f"the router ended with {self._router.wait()}"
         return {way: Counts(**each) for way, each in json.loads(line).items()}
+
+
+def tcp_ways() -> list[str]:
+    """How TCP can slow down here."""
+    return AVAILABLE.read_text().split()
 
 
 def why_not() -> str:
