@@ -3,16 +3,17 @@ What a path carries in a round trip, by what arrives: for whoever has to tell a 
 
 While a packet is on its way and its acknowledgement on the way back, others arrive. How many, by the time that took, is
 what the path delivers; the most of the last round trips is taken, for what is lost at random makes some of them look
-worse. Times the shortest round trip it is what fits without a queue: a line that is full has a queue, and who takes up
-no more than this has none there (as TCP Westwood+ and BBR have it).
+worse. Times the shortest round trip it is what fits without a queue: on a line that is full much of what is under way
+waits in one (as TCP Westwood+ and BBR have it). Where the queue is short it says little less than what is under way.
 
     delivery.sent(7)
     delivery.arrived(7, 1200, sent_at, now)
+    delivery.measured(0.04, now)
     delivery.carries
 
 Invariants
     what is kept is as much as packets are under way
-    of a rate nothing is known after 2 * ROUNDS of the shortest round trips
+    no rate counts that is older than 2 * ROUNDS of the shortest round trips, nor a round trip older than 2 * SHORTEST_S
 
 Pure: time is an argument.
 """
@@ -20,6 +21,7 @@ Pure: time is an argument.
 import math
 
 ROUNDS = 2  # round trips, twice: a line that narrows is believed after four of them at most
+SHORTEST_S = 10.0  # half of what the shortest round trip counts for: a way may become longer (BBR has ten seconds)
 LEAST_S = 1e-6  # that anything takes
 
 
@@ -31,10 +33,12 @@ class Delivery:
         """That arrived, ever."""
         self._before: dict[int, int] = {}
         """What that was when a packet was sent, by its number."""
-        self._round_trip_s = math.inf
-        """The shortest."""
-        self._rate = self._rate_before = 0.0
-        """Bytes a second: the most in this while, and in the one before."""
+        self._round_trips = (math.inf, math.inf)
+        """The shortest in the while before, and in this one."""
+        self._grows_at = 0.0
+        """When the next while begins."""
+        self._rates = (0.0, 0.0)
+        """Bytes a second: the most in the while before, and in this one, which are shorter."""
         self._turns_at = 0.0
 
     def sent(self, number: int) -> None:
@@ -44,20 +48,29 @@ class Delivery:
         """It is lost, or nobody waits for it any more."""
         self._before.pop(number, None)
 
-    def measured(self, round_trip_s: float) -> None:
-        self._round_trip_s = min(self._round_trip_s, max(round_trip_s, LEAST_S))
+    def measured(self, round_trip_s: float, now: float) -> None:
+        if now >= self._grows_at:
+            before = self._round_trips[1] if now < self._grows_at + SHORTEST_S else math.inf
+            self._round_trips, self._grows_at = (before, math.inf), now + SHORTEST_S
+        before, shortest = self._round_trips
+        self._round_trips = before, min(shortest, max(round_trip_s, LEAST_S))
 
     def arrived(self, number: int, size: int, sent_at: float, now: float) -> None:
         """What was sent under this number did, which is known now."""
         self._bytes += size
         others = self._bytes - self._before.pop(number, self._bytes)
         if now >= self._turns_at:
-            self._rate, self._rate_before = 0.0, self._rate
-            self._turns_at = now + ROUNDS * min(self._round_trip_s, 1.0)
-        self._rate = max(self._rate, others / max(now - sent_at, LEAST_S))
+            while_s = ROUNDS * min(self._round_trip_s, 1.0)
+            before = self._rates[1] if now < self._turns_at + while_s else 0.0
+            self._rates, self._turns_at = (before, 0.0), now + while_s
+        before, most = self._rates
+        self._rates = before, max(most, others / max(now - sent_at, LEAST_S))
+
+    @property
+    def _round_trip_s(self) -> float:
+        return min(self._round_trips)
 
     @property
     def carries(self) -> int:
         """Bytes in a round trip; 0 where nothing is known."""
-        rate = max(self._rate, self._rate_before)
-        return int(rate * self._round_trip_s) if self._round_trip_s < math.inf else 0
+        return int(max(self._rates) * self._round_trip_s) if self._round_trip_s < math.inf else 0

@@ -184,7 +184,7 @@ class Connection(QuicConnection):
         self._local_max_data = self.credit = Credit(QuicFrameType.MAX_DATA, "max_data", CREDIT_BYTES)
         self._mark_ids()
         self._mtu = PathMtu()
-        self._control = taken_over(self._loss, self._mtu)
+        self._recovery = taken_over(self._loss, self._mtu)
         self._path: QuicNetworkPath | None = None
         """The one that it is of."""
         self._ack_delay = ACK_DELAY_S
@@ -353,7 +353,11 @@ class Connection(QuicConnection):
     def _handle_path_challenge_frame(self, context: QuicReceiveContext, frame_type: int, buf: Buffer) -> None:
         # To a client its path looks as before; the server says by this that it does not.
         super()._handle_path_challenge_frame(context, frame_type, buf)
+        self._moved()
+
+    def _moved(self) -> None:
         self._mtu.restart()
+        self._recovery.moved()
 
     def _see_to_size(self) -> None:
         """Have packets as large as the path carries, before any are made."""
@@ -361,10 +365,10 @@ class Connection(QuicConnection):
         if path is not self._path:
             # A challenge to it is filled as all packets are, and must not be as large as on the one before.
             self._path = path
-            self._mtu.restart()
+            self._moved()
         size = self._mtu.size
         if size != self._max_datagram_size:
-            control = self._control
+            control = self._recovery.control
             self._max_datagram_size = self._loss._pacer._max_datagram_size = control._max_datagram_size = size
             control.congestion_window = max(control.congestion_window, K_MINIMUM_WINDOW * size)
 

@@ -7,16 +7,19 @@ one that loses every twentieth the window is halved in each second round trip, t
 
 So what comes late is told from what does not come, as the kernel's TCP does it (RACK, RFC 8985): once something did,
 only time counts, and as much of it as that took; and where all has come that a window was cut for, it is as wide as
-before (as in RFC 4015). And a window is cut to what the path has just delivered (link.delivery), if that is more than
-half of it. On a line that is full that is what fits without a queue; on one that loses at random it is nearly all.
+before (as Linux undoes it). And a window is cut to what the path has just delivered (link.delivery), if that is more
+than half of it, and by an eighth at least. On a line that is full and has a queue to speak of, that is what fits
+without; where packets vanish at random it is nearly all. Where the queue is short, who halves his window gets less of
+the line than we do. A peer that says of what it lost that it came is believed: a node gains the hub's line by that.
 
-    control = taken_over(connection's recovery, mtu)
+    recovery = taken_over(connection's own, mtu)
 
 Invariants
-    no more than MOST_MISSING packets of a connection are remembered, none from before its window was last cut
-    nothing is waited for longer than MOST_PATIENCE round trips, before it is sent again
-    a cut leaves half of a window at least, and never more than there was
-    a window is given back only where nothing of what it was cut for is missing, and only once
+    no more than MOST_MISSING packets of a connection are remembered, none from before its window was last cut, nor of
+    another path
+    nothing is waited for longer than MOST_PATIENCE round trips, once something has arrived that was sent later
+    a cut leaves half of a window at least, and KEPT of it at most
+    a window is given back only where nothing of what it was cut for is missing, and only once, and soon
 """
 
 from bisect import bisect_left
@@ -32,10 +35,12 @@ from link.delivery import Delivery
 from link.pathmtu import PathMtu
 
 MIN_PROBE_S = 0.2  # Linux' least RTO
-MOST_MISSING = 256  # 60 KB; of a window in which more than these are lost, nobody asks whether they are only late
+MOST_MISSING = 64  # 10 KB; where more than these are lost at once, nobody asks whether they are only late
+LATE = 4.0  # round trips, and MIN_PROBE_S at least: what comes later than that after it was sent tells nothing any more
+KEPT = 7 / 8  # of a window that is cut, at most
 MARGIN = 9 / 8  # of what a packet took, for the next one (RFC 9002, section 6.1.2)
 MOST_PATIENCE = 2.0  # round trips: RFC 8985 allows one beyond the first
-CALM = 16  # times that a window was cut and nothing of it came late: then the order counts again (RFC 8985)
+CALM = 16  # times that a window was cut and nothing of it came late: then the order counts again, as at first
 
 
 class _Missing(NamedTuple):
@@ -68,7 +73,7 @@ class Control(RenoCongestionControl):
 
     def on_rtt_measurement(self, *, now: float, rtt: float) -> None:
         super().on_rtt_measurement(now=now, rtt=rtt)
-        self.delivery.measured(rtt)
+        self.delivery.measured(rtt, now)
 
     def on_packet_acked(self, *, now: float, packet: QuicSentPacket) -> None:
         super().on_packet_acked(now=now, packet=packet)
@@ -88,7 +93,7 @@ class Control(RenoCongestionControl):
             before, since = _Window(self.congestion_window, self.ssthresh), self._congestion_recovery_start_time
             super().on_packets_lost(now=now, packets=meant)
             if self._congestion_recovery_start_time != since:
-                window = min(before.size, max(self.congestion_window, self.delivery.carries))
+                window = max(self.congestion_window, min(int(KEPT * before.size), self.delivery.carries))
                 self.congestion_window = self.ssthresh = window
                 self.before = before
                 self.cuts += 1
@@ -141,7 +146,20 @@ class Recovery(QuicPacketRecovery):
             self._look_for_late(ack_rangeset, now)
         super().on_ack_received(ack_rangeset=ack_rangeset, ack_delay=ack_delay, now=now, space=space)
 
+    def moved(self) -> None:
+        """What is sent from now on goes another way, of which nothing is known."""
+        self.patience, self._calm = 0.0, 0
+        self._forget()
+        self.control.delivery = Delivery()
+
+    def _forget(self) -> None:
+        self._missing.clear()
+        self.control.before = None
+
     def _look_for_late(self, arrived: RangeSet, now: float) -> None:
+        if next(reversed(self._missing.values())).sent_at < now - max(LATE * self._round_trip, MIN_PROBE_S):
+            self._forget()
+            return
         numbers = sorted(self._missing)
         took = 0.0
         for each in arrived:
@@ -176,7 +194,8 @@ class Recovery(QuicPacketRecovery):
                 space.loss_time = lost_at
                 break  # they are in the order in which they were sent
             lost.append(packet)
-        is_persistent = self._in_persistent_congestion(packets=lost)
+        meant = [each for each in lost if self.control.is_meant(each)]
+        is_persistent = self._in_persistent_congestion(packets=meant)
         self._on_packets_lost(now=now, packets=lost, persistent_congestion=is_persistent, space=space)
 
     def _on_packets_lost(
@@ -202,23 +221,22 @@ class Recovery(QuicPacketRecovery):
         if self.control.cuts != cuts:
             self._missing.clear()
             self._calm += 1
-            if self._calm > CALM:
+            if self._calm >= CALM:
                 self.patience = 0.0
         self._missing.update((each.packet_number, _Missing(_sent_at(each), each.sent_bytes)) for each in meant)
         if len(self._missing) > MOST_MISSING:
-            self._missing.clear()
-            self.control.before = None
+            self._forget()
 
 
-def taken_over(recovery: QuicPacketRecovery, mtu: PathMtu) -> Control:
-    """The congestion control of a connection's recovery, which is a Recovery from now on. mtu: told what arrives."""
+def taken_over(recovery: QuicPacketRecovery, mtu: PathMtu) -> Recovery:
+    """A connection's recovery, as one of ours from now on. mtu: told what arrives."""
     recovery.__class__ = Recovery
     ours = cast(Recovery, recovery)
     ours.patience, ours._calm, ours._missing = 0.0, 0, {}
     ours._cc.__class__ = Control
     control = ours.control
     control.mtu, control.delivery, control.cuts, control.before = mtu, Delivery(), 0, None
-    return control
+    return ours
 
 
 def _sent_at(packet: QuicSentPacket) -> float:

@@ -161,7 +161,7 @@ def test_packets_become_as_large_as_the_path_carries(pair: Pair, most: int, foun
     assert sizes.count(found) > 10
     assert [sizes.count(each) for each in SIZES if each > most][:1] in ([TRIES], [])
     # A try that is lost is no sign that the line is full.
-    assert pair.hub._control._congestion_recovery_start_time == 0.0
+    assert pair.hub._recovery.control._congestion_recovery_start_time == 0.0
     assert pair.edge._max_datagram_size == BASE_BYTES, "it has said little"
 
 

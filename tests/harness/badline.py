@@ -42,13 +42,13 @@ from typing import Self
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MTU = 1500
+AVAILABLE = Path("/proc/sys/net/ipv4/tcp_available_congestion_control")
 TCP = "cubic"  # what Linux does if it is not told otherwise: a machine that is would compare something else
 TUNSETIFF = 0x400454CA  # linux/if_tun.h
 IFF_TUN, IFF_NO_PI = 0x0001, 0x1000
 CLONE_NEWNET = 0x40000000
 SOME, MOST = 64, 4096  # packets taken of one device before the clock is looked at; more than a device holds
 WAYS = ("up", "down")
-AVAILABLE = Path("/proc/sys/net/ipv4/tcp_available_congestion_control")
 """From the edge to the cloud, and back."""
 
 
@@ -145,8 +145,7 @@ class Namespace:
         _ip(*inside, "addr", "add", f"{self.address}/32", "peer", f"{peer}/32", "dev", device)
         _ip(*inside, "link", "set", device, "mtu", str(MTU), "up")
         self._way = (*inside, "route", "replace", f"{peer}/32", "dev", device, "src", self.address)
-        if TCP in tcp_ways():
-            self.set_tcp(TCP)
+        self.set_tcp(TCP)
 
     def set_tcp(self, name: str) -> None:
         """How TCP slows down on the line, for connections that begin here from now on. Raises RuntimeError."""
