@@ -49,21 +49,15 @@ class Delivery:
         self._before.pop(number, None)
 
     def measured(self, round_trip_s: float, now: float) -> None:
-        if now >= self._grows_at:
-            before = self._round_trips[1] if now < self._grows_at + SHORTEST_S else math.inf
-            self._round_trips, self._grows_at = (before, math.inf), now + SHORTEST_S
-        before, shortest = self._round_trips
+        (before, shortest), self._grows_at = _turned(self._round_trips, self._grows_at, SHORTEST_S, now, math.inf)
         self._round_trips = before, min(shortest, max(round_trip_s, LEAST_S))
 
     def arrived(self, number: int, size: int, sent_at: float, now: float) -> None:
         """What was sent under this number did, which is known now."""
         self._bytes += size
         others = self._bytes - self._before.pop(number, self._bytes)
-        if now >= self._turns_at:
-            while_s = ROUNDS * min(self._round_trip_s, 1.0)
-            before = self._rates[1] if now < self._turns_at + while_s else 0.0
-            self._rates, self._turns_at = (before, 0.0), now + while_s
-        before, most = self._rates
+        while_s = ROUNDS * min(self._round_trip_s, 1.0)
+        (before, most), self._turns_at = _turned(self._rates, self._turns_at, while_s, now, 0.0)
         self._rates = before, max(most, others / max(now - sent_at, LEAST_S))
 
     @property
@@ -74,3 +68,12 @@ class Delivery:
     def carries(self) -> int:
         """Bytes in a round trip; 0 where nothing is known."""
         return int(max(self._rates) * self._round_trip_s) if self._round_trip_s < math.inf else 0
+
+
+def _turned(
+    pair: tuple[float, float], ends_at: float, while_s: float, now: float, nothing: float
+) -> tuple[tuple[float, float], float]:
+    """What is known of the while before and of this one, and when this one ends."""
+    if now < ends_at:
+        return pair, ends_at
+    return (pair[1] if now < ends_at + while_s else nothing, nothing), now + while_s
